@@ -1,0 +1,101 @@
+"""The data that flows through veridical: records go in, pairs come out.
+
+Everything here is immutable and free of torch, so that it can be imported anywhere in no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image on disk. `sha256` is the hex digest of the file's bytes, which is its identity."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a prompt, as plain text. A record's images belong to its first user turn."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInImage:
+    """An annotated object: its class name and its box (x0, y0, x1, y1) in fractions of the image."""
+
+    name: str
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What is known to be in the images of a record."""
+
+    objects: tuple[ObjectInImage, ...] = ()
+    scene: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The distinct class names that are present."""
+        return frozenset(o.name for o in self.objects)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing to learn from: images, a prompt about them, and what is known about them."""
+
+    id: str
+    images: tuple[ImageFile, ...]
+    prompt: tuple[Turn, ...]
+    reference: str | None = None
+    annotations: Annotations | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a pair came to be; enough to make it again."""
+
+    construction: str
+    variant: str
+    parameters: Mapping[str, Any]
+    seed: int
+    model: str
+    judge: str = ""
+    attempts: int = 1
+    chosen_source: str = ""
+    rejected_source: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preferred and a rejected answer to the same prompt about the same images."""
+
+    id: str
+    record_id: str
+    images: tuple[ImageFile, ...]
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Something that could not be used: which one, why (`reason` is a stable slug), and what to do."""
+
+    id: str
+    reason: str
+    remedy: str
+    detail: str = ""
