@@ -1,0 +1,70 @@
+"""The picture world as records, and as a folder of PNG files such as a user would bring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.world.captions import DESCRIBE, caption
+from veridical.world.drawing import draw
+from veridical.world.scenes import Scene, scenes
+
+
+def world_records(split: str, count: int, seed: int, folder: Path) -> list[Record]:
+    """Draw the scenes of a split into `folder` as PNG files and return their records.
+
+    Each record has the scene's annotations, a caption that names every object as its reference, and the prompt
+    "Describe this image.". Pictures that are already there are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_record(scene, split, folder) for scene in scenes(split, count, seed)]
+
+
+def _record(scene: Scene, split: str, folder: Path) -> Record:
+    return Record(
+        id=f"world-{scene.key}",
+        images=(_save_picture(scene, folder),),
+        prompt=(Turn("user", DESCRIBE[0]),),
+        reference=caption(scene, random.Random(f"reference/{scene.key}")),
+        annotations=Annotations(tuple(ObjectInImage(o.name, o.box) for o in scene.objects), scene.theme.name),
+        source=f"world:{split}",
+    )
+
+
+def _save_picture(scene: Scene, folder: Path) -> ImageFile:
+    path = folder / f"{scene.key}.png"
+    if path.exists():
+        return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    buffer = BytesIO()
+    draw(scene).save(buffer, "PNG")
+    partial = path.with_suffix(".part")
+    partial.write_bytes(buffer.getvalue())
+    os.replace(partial, path)
+    return ImageFile(path, hashlib.sha256(buffer.getvalue()).hexdigest())
+
+
+def write_folder(records: Sequence[Record], folder: Path) -> Path:
+    """Describe drawn records in `folder`/metadata.jsonl, as Hugging Face's ImageFolder reads it.
+
+    Returns the path of that file. Each line has `file_name` and `text`, and veridical's own `objects`.
+    """
+    path = folder / "metadata.jsonl"
+    partial = path.with_suffix(".part")
+    with partial.open("w", encoding="utf-8") as lines:
+        for record in records:
+            objects = record.annotations.objects if record.annotations else ()
+            row = {
+                "file_name": record.images[0].path.name,
+                "text": record.reference,
+                "id": record.id,
+                "objects": [{"name": o.name, "box": o.box} for o in objects],
+            }
+            lines.write(json.dumps(row) + "\n")
+    os.replace(partial, path)
+    return path
