@@ -1,0 +1,131 @@
+"""The `veridical` command: the first word picks a module, which is imported only then."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from veridical import __version__
+from veridical.errors import UserError
+
+
+class Command(NamedTuple):
+    """Where a command lives: the module holds `config` (a frozen dataclass) and `run(config)`."""
+
+    module: str
+    config: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "build": Command(
+        "veridical.build.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
+    ),
+    "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
+    "eval": Command(
+        "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
+    ),
+    "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
+    "data export": Command(
+        "veridical.build.export", "ExportConfig", "Write a build's pairs in another trainer's format."
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line. Exits 2 after a mistake of the user's, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+    except UserError as error:
+        print(f"veridical: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        again = " ".join(["veridical", *arguments])
+        print(f"\nInterrupted. Finished work is kept; to continue, run again: {again}", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output went away (`veridical ... | head`); nothing is left to tell it.
+        sys.stderr.close()
+        status = 141
+    sys.exit(status)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"veridical {__version__}")
+        return 0
+    name, rest = _pick(arguments)
+    _run(name, COMMANDS[name], rest)
+    return 0
+
+
+def _pick(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command's name, which is one or two words, and what follows it."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in COMMANDS:
+            return name, arguments[words:]
+    near = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1)
+    hint = f"did you mean `veridical {near[0]}`?" if near else "`veridical --help` lists the commands."
+    raise UserError(f"no command {arguments[0]!r}; {hint}")
+
+
+def _run(name: str, command: Command, arguments: list[str]) -> None:
+    import tyro
+
+    from veridical.config import flags, read_yaml
+
+    module = importlib.import_module(command.module)
+    source = Path(arguments[0]) if arguments and arguments[0].endswith((".yaml", ".yml")) else None
+    settings = read_yaml(source) if source else {}
+    given = arguments[1:] if source else arguments
+    config_type = _config_type(module, command, {**_plain_choices(settings), **_choices(given)})
+    if source:
+        given = [*flags(settings, config_type, source), *given]
+    module.run(tyro.cli(config_type, args=given, prog=f"veridical {name}", description=command.summary))
+
+
+def _config_type(module: Any, command: Command, choices: Mapping[str, str]) -> Any:
+    """The settings class; where it depends on a choice (build: the construction), the module picks it."""
+    if hasattr(module, "config_type"):
+        return module.config_type(choices)
+    return getattr(module, command.config)
+
+
+def _plain_choices(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if isinstance(value, str)}
+
+
+def _choices(arguments: Sequence[str]) -> dict[str, str]:
+    """The undotted flags with their values, the last of each; `--name value` and `--name=value`."""
+    found = {}
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag.startswith("--"):
+            key, equals, value = flag[2:].partition("=")
+            found[key.replace("-", "_")] = value if equals else following
+    return found
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS), default=0)
+    rows = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return "\n".join(
+        [
+            "usage: veridical COMMAND [SETTINGS.yaml] [--setting value ...]",
+            "",
+            "Make a vision-language model say only what it sees: build pairs, align, measure, report.",
+            "",
+            *rows,
+            "",
+            "`veridical COMMAND --help` lists a command's settings. A YAML file gives the same settings",
+            "by name; flags win over it. Ctrl-C stops any command, and running it again continues.",
+        ]
+    )

@@ -1,0 +1,105 @@
+"""Settings: frozen dataclasses, a YAML file in, dotted flags over it, the resolved result saved.
+
+A YAML file becomes flags that stand before the user's own, so both go through one parser and the
+user's flags win. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from veridical.errors import UserError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError if it is absent, broken or not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such settings file; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); settings files are UTF-8 YAML.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}; settings are names with values.")
+    return content
+
+
+def flags(settings: Mapping[str, Any], config_type: type, source: Path) -> list[str]:
+    """Settings as dotted flags for `config_type`. Raises UserError naming `source` for an unknown key."""
+    known = dict(fields_of(config_type))
+    return [flag for name, value in _flatten(settings, known, source) for flag in _flag(name, value)]
+
+
+def fields_of(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a settings class as (dotted name, type), groups before what is in them."""
+    hints = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        name = prefix + field.name
+        yield name, hints[field.name]
+        for group in _dataclasses_in(hints[field.name]):
+            yield from fields_of(group, name + ".")
+
+
+def to_plain(value: Any) -> Any:
+    """A settings value as what YAML and JSON hold: mappings, lists, strings, numbers, booleans, None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def save_resolved(config: Any, path: Path) -> None:
+    """Write the settings of a run as YAML that the same command reads again; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def _dataclasses_in(hint: Any) -> list[type]:
+    """The settings classes that a field's type is, or is a union of."""
+    members = typing.get_args(hint) or (hint,)
+    return [member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)]
+
+
+def _flatten(
+    settings: Mapping[str, Any], known: Mapping[str, Any], source: Path, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        name = f"{prefix}{key}".replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}."
+            raise UserError(f"{source}: unknown setting {name!r}; {hint}")
+        if _dataclasses_in(known[name]) and isinstance(value, Mapping):
+            yield from _flatten(value, known, source, f"{name}.")
+        else:
+            yield name, value
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    parents, dot, leaf = name.rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{parents}{dot}{'' if value else 'no-'}{leaf.replace('_', '-')}"]
+    if isinstance(value, Mapping):
+        return [f"--{name}", *(str(part) for item in value.items() for part in item)]
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != 1:
+        return [f"--{name}", *map(str, value)]
+    only = value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    # With "=", a value that starts with a dash is not taken for another flag.
+    return [f"--{name}={only}"]
