@@ -13,6 +13,7 @@ from types import MappingProxyType
 from PIL import Image, ImageDraw, ImageEnhance
 
 from veridical.world.scenes import CANVAS, Placed, Scene
+from veridical.world.vocabulary import CLASSES
 
 Colour = tuple[int, int, int]
 
@@ -22,9 +23,22 @@ def draw(scene: Scene) -> Image.Image:
     picture = _background(scene.theme.name, scene.background)
     for placed in scene.objects:
         sprite = _sprite_as_placed(placed)
-        corner = round(placed.x - sprite.width / 2), round(placed.y - sprite.height / 2)
-        picture.paste(sprite, corner, sprite)
+        picture.paste(sprite, _corner(placed, sprite), sprite)
     return picture
+
+
+def label_map(scene: Scene) -> Image.Image:
+    """Which class every pixel of the picture shows: its index in CLASSES plus one, 0 for background ("L")."""
+    labels = Image.new("L", (CANVAS, CANVAS))
+    for placed in scene.objects:
+        sprite = _sprite_as_placed(placed)
+        opaque = sprite.getchannel("A").point(lambda alpha: 255 if alpha > 127 else 0)
+        labels.paste(CLASSES.index(placed.name) + 1, _corner(placed, sprite), opaque)
+    return labels
+
+
+def _corner(placed: Placed, sprite: Image.Image) -> tuple[int, int]:
+    return round(placed.x - sprite.width / 2), round(placed.y - sprite.height / 2)
 
 
 def _sprite_as_placed(placed: Placed) -> Image.Image:

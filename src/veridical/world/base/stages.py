@@ -1,0 +1,199 @@
+"""The stages of the base model's training, one function each, in the order in which they run."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
+
+from veridical.world.base.architecture import PATCHES, VISION_WIDTH
+from veridical.world.base.batches import Row, loss, pack, patch_labels, shuffled
+from veridical.world.base.corpus import branches_of, draw_scenes, picture_prefix, text_row, words_prefix
+from veridical.world.drawing import draw
+from veridical.world.scenes import Scene
+from veridical.world.vocabulary import CLASSES
+
+Report = Callable[[str], None]
+
+
+def pixels_of(scenes: Sequence[Scene], processor: LlavaProcessor) -> Tensor:
+    """Pixel values of the scenes' pictures, [scenes, 3, side, side]."""
+    chunks = [
+        processor.image_processor([draw(s) for s in scenes[i : i + 256]], return_tensors="pt").pixel_values
+        for i in range(0, len(scenes), 256)
+    ]
+    return torch.cat(chunks)
+
+
+def tower_states(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """What the tower hands to the projector, [pictures, PATCHES, VISION_WIDTH]."""
+    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+
+
+@torch.no_grad()
+def all_tower_states(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """`tower_states` of many pictures, in half precision to keep memory small."""
+    return torch.cat([tower_states(model, part).half() for part in pixels.split(128)])
+
+
+def word_weights(processor: LlavaProcessor, other: float) -> Tensor:
+    """Loss weights by token id, [vocabulary]: 1 for words that only the picture can tell, `other` for the rest."""
+    tokenizer = processor.tokenizer
+    weights = torch.full((len(tokenizer),), other)
+    telling = [*CLASSES, "two", "three", "left", "right"]
+    ids = [tokenizer.encode(f" {word}")[0] for word in telling]
+    ids += [tokenizer.encode(word)[0] for word in ("Yes", "No", "One", "Two", "Three")]
+    weights[ids] = 1.0
+    weights[tokenizer.eos_token_id] = 0.5
+    weights[tokenizer.encode(".")[0]] = 0.5
+    return weights
+
+
+def optimise(
+    parameters: Iterable[torch.nn.Parameter],
+    losses: Iterable[Tensor],
+    steps: int,
+    rate: float,
+    report: Report,
+    every: int = 50,
+) -> None:
+    """Take `steps` AdamW steps over a stream of losses, with warm-up and cosine decay."""
+    trained = list(parameters)
+    optimiser = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = get_cosine_schedule_with_warmup(optimiser, max(10, steps // 20), steps)
+    total, started = 0.0, time.monotonic()
+    for step, value in enumerate(losses, start=1):
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        total += value.item()
+        if step % every == 0:
+            report(f"step {step}/{steps}  loss {total / every:.3f}  {time.monotonic() - started:.0f} s")
+            total = 0.0
+        if step == steps:
+            return
+
+
+def train_tower(
+    model: LlavaForConditionalGeneration, pixels: Tensor, labels: Tensor, steps: int, seed: int, report: Report
+) -> None:
+    """Teach the tower what each patch shows. The classifier on top is thrown away afterwards."""
+    head = torch.nn.Linear(VISION_WIDTH, len(CLASSES) + 1)
+    tower = model.model.vision_tower
+    class_weights = torch.ones(len(CLASSES) + 1)
+    class_weights[0] = 0.3
+    generator = torch.Generator().manual_seed(seed)
+
+    def losses() -> Iterable[Tensor]:
+        while True:
+            chosen = torch.randint(len(pixels), (64,), generator=generator)
+            picture = pixels[chosen]
+            noisy = torch.rand(64, 1, 1, 1, generator=generator) < 0.3
+            strength = torch.rand(64, 1, 1, 1, generator=generator) * 0.25
+            picture = picture + noisy * strength * torch.randn(picture.shape, generator=generator)
+            logits = head(tower_states(model, picture))
+            yield torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels[chosen].flatten(), weight=class_weights
+            )
+
+    optimise([*tower.parameters(), *head.parameters()], losses(), steps, 1e-3, report)
+
+
+def read_words(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, steps: int, rate: float, seed: int, report: Report
+) -> None:
+    """Teach the language model to speak: captions alone, and pictures told in words with questions about them."""
+    tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
+    ids = tokenizer.get_vocab()
+
+    def row(step: int, number: int) -> Row:
+        key = f"words-{seed}-{step}-{number}"
+        rng = random.Random(key)
+        if rng.random() < 0.15:
+            return text_row(key, ids)
+        scene = draw_scenes({"balanced": 0.55, "pictures": 0.25, "simple": 0.2}, 1, key)[0]
+        return Row(words_prefix(scene, ids, rng, rng.choice((0.0, 0.3))), branches_of(scene, rng, 6))
+
+    def losses() -> Iterable[Tensor]:
+        for step in range(steps):
+            yield loss(model, pack([row(step, n) for n in range(24)], tokenizer, weights))
+
+    language = [*model.model.language_model.parameters()]
+    optimise(language, losses(), steps, rate, report)
+
+
+def map_patches_to_words(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    states: Tensor,
+    scenes: Sequence[Scene],
+    steps: int,
+    seed: int,
+    report: Report,
+) -> None:
+    """Start the projector: each patch should come out as the word for what it shows."""
+    ids = processor.tokenizer.get_vocab()
+    words = [[ids["\u0120" + (CLASSES[k - 1] if k else s.theme.name)] for k in patch_labels(s)] for s in scenes]
+    targets = torch.tensor(np.array(words))
+    table = model.get_input_embeddings().weight.detach()
+    vocabulary = targets.unique()
+    generator = torch.Generator().manual_seed(seed)
+
+    def losses() -> Iterable[Tensor]:
+        while True:
+            chosen = torch.randint(len(scenes), (64,), generator=generator)
+            out = model.model.multi_modal_projector(states[chosen].float()).flatten(0, 1)
+            target = targets[chosen].flatten()
+            similar = torch.nn.functional.normalize(out, dim=-1) @ torch.nn.functional.normalize(
+                table[vocabulary], dim=-1
+            ).T
+            weight = torch.ones(len(vocabulary))
+            weight[[torch.searchsorted(vocabulary, k) for k in vocabulary if k in _theme_ids(ids)]] = 0.3
+            right = torch.searchsorted(vocabulary, target)
+            distance = (out - table[target]).pow(2).mean() / table[vocabulary].pow(2).mean()
+            yield torch.nn.functional.cross_entropy(similar / 0.1, right, weight=weight) + distance
+
+    optimise(model.model.multi_modal_projector.parameters(), losses(), steps, 3e-3, report)
+
+
+def _theme_ids(ids: dict[str, int]) -> set[int]:
+    from veridical.world.vocabulary import THEMES
+
+    return {ids["\u0120" + theme.name] for theme in THEMES}
+
+
+def look_at_pictures(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    states: Tensor,
+    scenes: Sequence[Scene],
+    steps: int,
+    rate: float,
+    seed: int,
+    report: Report,
+) -> None:
+    """Ground the language model: captions and questions about real pictures, the tower frozen."""
+    tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
+    prefix = picture_prefix(tokenizer.get_vocab())
+
+    def losses() -> Iterable[Tensor]:
+        order: list[int] = []
+        for step in range(steps):
+            if len(order) < 24:
+                order = shuffled(len(scenes), f"ground-{seed}-{step}")
+            chosen, order = order[:24], order[24:]
+            rows = [
+                Row(prefix, branches_of(scenes[i], random.Random(f"ground-{seed}-{step}-{i}"), 6)) for i in chosen
+            ]
+            features = model.model.multi_modal_projector(states[chosen].float())
+            yield loss(model, pack(rows, tokenizer, weights), features)
+
+    trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimise(trained, losses(), steps, rate, report)
