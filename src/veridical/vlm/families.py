@@ -1,0 +1,97 @@
+"""What has to be known of a model's family to share a prefix: positions, features, and how it counts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Families whose sharing our tests compare with separate forwards; any other is probed when it is loaded.
+TESTED = frozenset({"llava", "qwen2_vl"})
+_POSITIONS_FROM_ONE = frozenset({"paligemma"})
+_PLACEHOLDER_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")
+_IMAGE_FIELDS = _PLACEHOLDER_FIELDS[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Facts about a loaded model that the engine reads again and again.
+
+    `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place in a text;
+    `takes_features` says that the model accepts image features computed earlier; `longest` is its length limit.
+    """
+
+    image_id: int | None
+    placeholder_ids: frozenset[int]
+    end_ids: tuple[int, ...]
+    stop_ids: frozenset[int]
+    takes_features: bool
+    longest: int | None
+
+
+def base_model(model: Any) -> Any:
+    """The transformers model inside a PEFT wrapper (its adapter layers included), or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def image_id(config: Any) -> int | None:
+    """Id of the token that holds an image feature's place, or None where there is none."""
+    found = (getattr(config, field, None) for field in _IMAGE_FIELDS)
+    return next((int(value) for value in found if value is not None), None)
+
+
+def placeholder_ids(config: Any) -> frozenset[int]:
+    """Ids of all tokens that hold the place of image, video or sound features."""
+    found = (getattr(config, field, None) for field in _PLACEHOLDER_FIELDS)
+    return frozenset(int(value) for value in found if value is not None)
+
+
+def takes_features(model: Any) -> bool:
+    """Whether `forward` accepts image features in place of pixels."""
+    base = base_model(model)
+    accepted = "mm_encoder_outputs" in inspect.signature(base.forward).parameters
+    return accepted and hasattr(base, "get_image_features")
+
+
+def decoder_name(model: Any) -> str:
+    """Full name of the language model inside the transformers model, such as `model.language_model`."""
+    base = base_model(model)
+    decoder = base.get_decoder()
+    return next(name for name, module in base.named_modules() if module is decoder)
+
+
+def positions(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Position ids of left-padded rows, [rows, length] or [3, rows, length] with M-RoPE, and each row's next one."""
+    mask = batch["attention_mask"]
+    inner = getattr(base_model(model), "model", None)
+    if hasattr(inner, "get_rope_index"):
+        places = _rope_positions(inner, batch)
+        return places, places.masked_fill(mask == 0, 0).amax(dim=(0, 2)) + 1
+    first = 1 if base_model(model).config.model_type in _POSITIONS_FROM_ONE else 0
+    places = (mask.cumsum(-1) - 1 + first).clamp(min=first)
+    return places, places[:, -1] + 1
+
+
+def _rope_positions(inner: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    accepted = inspect.signature(inner.get_rope_index).parameters
+    found: Tensor = inner.get_rope_index(**{name: batch[name] for name in accepted if name in batch})[0]
+    return found
+
+
+def later_positions(first: Tensor, length: int, like: Tensor) -> Tensor:
+    """Positions of `length` text tokens from each row's `first` [rows], in as many dimensions as `like` has."""
+    places = first[:, None] + torch.arange(length, device=first.device)
+    return places.expand(like.shape[0], *places.shape) if like.dim() == 3 else places
+
+
+def answer_value(model: Any, key: str) -> int:
+    """What a per-token input other than the ids holds at answer tokens: seen, and of the kind of text answers are."""
+    if key == "attention_mask":
+        return 1
+    # PaliGemma marks its bidirectional prompt with 0 and its causal answer with 1; elsewhere 0 is text.
+    causal_is_one = base_model(model).config.model_type == "paligemma" and key == "token_type_ids"
+    return 1 if causal_is_one else 0

@@ -1,0 +1,74 @@
+"""What the vision tower and the projector make of the images: computed once, kept, and handed to the language model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from veridical.errors import UserError
+from veridical.vlm import families
+from veridical.vlm.inputs import Prepared, name
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+
+_INNER_LAYERS = "deepstack_features"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if any.
+
+    `listed` says that the model wants them as a list of tensors rather than as one.
+    """
+
+    tokens: Tensor
+    inner_layers: tuple[Tensor, ...] = ()
+    listed: bool = True
+
+
+def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> list[Features]:
+    """One pass of tower and projector over all images of a batch, split by context. Gradients flow if enabled.
+
+    Raises `UserError` where the images' features and the prompt's placeholders differ in number.
+    """
+    base = families.base_model(vlm.model)
+    accepted = inspect.signature(base.model.get_image_features).parameters
+    given = {key: tensor for key, tensor in batch.items() if key in accepted and key != "input_ids"}
+    output = base.get_image_features(**given, return_dict=True)
+    counts = [one.placeholders for one in prepared]
+    tokens = _flat(output.pooler_output)
+    if len(tokens) != sum(counts):
+        names = ", ".join(name(one.key) for one in prepared)
+        raise UserError(
+            f"{names}: the prompts hold {sum(counts)} image placeholders but the images give {len(tokens)} features. "
+            "Check that processor and model belong together."
+        )
+    inner = [_flat(layer).split(counts) for layer in getattr(output, _INNER_LAYERS, None) or ()]
+    listed = not isinstance(output.pooler_output, Tensor)
+    return [
+        Features(own, tuple(layer[index] for layer in inner), listed)
+        for index, own in enumerate(tokens.split(counts))
+    ]
+
+
+def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
+    """The features of a batch, in the form the models' `mm_encoder_outputs` argument takes."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    tokens = [one.tokens for one in features]
+    output = BaseModelOutputWithPooling(pooler_output=tokens if features[0].listed else torch.cat(tokens))
+    if features[0].inner_layers:
+        layers = zip(*(one.inner_layers for one in features), strict=True)
+        output[_INNER_LAYERS] = [torch.cat(layer) for layer in layers]
+    return {"image": output}
+
+
+def _flat(features: Any) -> Tensor:
+    parts = [features] if isinstance(features, Tensor) else list(features)
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

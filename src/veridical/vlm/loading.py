@@ -1,0 +1,162 @@
+"""Loads any Hugging Face image-text-to-text model, by name or folder, with or without an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.vlm.families import Traits
+    from veridical.vlm.probe import Sharing
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model type.
+
+    `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template: two models
+    with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared, and how that is known.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    tokenizer: Any
+    family: str
+    fingerprint: str
+    traits: Traits
+    sharing: Sharing
+
+
+def load(
+    model: str | Path = "bundled",
+    *,
+    adapter: Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    allow_remote_code: bool = False,
+) -> Vlm:
+    """Load a model in evaluation mode, with all weights frozen.
+
+    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By default a
+    GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises `UserError` for a model that
+    isn't there or isn't an image-text-to-text model, and for an adapter that doesn't fit.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if dtype not in _DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
+    place = _device(device)
+    number = (
+        getattr(torch, dtype)
+        if dtype != "auto"
+        else (torch.bfloat16 if place.type == "cuda" else torch.float32)
+    )
+    source = str(_source(model))
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
+            "model with safetensors weights, and its processor beside it."
+        ) from error
+    loaded.to(place).requires_grad_(False).eval()
+    if adapter is not None:
+        loaded = _with_adapter(loaded, adapter)
+    return assemble(str(model), loaded, processor)
+
+
+def assemble(name: str, model: Any, processor: Any) -> Vlm:
+    """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is unknown."""
+    from veridical.vlm import chat, families, probe
+
+    base = families.base_model(model)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None or not getattr(processor, "chat_template", None):
+        raise UserError(
+            f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template."
+        )
+    eos_ids = _eos_ids(base, tokenizer)
+    end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
+    text = base.config.get_text_config()
+    traits = families.Traits(
+        image_id=families.image_id(base.config),
+        placeholder_ids=families.placeholder_ids(base.config),
+        end_ids=end_ids,
+        stop_ids=frozenset({*eos_ids, end_ids[-1]}),
+        takes_features=families.takes_features(model),
+        longest=getattr(text, "max_position_embeddings", None),
+    )
+    family = str(base.config.model_type)
+    sharing = probe.Sharing(tested=family in families.TESTED)
+    vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor), traits, sharing)
+    return vlm if sharing.tested else probe.probed(vlm)
+
+
+def fingerprint(model: Any, processor: Any) -> str:
+    """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor and the chat template."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(whole.view(torch.uint8).numpy())
+    digest.update(processor.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+def _source(model: str | Path) -> str | Path:
+    if str(model) == "bundled":
+        from veridical.world.bundled import bundled_model_path
+
+        return bundled_model_path()
+    looks_like_a_path = isinstance(model, Path) or str(model).startswith((".", "/", "~"))
+    path = Path(model).expanduser()
+    if looks_like_a_path and not (path / "config.json").is_file():
+        raise UserError(
+            f"{path} holds no model: there is no config.json in it. Give a model's folder or a hub name."
+        )
+    return path if path.is_dir() else model
+
+
+def _device(device: str) -> Any:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"The device {device!r} is unknown: {error}") from error
+
+
+def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
+    configured = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
+    found = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in (*found, tokenizer.eos_token_id) if token is not None}
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(
+            f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder."
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error

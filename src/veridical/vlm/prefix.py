@@ -1,0 +1,134 @@
+"""Encodes images and prompt once, for any number of answers to branch off.
+
+`encode` runs the vision tower once over all images and the language model once over all prompts, and keeps what
+later tokens need: each layer's keys and values, and the prediction of the first token. Gradients flow through it.
+Where a model can't be shared exactly, the prefix only remembers its inputs, and each answer is run in full.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from veridical.vlm.inputs import Context, Prepared, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from veridical.vlm.features import Features
+    from veridical.vlm.loading import Vlm
+
+__all__ = ["Context", "Features", "Prefix", "Prepared", "encode", "features", "prepare", "tower_is_frozen"]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Encoded contexts, padded on the left to one length.
+
+    `mask` [contexts, length] is 1 where a token may be seen; `positions` are as the model counts them, and
+    `next_position` [contexts] follows them; `past` holds (keys, values) of each layer, [contexts, heads, length,
+    width]; `logits` [contexts, vocabulary] predict the first token. `shared` is False where every answer costs a full
+    forward; `reason` then says why, and `past` and `logits` are empty.
+    """
+
+    prepared: tuple[Prepared, ...]
+    features: tuple[Features, ...] | None
+    mask: Tensor
+    positions: Tensor
+    next_position: Tensor
+    past: list[tuple[Tensor, Tensor]]
+    logits: Tensor | None
+    shared: bool
+    reason: str = ""
+
+    @property
+    def keys(self) -> tuple[tuple[str | int, ...], ...]:
+        """The contexts' keys, which name them in errors."""
+        return tuple(one.key for one in self.prepared)
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+
+def encode(
+    vlm: Vlm,
+    contexts: Sequence[Context | Prepared],
+    features: Sequence[Features] | None = None,
+) -> Prefix:
+    """Encode contexts in one pass of the tower and one of the language model.
+
+    Contexts may have been prepared before (`prepare`), and their image features computed before (`features`), one
+    for each context. Gradients flow into whatever requires them, unless they are disabled.
+    """
+    from veridical.vlm import batch as batches
+    from veridical.vlm import families
+    from veridical.vlm import features as tower
+
+    prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
+    batch = batches.collate(vlm, prepared)
+    if features is None and vlm.traits.takes_features and any(one.placeholders for one in prepared):
+        features = tower.image_features(vlm, batch, prepared)
+    known = None if features is None else tuple(features)
+    places, following = families.positions(vlm.model, batch)
+    mask = batch["attention_mask"]
+    reason = _obstacle(vlm)
+    if reason:
+        return Prefix(prepared, known, mask, places, following, [], None, shared=False, reason=reason)
+    past, logits = _first_pass(vlm, batch, known, places)
+    return Prefix(prepared, known, mask, places, following, past, logits, shared=True)
+
+
+def features(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
+    """Image features of each context, without gradients, to keep and give to `encode` again and again.
+
+    They stay right only while tower and projector don't train: see `tower_is_frozen`. Raises `ValueError` for a
+    model that takes no features from outside.
+    """
+    import torch
+
+    from veridical.vlm import batch as batches
+    from veridical.vlm import features as tower
+
+    if not vlm.traits.takes_features:
+        raise ValueError(f"{vlm.name} takes no image features from outside; encode its contexts without")
+    with torch.no_grad():
+        return tower.image_features(vlm, batches.collate(vlm, prepared), prepared)
+
+
+def tower_is_frozen(vlm: Vlm) -> bool:
+    """Whether nothing outside the language model trains, so that image features may be kept between steps."""
+    from veridical.vlm import families
+
+    base = families.base_model(vlm.model)
+    inside = {id(parameter) for parameter in base.get_decoder().parameters()}
+    inside |= {id(parameter) for parameter in base.get_output_embeddings().parameters()}
+    return not any(p.requires_grad and id(p) not in inside for p in base.parameters())
+
+
+def _obstacle(vlm: Vlm) -> str:
+    from veridical.vlm import checkpointing
+
+    reason = vlm.sharing.reason or checkpointing.obstacle(vlm.model)
+    if reason:
+        # Python shows a warning once for each place and text: loud, but not at every step.
+        warnings.warn(f"{vlm.name}: every answer costs a full forward, because {reason}", stacklevel=3)
+    return reason
+
+
+def _first_pass(
+    vlm: Vlm, batch: Mapping[str, Tensor], known: tuple[Features, ...] | None, places: Tensor
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    from veridical.vlm import cache as caches
+    from veridical.vlm import forward
+
+    cache = caches.prefix_cache()
+    inputs = forward.prefix_inputs(batch, known)
+    logits = forward.run(vlm, inputs, places, cache, logits_to_keep=1)[:, -1]
+    past = [(layer.keys, layer.values) for layer in cache.layers]
+    length = batch["input_ids"].shape[1]
+    if not past or any(keys is None or keys.shape[-2] != length for keys, _ in past):
+        # A model that dropped the cache would score answers without image and prompt, and say nothing.
+        raise RuntimeError(f"{vlm.name} ({vlm.family}) did not keep its prefix; it can't be shared")
+    return past, logits

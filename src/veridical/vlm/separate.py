@@ -1,0 +1,41 @@
+"""Full forwards, one row for each answer: what sharing must equal, and what stands in where it can't be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from veridical.vlm import batch as batches
+from veridical.vlm import families, forward
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+    from veridical.vlm.prefix import Prefix
+
+
+def answer_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+    """For each (context, token ids): the logits [tokens, vocabulary] that predict those tokens."""
+    return [_row_logits(vlm, prefix, context, ids) for context, ids in rows]
+
+
+def first_logits(vlm: Vlm, prefix: Prefix) -> Tensor:
+    """The logits [contexts, vocabulary] that predict each context's first answer token."""
+    return torch.cat([_row_logits(vlm, prefix, context, [0]) for context in range(len(prefix))])
+
+
+def _row_logits(vlm: Vlm, prefix: Prefix, context: int, ids: Sequence[int]) -> Tensor:
+    batch = batches.collate(vlm, [prefix.prepared[context]])
+    inputs = forward.prefix_inputs(batch, None if prefix.features is None else [prefix.features[context]])
+    answer = batch["input_ids"].new_tensor([ids[:-1]])
+    for key in batches.per_token_keys([prefix.prepared[context]]):
+        rest = (
+            answer if key == "input_ids" else torch.full_like(answer, families.answer_value(vlm.model, key))
+        )
+        inputs[key] = torch.cat([batch[key], rest.to(batch[key].dtype)], dim=1)
+    padding = prefix.positions.shape[-1] - batch["input_ids"].shape[1]
+    own = prefix.positions[..., context : context + 1, padding:]
+    later = families.later_positions(prefix.next_position[context : context + 1], len(ids) - 1, own)
+    return forward.run(vlm, inputs, torch.cat([own, later], dim=-1), None, logits_to_keep=len(ids))[0]
