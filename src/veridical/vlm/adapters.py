@@ -1,0 +1,132 @@
+"""LoRA on the language model: attached, switched off, and saved so that plain PEFT loads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+
+_PROJECTORS = ("multi_modal_projector", "connector", "modality_projection", "visual.merger", "mm_projector")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A low-rank adapter on the language model. The vision tower is never touched."""
+
+    rank: int = 16
+    """Rank of the update of each weight matrix."""
+    alpha: int = 32
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Share of the adapter's inputs that are dropped while training."""
+    targets: Literal["language", "attention"] = "language"
+    """`language`: every linear layer of the language model; `attention`: only those in its attention."""
+    train_projector: bool = False
+    """Also train the projector between tower and language model, in full."""
+
+
+def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
+    """The model with a new trainable adapter, whose first weights depend on `seed` only; the base stays frozen.
+
+    The model given shares its weights with the one returned and must not be used afterwards. Raises `UserError` where
+    no layer fits the settings.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from veridical.vlm.loading import fingerprint
+
+    if hasattr(vlm.model, "peft_config"):
+        raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_pattern(vlm.model, settings.targets),
+        modules_to_save=[projector_name(vlm.model)] if settings.train_projector else None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(vlm.model, config)
+    model.eval()
+    return dataclasses.replace(vlm, model=model, fingerprint=fingerprint(model, vlm.processor))
+
+
+def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:
+    """A regular expression that matches the full names of the language model's linear layers and no others.
+
+    Short names would also hit the vision tower, whose layers are often called the same.
+    """
+    from torch.nn import Linear
+
+    from veridical.vlm.families import base_model, decoder_name
+
+    decoder = decoder_name(model)
+    inside = re.compile(re.escape(decoder) + r"\.(?:.*\.)?layers\.\d+\.(.+)")
+    found = set()
+    for name, module in base_model(model).named_modules():
+        match = inside.fullmatch(name)
+        if (
+            match
+            and isinstance(module, Linear)
+            and (targets == "language" or "attn" in name or "attention" in name)
+        ):
+            found.add(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(match[1])))
+    if not found:
+        raise UserError(f"No linear layer fits targets={targets!r} under {decoder}; LoRA can't be attached.")
+    return rf"{re.escape(decoder)}\.(?:.*\.)?layers\.\d+\.(?:{'|'.join(sorted(found))})"
+
+
+def projector_name(model: Any) -> str:
+    """The full name of the module between vision tower and language model."""
+    from veridical.vlm.families import base_model
+
+    names = [name for name, _ in base_model(model).named_modules()]
+    for ending in _PROJECTORS:
+        for name in names:
+            if name == ending or name.endswith(f".{ending}"):
+                return name
+    raise UserError(
+        "The model's projector wasn't found, so it can't be trained; set train_projector to false."
+    )
+
+
+@contextmanager
+def adapters_off(vlm: Vlm) -> Iterator[None]:
+    """The exact base model while this lasts, a trained projector taken back too; nothing to do without an adapter."""
+    if not hasattr(vlm.model, "disable_adapter"):
+        yield
+        return
+    with vlm.model.disable_adapter():
+        yield
+
+
+def save_adapter(vlm: Vlm, folder: Path) -> None:
+    """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        # "auto" would ask the hub about the base model's vocabulary.
+        vlm.model.save_pretrained(str(fresh), save_embedding_layers=False)
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

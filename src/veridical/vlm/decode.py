@@ -1,0 +1,212 @@
+"""The decoding loop: all branches step together, and leave the batch as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from veridical.errors import UserError
+from veridical.vlm import cache as caches
+from veridical.vlm import choice, families, forward, scoring, seeds, separate
+from veridical.vlm.inputs import name
+from veridical.vlm.prefix import Prefix
+from veridical.vlm.sampling import Branch, Sampling
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+
+# Rows that have finished go on as ballast until they are this share of the batch: taking them out copies the cache.
+_BALLAST = 0.2
+
+
+class Stepper(Protocol):
+    """Rows that can be advanced by a token each."""
+
+    logits: Tensor
+    """[rows, vocabulary]: the prediction of each row's next token."""
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append `tokens` [rows] and predict the next ones."""
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop all rows but `rows` (int64 indices)."""
+
+
+@dataclass
+class Row:
+    """A branch while it is decoded."""
+
+    branch: Branch
+    after_ids: list[int]
+    limit: int
+    uniforms: Tensor
+    ids: list[int] = field(default_factory=list)
+    text: str | None = None
+
+
+def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[str]:
+    """See `sampling.sample`; runs without gradients, in evaluation mode."""
+    rows = [_row(vlm, prefix, branch, sampling) for branch in branches]
+    stepper = _shared_rows(vlm, prefix, rows, sampling) if prefix.shared else SeparateRows(vlm, prefix, rows)
+    running = list(rows)
+    for step in range(max(row.limit for row in rows)):
+        uniforms = torch.stack([row.uniforms[min(step, row.limit - 1)] for row in running])
+        tokens = choice.choose(stepper.logits.float(), uniforms, sampling)
+        for row, token in zip(running, tokens.tolist(), strict=True):
+            if row.text is None:
+                _append(vlm, row, token, sampling)
+        unfinished = [index for index, row in enumerate(running) if row.text is None]
+        if not unfinished:
+            break
+        if len(unfinished) <= (1 - _BALLAST) * len(running):
+            keep = torch.tensor(unfinished, device=tokens.device)
+            stepper.keep_rows(keep)
+            tokens, running = tokens[keep], [running[index] for index in unfinished]
+        stepper.advance(tokens)
+    return [row.text or "" for row in rows]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """All modules in evaluation mode; afterwards each is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _row(vlm: Vlm, prefix: Prefix, branch: Branch, sampling: Sampling) -> Row:
+    after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
+    limit = sampling.max_new_tokens
+    if vlm.traits.longest is not None:
+        limit = min(limit, vlm.traits.longest - prefix.prepared[branch.context].length - len(after))
+    if limit < 1:
+        raise UserError(
+            f"{name(branch.key)}: the prompt and the text to continue fill all of the model's {vlm.traits.longest} "
+            "tokens. Shorten them."
+        )
+    drawn = seeds.generator("sample", branch.key).random(limit) if sampling.temperature else [0.0] * limit
+    return Row(branch, after, limit, torch.as_tensor(drawn, dtype=torch.float64))
+
+
+def _append(vlm: Vlm, row: Row, token: int, sampling: Sampling) -> None:
+    """Add a token to a row, and set its text if that ends it."""
+    if token in vlm.traits.stop_ids:
+        row.text = _text(vlm, row)
+        return
+    row.ids.append(token)
+    if sampling.stop:
+        text = _text(vlm, row)
+        ends = [text.find(stop) + len(stop) for stop in sampling.stop if stop in text]
+        row.text = text[: min(ends)] if ends else None
+    if row.text is None and len(row.ids) == row.limit:
+        row.text = _text(vlm, row)
+
+
+def _text(vlm: Vlm, row: Row) -> str:
+    """The new tokens as text; decoded behind the text before them, on which some tokenizers' spaces depend."""
+    before = _decoded(vlm, row.after_ids)
+    whole = _decoded(vlm, row.after_ids + row.ids)
+    return whole[len(before) :] if whole.startswith(before) else _decoded(vlm, row.ids)
+
+
+def _decoded(vlm: Vlm, ids: list[int]) -> str:
+    return str(vlm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class SharedRows:
+    """Rows that go on from a shared prefix, with a growing cache."""
+
+    def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row], room: int) -> None:
+        assert prefix.logits is not None
+        owners = torch.tensor([row.branch.context for row in rows], device=prefix.mask.device)
+        past = [
+            (keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in prefix.past
+        ]
+        self.vlm = vlm
+        self.like = prefix.positions
+        self.mask = prefix.mask[owners]
+        self.next_position = prefix.next_position[owners]
+        self.logits = prefix.logits[owners]
+        self.cache = caches.decoding_cache(past, room)
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append one token to each row."""
+        self._extend(tokens[:, None], torch.ones_like(tokens)[:, None], 1)
+
+    def append_texts(self, texts: Sequence[Sequence[int]]) -> None:
+        """Append a text of its own to each row, of any length (0 too).
+
+        Rows are padded on the right for this and then shifted, so that they end together again: a gap inside a row
+        would be counted by sliding windows.
+        """
+        before = self.logits
+        ids, shown = forward.right_padded(texts, self.mask.device)
+        lengths = shown.sum(-1)
+        self._extend(ids, shown, (lengths[:, None] - 1).clamp(min=0))
+        self.logits = torch.where(lengths[:, None] > 0, self.logits, before)
+        self.next_position += lengths - ids.shape[1]
+        shifts = ids.shape[1] - lengths
+        for layer in self.cache.layers:
+            layer.roll_rows(shifts)
+        places = torch.arange(self.mask.shape[1], device=self.mask.device)
+        self.mask = self.mask.gather(1, (places - shifts[:, None]) % self.mask.shape[1])
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop all rows but `rows`."""
+        self.mask, self.next_position, self.logits = (
+            self.mask[rows],
+            self.next_position[rows],
+            self.logits[rows],
+        )
+        for layer in self.cache.layers:
+            layer.keep_rows(rows)
+
+    def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> None:
+        self.mask = torch.cat([self.mask, shown], -1)
+        places = families.later_positions(self.next_position, ids.shape[1], self.like)
+        inputs = {"input_ids": ids, "attention_mask": self.mask}
+        self.logits = forward.run(self.vlm, inputs, places, self.cache, logits_to_keep)[:, -1]
+        self.next_position = self.next_position + ids.shape[1]
+
+
+def _shared_rows(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> SharedRows:
+    longest_after = max(len(row.after_ids) for row in rows)
+    stepper = SharedRows(vlm, prefix, rows, longest_after + sampling.max_new_tokens)
+    if longest_after:
+        stepper.append_texts([row.after_ids for row in rows])
+    return stepper
+
+
+class SeparateRows:
+    """Rows that are run in full at every step, for models whose prefix can't be shared."""
+
+    def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row]) -> None:
+        self.vlm = vlm
+        self.prefix = prefix
+        self.rows = [(row.branch.context, list(row.after_ids)) for row in rows]
+        self.logits = self._predict()
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append one token to each row."""
+        for (_, ids), token in zip(self.rows, tokens.tolist(), strict=True):
+            ids.append(token)
+        self.logits = self._predict()
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop all rows but `rows`."""
+        self.rows = [self.rows[index] for index in rows.tolist()]
+
+    def _predict(self) -> Tensor:
+        # The last id only marks the place to predict: `answer_logits` never shows it to the model.
+        marked = [(context, [*ids, 0]) for context, ids in self.rows]
+        return torch.stack([logits[-1] for logits in separate.answer_logits(self.vlm, self.prefix, marked)])

@@ -1,0 +1,62 @@
+"""Texts sampled from contexts that were encoded once, each with its own random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from veridical.vlm.prefix import Prefix
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn from the model."""
+
+    max_new_tokens: int = 256
+    """An answer is cut off after this many tokens, end-of-turn included."""
+    temperature: float = 1.0
+    """Divides the logits before sampling; 0 always takes the likeliest token."""
+    top_p: float = 1.0
+    """Sample only from the likeliest tokens that together reach this probability; 1 keeps all."""
+    top_k: int = 0
+    """Sample only from this many likeliest tokens; 0 keeps all."""
+    stop: tuple[str, ...] = ()
+    """End an answer right after any of these texts appears in it; the text found stays in the answer."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(
+                "Sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, "
+                f"and got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One text to sample: which context it answers, the key of its random numbers, and the text it goes on from."""
+
+    context: int
+    key: tuple[str | int, ...] = ()
+    after: str = ""
+
+
+def sample(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[str]:
+    """One text for each branch, without what it goes on from and without the end of its turn.
+
+    A text depends on its branch's key and context, never on what else is in the batch (floating-point ties aside). At
+    temperature 0 it is what `generate` gives with `do_sample=False` and no further logits processors.
+    """
+    import torch
+
+    from veridical.vlm import decode
+
+    if not branches:
+        return []
+    if wrong := [branch for branch in branches if not 0 <= branch.context < len(prefix)]:
+        raise ValueError(f"{len(prefix)} contexts were encoded, so there is no context {wrong[0].context}")
+    with torch.no_grad(), decode.evaluating(vlm.model):
+        return decode.decode(vlm, prefix, branches, sampling)
