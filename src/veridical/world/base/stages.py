@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
@@ -197,3 +198,10 @@ def look_at_pictures(
 
     trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
     optimise(trained, losses(), steps, rate, report)
+
+
+def crop(picture: Image.Image, rng: random.Random, least: float) -> Image.Image:
+    """A random square of the picture, at least `least` of its side long."""
+    side = round(picture.width * rng.uniform(least, 1.0))
+    left, top = rng.randint(0, picture.width - side), rng.randint(0, picture.height - side)
+    return picture.crop((left, top, left + side, top + side))
