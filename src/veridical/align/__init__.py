@@ -1,0 +1,1 @@
+"""Training on pairs: checks, the reference cache, the trainer, the run folder."""

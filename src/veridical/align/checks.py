@@ -1,0 +1,109 @@
+"""What is looked at before hours of work: every image and every answer. Nothing is dropped silently."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from veridical.align.examples import Answer, Example
+from veridical.records import ImageFile, Pair, Reject
+from veridical.vlm.chat import special_ids
+from veridical.vlm.images import ImageError, open_image
+from veridical.vlm.loading import Vlm
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What training gets: usable pairs, the others with reasons, and how many answers were shortened."""
+
+    examples: tuple[Example, ...]
+    skipped: tuple[Reject, ...]
+    shortened: int
+
+    def reasons(self) -> dict[str, int]:
+        """How many pairs were left out, by reason."""
+        return dict(sorted(Counter(reject.reason for reject in self.skipped).items()))
+
+
+def prepare(
+    pairs: Sequence[Pair], vlm: Vlm, max_answer_tokens: int, too_long: Literal["shorten", "reject"]
+) -> Prepared:
+    """Check every pair; images are read and decoded once each, in threads.
+
+    Reasons for leaving a pair out: those of `open_image`, `image-changed` (not the file the pair was built
+    on), `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`.
+    """
+    broken = _broken_images(image for pair in pairs for image in pair.images)
+    examples: list[Example] = []
+    skipped: list[Reject] = []
+    for pair in pairs:
+        problem = next((broken[image] for image in pair.images if image in broken), None)
+        made = problem or _example(pair, vlm, max_answer_tokens, too_long)
+        if isinstance(made, Example):
+            examples.append(made)
+        else:
+            reason, remedy, detail = made
+            skipped.append(Reject(pair.id, reason, remedy, detail))
+    shortened = sum(e.chosen.cut + e.rejected.cut for e in examples)
+    return Prepared(tuple(examples), tuple(skipped), shortened)
+
+
+_Problem = tuple[str, str, str]  # reason, remedy, detail
+
+
+def _broken_images(images: Iterable[ImageFile]) -> dict[ImageFile, _Problem]:
+    distinct = list(dict.fromkeys(images))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        problems = list(threads.map(_image_problem, distinct))
+    return {image: problem for image, problem in zip(distinct, problems, strict=True) if problem}
+
+
+def _image_problem(image: ImageFile) -> _Problem | None:
+    try:
+        open_image(image)
+    except ImageError as error:
+        return error.reason, error.remedy, f"{error.path}: {error.detail}"
+    if hashlib.sha256(image.path.read_bytes()).hexdigest() != image.sha256:
+        return "image-changed", "Put the file back, or build the pairs again", f"{image.path}: other bytes"
+    return None
+
+
+def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Example | _Problem:
+    if not pair.chosen.strip() or not pair.rejected.strip():
+        return "empty-answer", "Give both sides a text", "the chosen or the rejected answer is empty"
+    answers = []
+    for text in (pair.chosen, pair.rejected):
+        answer = _answer(text, vlm, limit)
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.cut and too_long == "reject":
+            return "answer-too-long", "Raise --max-answer-tokens", f"an answer has more than {limit} tokens"
+        answers.append(answer)
+    if answers[0].text == answers[1].text:
+        remedy = "Raise --max-answer-tokens" if answers[0].cut else "Leave it out: there is nothing to prefer"
+        return "same-answers", remedy, "the chosen and the rejected answer are the same"
+    return Example(pair.id, pair.images, pair.prompt, *answers)
+
+
+def _answer(text: str, vlm: Vlm, limit: int) -> Answer | _Problem:
+    tokenizer = vlm.tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if special := (special_ids(tokenizer) | vlm.traits.placeholder_ids).intersection(ids):
+        named = ", ".join(tokenizer.convert_ids_to_tokens(sorted(special)))
+        return "special-token-in-answer", "Take it out of the text", f"an answer holds {named}"
+    if len(ids) <= limit:
+        return Answer(text)
+    # Tokens may end inside a character, which decodes to something that is not in the text.
+    return Answer(_common_start(text, tokenizer.decode(ids[:limit])), cut=True)
+
+
+def _common_start(text: str, other: str) -> str:
+    length = next(
+        (i for i, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), len(other)
+    )
+    return text[:length]

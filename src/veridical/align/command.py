@@ -1,0 +1,178 @@
+"""`veridical align`: trains an adapter on the pairs of a build."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from veridical.align import run_folder
+from veridical.align.config import AlignConfig, config_type
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.align.checks import Prepared
+    from veridical.align.examples import Example
+    from veridical.align.reference import ReferenceCache
+    from veridical.align.sight import Sight
+
+__all__ = ["AlignConfig", "config_type", "run"]
+
+
+def run(config: AlignConfig) -> Path:
+    """Train as `config` says and return the run folder; `adapter/` in it is the result, in PEFT's layout.
+
+    Continues a run that was interrupted, to the same adapter; returns at once if it is done. Raises
+    UserError for what the user can mend, KeyboardInterrupt (with a checkpoint saved) after Ctrl-C.
+    """
+    if run_folder.is_finished(config):
+        _say(f"{config.out} is finished; its adapter is {config.out / 'adapter'}")
+        return config.out
+    pairs_digest = run_folder.pairs_digest(config.pairs)
+    run_folder.start(config)
+    _align(config, pairs_digest)
+    return config.out
+
+
+def _align(config: AlignConfig, pairs_digest: str) -> None:
+    from veridical.align import checks, measure
+    from veridical.align.reference import ReferenceCache, model_key
+    from veridical.align.sight import Sight
+    from veridical.build.dataset import read_pairs
+    from veridical.vlm.adapters import attach_lora, save_adapter
+    from veridical.vlm.loading import load
+
+    laps = _Laps()
+    _refuse_several_devices()
+    pairs = read_pairs(config.pairs)
+    base = load(
+        config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code
+    )
+    run_folder.settle_inputs(config.out, {"pairs": pairs_digest, "model": base.fingerprint})
+    # Before the long work, so that an adapter that doesn't fit the model is refused at once.
+    vlm = attach_lora(base, config.lora, config.seed)
+    laps.end("load")
+    prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long)
+    _tell(prepared, len(pairs), config.out)
+    laps.end("check")
+    sight = Sight(vlm, config.feature_memory_mb * 2**20)
+    cache = ReferenceCache(config.reference_folder / model_key(base.fingerprint, vlm.model.dtype))
+    computed = _fill_reference(config, sight, cache, prepared.examples)
+    laps.end("reference")
+    steps = _train(config, sight, cache, prepared.examples)
+    laps.end("train")
+    save_adapter(vlm, config.out / "adapter")
+    final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
+    laps.end("measure")
+    summary = {
+        "objective": config.objective.name,
+        "pairs": {
+            "read": len(pairs),
+            "used": len(prepared.examples),
+            "skipped": prepared.reasons(),
+            "answers_shortened": prepared.shortened,
+        },
+        "reference_computed": computed,
+        "steps": steps,
+        "seconds": laps.seconds,
+        "final": final,
+        "peak_memory": measure.peak_memory(),
+    }
+    run_folder.write_json(config.out / "summary.json", summary)
+    _say(_closing(config, final))
+
+
+def _fill_reference(
+    config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]
+) -> int:
+    """Score what needs a reference in training or in the measurement after it; returns how many."""
+    from veridical.align import measure
+    from veridical.align.progress import Line
+    from veridical.align.reference import fill, missing
+
+    needs = tuple(need for need in config.objective.needs() if need.reference)
+    computed = 0
+    for some, asked in ((examples, needs), (measure.measured(examples), measure.BOTH)):
+        if lacking := missing(cache, some, asked):
+            with Line("reference", len(lacking)) as line:
+                fill(cache, sight, lacking, asked, config.micro_batch, config.workers, line.advance)
+            computed += len(lacking)
+    return computed
+
+
+def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
+    """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
+    from veridical.align import callbacks
+    from veridical.align.progress import Line
+    from veridical.align.trainer import PairTrainer, steps_in_all
+
+    steps = steps_in_all(config, len(examples))
+    checkpoint = run_folder.last_checkpoint(config.out)
+    done = run_folder.step_of(checkpoint)
+    run_folder.cut_log(config.out, done)
+    if done:
+        _say(f"continuing after step {done} of {steps}")
+    stop = callbacks.StopOnSignal()
+    with stop, Line("training", steps, done) as line:
+        watching = (
+            callbacks.StepLog(config.out / "log.jsonl"),
+            callbacks.StepProgress(line),
+            callbacks.WholeCheckpoints(),
+            stop,
+        )
+        if config.gradient_checkpointing:
+            sight.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        trainer = PairTrainer(config, sight, cache, examples, watching)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.stopped and trainer.state.global_step < steps:
+        step = trainer.state.global_step
+        _say(f"stopped after step {step} of {steps}; the same command continues from there")
+        raise KeyboardInterrupt
+    return steps
+
+
+def _refuse_several_devices() -> None:
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("Training with several processes is not supported; start one process.")
+    if torch.cuda.device_count() > 1:
+        raise UserError("Several GPUs are visible and one is used; pick it, as with CUDA_VISIBLE_DEVICES=0.")
+
+
+def _tell(prepared: Prepared, read: int, out: Path) -> None:
+    run_folder.write_skipped(out, prepared.skipped)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
+    if not prepared.examples:
+        raise UserError(f"None of the {read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")
+    left_out = f"; left out: {reasons} (see {out / 'skipped.jsonl'})" if reasons else ""
+    shortened = f"; {prepared.shortened} answers shortened" if prepared.shortened else ""
+    _say(f"{len(prepared.examples)} of {read} pairs{left_out}{shortened}")
+
+
+def _closing(config: AlignConfig, final: dict[str, float]) -> str:
+    return (
+        f"adapter: {config.out / 'adapter'}  (prefers the chosen answer in {final['accuracy']:.0%} of its "
+        f"pairs; log-probability of chosen {final['chosen_drift']:+.1f}, "
+        f"of rejected {final['rejected_drift']:+.1f})"
+    )
+
+
+class _Laps:
+    """Wall seconds of each stage of this start of the run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def end(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""The settings of `veridical align`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Literal
+
+from veridical.errors import UserError
+from veridical.objectives.dpo import Dpo
+from veridical.objectives.needs import Objective
+from veridical.objectives.registry import objective_type
+from veridical.vlm.adapters import LoraSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """Train an adapter on the pairs of a build."""
+
+    pairs: Path
+    """The run folder of a build, with `pairs/*.parquet`."""
+    out: Path
+    """The run folder to write. The same command continues or, when finished, does nothing."""
+    model: str = "bundled"
+    """A Hugging Face image-text-to-text model, by name or folder, or `bundled`. It is also the reference."""
+
+    objective: Objective = field(default_factory=Dpo)
+    """What is minimised; `--objective.name` picks it."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """The adapter."""
+
+    learning_rate: float = 1e-5
+    """Peak rate; 1e-5 as in mDPO (LoRA with alpha twice the rank, as here). BPO and HA-DPO use 2e-6 with
+    alpha 256. Small models want far more: 5e-4 to 1e-3 for the bundled one."""
+    epochs: int = 2
+    """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. More cuts coverage before it helps."""
+    batch_size: int = 16
+    """Pairs in an optimiser step; 16 to 48 in the literature."""
+    micro_batch: int = 4
+    """Pairs in one forward and backward pass; lower it when memory runs out, the result stays the same."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: far less memory, about a third more time."""
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the rate goes on from its peak; cosine in BPO and HA-DPO."""
+    warmup: float = 0.03
+    """Share of the steps over which the rate rises to its peak; 0.03 in BPO and HA-DPO."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are scaled down to it; 0 turns that off."""
+    seed: int = 0
+    """Seeds the adapter's first weights, the order of the pairs, and dropout."""
+
+    max_answer_tokens: int = 512
+    """The longest answer, in tokens. The image and the prompt are never cut."""
+    too_long: Literal["shorten", "reject"] = "shorten"
+    """Longer answers lose their end, or their pair is left out; either way they are counted."""
+
+    reference_cache: Path | None = None
+    """Where the reference's log-probabilities are kept; share one folder among runs to compute them
+    once. Default: `reference/` in the run folder."""
+    feature_memory_mb: int = 2048
+    """Memory for the image features of a frozen vision tower, so that each image is looked at once; 0 turns
+    that off. Images beyond it are looked at again in every epoch."""
+    workers: int = 2
+    """Processes that decode images; not used when all the features fit in memory."""
+
+    save_every: int = 50
+    """Steps between checkpoints, at most this much work is lost to a crash."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept, the newest; at least 2, so that one is always whole."""
+    report_to: tuple[str, ...] = ()
+    """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
+
+    dtype: str = "auto"
+    """Weights' type: `auto` is bfloat16 on a GPU, float32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU if there is one."""
+    allow_remote_code: bool = False
+    """Run Python code that comes with the model. Only for models that you trust."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batch", "max_answer_tokens", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.keep_checkpoints < 2:
+            raise UserError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 2.")
+        if self.batch_size % self.micro_batch and self.micro_batch < self.batch_size:
+            raise UserError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}; "
+                f"choose a micro_batch that divides it."
+            )
+        if self.learning_rate <= 0:
+            raise UserError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"warmup is {self.warmup}; it is a share of the steps, from 0 up to 1.")
+
+    @property
+    def reference_folder(self) -> Path:
+        """Where the reference cache of this run is."""
+        return self.reference_cache or self.out / "reference"
+
+
+# What may differ when a run is continued: none of it changes the result. The pairs are known by their hash.
+INCIDENTAL = frozenset(
+    (
+        "pairs",
+        "out",
+        "reference_cache",
+        "feature_memory_mb",
+        "workers",
+        "save_every",
+        "keep_checkpoints",
+        "report_to",
+        "device",
+    )
+)
+
+
+def config_type(choices: Mapping[str, str]) -> type[AlignConfig]:
+    """AlignConfig for the objective that `choices["objective.name"]` names; `dpo` by default."""
+    objective = objective_type(choices.get("objective.name", "dpo"))
+    narrowed = [("objective", objective, field(default_factory=objective))]
+    return make_dataclass(
+        "AlignConfig",
+        narrowed,
+        bases=(AlignConfig,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": AlignConfig.__doc__},
+    )

@@ -1,0 +1,59 @@
+"""Pairs made ready for training, and the hashes that their scores and image features are kept under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from veridical.objectives.needs import Need, Response
+from veridical.records import ImageFile, Turn
+from veridical.vlm.views import Blank, Clean, NoImage, View, describe
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text to score. With `cut`, its end was taken off, so the end of the turn is not scored."""
+
+    text: str
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A pair as training uses it."""
+
+    id: str
+    images: tuple[ImageFile, ...]
+    prompt: tuple[Turn, ...]
+    chosen: Answer
+    rejected: Answer
+
+    def answer(self, response: Response) -> Answer:
+        """The chosen or the rejected answer."""
+        return self.chosen if response == "chosen" else self.rejected
+
+    def seed_key(self, view: View) -> tuple[str, ...]:
+        """What seeds a view's randomness: the same draw in every epoch and for the reference."""
+        return (self.id, describe(view))
+
+    def context_key(self, view: View) -> str:
+        """A hash of what the model is shown, hex: images, prompt, view. Pairs of one record share it."""
+        # Views without randomness look the same whichever pair they belong to.
+        draw = None if isinstance(view, Clean | Blank | NoImage) else self.seed_key(view)
+        return _digest(
+            [image.sha256 for image in self.images],
+            [(turn.role, turn.text) for turn in self.prompt],
+            describe(view),
+            draw,
+        )
+
+    def score_key(self, need: Need) -> str:
+        """A hash of all but the model that a need's score depends on, hex: context and answer."""
+        answer = self.answer(need.response)
+        return _digest(self.context_key(need.view), answer.text, answer.cut)
+
+
+def _digest(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""What the model thought of every answer before training: log-probabilities per token, kept on disk.
+
+They are computed once, before the first step, and never from the model in training, so they stay right
+when the projector trains too. A folder can be shared: a score is found by the hash of what it depends on.
+
+    FOLDER/<hash of model, processor, template, number type>/<hash of its keys>.safetensors
+
+Each file holds some dozens of scores, named by `Example.content_key`, and appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from veridical.align.examples import Example
+from veridical.align.forward import score_needs, views_of
+from veridical.align.sight import Sight, batches
+from veridical.errors import UserError
+from veridical.objectives.needs import Need
+from veridical.vlm.adapters import adapters_off
+
+FORMAT = "1"
+SHARD_BATCHES = 16
+
+
+def model_key(fingerprint: str, dtype: torch.dtype) -> str:
+    """What the scores of one model are kept under; `fingerprint` covers weights, processor, template."""
+    return hashlib.sha256(f"{FORMAT} {fingerprint} {dtype}".encode()).hexdigest()[:32]
+
+
+class ReferenceCache:
+    """Scores on disk by content key. Several processes and runs may use one folder at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shard_of: dict[str, Path] = {}
+        for shard in sorted(folder.glob("*.safetensors")):
+            self._index(shard)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._shard_of
+
+    def get(self, keys: Sequence[str]) -> list[Tensor]:
+        """The scores of `keys`, in order: float32 [tokens] each. KeyError for one that is not there."""
+        wanted: dict[Path, set[str]] = {}
+        for key in keys:
+            wanted.setdefault(self._shard_of[key], set()).add(key)
+        found: dict[str, Tensor] = {}
+        for shard, names in wanted.items():
+            with safe_open(shard, "pt") as file:
+                found.update({name: file.get_tensor(name) for name in names})
+        return [found[key] for key in keys]
+
+    def put(self, scores: Mapping[str, Tensor]) -> None:
+        """Keep the scores that are new, all of them or, if interrupted, none.
+
+        One that is there stays: a score has one value for ever, whichever batch it came from.
+        """
+        scores = {key: score for key, score in scores.items() if key not in self}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256("".join(sorted(scores)).encode()).hexdigest()[:32]
+        shard = self.folder / f"{name}.safetensors"
+        partial = self.folder / f".{name}.{os.getpid()}.partial"
+        save_file({key: score.contiguous() for key, score in scores.items()}, partial)
+        partial.replace(shard)
+        self._index(shard)
+
+    def _index(self, shard: Path) -> None:
+        try:
+            with safe_open(shard, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    self._shard_of[key] = shard
+        except Exception as error:
+            raise UserError(f"{shard}: the reference cache is damaged ({error}); delete this.") from error
+
+
+def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[Need]) -> list[Example]:
+    """The examples that must be scored for `cache` to hold all of `needs`; each score is asked for once."""
+    seen: set[str] = set()
+    found = []
+    for example in examples:
+        lacking = {key for need in needs if (key := example.score_key(need)) not in cache}
+        if lacking - seen:
+            found.append(example)
+            seen |= lacking
+    return found
+
+
+def fill(
+    cache: ReferenceCache,
+    sight: Sight,
+    examples: Sequence[Example],
+    needs: Sequence[Need],
+    micro_batch: int,
+    workers: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Score what is `missing`, with the adapter off; `advance` hears of every few examples that are done.
+
+    Work is split the same way however often it is interrupted, so the scores come out the same to the bit.
+    """
+    sight.vlm.model.eval()
+    pending: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches(sight, examples, views_of(needs), micro_batch, workers), start=1):
+        with torch.no_grad(), adapters_off(sight.vlm):
+            scored = score_needs(sight, batch, needs)
+        for need, per_token in scored.items():
+            for example, tokens in zip(batch.examples, per_token, strict=True):
+                pending.setdefault(example.score_key(need), tokens.cpu())
+        if number % SHARD_BATCHES == 0:
+            cache.put(pending)
+            pending = {}
+        advance(len(batch.examples))
+    if pending:
+        cache.put(pending)

@@ -1,0 +1,1 @@
+"""What training minimises: one file a loss family, each a pure function over log-probabilities."""

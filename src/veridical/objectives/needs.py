@@ -1,0 +1,67 @@
+"""What an objective asks for, and what it is given.
+
+An objective declares the answers it needs scored and on which view of the image. Whoever runs it plans
+the forward passes: needs that share a view share one pass over the image and the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from veridical.vlm.views import Clean, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Response: TypeAlias = Literal["chosen", "rejected"]
+Metrics: TypeAlias = "dict[str, Tensor]"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A pair's response scored on a view of its image; with `reference`, by the reference model too."""
+
+    response: Response
+    view: View = field(default_factory=Clean)
+    reference: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Per-token log-probabilities of one need over a batch: one tensor [tokens] a pair, ragged.
+
+    `policy` carries gradients; `reference` is empty where the need asked for none.
+    """
+
+    policy: Sequence[Tensor]
+    reference: Sequence[Tensor] = ()
+
+    def log_probs(self) -> Tensor:
+        """The policy's log-probability of each whole answer, [pairs]."""
+        return _sums(self.policy)
+
+    def log_ratios(self) -> Tensor:
+        """log policy(answer) - log reference(answer), [pairs]."""
+        return _sums(self.policy) - _sums(self.reference)
+
+
+class Objective(Protocol):
+    """The settings of a loss, which know what it needs and how to compute it."""
+
+    @property
+    def name(self) -> str:
+        """The word that picks this objective."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """What must be scored. Distinct; two needs with the same view cost one image pass."""
+
+    def loss(self, scored: Mapping[Need, Scored]) -> tuple[Tensor, Metrics]:
+        """The loss of a batch (a scalar, mean over pairs or tokens) and detached scalars worth logging."""
+
+
+def _sums(per_token: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack([tokens.sum() for tokens in per_token])

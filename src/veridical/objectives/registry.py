@@ -1,0 +1,26 @@
+"""Objectives by name. Adding one means a file in this folder and a line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+
+from veridical.errors import UserError
+from veridical.objectives.needs import Objective
+
+OBJECTIVES: Mapping[str, str] = {
+    "dpo": "veridical.objectives.dpo:Dpo",
+    "sft": "veridical.objectives.sft:Sft",
+}
+
+
+def objective_type(name: str) -> type[Objective]:
+    """The settings class of the objective called `name`. Raises UserError for a name that is not there."""
+    if name not in OBJECTIVES:
+        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OBJECTIVES)}."
+        raise UserError(f"objective.name: no objective {name!r}; {hint}")
+    module, attribute = OBJECTIVES[name].split(":")
+    found: type[Objective] = getattr(importlib.import_module(module), attribute)
+    return found

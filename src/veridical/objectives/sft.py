@@ -1,0 +1,41 @@
+"""Supervised fine-tuning on the chosen answers: the control that every preference method must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.needs import Metrics, Need, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHOSEN = Need("chosen", reference=False)
+
+
+def nll(per_token: Sequence[Tensor]) -> Tensor:
+    """Negative log-likelihood per token over a batch: one tensor [tokens] an answer in, a scalar out.
+
+    Every token weighs the same, so long answers weigh more, as in the loss of transformers' own models.
+    """
+    import torch
+
+    return -torch.cat(list(per_token)).mean()
+
+
+@dataclass(frozen=True)
+class Sft:
+    """Learn the chosen answers; the rejected ones are not looked at."""
+
+    name: Literal["sft"] = "sft"
+    """Supervised fine-tuning on the chosen answers, the control."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """The chosen answer on the clean image, without a reference."""
+        return (CHOSEN,)
+
+    def loss(self, scored: Mapping[Need, Scored]) -> tuple[Tensor, Metrics]:
+        """Mean negative log-likelihood of the chosen tokens; metrics: `nll`."""
+        loss = nll(scored[CHOSEN].policy)
+        return loss, {"nll": loss.detach()}
