@@ -1,0 +1,157 @@
+"""The same pairs, weights and order through TRL's own DPOTrainer: losses, margins and adapters are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_pairs
+from PIL import Image
+
+from veridical.align.checks import prepare
+from veridical.align.config import AlignConfig
+from veridical.align.reference import ReferenceCache, fill
+from veridical.align.sight import Sight
+from veridical.align.trainer import PairTrainer, SeededOrder
+from veridical.objectives.dpo import Dpo
+from veridical.vlm.adapters import LoraSettings, attach_lora
+from veridical.vlm.loading import load
+
+# 12 pairs, four a step in two halves, two epochs: six steps. TRL weighs a short last half too much.
+LORA = LoraSettings(rank=4, alpha=8)
+
+
+def settings(folder: Path, model: Path, objective: Dpo) -> AlignConfig:
+    return AlignConfig(
+        pairs=folder,
+        out=folder / "ours",
+        model=str(model),
+        objective=objective,
+        lora=LORA,
+        learning_rate=2e-3,
+        epochs=2,
+        batch_size=4,
+        micro_batch=2,
+        warmup=0.2,
+        weight_decay=0.01,
+        seed=3,
+        workers=0,
+    )
+
+
+def ours(config: AlignConfig, pairs):
+    vlm = attach_lora(load(config.model, device="cpu"), config.lora, config.seed)
+    first_weights = {name: p.detach().clone() for name, p in vlm.model.named_parameters() if p.requires_grad}
+    examples = prepare(pairs, vlm, config.max_answer_tokens, config.too_long).examples
+    sight = Sight(vlm, 2**30)
+    cache = ReferenceCache(config.out / "reference")
+    fill(cache, sight, examples, config.objective.needs(), config.micro_batch, 0, lambda _: None)
+    trainer = PairTrainer(config, sight, cache, examples, ())
+    trainer.train()
+    return trainer, first_weights
+
+
+def theirs(config: AlignConfig, pairs, first_weights, **loss_settings):
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from trl import DPOConfig, DPOTrainer
+
+    class InOurOrder(DPOTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return SeededOrder(len(pairs), config.seed)
+
+    arguments = DPOConfig(
+        output_dir=str(config.out.parent / "theirs"),
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=config.batch_size // config.micro_batch,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.scheduler,
+        warmup_steps=1,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        gradient_checkpointing=False,
+        bf16=False,
+        max_length=None,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        **loss_settings,
+    )
+    rows = [
+        {
+            "images": [Image.open(image.path).convert("RGB") for image in pair.images],
+            "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
+            "chosen": [{"role": "assistant", "content": pair.chosen}],
+            "rejected": [{"role": "assistant", "content": pair.rejected}],
+        }
+        for pair in pairs
+    ]
+    trainer = InOurOrder(
+        model=AutoModelForImageTextToText.from_pretrained(config.model, dtype=torch.float32),
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoProcessor.from_pretrained(config.model),
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM",
+            r=LORA.rank,
+            lora_alpha=LORA.alpha,
+            target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        ),
+    )
+    parameters = dict(trainer.model.named_parameters())
+    assert {name for name, p in parameters.items() if p.requires_grad} == set(first_weights)
+    with torch.no_grad():
+        for name, value in first_weights.items():
+            parameters[name].copy_(value)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss_settings"),
+    [
+        (Dpo(beta=0.3), {"beta": 0.3}),
+        (
+            Dpo(beta=0.1, nll_weight=0.5),
+            {"beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
+        ),
+    ],
+    ids=["sigmoid", "with likelihood"],
+)
+def test_every_step_is_trls(tmp_path, llava_folder, pictures, objective, loss_settings):
+    pairs = make_pairs(pictures, 12)
+    config = settings(tmp_path, llava_folder, objective)
+    own, first_weights = ours(config, pairs)
+    trl = theirs(config, pairs, first_weights, **loss_settings)
+    steps = [row for row in own.state.log_history if "loss" in row]
+    reference = [row for row in trl.state.log_history if "loss" in row]
+    assert len(steps) == len(reference) == 6
+    same = {
+        "loss": "loss",
+        "learning_rate": "learning_rate",
+        "grad_norm": "grad_norm",
+        "margin": "rewards/margins",
+        "accuracy": "rewards/accuracies",
+        "chosen_reward": "rewards/chosen",
+        "rejected_reward": "rewards/rejected",
+        "chosen_logp": "logps/chosen",
+        "rejected_logp": "logps/rejected",
+    }
+    for mine, other in zip(steps, reference, strict=True):
+        for name, trl_name in same.items():
+            tolerance = 1e-3 if name.endswith("logp") else 1e-4
+            if name == "accuracy" and mine["step"] <= 2:
+                continue  # before the first update (the first rate is 0) margins are rounding errors
+            assert mine[name] == pytest.approx(other[trl_name], abs=tolerance), (mine["step"], name)
+    # The numbers moved, so that equality says something.
+    assert abs(steps[-1]["margin"]) > 0.05
+    final = dict(trl.model.named_parameters())
+    for name, value in own.model.named_parameters():
+        if value.requires_grad:
+            torch.testing.assert_close(value, final[name], atol=2e-4, rtol=0)
