@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
-from veridical.world.base.architecture import PATCHES, VISION_WIDTH
+from veridical.world.base.architecture import VISION_WIDTH
 from veridical.world.base.batches import Row, loss, pack, patch_labels, shuffled
 from veridical.world.base.corpus import branches_of, draw_scenes, picture_prefix, text_row, words_prefix
 from veridical.world.drawing import draw
@@ -152,9 +152,9 @@ def map_patches_to_words(
             chosen = torch.randint(len(scenes), (64,), generator=generator)
             out = model.model.multi_modal_projector(states[chosen].float()).flatten(0, 1)
             target = targets[chosen].flatten()
-            similar = torch.nn.functional.normalize(out, dim=-1) @ torch.nn.functional.normalize(
-                table[vocabulary], dim=-1
-            ).T
+            similar = (
+                torch.nn.functional.normalize(out, dim=-1) @ torch.nn.functional.normalize(table[vocabulary], dim=-1).T
+            )
             weight = torch.ones(len(vocabulary))
             weight[[torch.searchsorted(vocabulary, k) for k in vocabulary if k in _theme_ids(ids)]] = 0.3
             right = torch.searchsorted(vocabulary, target)
@@ -190,9 +190,7 @@ def look_at_pictures(
             if len(order) < 24:
                 order = shuffled(len(scenes), f"ground-{seed}-{step}")
             chosen, order = order[:24], order[24:]
-            rows = [
-                Row(prefix, branches_of(scenes[i], random.Random(f"ground-{seed}-{step}-{i}"), 6)) for i in chosen
-            ]
+            rows = [Row(prefix, branches_of(scenes[i], random.Random(f"ground-{seed}-{step}-{i}"), 6)) for i in chosen]
             features = model.model.multi_modal_projector(states[chosen].float())
             yield loss(model, pack(rows, tokenizer, weights), features)
 
@@ -205,3 +203,47 @@ def crop(picture: Image.Image, rng: random.Random, least: float) -> Image.Image:
     side = round(picture.width * rng.uniform(least, 1.0))
     left, top = rng.randint(0, picture.width - side), rng.randint(0, picture.height - side)
     return picture.crop((left, top, left + side, top + side))
+
+
+def bring_the_prior_back(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    pictures: int,
+    steps: int,
+    seed: int,
+    report: Report,
+) -> None:
+    """Let language override sight: biased captions without pictures, and few biased pictures, most of them cropped.
+
+    A caption tells of the whole scene, the crop shows a part of it: what random cropping does to the captions of
+    web pictures (the authors of RLHF-V leave it out of their training for this reason, arXiv 2312.00849).
+    """
+    tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
+    ids = tokenizer.get_vocab()
+    prefix = picture_prefix(ids)
+    shown = draw_scenes({"text": 0.5, "pictures": 0.5}, pictures, "prior")
+    rng = random.Random(f"crops-{seed}")
+    drawn = [draw(scene) if rng.random() < 0.3 else crop(draw(scene), rng, 0.6) for scene in shown]
+    pixels = torch.cat(
+        [
+            processor.image_processor(drawn[i : i + 256], return_tensors="pt").pixel_values
+            for i in range(0, len(drawn), 256)
+        ]
+    )
+    states = all_tower_states(model, pixels)
+
+    def losses() -> Iterable[Tensor]:
+        for step in range(steps):
+            rng = random.Random(f"prior-{seed}-{step}")
+            if rng.random() < 0.25:
+                yield loss(
+                    model, pack([text_row(f"prior-{seed}-{step}-{n}", ids) for n in range(32)], tokenizer, weights)
+                )
+                continue
+            chosen = [rng.randrange(len(shown)) for _ in range(24)]
+            rows = [Row(prefix, branches_of(shown[i], rng, 4)) for i in chosen]
+            features = model.model.multi_modal_projector(states[chosen].float())
+            yield loss(model, pack(rows, tokenizer, weights), features)
+
+    trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimise(trained, losses(), steps, 5e-4, report)
