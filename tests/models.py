@@ -1,7 +1,8 @@
 """Tiny random vision-language models with real processors and chat templates, built without a download.
 
-Each builder writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a published
-model. The weights are random but wide, so that the image, the prompt and every answer token show in the scores.
+Each builder writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
+published model. The weights are random but wide, so that the image, the prompt and every answer token show in
+the scores.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def tokenizer(specials: tuple[str, ...], eos: str, pad: str, vocabulary: int = 5
 
 
 def save(folder: Path, config, processor, seed: int, eos_id: int, pad_id: int) -> Path:
-    """Write a random model of `config` and its processor to `folder`, with weights that depend on `seed` only."""
+    """Write a random model of `config` and its processor to `folder`, with weights that depend on `seed`
+    only.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -88,7 +91,9 @@ def save(folder: Path, config, processor, seed: int, eos_id: int, pad_id: int) -
 
 
 def tiny_llava(folder: Path, seed: int = 0) -> Path:
-    """A LLaVA of 146 thousand parameters: a SigLIP tower (96x96, patch 16: 36 image tokens) and a two-layer Llama."""
+    """A LLaVA of 146 thousand parameters: a SigLIP tower (96x96, patch 16: 36 image tokens) and a two-layer
+    Llama.
+    """
     from transformers import (
         LlamaConfig,
         LlavaConfig,
@@ -97,9 +102,7 @@ def tiny_llava(folder: Path, seed: int = 0) -> Path:
         SiglipVisionConfig,
     )
 
-    text = tokenizer(
-        ("<pad>", "<image>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<|end|>", "<pad>"
-    )
+    text = tokenizer(("<pad>", "<image>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<|end|>", "<pad>")
     vision_config = SiglipVisionConfig(
         hidden_size=32,
         intermediate_size=64,

@@ -37,10 +37,11 @@ class LoraSettings:
 
 
 def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
-    """The model with a new trainable adapter, whose first weights depend on `seed` only; the base stays frozen.
+    """The model with a new trainable adapter, whose first weights depend on `seed` only; the base stays
+    frozen.
 
-    The model given shares its weights with the one returned and must not be used afterwards. Raises `UserError` where
-    no layer fits the settings.
+    The model given shares its weights with the one returned and must not be used afterwards. Raises
+    `UserError` where no layer fits the settings.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -78,11 +79,7 @@ def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str
     found = set()
     for name, module in base_model(model).named_modules():
         match = inside.fullmatch(name)
-        if (
-            match
-            and isinstance(module, Linear)
-            and (targets == "language" or "attn" in name or "attention" in name)
-        ):
+        if match and isinstance(module, Linear) and (targets == "language" or "attn" in name or "attention" in name):
             found.add(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(match[1])))
     if not found:
         raise UserError(f"No linear layer fits targets={targets!r} under {decoder}; LoRA can't be attached.")
@@ -97,15 +94,15 @@ def projector_name(model: Any) -> str:
     for ending in _PROJECTORS:
         for name in names:
             if name == ending or name.endswith(f".{ending}"):
-                return name
-    raise UserError(
-        "The model's projector wasn't found, so it can't be trained; set train_projector to false."
-    )
+                return str(name)
+    raise UserError("The model's projector wasn't found, so it can't be trained; set train_projector to false.")
 
 
 @contextmanager
 def adapters_off(vlm: Vlm) -> Iterator[None]:
-    """The exact base model while this lasts, a trained projector taken back too; nothing to do without an adapter."""
+    """The exact base model while this lasts, a trained projector taken back too; nothing to do without an
+    adapter.
+    """
     if not hasattr(vlm.model, "disable_adapter"):
         yield
         return
@@ -114,7 +111,9 @@ def adapters_off(vlm: Vlm) -> Iterator[None]:
 
 
 def save_adapter(vlm: Vlm, folder: Path) -> None:
-    """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not at all."""
+    """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not
+    at all.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

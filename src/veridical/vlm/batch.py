@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
     """All processor tensors of the contexts as one batch.
 
-    Tensors with an entry per token are padded on the left, so that all prompts end together; all others (pixels,
-    sizes, grids, their masks) have an entry per image or patch and are laid end to end, padded to a common shape.
+    Tensors with an entry per token are padded on the left, so that all prompts end together; all others
+    (pixels, sizes, grids, their masks) have an entry per image or patch and are laid end to end, padded to a
+    common shape.
     """
     length = max(one.length for one in prepared)
     keys = {key for one in prepared for key in one.tensors}
@@ -33,8 +34,7 @@ def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
             batch[key] = _end_to_end([one.tensors[key] for one in prepared if key in one.tensors])
     base = families.base_model(vlm.model)
     return {
-        key: tensor.to(base.device, base.dtype if tensor.is_floating_point() else None)
-        for key, tensor in batch.items()
+        key: tensor.to(base.device, base.dtype if tensor.is_floating_point() else None) for key, tensor in batch.items()
     }
 
 
@@ -42,8 +42,7 @@ def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
     """Keys of the tensors that have an entry for each token of the prompt."""
     keys = {key for one in prepared for key in one.tensors}
     shapes = {
-        key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors]
-        for key in keys
+        key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
     }
     return {key for key in keys if all(found == wanted for found, wanted in shapes[key])}
 
@@ -67,6 +66,7 @@ def _end_to_end(tensors: list[Tensor]) -> Tensor:
     start = 0
     for tensor in tensors:
         stop = start + len(tensor)
-        joined[(slice(start, stop), *(slice(size) for size in tensor.shape[1:]))] = tensor
+        corner = (slice(start, stop), *(slice(size) for size in tensor.shape[1:]))
+        joined[corner] = tensor
         start = stop
     return joined

@@ -1,8 +1,8 @@
 """Key-value caches that gradients flow through and that survive gradient checkpointing.
 
-The stock cache appends on every `update`, so a checkpointed layer, which runs again during backward, would see its
-own keys twice. Here `update` is idempotent: replaying a layer gives what it gave before. Prefix and branches need
-two different caches, because backward replays the prefix after the branches have been computed.
+The stock cache appends on every `update`, so a checkpointed layer, which runs again during backward, would
+see its own keys twice. Here `update` is idempotent: replaying a layer gives what it gave before. Prefix and
+branches need two different caches, because backward replays the prefix after the branches have been computed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ class PrefixLayer(DynamicLayer):  # type: ignore[misc]
     """Keeps the keys and values of one pass over a whole prefix, [rows, heads, length, width]."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Remember what a layer computed and hand it back."""
         self.keys, self.values = key_states, value_states
         return key_states, value_states
 
     def get_seq_length(self) -> int:
+        """Nothing precedes a prefix."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(length, offset) of what a query of this length may attend to."""
         return query_length, 0
 
 
@@ -38,6 +41,7 @@ class BranchLayer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The past with these states behind it."""
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
 
@@ -52,12 +56,14 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the states behind the past and return it whole."""
         start, self.length = self.length, self.length + key_states.shape[-2]
         for store, states in zip(self.store, (key_states, value_states), strict=True):
             store[..., start : self.length, :] = states
         return self.store[0][..., : self.length, :], self.store[1][..., : self.length, :]
 
     def get_seq_length(self) -> int:
+        """Tokens in the past."""
         return self.length
 
     def keep_rows(self, rows: Tensor) -> None:

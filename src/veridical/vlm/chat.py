@@ -26,8 +26,8 @@ def messages(prompt: Sequence[Turn], images: Sequence[Any]) -> list[dict[str, An
 def end_of_turn(processor: Any, tokenizer: Any, eos_ids: Collection[int]) -> tuple[int, ...]:
     """The token ids that end an answer, found by rendering a dialogue and reading on after the answer.
 
-    Usually one special token. A template that writes nothing special there (LLaVA-1.5) leaves it to the next turn's
-    role token if generation stops on that (GLM), or else to the tokenizer's end of sequence.
+    Usually one special token. A template that writes nothing special there (LLaVA-1.5) leaves it to the next
+    turn's role token if generation stops on that (GLM), or else to the tokenizer's end of sequence.
     """
     dialogue = (Turn("user", "Hello."), Turn("assistant", _MARK))
     alone = _ids_to_first_special(tokenizer, _after_mark(processor, dialogue))
@@ -50,9 +50,7 @@ def _after_mark(processor: Any, dialogue: Sequence[Turn]) -> str:
         plain = [{"role": turn.role, "content": turn.text} for turn in dialogue]
         rendered = str(processor.apply_chat_template(plain, add_generation_prompt=False))
     if _MARK not in rendered:
-        raise UserError(
-            "The chat template leaves out the assistant's answer; give the model a template that shows it."
-        )
+        raise UserError("The chat template leaves out the assistant's answer; give the model a template that shows it.")
     return rendered.rpartition(_MARK)[2]
 
 

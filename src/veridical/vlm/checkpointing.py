@@ -1,4 +1,6 @@
-"""Gradient checkpointing beside a key-value cache, which transformers switches off unless told that it is safe."""
+"""Gradient checkpointing beside a key-value cache, which transformers switches off unless told that it is
+safe.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def obstacle(model: Any) -> str:
 
 @contextmanager
 def keeping_cache(model: Any) -> Iterator[None]:
-    """Let checkpointed layers use a cache; right only with caches whose update is idempotent (`vlm/cache.py`)."""
+    """Let checkpointed layers use a cache; right only with caches whose update is idempotent
+    (`vlm/cache.py`).
+    """
     layers = _checkpointed(model)
     for layer in layers:
         setattr(layer, _FLAG, True)

@@ -32,6 +32,6 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """Zero all tokens beyond the likeliest that together reach `top_p`; the likeliest always stays."""
-    ordered, order = probabilities.sort(-1, descending=True, stable=True)
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
     beyond = ordered.cumsum(-1) - ordered >= top_p
     return probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)

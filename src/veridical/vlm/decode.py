@@ -129,9 +129,7 @@ class SharedRows:
     def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row], room: int) -> None:
         assert prefix.logits is not None
         owners = torch.tensor([row.branch.context for row in rows], device=prefix.mask.device)
-        past = [
-            (keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in prefix.past
-        ]
+        past = [(keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in prefix.past]
         self.vlm = vlm
         self.like = prefix.positions
         self.mask = prefix.mask[owners]
@@ -146,8 +144,8 @@ class SharedRows:
     def append_texts(self, texts: Sequence[Sequence[int]]) -> None:
         """Append a text of its own to each row, of any length (0 too).
 
-        Rows are padded on the right for this and then shifted, so that they end together again: a gap inside a row
-        would be counted by sliding windows.
+        Rows are padded on the right for this and then shifted, so that they end together again: a gap inside
+        a row would be counted by sliding windows.
         """
         before = self.logits
         ids, shown = forward.right_padded(texts, self.mask.device)

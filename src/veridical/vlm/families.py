@@ -21,8 +21,9 @@ _IMAGE_FIELDS = _PLACEHOLDER_FIELDS[:2]
 class Traits:
     """Facts about a loaded model that the engine reads again and again.
 
-    `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place in a text;
-    `takes_features` says that the model accepts image features computed earlier; `longest` is its length limit.
+    `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place
+    in a text; `takes_features` says that the model accepts image features computed earlier; `longest` is its
+    length limit.
     """
 
     image_id: int | None
@@ -61,11 +62,13 @@ def decoder_name(model: Any) -> str:
     """Full name of the language model inside the transformers model, such as `model.language_model`."""
     base = base_model(model)
     decoder = base.get_decoder()
-    return next(name for name, module in base.named_modules() if module is decoder)
+    return str(next(name for name, module in base.named_modules() if module is decoder))
 
 
 def positions(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Position ids of left-padded rows, [rows, length] or [3, rows, length] with M-RoPE, and each row's next one."""
+    """Position ids of left-padded rows, [rows, length] or [3, rows, length] with M-RoPE, and each row's next
+    one.
+    """
     mask = batch["attention_mask"]
     inner = getattr(base_model(model), "model", None)
     if hasattr(inner, "get_rope_index"):
@@ -89,7 +92,9 @@ def later_positions(first: Tensor, length: int, like: Tensor) -> Tensor:
 
 
 def answer_value(model: Any, key: str) -> int:
-    """What a per-token input other than the ids holds at answer tokens: seen, and of the kind of text answers are."""
+    """What a per-token input other than the ids holds at answer tokens: seen, and of the kind of text answers
+    are.
+    """
     if key == "attention_mask":
         return 1
     # PaliGemma marks its bidirectional prompt with 0 and its causal answer with 1; elsewhere 0 is text.

@@ -1,4 +1,6 @@
-"""What the vision tower and the projector make of the images: computed once, kept, and handed to the language model."""
+"""What the vision tower and the projector make of the images: computed once, kept, and handed to the language
+model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _INNER_LAYERS = "deepstack_features"
 
 @dataclass(frozen=True)
 class Features:
-    """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if any.
+    """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if
+    any.
 
     `listed` says that the model wants them as a list of tensors rather than as one.
     """
@@ -33,7 +36,8 @@ class Features:
 
 
 def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> list[Features]:
-    """One pass of tower and projector over all images of a batch, split by context. Gradients flow if enabled.
+    """One pass of tower and projector over all images of a batch, split by context. Gradients flow if
+    enabled.
 
     Raises `UserError` where the images' features and the prompt's placeholders differ in number.
     """
@@ -49,11 +53,11 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
             f"{names}: the prompts hold {sum(counts)} image placeholders but the images give {len(tokens)} features. "
             "Check that processor and model belong together."
         )
-    inner = [_flat(layer).split(counts) for layer in getattr(output, _INNER_LAYERS, None) or ()]
+    inner = [torch.split(_flat(layer), counts) for layer in getattr(output, _INNER_LAYERS, None) or ()]
     listed = not isinstance(output.pooler_output, Tensor)
     return [
         Features(own, tuple(layer[index] for layer in inner), listed)
-        for index, own in enumerate(tokens.split(counts))
+        for index, own in enumerate(torch.split(tokens, counts))
     ]
 
 

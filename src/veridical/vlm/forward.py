@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 _PIXELS = "pixel_values"
 
 
-def run(
-    vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logits_to_keep: int | Tensor
-) -> Tensor:
+def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logits_to_keep: int | Tensor) -> Tensor:
     """Logits at the positions asked for: [rows, kept, vocabulary], or [kept, vocabulary] for a boolean mask.
 
     Positions are always given, because models that work them out do so from state left by an earlier call.

@@ -75,15 +75,11 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
         raise _too_large(path, f"has {width} x {height} pixels")
     if min(size) < _MIN_SIDE:
         detail = f"has only {width} x {height} pixels"
-        raise ImageError(
-            path, "image-too-small", detail, f"Give an image of at least {_MIN_SIDE} pixels a side"
-        )
+        raise ImageError(path, "image-too-small", detail, f"Give an image of at least {_MIN_SIDE} pixels a side")
 
 
 def _too_large(path: Path, detail: str) -> ImageError:
-    return ImageError(
-        path, "image-too-large", detail, f"Shrink it to at most {_MAX_PIXELS // 10**6} megapixels"
-    )
+    return ImageError(path, "image-too-large", detail, f"Shrink it to at most {_MAX_PIXELS // 10**6} megapixels")
 
 
 def _corrupt(path: Path, detail: str) -> ImageError:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from veridical.vlm.loading import Vlm
 
+_CLEAN = views.Clean()
+
 
 @dataclass(frozen=True)
 class Context:
@@ -25,13 +27,15 @@ class Context:
 
     images: tuple[ImageFile | Image, ...]
     prompt: tuple[Turn, ...]
-    view: views.View = views.Clean()
+    view: views.View = _CLEAN
     key: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A context as tensors on the CPU, unpadded: `tensors` are what the processor returns for this one context."""
+    """A context as tensors on the CPU, unpadded: `tensors` are what the processor returns for this one
+    context.
+    """
 
     tensors: Mapping[str, Tensor]
     placeholders: int
@@ -46,13 +50,11 @@ class Prepared:
 def prepare(vlm: Vlm, context: Context) -> Prepared:
     """Decode, view and process a context's images and tokenise its prompt.
 
-    Data-loader workers may call it: it touches the processor only, not the model. Raises `ImageError` for an image
-    that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
+    Data-loader workers may call it: it touches the processor only, not the model. Raises `ImageError` for an
+    image that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
     """
     _refuse_placeholders(vlm, context)
-    images = (
-        [] if isinstance(context.view, views.NoImage) else [_shown(i, context.view) for i in context.images]
-    )
+    images = [] if isinstance(context.view, views.NoImage) else [_shown(i, context.view) for i in context.images]
     processor = _under_noise(vlm.processor, context) if images else vlm.processor
     conversation = chat.messages(context.prompt, images)
     try:
@@ -60,9 +62,7 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
             conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{name(context.key)}: the processor refuses the prompt or its images: {error}"
-        ) from error
+        raise UserError(f"{name(context.key)}: the processor refuses the prompt or its images: {error}") from error
     tensors.pop("labels", None)
     placeholders = _count_placeholders(vlm, context, tensors["input_ids"], len(images))
     return Prepared(dict(tensors), placeholders, context.key)
@@ -124,7 +124,9 @@ def _under_noise(processor: Any, context: Context) -> Any:
 
 
 def _noisy_pixels(image_processor: Any, view: views.Noise, key: seeds.Key) -> Any:
-    """A stand-in for `rescale_and_normalize` [images, channels, height, width] that adds the noise in its space."""
+    """A stand-in for `rescale_and_normalize` [images, channels, height, width] that adds the noise in its
+    space.
+    """
     random = seeds.generator("noise", key)
     signal, strength = views.signal_and_noise(view.step)
 

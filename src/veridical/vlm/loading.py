@@ -18,10 +18,12 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Vlm:
-    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model type.
+    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model
+    type.
 
-    `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template: two models
-    with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared, and how that is known.
+    `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
+    two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
+    and how that is known.
     """
 
     name: str
@@ -44,9 +46,10 @@ def load(
 ) -> Vlm:
     """Load a model in evaluation mode, with all weights frozen.
 
-    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By default a
-    GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises `UserError` for a model that
-    isn't there or isn't an image-text-to-text model, and for an adapter that doesn't fit.
+    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
+    default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises
+    `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
+    doesn't fit.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -54,11 +57,7 @@ def load(
     if dtype not in _DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
     place = _device(device)
-    number = (
-        getattr(torch, dtype)
-        if dtype != "auto"
-        else (torch.bfloat16 if place.type == "cuda" else torch.float32)
-    )
+    number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
     source = str(_source(model))
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
@@ -77,15 +76,15 @@ def load(
 
 
 def assemble(name: str, model: Any, processor: Any) -> Vlm:
-    """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is unknown."""
+    """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
+    unknown.
+    """
     from veridical.vlm import chat, families, probe
 
     base = families.base_model(model)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not getattr(processor, "chat_template", None):
-        raise UserError(
-            f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template."
-        )
+        raise UserError(f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template.")
     eos_ids = _eos_ids(base, tokenizer)
     end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
     text = base.config.get_text_config()
@@ -126,9 +125,7 @@ def _source(model: str | Path) -> str | Path:
     looks_like_a_path = isinstance(model, Path) or str(model).startswith((".", "/", "~"))
     path = Path(model).expanduser()
     if looks_like_a_path and not (path / "config.json").is_file():
-        raise UserError(
-            f"{path} holds no model: there is no config.json in it. Give a model's folder or a hub name."
-        )
+        raise UserError(f"{path} holds no model: there is no config.json in it. Give a model's folder or a hub name.")
     return path if path.is_dir() else model
 
 
@@ -153,9 +150,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").is_file():
-        raise UserError(
-            f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder."
-        )
+        raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
     try:
         return PeftModel.from_pretrained(model, str(adapter)).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:

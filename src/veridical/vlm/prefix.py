@@ -1,8 +1,9 @@
 """Encodes images and prompt once, for any number of answers to branch off.
 
-`encode` runs the vision tower once over all images and the language model once over all prompts, and keeps what
-later tokens need: each layer's keys and values, and the prediction of the first token. Gradients flow through it.
-Where a model can't be shared exactly, the prefix only remembers its inputs, and each answer is run in full.
+`encode` runs the vision tower once over all images and the language model once over all prompts, and keeps
+what later tokens need: each layer's keys and values, and the prediction of the first token. Gradients flow
+through it. Where a model can't be shared exactly, the prefix only remembers its inputs, and each answer is
+run in full.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Prefix:
     """Encoded contexts, padded on the left to one length.
 
     `mask` [contexts, length] is 1 where a token may be seen; `positions` are as the model counts them, and
-    `next_position` [contexts] follows them; `past` holds (keys, values) of each layer, [contexts, heads, length,
-    width]; `logits` [contexts, vocabulary] predict the first token. `shared` is False where every answer costs a full
-    forward; `reason` then says why, and `past` and `logits` are empty.
+    `next_position` [contexts] follows them; `past` holds (keys, values) of each layer, [contexts, heads,
+    length, width]; `logits` [contexts, vocabulary] predict the first token. `shared` is False where every
+    answer costs a full forward; `reason` then says why, and `past` and `logits` are empty.
     """
 
     prepared: tuple[Prepared, ...]
@@ -59,8 +60,8 @@ def encode(
 ) -> Prefix:
     """Encode contexts in one pass of the tower and one of the language model.
 
-    Contexts may have been prepared before (`prepare`), and their image features computed before (`features`), one
-    for each context. Gradients flow into whatever requires them, unless they are disabled.
+    Contexts may have been prepared before (`prepare`), and their image features computed before (`features`),
+    one for each context. Gradients flow into whatever requires them, unless they are disabled.
     """
     from veridical.vlm import batch as batches
     from veridical.vlm import families
@@ -83,8 +84,8 @@ def encode(
 def features(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
     """Image features of each context, without gradients, to keep and give to `encode` again and again.
 
-    They stay right only while tower and projector don't train: see `tower_is_frozen`. Raises `ValueError` for a
-    model that takes no features from outside.
+    They stay right only while tower and projector don't train: see `tower_is_frozen`. Raises `ValueError` for
+    a model that takes no features from outside.
     """
     import torch
 

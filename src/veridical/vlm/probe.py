@@ -26,8 +26,8 @@ _ANSWERS = ("Yes.", "There is a fork and a knife on the table.")
 class Sharing:
     """Whether prefixes are shared: `reason` is empty if so, and says why not otherwise.
 
-    `tested` is true for the families that the tests compare with separate forwards; for others `difference` is what a
-    probe found when the model was loaded: the largest difference of a token's log-probability.
+    `tested` is true for the families that the tests compare with separate forwards; for others `difference`
+    is what a probe found when the model was loaded: the largest difference of a token's log-probability.
     """
 
     tested: bool
@@ -45,9 +45,7 @@ def probed(vlm: Vlm) -> Vlm:
         return _unshared(vlm, f"sharing failed on the probe ({type(error).__name__}: {error})", None)
     tolerance = _TOLERANCE if vlm.model.dtype.itemsize >= 4 else _TOLERANCE_HALF
     if not difference <= tolerance:
-        return _unshared(
-            vlm, f"shared scores differ from separate ones by {difference:.2g} on the probe", difference
-        )
+        return _unshared(vlm, f"shared scores differ from separate ones by {difference:.2g} on the probe", difference)
     return dataclasses.replace(vlm, sharing=Sharing(tested=False, difference=difference))
 
 

@@ -30,14 +30,15 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ValueError(
-                "Sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, "
-                f"and got {self}"
+                f"Sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, and got {self}"
             )
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One text to sample: which context it answers, the key of its random numbers, and the text it goes on from."""
+    """One text to sample: which context it answers, the key of its random numbers, and the text it goes on
+    from.
+    """
 
     context: int
     key: tuple[str | int, ...] = ()
@@ -47,8 +48,9 @@ class Branch:
 def sample(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[str]:
     """One text for each branch, without what it goes on from and without the end of its turn.
 
-    A text depends on its branch's key and context, never on what else is in the batch (floating-point ties aside). At
-    temperature 0 it is what `generate` gives with `do_sample=False` and no further logits processors.
+    A text depends on its branch's key and context, never on what else is in the batch (floating-point ties
+    aside). At temperature 0 it is what `generate` gives with `do_sample=False` and no further logits
+    processors.
     """
     import torch
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def score(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[list[Tensor]]:
     """Log-probabilities (fp32, one per token, the end-of-turn token last) of each answer of each context.
 
-    `answers[i]` are any number of answers to context i, of any lengths. Answers are tokenised by themselves and joined
-    to the prompt by ids. Raises `UserError` for an answer that is empty, holds a placeholder, or is too long.
+    `answers[i]` are any number of answers to context i, of any lengths. Answers are tokenised by themselves
+    and joined to the prompt by ids. Raises `UserError` for an answer that is empty, holds a placeholder, or
+    is too long.
     """
     if len(answers) != len(prefix):
         raise ValueError(f"{len(prefix)} contexts were encoded, but answers are given for {len(answers)}")
@@ -59,9 +60,7 @@ def text_ids(vlm: Vlm, text: str, key: Sequence[str | int]) -> list[int]:
         raise UserError(f"{name(key)}: an answer is empty. Leave it out or give it a text.")
     if found := vlm.traits.placeholder_ids.intersection(ids):
         token = vlm.tokenizer.convert_ids_to_tokens(min(found))
-        raise UserError(
-            f"{name(key)}: an answer contains the placeholder {token!r}. Take it out: {text[:80]!r}"
-        )
+        raise UserError(f"{name(key)}: an answer contains the placeholder {token!r}. Take it out: {text[:80]!r}")
     return ids
 
 
@@ -92,19 +91,15 @@ def _shared(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> 
     first = torch.log_softmax(prefix.logits.float(), -1)[owners, first_ids]
     lengths = [len(ids) - 1 for _, ids in rows]
     if not any(lengths):
-        return list(first.split(1))
+        return list(torch.split(first, 1))
     inputs, shown = forward.right_padded([ids[:-1] for _, ids in rows], device)
     targets, _ = forward.right_padded([ids[1:] for _, ids in rows], device)
-    cache = caches.branch_cache(
-        [(k.index_select(0, owners), v.index_select(0, owners)) for k, v in prefix.past]
-    )
+    cache = caches.branch_cache([(k.index_select(0, owners), v.index_select(0, owners)) for k, v in prefix.past])
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
     wanted = shown.bool()
-    logits = forward.run(
-        vlm, {"input_ids": inputs, "attention_mask": mask}, places, cache, logits_to_keep=wanted
-    )
-    later = token_logprobs(logits, targets[wanted]).split(lengths)
+    logits = forward.run(vlm, {"input_ids": inputs, "attention_mask": mask}, places, cache, logits_to_keep=wanted)
+    later = torch.split(token_logprobs(logits, targets[wanted]), lengths)
     return [torch.cat([first[row : row + 1], rest]) for row, rest in enumerate(later)]
 
 
@@ -112,9 +107,7 @@ def _separate(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -
     from veridical.vlm import separate
 
     logits = separate.answer_logits(vlm, prefix, rows)
-    return [
-        token_logprobs(one, one.new_tensor(ids).long()) for one, (_, ids) in zip(logits, rows, strict=True)
-    ]
+    return [token_logprobs(one, one.new_tensor(ids).long()) for one, (_, ids) in zip(logits, rows, strict=True)]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:

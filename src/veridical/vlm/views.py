@@ -21,9 +21,10 @@ class Clean:
 class Noise:
     """Gaussian noise of a diffusion schedule, the one VCD, BPO, POVID and LLaVA-Align share.
 
-    `step` runs from 0 (almost nothing) to 999 (28 % of the signal left). `space` says what the noise is added to:
-    `pixels` in [0, 1] at the model's input size, or `normalised` pixels, whose spread is several times as large, so
-    that the same step is far weaker there. Values that leave [0, 1] are kept, not clipped or wrapped.
+    `step` runs from 0 (almost nothing) to 999 (28 % of the signal left). `space` says what the noise is added
+    to: `pixels` in [0, 1] at the model's input size, or `normalised` pixels, whose spread is several times as
+    large, so that the same step is far weaker there. Values that leave [0, 1] are kept, not clipped or
+    wrapped.
     """
 
     step: int
@@ -63,8 +64,8 @@ def describe(view: View) -> str:
 def signal_and_noise(step: int) -> tuple[float, float]:
     """The factors (of the image, of unit Gaussian noise) at a step of the VCD schedule; squares sum to 1.
 
-    Betas are a sigmoid over 1000 points from -6 to 6, scaled to [1e-5, 5e-3]. Source: arXiv 2311.16922's released
-    code, which the released code of arXiv 2403.08730 and 2402.11411 shares.
+    Betas are a sigmoid over 1000 points from -6 to 6, scaled to [1e-5, 5e-3]. Source: arXiv 2311.16922's
+    released code, which the released code of arXiv 2403.08730 and 2402.11411 shares.
     """
     remaining = 0.0
     for index in range(step + 1):
