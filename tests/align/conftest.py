@@ -71,3 +71,33 @@ def make_pairs(pictures: list[ImageFile], count: int) -> list[Pair]:
 @pytest.fixture(scope="session")
 def pairs(pictures) -> list[Pair]:
     return make_pairs(pictures, 11)
+
+
+@pytest.fixture(scope="session")
+def vlm(llava_folder):
+    """The tiny model with a fresh adapter; tests that train it make their own."""
+    return adapted(llava_folder)
+
+
+def adapted(folder: Path, seed: int = 0, perturb: bool = False, **lora):
+    """The model in `folder` with a new adapter; `perturb` makes the adapter change the model, as training would."""
+    import torch
+
+    from veridical.vlm.adapters import LoraSettings, attach_lora
+    from veridical.vlm.loading import load
+
+    vlm = attach_lora(load(folder, device="cpu"), LoraSettings(rank=4, alpha=8, **lora), seed)
+    if perturb:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in vlm.model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return vlm
+
+
+@pytest.fixture(scope="session")
+def examples(vlm, pairs):
+    from veridical.align.checks import prepare
+
+    return prepare(pairs, vlm, 512, "shorten").examples

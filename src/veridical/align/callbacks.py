@@ -72,9 +72,7 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
 class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
     """Marks a checkpoint when all of it is written; one without the mark is not continued from."""
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint of this step."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
@@ -102,9 +100,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask the trainer for a checkpoint and an end, if a signal came."""
         if self.stopped:
             control.should_save = True

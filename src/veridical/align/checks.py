@@ -103,7 +103,5 @@ def _answer(text: str, vlm: Vlm, limit: int) -> Answer | _Problem:
 
 
 def _common_start(text: str, other: str) -> str:
-    length = next(
-        (i for i, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), len(other)
-    )
+    length = next((i for i, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), len(other))
     return text[:length]

@@ -48,9 +48,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     laps = _Laps()
     _refuse_several_devices()
     pairs = read_pairs(config.pairs)
-    base = load(
-        config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code
-    )
+    base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     run_folder.settle_inputs(config.out, {"pairs": pairs_digest, "model": base.fingerprint})
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
     vlm = attach_lora(base, config.lora, config.seed)
@@ -85,9 +83,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     _say(_closing(config, final))
 
 
-def _fill_reference(
-    config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]
-) -> int:
+def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
     from veridical.align import measure
     from veridical.align.progress import Line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -120,11 +121,15 @@ INCIDENTAL = frozenset(
 
 def config_type(choices: Mapping[str, str]) -> type[AlignConfig]:
     """AlignConfig for the objective that `choices["objective.name"]` names; `dpo` by default."""
-    objective = objective_type(choices.get("objective.name", "dpo"))
-    narrowed = [("objective", objective, field(default_factory=objective))]
+    return _narrowed(objective_type(choices.get("objective.name", "dpo")))
+
+
+@functools.cache
+def _narrowed(objective: type[Objective]) -> type[AlignConfig]:
+    # A parser can't tell from a protocol which settings there are; a class of its own for each objective can.
     return make_dataclass(
         "AlignConfig",
-        narrowed,
+        [("objective", objective, field(default_factory=objective))],
         bases=(AlignConfig,),
         frozen=True,
         kw_only=True,

@@ -131,9 +131,7 @@ def _refuse_other_inputs(out: Path, inputs: Mapping[str, str]) -> None:
     before = json.loads(path.read_text()) if path.exists() else {}
     changed = [name for name, digest in inputs.items() if before.get(name, digest) != digest]
     if changed:
-        raise UserError(
-            f"{out}: the {' and the '.join(changed)} changed since this run began. Choose another --out."
-        )
+        raise UserError(f"{out}: the {' and the '.join(changed)} changed since this run began. Choose another --out.")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,9 +24,7 @@ from veridical.vlm.adapters import save_adapter
 from veridical.vlm.views import Clean
 
 
-def loss_of(
-    sight: Sight, reference: ReferenceCache, objective: Objective, batch: Batch
-) -> tuple[Tensor, Metrics]:
+def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch: Batch) -> tuple[Tensor, Metrics]:
     """An objective's loss on a batch, a scalar with gradients, and its metrics.
 
     To these come `chosen_logp` and `rejected_logp`, mean log-probabilities on the clean image, where the
@@ -113,9 +111,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """Not counted: the estimate of transformers assumes rows of token ids."""
         return 0
 
-    def _get_num_items_in_batch(
-        self, batch_samples: Sequence[Mapping[str, Batch]], device: torch.device
-    ) -> int:
+    def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Batch]], device: torch.device) -> int:
         return sum(len(sample["batch"].examples) for sample in batch_samples)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:

@@ -21,9 +21,7 @@ CHOSEN = Need("chosen")
 REJECTED = Need("rejected")
 
 
-def dpo(
-    chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0
-) -> tuple[Tensor, Metrics]:
+def dpo(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> tuple[Tensor, Metrics]:
     """-(1 - e) log sigmoid(m) - e log sigmoid(-m), m = beta (chosen - rejected), mean over pairs.
 
     `chosen` and `rejected` are log-ratios of whole answers, log policy - log reference, [pairs]; e is

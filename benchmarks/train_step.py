@@ -1,0 +1,240 @@
+"""DPO steps of veridical against TRL's DPOTrainer: same pairs, weights, order, optimiser; interleaved in one process.
+
+    python benchmarks/train_step.py bundled          the bundled model, 16 pairs a step
+    python benchmarks/train_step.py llava-shaped     576 image tokens, 90-token answers, 40 M parameters, 2 pairs a step
+    python benchmarks/train_step.py FOLDER           any model
+
+Prints milliseconds a step (data loading included) in the first epoch, with the reference pass and the vision
+tower, and in later ones, where both are kept; the ratios to TRL; and the largest difference between the losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+
+from veridical.align.checks import prepare
+from veridical.align.config import AlignConfig
+from veridical.align.reference import ReferenceCache, fill
+from veridical.align.sight import Sight
+from veridical.align.trainer import PairTrainer
+from veridical.objectives.dpo import Dpo
+from veridical.records import ImageFile, Pair, Provenance, Turn
+from veridical.vlm.adapters import LoraSettings, attach_lora
+from veridical.vlm.loading import load
+
+RATE = 1e-3
+
+
+def llava_shaped(folder: Path) -> Path:
+    """A random model with LLaVA-1.5's proportions between image, answer, tower and language model, 40 M parameters."""
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaProcessor,
+    )
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from models import LLAVA_TEMPLATE, save, tokenizer
+
+    text = tokenizer(("<pad>", "<image>", "<|user|>", "<|assistant|>", "<|end|>"), "<|end|>", "<pad>")
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=384,
+            intermediate_size=1536,
+            num_hidden_layers=8,
+            num_attention_heads=6,
+            image_size=336,
+            patch_size=14,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(text),
+            hidden_size=512,
+            intermediate_size=1376,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            max_position_embeddings=2048,
+            pad_token_id=text.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=text.eos_token_id,
+        ),
+        image_token_id=text.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+        image_seq_length=576,
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"height": 336, "width": 336}, crop_size={"height": 336, "width": 336}),
+        tokenizer=text,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template=LLAVA_TEMPLATE,
+    )
+    return save(folder, config, processor, 0, text.eos_token_id, text.pad_token_id)
+
+
+def make_pairs(folder: Path, count: int, words: int) -> list[Pair]:
+    random = numpy.random.default_rng(0)
+    vocabulary = ("a", "the", "fork", "knife", "cup", "dog", "cat", "car", "table", "is", "on", "and", "in", "two")
+    pairs = []
+    for index in range(count):
+        path = folder / f"{index}.png"
+        patches = random.integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
+        Image.fromarray(patches.repeat(16, 0).repeat(16, 1)).save(path)
+        image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        lengths = random.integers(words * 2 // 3, words * 4 // 3, 2)
+        texts = [" ".join(random.choice(vocabulary, length)).capitalize() + "." for length in lengths]
+        prompt = (Turn("user", "Describe this image."),)
+        pairs.append(Pair(str(index), str(index), (image,), prompt, *texts, Provenance("", "", {}, 0, "")))
+    return pairs
+
+
+class Ours:
+    """Steps of veridical's trainer, with an AdamW of our own so that both sides have the same."""
+
+    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path):
+        self.vlm = attach_lora(load(model, device="cpu"), LoraSettings(rank=16, alpha=32), 0)
+        self.first_weights = {n: p.detach().clone() for n, p in self.vlm.model.named_parameters() if p.requires_grad}
+        config = AlignConfig(
+            pairs=folder, out=folder / "ours", model=model, batch_size=batch, micro_batch=batch, workers=0
+        )
+        self.config, self.batch = config, batch
+        self.examples = prepare(pairs, self.vlm, 512, "shorten").examples
+        self.sight, self.cache = Sight(self.vlm, 2**31), ReferenceCache(folder / "reference")
+        self.trainer = PairTrainer(config, self.sight, self.cache, self.examples, ())
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.optimiser = torch.optim.AdamW([p for p in self.vlm.model.parameters() if p.requires_grad], lr=RATE)
+
+    def reference(self, step: int) -> None:
+        """The share of the reference pass that this step's pairs need."""
+        shard = self.examples[step * self.batch : (step + 1) * self.batch]
+        fill(self.cache, self.sight, shard, self.config.objective.needs(), self.batch, 0, lambda _: None)
+
+    def step(self, step: int) -> float:
+        """Load, forward, backward, update; returns the loss."""
+        examples = self.examples[step * self.batch : (step + 1) * self.batch]
+        loss = self.trainer.training_step(self.vlm.model, self.trainer.data_collator(examples))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return loss.item()
+
+
+class Trls:
+    """Steps of TRL's trainer, from the same adapter weights."""
+
+    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path, first_weights):
+        from datasets import Dataset
+        from peft import LoraConfig
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from trl import DPOConfig, DPOTrainer
+
+        rows = [
+            {
+                "images": [Image.open(image.path).convert("RGB") for image in pair.images],
+                "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
+                "chosen": [{"role": "assistant", "content": pair.chosen}],
+                "rejected": [{"role": "assistant", "content": pair.rejected}],
+            }
+            for pair in pairs
+        ]
+        self.rows, self.batch = Dataset.from_list(rows), batch
+        self.trainer = DPOTrainer(
+            model=AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32),
+            args=DPOConfig(
+                output_dir=str(folder / "theirs"),
+                per_device_train_batch_size=batch,
+                report_to="none",
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                max_length=None,
+                beta=Dpo().beta,
+            ),
+            train_dataset=self.rows,
+            processing_class=AutoProcessor.from_pretrained(model),
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM",
+                r=16,
+                lora_alpha=32,
+                target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+            ),
+        )
+        parameters = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
+        assert parameters.keys() == first_weights.keys()
+        with torch.no_grad():
+            for name, value in first_weights.items():
+                parameters[name].copy_(value)
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.optimiser = torch.optim.AdamW(list(parameters.values()), lr=RATE)
+
+    def step(self, step: int) -> float:
+        """Load, forward, backward, update; returns the loss."""
+        rows = [self.rows[i] for i in range(step * self.batch, (step + 1) * self.batch)]
+        loss = self.trainer.training_step(self.trainer.model, self.trainer.data_collator(rows))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return loss.item()
+
+
+def timed(action, *arguments):
+    started = time.perf_counter()
+    result = action(*arguments)
+    return result, (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--batch", type=int, help="pairs a step")
+    parser.add_argument("--steps", type=int, default=4, help="steps an epoch")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--words", type=int, help="words an answer, about")
+    given = parser.parse_args()
+    big = given.model == "llava-shaped"
+    batch, words = given.batch or (2 if big else 16), given.words or (75 if big else 14)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = str(llava_shaped(folder / "model") if big else given.model)
+        if model == "bundled":
+            from veridical.world.bundled import bundled_model_path
+
+            model = str(bundled_model_path())
+        compare(model, make_pairs(folder, batch * given.steps, words), batch, given.steps, given.epochs, folder)
+
+
+def compare(model: str, pairs: list[Pair], batch: int, steps: int, epochs: int, folder: Path) -> None:
+    ours = Ours(model, pairs, batch, folder)
+    trls = Trls(model, pairs, batch, folder, ours.first_weights)
+    size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6
+    print(f"{size:.1f} M parameters, {batch} pairs a step, {torch.get_num_threads()} thread(s)")
+    worst = 0.0
+    for epoch in range(epochs):
+        own_times, trl_times = [], []
+        for step in range(steps):
+            extra = timed(ours.reference, step)[1] if epoch == 0 else 0.0
+            own, own_time = timed(ours.step, step)
+            trl, trl_time = timed(trls.step, step)
+            own_times.append(own_time + extra)
+            trl_times.append(trl_time)
+            worst = max(worst, abs(own - trl))
+        own_ms, trl_ms = statistics.median(own_times), statistics.median(trl_times)
+        label = "first epoch, with reference" if epoch == 0 else f"epoch {epoch + 1}"
+        print(f"{label:<28} ours {own_ms:7.0f} ms   TRL {trl_ms:7.0f} ms   ratio {trl_ms / own_ms:.2f}")
+    print(f"largest difference between the losses of a step: {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()

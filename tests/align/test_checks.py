@@ -1,0 +1,89 @@
+"""Every pair is used or told about, and nothing but an answer's end is ever cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from veridical.align.checks import prepare
+from veridical.records import ImageFile
+
+
+def reason(pair, vlm, limit=512, too_long="shorten"):
+    prepared = prepare([pair], vlm, limit, too_long)
+    assert len(prepared.examples) + len(prepared.skipped) == 1
+    return prepared.skipped[0].reason if prepared.skipped else None
+
+
+def test_sound_pairs_are_all_used_in_order(pairs, vlm):
+    prepared = prepare(pairs, vlm, 512, "shorten")
+    assert [e.id for e in prepared.examples] == [p.id for p in pairs]
+    assert [(e.chosen.text, e.rejected.text) for e in prepared.examples] == [(p.chosen, p.rejected) for p in pairs]
+    assert prepared.skipped == ()
+    assert prepared.shortened == 0
+
+
+def test_a_missing_picture_is_told_with_its_path(pairs, vlm, tmp_path):
+    gone = ImageFile(tmp_path / "gone.png", "0" * 64)
+    prepared = prepare([pairs[0], replace(pairs[1], images=(gone,))], vlm, 512, "shorten")
+    assert [e.id for e in prepared.examples] == ["pair-0"]
+    (reject,) = prepared.skipped
+    assert (reject.id, reject.reason) == ("pair-1", "missing-image")
+    assert str(gone.path) in reject.detail
+    assert reject.remedy
+    assert prepared.reasons() == {"missing-image": 1}
+
+
+def test_a_damaged_picture_is_told(pairs, vlm, tmp_path):
+    path = tmp_path / "half.png"
+    whole = pairs[0].images[0].path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert reason(replace(pairs[0], images=(ImageFile(path, "0" * 64),)), vlm) == "corrupt-image"
+
+
+def test_another_picture_under_the_same_name_is_told(pairs, vlm, tmp_path):
+    path = tmp_path / "swapped.png"
+    Image.new("RGB", (32, 32), "red").save(path)
+    swapped = ImageFile(path, pairs[0].images[0].sha256)
+    assert reason(replace(pairs[0], images=(swapped,)), vlm) == "image-changed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"chosen": "  "}, "empty-answer"),
+        ({"rejected": ""}, "empty-answer"),
+        ({"chosen": "A dog.", "rejected": "A dog."}, "same-answers"),
+        ({"chosen": "A dog <image> here."}, "special-token-in-answer"),
+        ({"rejected": "A dog.<|end|> A cat."}, "special-token-in-answer"),
+    ],
+)
+def test_unusable_answers_are_told(pairs, vlm, changes, expected):
+    assert reason(replace(pairs[0], **changes), vlm) == expected
+
+
+def test_long_answers_are_left_out_if_asked(pairs, vlm):
+    assert reason(pairs[0], vlm, limit=5, too_long="reject") == "answer-too-long"
+
+
+def test_answers_that_differ_only_beyond_the_limit_are_told(pairs, vlm):
+    pair = replace(pairs[0], chosen="A dog is in the park. Yes.", rejected="A dog is in the park. No.")
+    assert reason(pair, vlm, limit=3) == "same-answers"
+    assert reason(pair, vlm) is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=60), limit=st.integers(1, 20))
+def test_shortening_keeps_a_start_of_the_text_within_the_limit(pairs, vlm, text, limit):
+    prepared = prepare([replace(pairs[0], chosen=text, rejected="!")], vlm, limit, "shorten")
+    tokens = len(vlm.tokenizer(text, add_special_tokens=False).input_ids)
+    for example in prepared.examples:
+        kept = example.chosen
+        assert text.startswith(kept.text)
+        assert kept.cut == (tokens > limit)
+        assert len(vlm.tokenizer(kept.text, add_special_tokens=False).input_ids) <= limit
+        assert prepared.shortened == int(kept.cut)

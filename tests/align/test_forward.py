@@ -1,0 +1,150 @@
+"""Scores of examples against plain forward passes of transformers, one row an answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import adapted, picture
+from PIL import Image
+
+from veridical.align.checks import prepare
+from veridical.align.examples import Answer
+from veridical.align.forward import score_needs
+from veridical.align.sight import Sight
+from veridical.objectives.needs import Need
+from veridical.vlm.views import Blank, Clean, NoImage, Noise
+
+BOTH = (Need("chosen"), Need("rejected"))
+
+
+def scored(sight, examples, needs=BOTH):
+    views = list(dict.fromkeys(need.view for need in needs))
+    return score_needs(sight, sight.load(examples, views), needs)
+
+
+def plain_log_probs(vlm, example, answer: str, end: bool = True) -> torch.Tensor:
+    """The answer's log-probabilities from one ordinary forward pass over the whole row."""
+    content = [{"type": "image"}, {"type": "text", "text": example.prompt[0].text}]
+    text = vlm.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = vlm.processor(
+        images=[Image.open(image.path).convert("RGB") for image in example.images],
+        text=text + answer + ("<|end|>" if end else ""),
+        return_tensors="pt",
+        add_special_tokens=False,
+    )
+    answer_tokens = len(vlm.tokenizer(answer, add_special_tokens=False).input_ids) + end
+    logits = vlm.model(**inputs, use_cache=False).logits[0]
+    log_probs = torch.log_softmax(logits[:-1].float(), -1)
+    picked = log_probs.gather(1, inputs["input_ids"][0, 1:, None])[:, 0]
+    return picked[-answer_tokens:]
+
+
+@pytest.fixture(scope="module")
+def trained(llava_folder):
+    return adapted(llava_folder, perturb=True)
+
+
+def test_scores_are_those_of_plain_forwards(trained, examples):
+    for budget in (0, 2**30):
+        both = scored(Sight(trained, budget), examples)
+        for index, example in enumerate(examples):
+            for need, text in zip(BOTH, (example.chosen.text, example.rejected.text), strict=True):
+                torch.testing.assert_close(
+                    both[need][index], plain_log_probs(trained, example, text), atol=1e-4, rtol=0
+                )
+
+
+def test_gradients_are_those_of_plain_forwards(llava_folder, examples):
+    def gradients(loss):
+        vlm.model.zero_grad()
+        loss().backward()
+        return torch.cat([p.grad.flatten() for p in vlm.model.parameters() if p.grad is not None])
+
+    vlm = adapted(llava_folder, perturb=True)
+    some = examples[:3]
+
+    def shared_loss():
+        both = scored(Sight(vlm, 2**30), some)
+        return sum(c.sum() - r.sum() for c, r in zip(both[BOTH[0]], both[BOTH[1]], strict=True))
+
+    def plain_loss():
+        sums = [(plain_log_probs(vlm, e, e.chosen.text), plain_log_probs(vlm, e, e.rejected.text)) for e in some]
+        return sum(c.sum() - r.sum() for c, r in sums)
+
+    shared, plain = gradients(shared_loss), gradients(plain_loss)
+    assert plain.norm() > 1
+    assert (shared - plain).norm() / plain.norm() < 1e-5
+
+
+def test_the_end_of_a_shortened_answer_is_not_scored(trained, examples):
+    cut = replace(examples[0], chosen=Answer(examples[0].chosen.text, cut=True))
+    tokens = scored(Sight(trained, 2**30), [cut])[BOTH[0]][0]
+    torch.testing.assert_close(tokens, plain_log_probs(trained, cut, cut.chosen.text, end=False), atol=1e-4, rtol=0)
+
+
+def test_another_picture_changes_every_score(trained, examples, tmp_path):
+    import numpy
+
+    other = picture(tmp_path / "other.png", numpy.random.default_rng(99))
+    sight = Sight(trained, 2**30)
+    before = scored(sight, examples)
+    after = scored(sight, [replace(e, images=(other,)) for e in examples])
+    for need in BOTH:
+        for one, two in zip(before[need], after[need], strict=True):
+            assert (one - two).abs().max() > 1e-3
+
+
+def test_views_are_scored_apart(trained, examples):
+    views = (Clean(), Blank(), NoImage(), Noise(900))
+    needs = tuple(Need("chosen", view) for view in views)
+    sight = Sight(trained, 2**30)
+    by_view = [torch.cat(tokens) for tokens in scored(sight, examples, needs).values()]
+    for first in range(len(views)):
+        for second in range(first):
+            assert (by_view[first] - by_view[second]).abs().max() > 1e-2
+    # Noise is drawn by pair: the same again in the next epoch, and alone as in a batch.
+    alone = scored(sight, [examples[2]], needs)
+    again = scored(Sight(trained, 0), examples, needs)
+    for need, tokens in again.items():
+        torch.testing.assert_close(tokens[2], alone[need][0], atol=1e-4, rtol=0)
+
+
+def test_each_picture_is_looked_at_once_while_memory_lasts(trained, examples):
+    sight = Sight(trained, 2**30)
+    towers = []
+    tower = trained.model.get_base_model().model.vision_tower
+    hook = tower.register_forward_hook(lambda *_: towers.append(1))
+    try:
+        assert not sight.keeps(examples, [Clean()])
+        first = scored(sight, examples)
+        assert len(towers) == 1
+        assert sight.keeps(examples, [Clean()])
+        assert sight.load(examples, [Clean()]).prepared == {}
+        second = scored(sight, examples)
+        assert len(towers) == 1
+    finally:
+        hook.remove()
+    for need in BOTH:
+        for one, two in zip(first[need], second[need], strict=True):
+            assert torch.equal(one, two)
+
+
+def test_memory_is_kept_within_its_budget(trained, examples):
+    # 36 image tokens of width 48 in float32, and a prompt of at most a hundred ids and mask entries
+    one_picture = 36 * 48 * 4
+    sight = Sight(trained, int(1.8 * one_picture))
+    scored(sight, examples)
+    assert sum(sight.keeps([e], [Clean()]) for e in examples[:4]) == 1
+
+
+def test_a_tower_that_trains_is_not_kept(llava_folder, pairs):
+    vlm = adapted(llava_folder, train_projector=True)
+    examples = prepare(pairs, vlm, 512, "shorten").examples
+    sight = Sight(vlm, 2**30)
+    sum(tokens.sum() for tokens in scored(sight, examples)[BOTH[0]]).backward()
+    assert not sight.keeps(examples, [Clean()])
+    projector = [p for n, p in vlm.model.named_parameters() if "multi_modal_projector" in n and p.requires_grad]
+    assert projector
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector)

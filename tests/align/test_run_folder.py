@@ -1,0 +1,107 @@
+"""The run folder: what may be continued, what is refused, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from veridical.align import run_folder
+from veridical.align.config import AlignConfig
+from veridical.errors import UserError
+from veridical.objectives.dpo import Dpo
+from veridical.objectives.sft import Sft
+
+
+@pytest.fixture
+def config(tmp_path):
+    build = tmp_path / "build"
+    (build / "pairs").mkdir(parents=True)
+    (build / "pairs" / "00000.parquet").write_bytes(b"some pairs")
+    return AlignConfig(pairs=build, out=tmp_path / "run")
+
+
+def test_the_same_settings_continue(config):
+    run_folder.start(config)
+    run_folder.start(config)
+    assert not run_folder.is_finished(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"learning_rate": 2e-5}, "learning_rate was 1e-05, now 2e-05"),
+        ({"objective": Dpo(beta=0.2)}, "objective.beta was 0.1, now 0.2"),
+        ({"objective": Sft()}, "objective.name was 'dpo', now 'sft'"),
+        ({"model": "other"}, "model was 'bundled', now 'other'"),
+        ({"seed": 1, "epochs": 3}, "epochs was 2, now 3; seed was 0, now 1"),
+    ],
+)
+def test_other_settings_are_refused_and_the_difference_named(config, changes, difference):
+    run_folder.start(config)
+    with pytest.raises(UserError, match=difference):
+        run_folder.start(replace(config, **changes))
+
+
+def test_what_does_not_change_the_result_may_differ(config):
+    run_folder.start(config)
+    run_folder.start(replace(config, workers=0, save_every=7, device="cpu", reference_cache=Path("shared")))
+
+
+def test_a_folder_of_something_else_is_refused(config):
+    config.out.mkdir()
+    (config.out / "thesis.tex").write_text("dear to someone")
+    with pytest.raises(UserError, match="not a run of `veridical align`"):
+        run_folder.start(config)
+    assert [path.name for path in config.out.iterdir()] == ["thesis.tex"]
+
+
+def test_finished_with_the_same_pairs(config):
+    run_folder.start(config)
+    run_folder.settle_inputs(config.out, {"pairs": run_folder.pairs_digest(config.pairs), "model": "m"})
+    run_folder.write_json(config.out / "summary.json", {})
+    assert run_folder.is_finished(config)
+    (config.pairs / "pairs" / "00001.parquet").write_bytes(b"more pairs")
+    with pytest.raises(UserError, match="the pairs changed"):
+        run_folder.is_finished(config)
+
+
+def test_another_model_under_the_same_name_is_refused(config):
+    run_folder.start(config)
+    run_folder.settle_inputs(config.out, {"pairs": "p", "model": "m"})
+    run_folder.settle_inputs(config.out, {"pairs": "p", "model": "m"})
+    with pytest.raises(UserError, match="the model changed"):
+        run_folder.settle_inputs(config.out, {"pairs": "p", "model": "n"})
+
+
+def test_pairs_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="veridical build"):
+        run_folder.pairs_digest(tmp_path)
+
+
+def test_only_whole_checkpoints_are_continued_from(tmp_path):
+    assert run_folder.last_checkpoint(tmp_path) is None
+    for name, whole in (("checkpoint-9", True), ("checkpoint-10", True), ("checkpoint-12", False)):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "optimizer.pt").write_bytes(b"")
+        if whole:
+            (folder / run_folder.COMPLETE).touch()
+    (tmp_path / "checkpoints" / ".checkpoint-12-x7").mkdir()
+    last = run_folder.last_checkpoint(tmp_path)
+    assert last is not None
+    assert run_folder.step_of(last) == 10
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+    log = tmp_path / "log.jsonl"
+    run_folder.cut_log(tmp_path, 3)
+    assert not log.exists()
+    log.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo')
+    run_folder.cut_log(tmp_path, 3)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3]
+    run_folder.cut_log(tmp_path, 0)
+    assert log.read_text() == ""

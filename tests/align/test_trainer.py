@@ -1,0 +1,140 @@
+"""The trainer's loss against transformers' own, and what its order and micro-batches may and may not change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from conftest import adapted, make_pairs, picture
+from PIL import Image
+
+from veridical.align.checks import prepare
+from veridical.align.config import AlignConfig
+from veridical.align.reference import ReferenceCache, fill, missing
+from veridical.align.sight import Sight
+from veridical.align.trainer import PairTrainer, SeededOrder, loss_of, steps_in_all
+from veridical.objectives.dpo import Dpo
+from veridical.objectives.needs import Need
+from veridical.objectives.sft import Sft
+from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.views import Clean
+
+
+def batch_loss(vlm, objective, examples, folder):
+    sight, cache = Sight(vlm, 2**30), ReferenceCache(folder)
+    fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
+    return loss_of(sight, cache, objective, sight.load(examples, [Clean()]))
+
+
+BOTH = (Need("chosen"), Need("rejected"))
+
+
+def test_sft_is_transformers_own_loss(tmp_path, llava_folder, examples):
+    vlm = adapted(llava_folder, perturb=True)
+    loss, metrics = batch_loss(vlm, Sft(), examples[:5], tmp_path)
+    texts, images = [], []
+    for example in examples[:5]:
+        content = [{"type": "image"}, {"type": "text", "text": example.prompt[0].text}]
+        question = [{"role": "user", "content": content}]
+        prompt = vlm.processor.apply_chat_template(question, add_generation_prompt=True)
+        texts.append((prompt, example.chosen.text + "<|end|>"))
+        images.append([Image.open(example.images[0].path).convert("RGB")])
+    inputs = vlm.processor(
+        images=images, text=[p + a for p, a in texts], padding=True, padding_side="right", return_tensors="pt"
+    )
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    for row, (_, answer) in enumerate(texts):
+        length = len(vlm.tokenizer(answer, add_special_tokens=False).input_ids)
+        labels[row, : int(inputs["attention_mask"][row].sum()) - length] = -100
+    expected = vlm.model(**inputs, labels=labels, use_cache=False).loss
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert metrics["nll"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert set(metrics) == {"nll", "chosen_logp"}
+
+
+@pytest.mark.parametrize("objective", [Dpo(), Sft()])
+def test_another_picture_changes_the_loss(tmp_path, llava_folder, examples, objective):
+    vlm = adapted(llava_folder, perturb=True)
+    other = picture(tmp_path / "other.png", numpy.random.default_rng(7))
+    before, _ = batch_loss(vlm, objective, examples[:4], tmp_path / "cache")
+    swapped = [replace(e, images=(other,)) for e in examples[:4]]
+    after, _ = batch_loss(vlm, objective, swapped, tmp_path / "cache")
+    assert abs(before.item() - after.item()) > 1e-3
+
+
+def trained(out: Path, model: Path, pairs, **changes):
+    config = AlignConfig(
+        pairs=out,
+        out=out,
+        model=str(model),
+        lora=LoraSettings(rank=4, alpha=8),
+        learning_rate=2e-3,
+        epochs=1,
+        batch_size=4,
+        workers=0,
+        **changes,
+    )
+    vlm = adapted(model)
+    examples = prepare(pairs, vlm, 512, "shorten").examples
+    sight, cache = Sight(vlm, config.feature_memory_mb * 2**20), ReferenceCache(out / "reference")
+    fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
+    if config.gradient_checkpointing:
+        vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trainer = PairTrainer(config, sight, cache, examples, ())
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    return rows, torch.cat([p.detach().flatten() for p in vlm.model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"micro_batch": 1},
+        {"micro_batch": 2, "feature_memory_mb": 0},
+        {"micro_batch": 4, "gradient_checkpointing": True},
+    ],
+    ids=["one at a time", "nothing kept", "activations computed again"],
+)
+def test_what_saves_memory_changes_nothing(tmp_path, llava_folder, pictures, changes):
+    # 11 pairs in steps of four: the last step has three, its last micro-batch of two only one.
+    pairs = make_pairs(pictures, 11)
+    rows, weights = trained(tmp_path / "a", llava_folder, pairs, micro_batch=4)
+    others, other_weights = trained(tmp_path / "b", llava_folder, pairs, **changes)
+    assert len(rows) == len(others) == 3
+    for one, two in zip(rows, others, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-3)
+        assert one["chosen_logp"] == pytest.approx(two["chosen_logp"], abs=1e-3)
+    torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=0)
+
+
+def test_dropout_of_the_base_is_off_and_the_adapters_own_is_on(tmp_path, llava_folder, pictures):
+    vlm = adapted(llava_folder, dropout=0.5)
+    projector = vlm.model.get_base_model().model.multi_modal_projector
+    projector.dropout = torch.nn.Dropout(0.3)
+    examples = prepare(make_pairs(pictures, 4), vlm, 512, "shorten").examples
+    config = AlignConfig(pairs=tmp_path, out=tmp_path, workers=0)
+    PairTrainer(config, Sight(vlm, 0), ReferenceCache(tmp_path), examples, ())
+    assert projector.dropout.p == 0
+    kept = [m.p for n, m in vlm.model.named_modules() if n.endswith("lora_dropout.default")]
+    assert set(kept) == {0.5}
+
+
+def test_the_order_depends_on_seed_and_epoch_only():
+    order = SeededOrder(50, seed=1)
+    first = list(order)
+    assert sorted(first) == list(range(50))
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    assert sorted(order) == list(range(50))
+    assert list(SeededOrder(50, seed=2)) != first
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(1, 2), (16, 2), (17, 4), (32, 4)])
+def test_steps_in_all(tmp_path, pairs, expected):
+    config = AlignConfig(pairs=tmp_path, out=tmp_path, batch_size=16, micro_batch=4, epochs=2)
+    assert steps_in_all(config, pairs) == expected
