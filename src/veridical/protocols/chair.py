@@ -66,9 +66,7 @@ def read(record: Record, caption: str, lexicon: Lexicon) -> ChairItem:
             "that have them, such as --records world:in-theme+anti-bias"
         )
     present = record.annotations.names
-    mentions = tuple(
-        ChairMention(m.name, m.start, m.end, m.name not in present) for m in lexicon.mentions(caption)
-    )
+    mentions = tuple(ChairMention(m.name, m.start, m.end, m.name not in present) for m in lexicon.mentions(caption))
     return ChairItem(
         id=record.id,
         image=str(record.images[0].path),

@@ -4,7 +4,7 @@ POPE (Li et al. 2023, arXiv 2305.10355) on annotated pictures. Each picture is a
 `questions` of its own objects and after as many absent ones, chosen in three settings: at random,
 the most popular in a corpus, or those that most often come with what is in the picture. The answer
 is the likelier of "Yes" and "No" as the first word; all questions of a picture share its encoding.
-`parse_official` is the official rule for answers given as text.
+In "world-pope-text/1" the answer is greedy text instead, read by POPE's official rule.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from veridical.protocols.statistics import Ratio
 from veridical.records import Record, Turn
 
 NAME = "world-pope/1"
+TEXT_NAME = "world-pope-text/1"
 ANSWERS = ("Yes", "No")
 
 YesNo = Literal["yes", "no"]
@@ -41,9 +42,7 @@ class ObjectStatistics:
     def company(self, name: str, present: Iterable[str]) -> float:
         """Sum over `present` of how often `name` comes along where they occur, between 0 and their number."""
         return sum(
-            self.together.get((other, name), 0) / self.single[other]
-            for other in present
-            if self.single.get(other)
+            self.together.get((other, name), 0) / self.single[other] for other in present if self.single.get(other)
         )
 
 
@@ -112,12 +111,11 @@ def ask(
         "adversarial": sorted(shuffled, key=lambda name: -statistics.company(name, present)),
     }
     image = str(record.images[0].path)
-    return [
-        Question(record.id, image, setting, name, label)
-        for setting in SETTINGS
-        for names, label in ((positives, "yes"), (ranked[setting][:number], "no"))
-        for name in names
-    ]
+    found = []
+    for setting in SETTINGS:
+        found += [Question(record.id, image, setting, name, "yes") for name in positives]
+        found += [Question(record.id, image, setting, name, "no") for name in ranked[setting][:number]]
+    return found
 
 
 def prompt(name: str) -> tuple[Turn, ...]:

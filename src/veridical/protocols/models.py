@@ -1,0 +1,97 @@
+"""Which models to measure, as a user names them: the base first, then adapters on it or other models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.vlm.loading import Vlm
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model of an evaluation: its name in the results, the full model, and the adapter on it if any."""
+
+    name: str
+    model: str
+    adapter: Path | None = None
+
+
+def measured_models(names: Sequence[str]) -> list[Measured]:
+    """Read what stands after `--models`.
+
+    The first is the base: a folder, a hub name or "bundled", called "base". Each further one is a folder
+    with an adapter on that base, a run of `veridical align`, or another full model. "NAME=" before any of
+    them gives the name that stands in the results; else that is the run's or the model's own.
+
+    Raises:
+        UserError: nothing is given, a folder is not what it should be, or two have one name.
+    """
+    if not names:
+        raise UserError("--models: give the base model first, then what to compare with it")
+    base_label, base = _split(names[0])
+    found = [Measured(base_label or "base", base)]
+    for given in names[1:]:
+        label, place = _split(given)
+        adapter = _adapter_folder(Path(place).expanduser())
+        model = base if adapter else place
+        found.append(Measured(label or _own_name(Path(place)), model, adapter))
+    taken = [one.name for one in found]
+    for name in taken:
+        if taken.count(name) > 1:
+            raise UserError(f"--models: two are called {name!r}; tell them apart with NAME=FOLDER")
+        if not name.strip(". ") or set(name) & set('/\\:*?"<>|\0'):
+            raise UserError(f"--models: {name!r} cannot be a folder's name; give another as NAME=FOLDER")
+    return found
+
+
+def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
+    """The loaded base `vlm` with an adapter on it; the weights are shared, so `vlm` must not be used again.
+
+    Raises:
+        UserError: the adapter does not fit the base.
+    """
+    from peft import PeftModel
+
+    from veridical.vlm.loading import assemble
+
+    try:
+        model = PeftModel.from_pretrained(vlm.model, str(adapter)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"--models {adapter}: the adapter does not fit {vlm.name}: {error}") from error
+    return assemble(vlm.name, model, vlm.processor)
+
+
+def _split(given: str) -> tuple[str, str]:
+    """("NAME", "PLACE") of "NAME=PLACE"; a "=" inside a path is part of the path."""
+    label, equals, place = given.partition("=")
+    if equals and "/" not in label and not Path(given).expanduser().exists():
+        return label, place
+    return "", given
+
+
+def _adapter_folder(place: Path) -> Path | None:
+    """Where the adapter is, or None where `place` is a full model.
+
+    Raises:
+        UserError: the place is a folder with neither in it.
+    """
+    for folder in (place, place / "adapter"):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise UserError(
+            f"--models {place}: this folder holds neither an adapter (adapter_config.json) nor a model "
+            "(config.json); give a finished run of `veridical align`, its adapter folder, or a model"
+        )
+    return None
+
+
+def _own_name(place: Path) -> str:
+    resolved = place.expanduser().resolve() if place.expanduser().exists() else place
+    return resolved.parent.name if resolved.name == "adapter" else resolved.name
