@@ -1,0 +1,61 @@
+"""What makes a text unfit for either side of a pair, whatever it says about the image."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from veridical.constructions.protocol import Answer
+from veridical.records import Reject
+
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "empty": "look at the model's answers to this prompt; its chat template may be wrong",
+        "unfinished": "raise max_new_tokens",
+        "too-long": "raise max_words, or ask for shorter answers in the prompt",
+        "repetitive": "lower the temperature or weaken the image less",
+        "same-as-chosen": "weaken the image more, raise the temperature or draw more candidates",
+        "nothing-invented": "weaken the image more or draw more candidates; or the model is right about this image",
+        "other-object-count": "draw more candidates, or switch match_objects off",
+    }
+)
+_LONG_ENOUGH = 12
+_DISTINCT = 0.5
+
+
+def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str | None:
+    """The first thing wrong with a text: `empty`, `too-long`, `repetitive` or `unfinished`; None if fit."""
+    words = answer.text.split()
+    if not re.search(r"\w", answer.text):
+        return "empty"
+    if len(words) > max_words:
+        return "too-long"
+    if repetitive(answer.text):
+        return "repetitive"
+    return None if answer.finished or keep_unfinished else "unfinished"
+
+
+def repetitive(text: str) -> bool:
+    """Whether a text goes in circles: a sentence comes three times, or most of its four-word runs come
+    again."""
+    sentences = Counter(part.strip().lower() for part in re.split(r"[.!?]+", text) if part.strip())
+    if sentences and max(sentences.values()) >= 3:
+        return True
+    words = re.findall(r"\w+", text.lower())
+    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return len(runs) >= _LONG_ENOUGH and len(set(runs)) < _DISTINCT * len(runs)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts say the same in the same words, spaces and case aside."""
+    return one.lower().split() == other.lower().split()
+
+
+def reject(record_id: str, side: str, faults: Counter[str]) -> Reject:
+    """The reject of a record whose texts for one side were all unfit, for one reason or for several."""
+    detail = ", ".join(f"{count} x {name}" for name, count in faults.most_common())
+    commonest = faults.most_common(1)[0][0]
+    reason = f"{side}-{commonest}" if len(faults) == 1 else f"{side}-none-fits"
+    return Reject(record_id, reason, REMEDIES[commonest], detail)

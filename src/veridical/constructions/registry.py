@@ -1,0 +1,38 @@
+"""The constructions by name; a module is imported when its construction is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import typing
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from veridical.constructions.protocol import Steps
+from veridical.errors import UserError
+
+CONSTRUCTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "bpo-image": "veridical.constructions.bpo_image:bpo_image",
+        "ha-dpo": "veridical.constructions.ha_dpo:ha_dpo",
+    }
+)
+
+
+def construction(name: str) -> Callable[..., Steps]:
+    """The construction of that name: a function of (record, settings, seed). Raises UserError for an
+    unknown name."""
+    if name not in CONSTRUCTIONS:
+        near = difflib.get_close_matches(name, CONSTRUCTIONS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CONSTRUCTIONS)}."
+        raise UserError(f"no construction {name!r}; {hint}")
+    module, _, function = CONSTRUCTIONS[name].partition(":")
+    found: Callable[..., Steps] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def settings_type(name: str) -> type[Any]:
+    """The settings class of a construction, which is the type of its second argument."""
+    found: type[Any] = typing.get_type_hints(construction(name))["settings"]
+    return found

@@ -1,0 +1,1 @@
+"""Where records come from: the picture world, a folder of images, a file of records."""

@@ -1,0 +1,187 @@
+"""One row of somebody's data to one record, with every fault named.
+
+A row is what a line of JSON, CSV or parquet holds. It says which images (`file_name`, `image` or `images`),
+and may say what they show (`text`, `caption` or `reference`), what was asked (`prompt`), who it is (`id`)
+and what is in the picture (`objects`, `scene`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+
+Row = Mapping[str, Any]
+
+IMAGE_FIELDS = ("file_name", "image", "images")
+TEXT_FIELDS = ("text", "caption", "reference")
+_ROLES = ("system", "user", "assistant")
+
+
+class UnusableError(Exception):
+    """A row or an image that cannot become a record: a stable reason, the detail, and what to do."""
+
+    def __init__(self, reason: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.remedy = reason, detail, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the paths in a row are relative to, and the folder that they may not leave."""
+
+    base: Path
+    root: Path
+    unpack: Path
+    """Where the bytes of embedded images are written."""
+
+
+def image_names(row: Row) -> list[Any]:
+    """The images that a row names, as it names them: paths, or mappings with `bytes`."""
+    for field in IMAGE_FIELDS:
+        value = row.get(field)
+        if value:
+            return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return []
+
+
+def own_id(image: str, seen: Counter[str]) -> str:
+    """The id of a row that brings none: its image's path, with "#2", "#3", ... for more rows about the
+    same."""
+    seen[image] += 1
+    return image if seen[image] == 1 else f"{image}#{seen[image]}"
+
+
+def to_record(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record:
+    """Check everything about a row, its images included. Raises UnusableError."""
+    names = image_names(row)
+    if not names:
+        raise UnusableError(
+            "no-image", f"has none of the fields {', '.join(IMAGE_FIELDS)}", "name the image's file in `file_name`"
+        )
+    return Record(
+        id=str(row["id"]) if row.get("id") not in (None, "") else default_id,
+        images=tuple(checked_image(_path(name, place)) for name in names),
+        prompt=_prompt(row.get("prompt"), default_prompt),
+        reference=_text(row),
+        annotations=_annotations(row),
+        source=source,
+    )
+
+
+def checked_image(path: Path) -> ImageFile:
+    """The identity of an image file that is known to open. Raises UnusableError."""
+    from veridical.vlm.images import ImageError, open_image
+
+    try:
+        image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        open_image(image)
+    except ImageError as error:
+        raise UnusableError(error.reason, f"{path.name}: {error.detail}", error.remedy) from error
+    except OSError as error:
+        raise UnusableError(
+            "unreadable-file", f"{path.name}: {error.strerror}", "check that the file can be read"
+        ) from error
+    return image
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The real path of something that data names. Raises UnusableError where it lies outside `root`."""
+    real = path.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise UnusableError(
+            "path-outside", f"{path} leads out of the data's folder", "copy the file into the folder of the data"
+        )
+    return real
+
+
+def _path(name: Any, place: Place) -> Path:
+    if isinstance(name, Mapping) and name.get("bytes"):
+        return _unpack(name["bytes"], place.unpack)
+    text = name.get("path") if isinstance(name, Mapping) else name
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UnusableError("bad-image-field", f"{name!r} is not a path", "name an image by its path, as a string")
+    path = inside(place.root, place.base / text)
+    if path.is_file():
+        return path
+    # macOS writes é as two characters where most editors write one; both name the same file.
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        if unicodedata.normalize("NFC", other.name) == unicodedata.normalize("NFC", path.name):
+            return inside(place.root, other)
+    raise UnusableError("missing-image", f"there is no file {text}", "restore the image or delete its line")
+
+
+def _unpack(content: bytes, folder: Path) -> Path:
+    path = folder / hashlib.sha256(content).hexdigest()
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_bytes(content)
+        partial.replace(path)
+    return path
+
+
+def _text(row: Row) -> str | None:
+    for field in TEXT_FIELDS:
+        value = row.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise UnusableError("bad-text", f"`{field}` is a {type(value).__name__}", "give the caption as one string")
+        if value.strip():
+            return value.strip()
+    return None
+
+
+def _prompt(value: Any, default: str) -> tuple[Turn, ...]:
+    if value in (None, ""):
+        return (Turn("user", default),)
+    if isinstance(value, str):
+        return (Turn("user", value),)
+    turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, Sequence) else []
+    good = [t for t in turns if t.get("role") in _ROLES and isinstance(t.get("content"), str)]
+    if not good or len(good) != len(value) or good[-1]["role"] != "user":
+        raise UnusableError(
+            "bad-prompt",
+            "`prompt` is neither a string nor messages that end with the user's",
+            'write "prompt": "..." or "prompt": [{"role": "user", "content": "..."}]',
+        )
+    return tuple(Turn(t["role"], t["content"]) for t in good)
+
+
+def _annotations(row: Row) -> Annotations | None:
+    objects, scene = row.get("objects"), row.get("scene")
+    if objects is None and scene is None:
+        return None
+    if objects is not None and (isinstance(objects, str | Mapping) or not isinstance(objects, Sequence)):
+        raise _bad_objects(objects)
+    return Annotations(tuple(_object(o) for o in objects or ()), str(scene) if scene is not None else None)
+
+
+def _object(value: Any) -> ObjectInImage:
+    if isinstance(value, str) and value:
+        return ObjectInImage(value)
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise _bad_objects(value)
+    box = value.get("box")
+    if box is None:
+        return ObjectInImage(value["name"])
+    try:
+        x0, y0, x1, y1 = (float(edge) for edge in box)
+    except (TypeError, ValueError):
+        raise _bad_objects(value) from None
+    return ObjectInImage(value["name"], (x0, y0, x1, y1))
+
+
+def _bad_objects(value: Any) -> UnusableError:
+    return UnusableError(
+        "bad-objects",
+        f"`objects` has {str(value)[:80]}",
+        'write "objects": [{"name": "cup", "box": [x0, y0, x1, y1]}], the box in fractions of the image or left out',
+    )

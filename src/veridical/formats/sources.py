@@ -1,0 +1,88 @@
+"""A source, as a user names it, to records: `world`, `world:SPLIT`, a folder, or a file of records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from veridical.errors import UserError
+from veridical.formats import tables
+from veridical.formats.folder import read_folder
+from veridical.formats.rows import Place, UnusableError, image_names, own_id, to_record
+from veridical.records import Record, Reject
+
+DESCRIBE = "Describe this image."
+WORLD_COUNT = 1000
+"""How many scenes of the picture world are drawn where no limit is given."""
+
+
+def read_records(
+    source: str, work: Path, *, limit: int | None = None, seed: int = 0, prompt: str = DESCRIBE
+) -> Iterator[Record | Reject]:
+    """The records of a source in a fixed order, and a Reject for everything in it that is not usable.
+
+    `work` takes the pictures that are drawn or unpacked and must stay while the records are used. `limit`
+    counts records, not rejects; `seed` picks the scenes of the picture world; `prompt` is used where a
+    record has none. Ids are unique: a record with an id that was there before is rejected. Raises UserError
+    for a source that does not exist or cannot be read at all.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}; it must be at least 1, or left out.")
+    return _limited(_unique(_read(source, work, limit, seed, prompt)), limit)
+
+
+def is_world(source: str) -> bool:
+    """Whether a source names the picture world."""
+    return source == "world" or source.startswith("world:")
+
+
+def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Reject]:
+    if is_world(source):
+        from veridical.world.records import world_records
+
+        split = source.partition(":")[2] or "pairs"
+        return iter(world_records(split, limit or WORLD_COUNT, seed, work / "drawn"))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_folder(path.resolve(), prompt, work / "unpacked")
+    if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
+        return _read_file(path.resolve(), prompt, work / "unpacked")
+    if path.is_file():
+        raise UserError(f"{source}: records are read from {', '.join(tables.SUFFIXES)} files and folders of images.")
+    raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.")
+
+
+def _read_file(path: Path, prompt: str, unpack: Path) -> Iterator[Record | Reject]:
+    place, seen = Place(path.parent, path.parent, unpack), Counter[str]()
+    for number, row in tables.rows(path):
+        origin = f"{path.name}:{number}"
+        if isinstance(row, UnusableError):
+            yield Reject(origin, row.reason, row.remedy, row.detail)
+            continue
+        first = next(iter(image_names(row)), None)
+        default_id = own_id(first, seen) if isinstance(first, str) else origin
+        try:
+            yield to_record(row, default_id, prompt, place, source="file")
+        except UnusableError as error:
+            yield Reject(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
+
+
+def _unique(found: Iterator[Record | Reject]) -> Iterator[Record | Reject]:
+    seen: set[str] = set()
+    for item in found:
+        if isinstance(item, Record) and item.id in seen:
+            yield Reject(item.id, "duplicate-id", "give every record an id of its own", "this id was there before")
+            continue
+        if isinstance(item, Record):
+            seen.add(item.id)
+        yield item
+
+
+def _limited(found: Iterator[Record | Reject], limit: int | None) -> Iterator[Record | Reject]:
+    count = 0
+    for item in found:
+        yield item
+        count += isinstance(item, Record)
+        if count == limit:
+            return

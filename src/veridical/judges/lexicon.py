@@ -1,0 +1,98 @@
+"""Which objects a text names: a lexicon of surface forms, read with plurals, longest form first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from veridical.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An object that a text names: its class and the span of characters [start, end)."""
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Surface forms, singular and lower-case, to class names.
+
+    Regular plurals of the last word are understood; `plurals` gives irregular ones (plural form -> singular
+    form).
+    """
+
+    synonyms: Mapping[str, str]
+    plurals: Mapping[str, str] = field(default_factory=dict)
+
+    def mentions(self, text: str) -> list[Mention]:
+        """The objects named in `text`, in order and without overlap.
+
+        Where several forms begin at the same place the longest counts. A form is a run of whole words, of
+        any case; a word joined by a hyphen is another word ("hot-dog" names no dog), while "traffic-light"
+        and "traffic light" are the same form.
+        """
+        if not self._forms:
+            return []
+        return [
+            Mention(self._forms[_normal(match.group())], match.start(), match.end())
+            for match in self._pattern.finditer(text)
+        ]
+
+    def names(self, text: str) -> tuple[str, ...]:
+        """The distinct classes named in `text`, in order of first mention."""
+        return tuple(dict.fromkeys(mention.name for mention in self.mentions(text)))
+
+    @cached_property
+    def _forms(self) -> dict[str, str]:
+        forms = {_normal(form): name for form, name in self.synonyms.items()}
+        regular = {plural: name for form, name in forms.items() for plural in _plurals(form)}
+        irregular = {_normal(many): forms[_normal(one)] for many, one in self.plurals.items() if _normal(one) in forms}
+        # A form that is given says more than a plural that is guessed from another form.
+        return {**regular, **irregular, **forms}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
+        forms = "|".join(r"[\s-]+".join(map(re.escape, form.split(" "))) for form in longest_first)
+        return re.compile(rf"(?<![\w-])(?:{forms})(?![\w-])", re.IGNORECASE)
+
+
+def read_lexicon(path: Path) -> tuple[Lexicon, Mapping[str, str]]:
+    """A lexicon and the usual partners of its classes out of a JSON file.
+
+    The file holds {"synonyms": {form: class}, "plurals": {plural: form}, "partners": {class: class}}; the
+    last two may be left out. Raises UserError where the file is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = [content["synonyms"], content.get("plurals", {}), content.get("partners", {})]
+        good = all(isinstance(text, str) for part in parts for item in part.items() for text in item)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{path}: no lexicon ({error}); it is JSON like {{"synonyms": {{"mug": "cup"}}}}.') from error
+    if not good:
+        raise UserError(f"{path}: a lexicon maps strings to strings.")
+    return Lexicon(parts[0], parts[1]), parts[2]
+
+
+def _normal(form: str) -> str:
+    return re.sub(r"[\s-]+", " ", form.strip()).lower()
+
+
+def _plurals(form: str) -> Iterator[str]:
+    """The regular English plurals of a form's last word; two where usage differs (echos, echoes)."""
+    if re.search(r"(?:s|x|z|ch|sh)$", form):
+        yield form + "es"
+    elif re.search(r"[^aeiou]y$", form):
+        yield form[:-1] + "ies"
+    else:
+        yield form + "s"
+        if form.endswith("o"):
+            yield form + "es"
