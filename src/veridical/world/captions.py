@@ -61,8 +61,13 @@ class Plan:
 
 
 def plan(scene: Scene, rng: random.Random) -> Plan:
-    """A plan of one to three sentences that names every object of a scene once."""
-    return plan_names(scene.theme.name, scene.counts, rng)
+    """A plan of one to three sentences that names every object of a scene once, in the usual order.
+
+    The usual order is the theme's own, in which partners stand side by side; strangers come last.
+    """
+    counts = scene.counts
+    order = [*scene.theme.classes, *(name for name in CLASSES if name not in scene.theme.classes)]
+    return plan_names(scene.theme.name, {name: counts[name] for name in order if name in counts}, rng)
 
 
 def plan_names(theme: str, counts: Mapping[str, int], rng: random.Random) -> Plan:

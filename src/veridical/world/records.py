@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Sequence
 from io import BytesIO
@@ -45,7 +44,7 @@ def _save_picture(scene: Scene, folder: Path) -> ImageFile:
     draw(scene).save(buffer, "PNG")
     partial = path.with_suffix(".part")
     partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    partial.replace(path)
     return ImageFile(path, hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
@@ -66,5 +65,5 @@ def write_folder(records: Sequence[Record], folder: Path) -> Path:
                 "objects": [{"name": o.name, "box": o.box} for o in objects],
             }
             lines.write(json.dumps(row) + "\n")
-    os.replace(partial, path)
+    partial.replace(path)
     return path

@@ -109,13 +109,16 @@ def loss(model: LlavaForConditionalGeneration, batch: Batch, features: Tensor | 
 
     `features` are projected image features [rows, PATCHES, width] that take the places of the image tokens.
     """
-    embeddings = model.get_input_embeddings()(batch.ids)
-    if features is not None:
-        places = (batch.ids == model.config.image_token_index)[..., None]
-        embeddings = embeddings.masked_scatter(places, features.to(embeddings.dtype))
-    hidden = model.model.language_model(
-        inputs_embeds=embeddings, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+    # bfloat16 products are half again as fast. The context must end with the step: while it lasts, autocast goes on
+    # using the weights as they were when it first saw them.
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = model.get_input_embeddings()(batch.ids)
+        if features is not None:
+            places = (batch.ids == model.config.image_token_index)[..., None]
+            embeddings = embeddings.masked_scatter(places, features.to(embeddings.dtype))
+        hidden = model.model.language_model(
+            inputs_embeds=embeddings, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
     wanted = batch.labels != IGNORED
     logits = model.lm_head(hidden[wanted]).float()
     losses = torch.nn.functional.cross_entropy(logits, batch.labels[wanted], reduction="none")
