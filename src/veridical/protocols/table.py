@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ROWS: Mapping[str, str] = {
     "chair_s": "CHAIRs %",
     "chair_i": "CHAIRi %",
-    "invented_partner": "usual partner* %",
+    "invented_partner": "usual partner *%",
     "recall": "recall %",
     "objects": "objects a caption",
     "words": "words a caption",
@@ -76,7 +76,6 @@ def _compared(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Tabl
 
 
 def _start(results: Mapping[str, Any], title: str) -> Table:
-    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     records = results["records"]
@@ -88,7 +87,9 @@ def _start(results: Mapping[str, Any], title: str) -> Table:
     )
     if results["comparisons"]:
         caption += "\nlast line: at the model's recall, the base's captions cut to it"
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
+    # Tight, so that three numbers with their intervals fit into 80 columns.
+    table = Table(title=title, caption=caption, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.caption_justify = "left"
     table.add_column("", no_wrap=True)
     return table
 
