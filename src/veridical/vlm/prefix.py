@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from veridical.vlm.features import Features
     from veridical.vlm.loading import Vlm
 
-__all__ = ["Context", "Features", "Prefix", "Prepared", "encode", "features", "prepare", "tower_is_frozen"]
+__all__ = ["Context", "Prefix", "Prepared", "encode", "features", "prepare", "tower_is_frozen"]
 
 
 @dataclass(frozen=True)

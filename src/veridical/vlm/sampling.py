@@ -60,5 +60,5 @@ def sample(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
         return []
     if wrong := [branch for branch in branches if not 0 <= branch.context < len(prefix)]:
         raise ValueError(f"{len(prefix)} contexts were encoded, so there is no context {wrong[0].context}")
-    with torch.no_grad(), decode.evaluating(vlm.model):
+    with torch.inference_mode(), decode.evaluating(vlm.model):
         return decode.decode(vlm, prefix, branches, sampling)

@@ -1,0 +1,18 @@
+"""Tiny models on disk, built once a session; loading one takes a tenth of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from models import tiny_llava, tiny_qwen2_vl
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="session")
+def qwen2_vl_folder(tmp_path_factory) -> Path:
+    return tiny_qwen2_vl(tmp_path_factory.mktemp("qwen2_vl"))

@@ -1,0 +1,90 @@
+"""What a score is by definition: one full forward of transformers' own model on one whole row.
+
+Nothing here calls the engine; tests compare it with this.
+"""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from PIL import Image
+
+from veridical.records import Turn
+from veridical.vlm.prefix import Context
+
+DESCRIBE = (Turn("user", "Describe this image."),)
+ANSWERS = (
+    ("Yes.", "There is a fork and a knife on the table.", "No."),
+    ("I can also see two cups in this picture.",),
+    ("A dog and a ball.", "The cat sits behind the red car."),
+)
+
+
+def picture(seed: int, width: int = 96, height: int = 96) -> Image.Image:
+    """Large coloured patches, which differ between seeds and survive resizing."""
+    patches = numpy.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=numpy.uint8)
+    return Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST)
+
+
+def contexts() -> list[Context]:
+    """Three contexts of different lengths: one image, one of another size, and two images after a system turn."""
+    return [
+        Context((picture(0),), DESCRIBE, key=("first",)),
+        Context((picture(1, 112, 60),), (Turn("user", "Is there a fork in the image?"),), key=("second",)),
+        Context(
+            (picture(2, 60, 112), picture(3)),
+            (
+                Turn("system", "Yes."),
+                Turn("user", "What is on the left?"),
+                Turn("assistant", "A cat."),
+                Turn("user", "And?"),
+            ),
+            key=("third",),
+        ),
+    ]
+
+
+def prompt_inputs(vlm, context: Context):
+    """The processor's tensors for a context, by rendering its prompt as text first."""
+    messages = []
+    images = list(context.images)
+    for turn in context.prompt:
+        shown = [{"type": "image"}] * len(images) if turn.role == "user" and not messages_have_user(messages) else []
+        messages.append({"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]})
+    text = vlm.processor.apply_chat_template(messages, add_generation_prompt=True)
+    return vlm.processor(images=images or None, text=[text], return_tensors="pt", add_special_tokens=False)
+
+
+def messages_have_user(messages) -> bool:
+    return any(message["role"] == "user" for message in messages)
+
+
+def answer_logprobs(vlm, context: Context, answer: str) -> torch.Tensor:
+    """Log-probabilities of the answer's tokens and the end-of-sequence token, from one full forward."""
+    inputs = prompt_inputs(vlm, context)
+    ids = [*vlm.tokenizer(answer, add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
+    added = torch.tensor([ids])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], added], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(added)], 1)
+    logits = vlm.model(**inputs, use_cache=False).logits[0, -len(ids) - 1 : -1]
+    return logits.float().log_softmax(-1)[range(len(ids)), ids]
+
+
+def all_logprobs(vlm) -> list[list[torch.Tensor]]:
+    return [
+        [answer_logprobs(vlm, context, answer) for answer in answers]
+        for context, answers in zip(contexts(), ANSWERS, strict=True)
+    ]
+
+
+def weighted_sum(scores: list[list[torch.Tensor]]) -> torch.Tensor:
+    """A loss to which every token contributes with its own weight and sign."""
+    flat = torch.cat([answer for answers in scores for answer in answers])
+    return (flat * torch.linspace(-1, 2, len(flat)).cos()).sum()
+
+
+def largest_difference(a: list[list[torch.Tensor]], b: list[list[torch.Tensor]]) -> float:
+    pairs = zip([x for one in a for x in one], [x for one in b for x in one], strict=True)
+    return max(float((x - y).detach().abs().max()) for x, y in pairs)
