@@ -66,7 +66,9 @@ class Rewrite:
 class Judge(Protocol):
     """Says what is wrong with texts about images, and rewrites texts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Stands in the provenance of what it judged."""
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings]:
         """Findings for each request. Every record must have what the judge needs to know."""

@@ -1,0 +1,1 @@
+"""Runs a construction over records: batching, shards, resuming, rejects, and what came out."""

@@ -1,0 +1,43 @@
+"""The words of a build: how texts name objects, and which objects usually come together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from veridical.judges.lexicon import Lexicon, read_lexicon
+from veridical.judges.oracle import Oracle
+from veridical.judges.writers import GrammarWriter, SentenceWriter
+from veridical.records import Record
+
+
+@dataclass(frozen=True)
+class Words:
+    """A lexicon, and for objects that have one their usual partner (both ways)."""
+
+    lexicon: Lexicon
+    partner: Mapping[str, str]
+
+
+def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | None:
+    """The words that `name` stands for: `world`, a JSON file, or `auto`.
+
+    `auto` is the world's for records of the world; else every annotated class is named by its name; None where nothing
+    is annotated. Raises UserError for a file that is no lexicon.
+    """
+    if name == "world" or (name == "auto" and world):
+        from veridical.world.vocabulary import PARTNER, lexicon
+
+        return Words(lexicon(), PARTNER)
+    if name != "auto":
+        return Words(*read_lexicon(Path(name)))
+    names = {o.name for record in records if record.annotations for o in record.annotations.objects}
+    return Words(Lexicon({name.lower(): name for name in sorted(names)}), {}) if names else None
+
+
+def oracle(words: Words | None) -> Oracle | None:
+    """The judge by annotations, where there are words to judge by."""
+    if words is None:
+        return None
+    return Oracle(words.lexicon, (GrammarWriter(), SentenceWriter(words.lexicon)))
