@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_pairs
-from PIL import Image
 
+from conftest import make_pairs
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.reference import ReferenceCache, fill
 from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer, SeededOrder
+from veridical.build.dataset import read_pairs, to_trl, write_build
 from veridical.objectives.dpo import Dpo
 from veridical.vlm.adapters import LoraSettings, attach_lora
 from veridical.vlm.loading import load
@@ -22,10 +22,10 @@ from veridical.vlm.loading import load
 LORA = LoraSettings(rank=4, alpha=8)
 
 
-def settings(folder: Path, model: Path, objective: Dpo) -> AlignConfig:
+def settings(build: Path, model: Path, objective: Dpo) -> AlignConfig:
     return AlignConfig(
-        pairs=folder,
-        out=folder / "ours",
+        pairs=build,
+        out=build.parent / "ours",
         model=str(model),
         objective=objective,
         lora=LORA,
@@ -40,10 +40,10 @@ def settings(folder: Path, model: Path, objective: Dpo) -> AlignConfig:
     )
 
 
-def ours(config: AlignConfig, pairs):
+def ours(config: AlignConfig):
     vlm = attach_lora(load(config.model, device="cpu"), config.lora, config.seed)
     first_weights = {name: p.detach().clone() for name, p in vlm.model.named_parameters() if p.requires_grad}
-    examples = prepare(pairs, vlm, config.max_answer_tokens, config.too_long).examples
+    examples = prepare(read_pairs(config.pairs), vlm, config.max_answer_tokens, config.too_long).examples
     sight = Sight(vlm, 2**30)
     cache = ReferenceCache(config.out / "reference")
     fill(cache, sight, examples, config.objective.needs(), config.micro_batch, 0, lambda _: None)
@@ -52,15 +52,14 @@ def ours(config: AlignConfig, pairs):
     return trainer, first_weights
 
 
-def theirs(config: AlignConfig, pairs, first_weights, **loss_settings):
-    from datasets import Dataset
+def theirs(config: AlignConfig, first_weights, **loss_settings):
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
     class InOurOrder(DPOTrainer):
-        def _get_train_sampler(self, train_dataset=None):
-            return SeededOrder(len(pairs), config.seed)
+        def _get_train_sampler(self, train_dataset):
+            return SeededOrder(len(train_dataset), config.seed)
 
     arguments = DPOConfig(
         output_dir=str(config.out.parent / "theirs"),
@@ -83,19 +82,10 @@ def theirs(config: AlignConfig, pairs, first_weights, **loss_settings):
         disable_tqdm=True,
         **loss_settings,
     )
-    rows = [
-        {
-            "images": [Image.open(image.path).convert("RGB") for image in pair.images],
-            "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
-            "chosen": [{"role": "assistant", "content": pair.chosen}],
-            "rejected": [{"role": "assistant", "content": pair.rejected}],
-        }
-        for pair in pairs
-    ]
     trainer = InOurOrder(
         model=AutoModelForImageTextToText.from_pretrained(config.model, dtype=torch.float32),
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=to_trl(config.pairs),
         processing_class=AutoProcessor.from_pretrained(config.model),
         peft_config=LoraConfig(
             task_type="CAUSAL_LM",
@@ -125,10 +115,10 @@ def theirs(config: AlignConfig, pairs, first_weights, **loss_settings):
     ids=["sigmoid", "with likelihood"],
 )
 def test_every_step_is_trls(tmp_path, llava_folder, pictures, objective, loss_settings):
-    pairs = make_pairs(pictures, 12)
-    config = settings(tmp_path, llava_folder, objective)
-    own, first_weights = ours(config, pairs)
-    trl = theirs(config, pairs, first_weights, **loss_settings)
+    build = write_build(tmp_path / "build", make_pairs(pictures, 12))
+    config = settings(build, llava_folder, objective)
+    own, first_weights = ours(config)
+    trl = theirs(config, first_weights, **loss_settings)
     steps = [row for row in own.state.log_history if "loss" in row]
     reference = [row for row in trl.state.log_history if "loss" in row]
     assert len(steps) == len(reference) == 6

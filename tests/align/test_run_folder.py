@@ -10,6 +10,7 @@ import pytest
 
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig
+from veridical.build.files import write_json
 from veridical.errors import UserError
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
@@ -61,7 +62,7 @@ def test_a_folder_of_something_else_is_refused(config):
 def test_finished_with_the_same_pairs(config):
     run_folder.start(config)
     run_folder.settle_inputs(config.out, {"pairs": run_folder.pairs_digest(config.pairs), "model": "m"})
-    run_folder.write_json(config.out / "summary.json", {})
+    write_json(config.out / "summary.json", {})
     assert run_folder.is_finished(config)
     (config.pairs / "pairs" / "00001.parquet").write_bytes(b"more pairs")
     with pytest.raises(UserError, match="the pairs changed"):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
+from veridical.build.files import write_json, write_json_lines
 from veridical.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,12 +49,15 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     from veridical.vlm.loading import load
 
     laps = _Laps()
-    _refuse_several_devices()
+    _refuse_what_is_not_there(config)
     pairs = read_pairs(config.pairs)
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     run_folder.settle_inputs(config.out, {"pairs": pairs_digest, "model": base.fingerprint})
-    # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-    vlm = attach_lora(base, config.lora, config.seed)
+    with warnings.catch_warnings():
+        # What transformers tells PEFT about renamed attributes is of no use to the user.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Before the long work, so that an adapter that doesn't fit the model is refused at once.
+        vlm = attach_lora(base, config.lora, config.seed)
     laps.end("load")
     prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long)
     _tell(prepared, len(pairs), config.out)
@@ -79,7 +85,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         "final": final,
         "peak_memory": measure.peak_memory(),
     }
-    run_folder.write_json(config.out / "summary.json", summary)
+    write_json(config.out / "summary.json", summary)
     _say(_closing(config, final))
 
 
@@ -101,6 +107,8 @@ def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, ex
 
 def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
     """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
+    import torch
+
     from veridical.align import callbacks
     from veridical.align.progress import Line
     from veridical.align.trainer import PairTrainer, steps_in_all
@@ -122,7 +130,13 @@ def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: S
         if config.gradient_checkpointing:
             sight.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
         trainer = PairTrainer(config, sight, cache, examples, watching)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"The GPU's memory is full at {config.micro_batch} pairs at a time. Lower --micro-batch, or give "
+                f"--gradient-checkpointing; either needs another --out."
+            ) from error
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
         _say(f"stopped after step {step} of {steps}; the same command continues from there")
@@ -130,9 +144,13 @@ def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: S
     return steps
 
 
-def _refuse_several_devices() -> None:
+def _refuse_what_is_not_there(config: AlignConfig) -> None:
     import torch
+    from transformers.integrations import get_available_reporting_integrations
 
+    known = get_available_reporting_integrations()
+    if absent := [name for name in config.report_to if name not in known]:
+        raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("Training with several processes is not supported; start one process.")
     if torch.cuda.device_count() > 1:
@@ -140,7 +158,7 @@ def _refuse_several_devices() -> None:
 
 
 def _tell(prepared: Prepared, read: int, out: Path) -> None:
-    run_folder.write_skipped(out, prepared.skipped)
+    write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped))
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
     if not prepared.examples:
         raise UserError(f"None of the {read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")

@@ -27,15 +27,14 @@ class AlignConfig:
     """A Hugging Face image-text-to-text model, by name or folder, or `bundled`. It is also the reference."""
 
     objective: Objective = field(default_factory=Dpo)
-    """What is minimised; `--objective.name` picks it."""
+    """What is minimised. `--objective.name` picks it: `dpo`, or `sft` as the control."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
 
     learning_rate: float = 1e-5
-    """Peak rate; 1e-5 as in mDPO (LoRA with alpha twice the rank, as here). BPO and HA-DPO use 2e-6 with
-    alpha 256. Small models want far more: 5e-4 to 1e-3 for the bundled one."""
+    """Peak rate; 1e-5 as in mDPO, with alpha twice the rank as here. Small models want more: 1e-3 for `bundled`."""
     epochs: int = 2
-    """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. More cuts coverage before it helps."""
+    """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. Too many cut coverage."""
     batch_size: int = 16
     """Pairs in an optimiser step; 16 to 48 in the literature."""
     micro_batch: int = 4
@@ -59,11 +58,9 @@ class AlignConfig:
     """Longer answers lose their end, or their pair is left out; either way they are counted."""
 
     reference_cache: Path | None = None
-    """Where the reference's log-probabilities are kept; share one folder among runs to compute them
-    once. Default: `reference/` in the run folder."""
+    """Where the reference's scores are kept, for runs to share. By default `reference/` in the run folder."""
     feature_memory_mb: int = 2048
-    """Memory for the image features of a frozen vision tower, so that each image is looked at once; 0 turns
-    that off. Images beyond it are looked at again in every epoch."""
+    """Memory for features of a frozen vision tower; images beyond it are looked at again in every epoch."""
     workers: int = 2
     """Processes that decode images; not used when all the features fit in memory."""
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from veridical.align.config import INCIDENTAL, AlignConfig
+from veridical.build.files import read_json, write_json, write_whole
 from veridical.config import read_yaml, save_resolved, to_plain
 from veridical.errors import UserError
-from veridical.records import Reject
 
 COMPLETE = "complete"
 
@@ -66,8 +65,7 @@ def pairs_digest(run: Path) -> str:
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; those that a crash left in pieces are removed."""
     whole = []
-    folders = out / "checkpoints"
-    for folder in folders.iterdir() if folders.exists() else ():
+    for folder in (out / "checkpoints").glob("*checkpoint-*"):
         if (folder / COMPLETE).exists():
             whole.append(folder)
         else:
@@ -85,23 +83,7 @@ def cut_log(out: Path, last_step: int) -> None:
     log = out / "log.jsonl"
     if log.exists():
         rows = [line for line in log.read_text().splitlines() if _row_step(line) <= last_step]
-        _write(log, "".join(f"{line}\n" for line in rows))
-
-
-def write_skipped(out: Path, rejects: Iterable[Reject]) -> None:
-    """Write the pairs that were left out, one JSON object a line."""
-    _write(out / "skipped.jsonl", "".join(f"{json.dumps(asdict(r), ensure_ascii=False)}\n" for r in rejects))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_whole(log, "".join(f"{line}\n" for line in rows).encode())
 
 
 def _row_step(line: str) -> float:
@@ -128,7 +110,7 @@ def _refuse_other_settings(config: AlignConfig) -> None:
 
 def _refuse_other_inputs(out: Path, inputs: Mapping[str, str]) -> None:
     path = out / "inputs.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = read_json(path) if path.exists() else {}
     changed = [name for name, digest in inputs.items() if before.get(name, digest) != digest]
     if changed:
         raise UserError(f"{out}: the {' and the '.join(changed)} changed since this run began. Choose another --out.")

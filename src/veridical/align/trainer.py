@@ -71,7 +71,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         all_kept = sight.keeps(examples, views)
         super().__init__(
             model=sight.vlm.model,
-            args=training_arguments(config, len(examples), workers=0 if all_kept else config.workers),
+            args=training_arguments(
+                config,
+                len(examples),
+                workers=0 if all_kept else config.workers,
+                use_cpu=sight.vlm.model.device.type == "cpu",
+            ),
             train_dataset=examples,
             data_collator=lambda batch: {"batch": sight.load(batch, views)},
             callbacks=list(callbacks),
@@ -140,7 +145,7 @@ class SeededOrder(Sampler[int]):
         return self.length
 
 
-def training_arguments(config: AlignConfig, pairs: int, workers: int) -> TrainingArguments:
+def training_arguments(config: AlignConfig, pairs: int, workers: int, use_cpu: bool) -> TrainingArguments:
     """The settings in transformers' words."""
     micro_batch = min(config.micro_batch, config.batch_size)
     return TrainingArguments(
@@ -164,7 +169,7 @@ def training_arguments(config: AlignConfig, pairs: int, workers: int) -> Trainin
         remove_unused_columns=False,
         **{f"dataloader_{name}": value for name, value in worker_settings(workers).items()},
         dataloader_pin_memory=False,
-        use_cpu=config.device == "cpu",
+        use_cpu=use_cpu,
     )
 
 
