@@ -1,0 +1,40 @@
+from collections import Counter
+
+import pytest
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "fault"),
+    [
+        ("A cat on a mat.", True, None),
+        ("A cat on a", False, "unfinished"),
+        (" . ", True, "empty"),
+        ("", True, "empty"),
+        ("one two three four five six", True, "too-long"),
+        ("A cat. A cat. A CAT!", True, "repetitive"),
+    ],
+)
+def test_faults_by_hand(text, finished, fault):
+    assert checks.fault(Answer(text, finished), max_words=5 if fault == "too-long" else 350) == fault
+
+
+def test_going_in_circles_is_repetitive_and_a_list_is_not():
+    assert checks.repetitive("a cup and " * 12)
+    assert not checks.repetitive(
+        "There is a fork, a knife, a cup, a spoon, a burger and a glass on the table, and a boat."
+    )
+
+
+def test_a_cut_off_text_may_be_kept():
+    assert checks.fault(Answer("A cat on a", False), 350, keep_unfinished=True) is None
+
+
+def test_a_reject_tells_one_reason_or_that_none_fits():
+    assert checks.reject("r", "rejected", Counter(["empty", "empty"])).reason == "rejected-empty"
+    mixed = checks.reject("r", "rejected", Counter(["empty", "same-as-chosen", "same-as-chosen"]))
+    assert mixed.reason == "rejected-none-fits"
+    assert mixed.detail == "2 x same-as-chosen, 1 x empty"
+    assert mixed.remedy == checks.REMEDIES["same-as-chosen"]

@@ -1,0 +1,203 @@
+"""The procedures, followed by hand: what they ask for, and what they make of given answers.
+
+Judges are the real oracle; the model's answers are given, so that what must come out can be worked out on paper.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
+from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
+from veridical.constructions.protocol import Answer, Sample
+from veridical.constructions.registry import CONSTRUCTIONS, construction, settings_type
+from veridical.errors import UserError
+from veridical.judges.interface import Detect, Name
+from veridical.judges.oracle import Oracle
+from veridical.judges.writers import GrammarWriter
+from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Reject, Turn
+from veridical.vlm.views import Clean, Noise
+from veridical.world.vocabulary import lexicon
+
+ORACLE = Oracle(lexicon(), (GrammarWriter(),))
+RECORD = Record(
+    "r1",
+    (ImageFile(Path("a.png"), "00"),),
+    (Turn("user", "Describe this image."),),
+    reference="There is a fork and a cup on the table.",
+    annotations=Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("burger"))),
+    source="folder",
+)
+OWN = "There is a fork, a knife and a cup on the table."
+
+
+def follow(steps, *answers):
+    """Answer samples with the given texts and judges' questions with the oracle; returns (asked, outcome)."""
+    given, asked, answer = iter(answers), [], None
+    while True:
+        try:
+            request = steps.send(answer)
+        except StopIteration as end:
+            return asked, end.value
+        asked.append(request)
+        if isinstance(request, Sample):
+            texts = next(given)
+            answer = [text if isinstance(text, Answer) else Answer(text, True) for text in texts]
+        elif isinstance(request, Detect):
+            [answer] = ORACLE.detect([request])
+        elif isinstance(request, Name):
+            [answer] = ORACLE.mentions([request])
+        else:
+            [answer] = ORACLE.rewrite([request])
+
+
+def test_bpo_takes_the_answer_to_the_noised_image():
+    settings = BpoImageSettings(noise_step=700, candidates=2, temperature=0.5)
+    asked, [pair] = follow(bpo_image(RECORD, settings, 5), ["There is a fork on the table.", "A boat."])
+    assert [request.context.view for request in asked] == [Noise(700)]
+    assert len(set(asked[0].keys)) == 2
+    assert (pair.chosen, pair.rejected) == (RECORD.reference, "There is a fork on the table.")
+    assert pair.provenance.parameters["noise_step"] == 700
+    assert (pair.provenance.seed, pair.provenance.attempts, pair.provenance.chosen_source) == (5, 1, "reference")
+
+
+@pytest.mark.parametrize(("source", "step"), [("folder", 900), ("world:pairs", 450)])
+def test_bpo_default_noise_depends_on_the_source_and_is_written_down(source, step):
+    asked, [pair] = follow(bpo_image(replace(RECORD, source=source), BpoImageSettings(), 0), ["A boat."])
+    assert asked[0].context.view == Noise(step)
+    assert pair.provenance.parameters["noise_step"] == step
+
+
+def test_bpo_without_a_reference_takes_the_own_greedy_caption():
+    record = replace(RECORD, reference=None, annotations=None)
+    asked, [pair] = follow(bpo_image(record, BpoImageSettings(), 0), ["A cup."], ["A boat."])
+    assert asked[0].context.view == Clean()
+    assert asked[0].sampling.temperature == 0
+    assert (pair.chosen, pair.provenance.chosen_source) == ("A cup.", "own greedy caption")
+    asked, outcome = follow(bpo_image(record, BpoImageSettings(without_reference="reject"), 0))
+    assert asked == []
+    assert outcome.reason == "no-reference"
+
+
+@pytest.mark.parametrize(
+    ("answers", "settings", "reason"),
+    [
+        (["there is a FORK and a cup on the  table."], {}, "rejected-same-as-chosen"),
+        ([""], {}, "rejected-empty"),
+        ([Answer("There is", False)], {}, "rejected-unfinished"),
+        (["A fork and a cup on a table."], {"only_invented": True}, "rejected-nothing-invented"),
+        (["A knife."], {"match_objects": True}, "rejected-other-object-count"),
+        (["A knife.", ""], {"match_objects": True, "candidates": 2}, "rejected-none-fits"),
+    ],
+)
+def test_bpo_rejects_with_a_reason(answers, settings, reason):
+    _, outcome = follow(bpo_image(RECORD, BpoImageSettings(**settings), 0), answers)
+    assert isinstance(outcome, Reject)
+    assert outcome.reason == reason
+    assert outcome.remedy
+
+
+def test_bpo_keeps_the_first_candidate_that_qualifies():
+    settings = BpoImageSettings(candidates=4, match_objects=True, only_invented=True)
+    answers = ["A fork and a cup.", "A knife.", "A fork and a knife.", "A cup and a boat."]
+    _, [pair] = follow(bpo_image(RECORD, settings, 0), answers)
+    assert (pair.rejected, pair.provenance.attempts) == ("A fork and a knife.", 3)
+
+
+def test_bpo_spends_no_model_time_on_a_record_that_lacks_annotations():
+    asked, outcome = follow(bpo_image(replace(RECORD, annotations=None), BpoImageSettings(only_invented=True), 0))
+    assert asked == []
+    assert outcome.reason == "no-annotations"
+
+
+def test_bpo_rejects_a_reference_that_is_too_long():
+    asked, outcome = follow(bpo_image(replace(RECORD, reference="a word " * 200), BpoImageSettings(), 0))
+    assert asked == []
+    assert outcome.reason == "chosen-too-long"
+
+
+@pytest.mark.parametrize(
+    ("correction", "chosen"),
+    [
+        ("remove", "There is a fork and a cup on the table."),
+        ("replace", "There is a fork, a burger and a cup on the table."),
+        ("complete", "There is a fork, a cup and a burger on the table."),
+    ],
+)
+def test_ha_dpo_corrects_the_own_description(correction, chosen):
+    settings = HaDpoSettings(correction=correction, omission_share=0)
+    asked, [pair] = follow(ha_dpo(RECORD, settings, 0), [OWN])
+    assert asked[0].context.view == Clean()
+    assert (pair.chosen, pair.rejected) == (chosen, OWN)
+    assert pair.id == "r1/ha-dpo/correction"
+    assert pair.provenance.scores == {"invented": 1}
+
+
+def test_ha_dpo_omission_pairs_leave_out_one_true_object():
+    _, [correction, omission] = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=1), 0), [OWN])
+    assert omission.chosen == correction.chosen
+    assert omission.rejected in ("There is a fork on the table.", "There is a cup on the table.")
+
+
+def test_ha_dpo_questions_come_as_one_no_and_one_yes():
+    _, pairs = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=0, question_share=1), 0), [OWN])
+    no, yes = pairs[1:]
+    assert (no.prompt[0].text, no.chosen, no.rejected) == ("Is there a knife in the image?", "No.", "Yes.")
+    # The burger is there, and the description left it out.
+    assert (yes.prompt[0].text, yes.chosen, yes.rejected) == ("Is there a burger in the image?", "Yes.", "No.")
+
+
+def test_ha_dpo_shares_are_kept_over_many_records():
+    settings = HaDpoSettings(omission_share=0.7, question_share=0.25)
+    variants = []
+    for index in range(400):
+        _, pairs = follow(ha_dpo(replace(RECORD, id=f"r{index}"), settings, 1), [OWN])
+        variants += [pair.provenance.variant for pair in pairs]
+    assert variants.count("correction") == 400
+    assert 250 < variants.count("omission") < 310  # 280, and three standard deviations of 9.2
+    assert variants.count("question-no") == variants.count("question-yes")
+    assert 74 < variants.count("question-no") < 126
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["There is a fork on the table."], "description-nothing-invented"),
+        ([""], "description-empty"),
+        (["There is a knife on the table."], "not-corrected"),
+        (["Lots of knives!"], "not-corrected"),
+    ],
+)
+def test_ha_dpo_rejects_with_a_reason(answers, reason):
+    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(), 0), answers)
+    assert outcome.reason == reason
+    assert outcome.remedy
+
+
+def test_ha_dpo_right_descriptions_can_give_omission_pairs():
+    settings = HaDpoSettings(omission_share=1, omit_from="all", question_share=1)
+    _, [pair] = follow(ha_dpo(RECORD, settings, 0), ["There is a fork and a cup on the table."])
+    assert pair.provenance.variant == "omission"
+
+
+def test_ha_dpo_takes_the_first_candidate_that_makes_something_up():
+    settings = HaDpoSettings(candidates=2, temperature=1.0, omission_share=0)
+    _, [pair] = follow(ha_dpo(RECORD, settings, 0), ["There is a fork on the table.", OWN])
+    assert (pair.rejected, pair.provenance.attempts) == (OWN, 2)
+
+
+def test_ha_dpo_spends_no_model_time_on_a_record_without_annotations():
+    asked, outcome = follow(ha_dpo(replace(RECORD, annotations=None), HaDpoSettings(), 0))
+    assert asked == []
+    assert outcome.reason == "no-annotations"
+
+
+def test_the_registry_knows_functions_and_settings():
+    assert {name: settings_type(name) for name in CONSTRUCTIONS} == {
+        "bpo-image": BpoImageSettings,
+        "ha-dpo": HaDpoSettings,
+    }
+    assert construction("ha-dpo") is ha_dpo
+    with pytest.raises(UserError, match="did you mean 'bpo-image'"):
+        construction("bpo_image")
