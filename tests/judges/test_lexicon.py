@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import pytest
@@ -73,7 +74,7 @@ def test_agrees_with_a_scan_from_the_left_word_by_word(words):
 @given(st.text(alphabet="abgdoth s-.,\n", max_size=60))
 def test_mentions_are_ordered_apart_and_whole_words(text):
     found = WORDS.mentions(text)
-    assert all(one.end <= other.start for one, other in zip(found, found[1:], strict=False))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(found))
     for mention in found:
         around = text[max(mention.start - 1, 0) : mention.start] + text[mention.end : mention.end + 1]
         assert not re.search(r"[\w-]", around)

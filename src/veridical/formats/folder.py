@@ -19,8 +19,25 @@ from veridical.formats.rows import Place, Row, UnusableError, image_names, own_i
 from veridical.records import Record, Reject
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2")
-    + (".ppm", ".pgm", ".tga", ".ico")
+    (
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".tga",
+        ".ico",
+    )
 )
 
 

@@ -112,9 +112,13 @@ def _path(name: Any, place: Place) -> Path:
         return path
     # macOS writes é as two characters where most editors write one; both name the same file.
     for other in path.parent.iterdir() if path.parent.is_dir() else ():
-        if unicodedata.normalize("NFC", other.name) == unicodedata.normalize("NFC", path.name):
+        if other.is_file() and _composed(other.name) == _composed(path.name):
             return inside(place.root, other)
     raise UnusableError("missing-image", f"there is no file {text}", "restore the image or delete its line")
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _unpack(content: bytes, folder: Path) -> Path:

@@ -1,0 +1,219 @@
+import hashlib
+import json
+import os
+import unicodedata
+
+import numpy
+import pytest
+from PIL import Image
+
+from veridical.errors import UserError
+from veridical.formats.sources import read_records
+from veridical.records import ObjectInImage, Record, Reject, Turn
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(source, **options):
+        found = list(read_records(str(source), tmp_path / "work", **options))
+        records = {item.id: item for item in found if isinstance(item, Record)}
+        rejects = {item.id: item for item in found if isinstance(item, Reject)}
+        assert len(records) + len(rejects) == len(found)
+        return records, rejects
+
+    return read
+
+
+def picture(path, mode="RGB", size=(32, 24), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = numpy.random.default_rng(len(path.name)).integers(0, 256, (size[1], size[0], 4), dtype=numpy.uint8)
+    if mode == "I;16":
+        Image.fromarray(levels[..., 0].astype(numpy.uint16) * 257).save(path)
+    else:
+        image = Image.fromarray(levels[..., :3]).convert(mode)
+        image.save(path, **options)
+    return path
+
+
+def metadata(folder, *rows):
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_a_folder_as_people_really_have_them(tmp_path, read):
+    """Everything usable is read; everything else is named with its reason and what to do."""
+    folder = tmp_path / "photos"
+    whole = picture(folder / "good.png").read_bytes()
+    picture(folder / "cmyk.jpg", "CMYK")
+    picture(folder / "deep.png", "I;16")
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    picture(folder / "été 北京.png")
+    picture(folder / "uncaptioned.png")
+    picture(folder / "one.png", size=(1, 1))
+    (folder / "corrupt.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("not a picture")
+    (folder / "notes.txt").write_text("not a picture either, and not called one")
+    names = ["good.png", "cmyk.jpg", "deep.png", "moving.gif", "été 北京.png", "one.png", "corrupt.png", "text.png"]
+    metadata(folder, *({"file_name": name, "text": f"A {name}."} for name in [*names, "gone.png"]))
+    records, rejects = read(folder)
+    assert set(records) == {"good.png", "cmyk.jpg", "deep.png", "moving.gif", "été 北京.png", "uncaptioned.png"}
+    assert {name: reject.reason for name, reject in rejects.items()} == {
+        "one.png": "image-too-small",
+        "corrupt.png": "corrupt-image",
+        "text.png": "not-an-image",
+        "gone.png": "missing-image",
+    }
+    assert all(reject.remedy for reject in rejects.values())
+    assert records["good.png"].reference == "A good.png."
+    assert records["good.png"].images[0].sha256 == hashlib.sha256(whole).hexdigest()
+    assert records["uncaptioned.png"].reference is None
+    assert records["good.png"].prompt == (Turn("user", "Describe this image."),)
+
+
+def test_a_folder_without_captions_is_read_in_natural_order(tmp_path, read):
+    for name in ("img10.png", "img2.png", "b/img1.png", ".hidden.png", "b/.trash/x.png"):
+        picture(tmp_path / "in" / name)
+    records, rejects = read(tmp_path / "in", prompt="What is here?")
+    assert list(records) == ["b/img1.png", "img2.png", "img10.png"]
+    assert not rejects
+    assert records["img2.png"].prompt == (Turn("user", "What is here?"),)
+
+
+def test_metadata_in_subfolders_in_csv_and_parquet(tmp_path, read):
+    import pyarrow
+    import pyarrow.parquet
+
+    for folder in ("a", "b"):
+        picture(tmp_path / "in" / folder / "x.png")
+    (tmp_path / "in/a/metadata.csv").write_text("file_name,text\nx.png,From csv\n")
+    table = pyarrow.table({"file_name": ["x.png"], "text": ["From parquet"]})
+    pyarrow.parquet.write_table(table, tmp_path / "in/b/metadata.parquet")
+    records, _ = read(tmp_path / "in")
+    assert {name: record.reference for name, record in records.items()} == {
+        "a/x.png": "From csv",
+        "b/x.png": "From parquet",
+    }
+
+
+def test_own_fields_of_a_row(tmp_path, read):
+    picture(tmp_path / "in/x.png")
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    objects = [{"name": "cup", "box": [0, 0.5, 1, 1]}, {"name": "fork"}, "boat"]
+    metadata(tmp_path / "in", {"file_name": "x.png", "id": 7, "prompt": turns, "objects": objects, "scene": "table"})
+    records, _ = read(tmp_path / "in")
+    record = records["7"]
+    assert record.prompt == (Turn("system", "Be brief."), Turn("user", "What?"))
+    assert record.annotations.objects == (
+        ObjectInImage("cup", (0.0, 0.5, 1.0, 1.0)),
+        ObjectInImage("fork"),
+        ObjectInImage("boat"),
+    )
+    assert record.annotations.scene == "table"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"file_name": "../secret.png"}, "path-outside"),
+        ({"file_name": "link.png"}, "path-outside"),
+        ({"file_name": "x.png", "text": 5}, "bad-text"),
+        ({"file_name": "x.png", "prompt": [{"role": "assistant", "content": "a"}]}, "bad-prompt"),
+        ({"file_name": "x.png", "prompt": 3}, "bad-prompt"),
+        ({"file_name": "x.png", "objects": {"bbox": []}}, "bad-objects"),
+        ({"file_name": "x.png", "objects": [{"name": "cup", "box": [1, 2]}]}, "bad-objects"),
+        ({"text": "no image"}, "no-image"),
+        ({"image": 5}, "bad-image-field"),
+        ({"file_name": "a\0b.png"}, "bad-image-field"),
+        ({"file_name": "folder"}, "missing-image"),
+    ],
+)
+def test_rows_that_cannot_be_used(tmp_path, read, row, reason):
+    picture(tmp_path / "secret.png")
+    folder = picture(tmp_path / "in/x.png").parent
+    (folder / "folder").mkdir()
+    os.symlink(tmp_path / "secret.png", folder / "link.png")
+    metadata(folder, {"id": "bad", **row})
+    _, rejects = read(folder)
+    assert rejects["bad"].reason == reason
+
+
+def test_lines_that_are_not_json_are_named_by_file_and_line(tmp_path, read):
+    folder = picture(tmp_path / "in/x.png").parent
+    (folder / "metadata.jsonl").write_text('\n{"file_name": "x.png"}\n{oops\n[1]\n')
+    records, rejects = read(folder)
+    assert list(records) == ["x.png"]
+    assert {name: reject.reason for name, reject in rejects.items()} == {
+        "metadata.jsonl:3": "not-json",
+        "metadata.jsonl:4": "not-json",
+    }
+
+
+def test_ids_are_unique_and_a_second_caption_gets_its_own(tmp_path, read):
+    folder = picture(tmp_path / "in/x.png").parent
+    row = {"file_name": "x.png"}
+    metadata(folder, row | {"text": "One."}, row | {"text": "Two."}, row | {"id": "a"}, row | {"id": "a"})
+    records, rejects = read(folder)
+    assert {name: record.reference for name, record in records.items()} == {
+        "x.png": "One.",
+        "x.png#2": "Two.",
+        "a": None,
+    }
+    assert rejects["a"].reason == "duplicate-id"
+
+
+def test_decomposed_and_composed_names_are_the_same(tmp_path, read):
+    folder = tmp_path / "in"
+    picture(folder / unicodedata.normalize("NFD", "café.png"))
+    metadata(folder, {"file_name": unicodedata.normalize("NFC", "café.png"), "text": "A café."})
+    records, rejects = read(folder)
+    assert not rejects
+    assert [record.reference for record in records.values()] == ["A café."]
+
+
+def test_a_file_of_records_with_paths_and_one_with_bytes(tmp_path, read):
+    import pyarrow
+    import pyarrow.parquet
+
+    content = picture(tmp_path / "pics/x.png").read_bytes()
+    lines = [{"images": ["pics/x.png"], "caption": "One."}, {"image": "/etc/hostname"}, {"images": []}]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    records, rejects = read(tmp_path / "r.jsonl")
+    assert records["pics/x.png"].reference == "One."
+    assert [reject.reason for reject in rejects.values()] == ["path-outside", "no-image"]
+    table = pyarrow.table({"image": [{"bytes": content, "path": "x.png"}], "text": ["Two."]})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    records, _ = read(tmp_path / "r.parquet")
+    [record] = records.values()
+    assert record.images[0].sha256 == hashlib.sha256(content).hexdigest()
+    assert record.images[0].path.read_bytes() == content
+
+
+def test_a_limit_counts_what_is_usable(tmp_path, read):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "0.png").write_text("no picture")
+    for index in range(1, 5):
+        picture(folder / f"{index}.png")
+    records, rejects = read(folder, limit=2)
+    assert (list(records), list(rejects)) == (["1.png", "2.png"], ["0.png"])
+
+
+def test_the_world_is_a_source(read):
+    records, rejects = read("world:anti-bias", limit=3, seed=4)
+    assert len(records) == 3
+    assert not rejects
+    assert {record.source for record in records.values()} == {"world:anti-bias"}
+    with pytest.raises(UserError, match="no split"):
+        read("world:nowhere", limit=3)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "notes.txt", "broken.parquet", "latin.jsonl"])
+def test_sources_that_cannot_be_read_at_all(tmp_path, read, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "broken.parquet").write_text("x")
+    (tmp_path / "latin.jsonl").write_bytes('{"image": "é"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=name):
+        read(tmp_path / name)
+    with pytest.raises(UserError, match="limit"):
+        read("world", limit=0)
