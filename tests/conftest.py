@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from models import tiny_llava, tiny_qwen2_vl
 
 

@@ -87,12 +87,13 @@ def test_a_text_ends_with_the_turn(vlm):
     prefix = encode(vlm, plain.contexts())
     whole = sample(vlm, prefix, branches, FREE)
     letters = frozenset(vlm.tokenizer.convert_tokens_to_ids(list(string.ascii_letters)))
-    ending = dataclasses.replace(vlm, traits=dataclasses.replace(vlm.traits, stop_ids=letters))
-    texts = sample(ending, prefix, branches, FREE)
+    ending = dataclasses.replace(vlm, traits=dataclasses.replace(vlm.traits, stop_ids=vlm.traits.stop_ids | letters))
+    # A text may end within a character of several bytes, which then shows as a replacement character.
+    texts = [text.rstrip("\ufffd") for text in sample(ending, prefix, branches, FREE)]
     assert all(full.startswith(text) for text, full in zip(texts, whole, strict=True))
-    rests = [full[len(text) :] for text, full in zip(texts, whole, strict=True) if text != full]
-    assert len(rests) > 6
-    assert all(rest[0] in string.ascii_letters for rest in rests)
+    rests = [full[len(text) :].lstrip("\ufffd") for text, full in zip(texts, whole, strict=True)]
+    assert len(set(map(len, rests))) > 4
+    assert all(rest[0] in string.ascii_letters for rest in rests if rest)
 
 
 def test_the_length_limit_of_the_model_ends_a_text(llava):

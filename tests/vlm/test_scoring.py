@@ -194,5 +194,5 @@ def test_features_must_match_placeholders(llava):
     prepared = prepare(llava, plain.contexts()[0])
     pixels = torch.cat([prepared.tensors["pixel_values"]] * 2)
     twice = dataclasses.replace(prepared, tensors={**prepared.tensors, "pixel_values": pixels})
-    with pytest.raises(UserError, match="first.*36 image placeholders.*72 features"):
+    with pytest.raises(UserError, match=r"first.*36 image placeholders.*72 features"):
         encode(llava, [twice])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # EPS, PDF and the like are left out: reading them starts other programs.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 _MAX_PIXELS = 64_000_000
 _MIN_SIDE = 8
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
@@ -50,6 +50,7 @@ def open_image(image: ImageFile | Path) -> Image:
     import PIL.Image
 
     path = image.path if isinstance(image, ImageFile) else image
+    PIL.Image.init()  # without it Pillow knows only the commonest formats by name
     try:
         with PIL.Image.open(path, formats=_FORMATS) as opened:
             _check_size(path, opened.size)

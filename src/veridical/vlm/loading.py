@@ -147,11 +147,24 @@ def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
+        adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
+    saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if different := sorted(saved ^ wanted):
+        # PEFT would warn, leave these weights as they are, and go on.
+        raise UserError(
+            f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
+            f"{different[0]} for one. Load the base model that it was trained on."
+        )
+    return adapted
+
+
+def _is_embedding(name: str) -> bool:
+    return "embed_tokens" in name or "lm_head" in name

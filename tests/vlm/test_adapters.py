@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+
+import plain
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from veridical.errors import UserError
+from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, projector_name, save_adapter, target_pattern
+from veridical.vlm.loading import load
+from veridical.vlm.prefix import encode
+from veridical.vlm.scoring import score
+
+
+def scores(vlm):
+    return score(vlm, encode(vlm, plain.contexts()), plain.ANSWERS)
+
+
+def stir(vlm) -> None:
+    """Give every trainable weight a random value, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+@pytest.mark.parametrize("targets", ["language", "attention"])
+def test_targets_are_linear_layers_of_the_language_model(vlm, targets):
+    pattern = target_pattern(vlm.model, targets)
+    matched = [name for name, _ in vlm.model.named_modules() if re.fullmatch(pattern, name)]
+    own = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    own += ["gate_proj", "up_proj", "down_proj"] if targets == "language" else []
+    assert len(matched) == 3 * len(own)
+    assert {name.rpartition(".")[2] for name in matched} == set(own)
+    assert all(name.startswith("model.language_model.layers.") for name in matched)
+
+
+@pytest.mark.parametrize("train_projector", [False, True])
+def test_only_the_adapter_trains(vlm, train_projector):
+    projector = projector_name(vlm.model)
+    adapted = attach_lora(vlm, LoraSettings(rank=2, train_projector=train_projector), seed=0)
+    trained = {name for name, p in adapted.model.named_parameters() if p.requires_grad}
+    assert any("lora_A" in name for name in trained)
+    rest = {name for name in trained if "lora_" not in name}
+    assert all(f".{projector}.modules_to_save." in name for name in rest)
+    assert bool(rest) == train_projector
+
+
+def test_a_new_adapter_changes_nothing_and_off_is_the_base(folder):
+    wanted = scores(load(folder))
+    vlm = attach_lora(load(folder), LoraSettings(rank=4, train_projector=True), seed=0)
+    assert plain.largest_difference(scores(vlm), wanted) == 0
+    stir(vlm)
+    assert plain.largest_difference(scores(vlm), wanted) > 0.1
+    with adapters_off(vlm):
+        assert plain.largest_difference(scores(vlm), wanted) == 0
+    assert plain.largest_difference(scores(vlm), wanted) > 0.1
+
+
+def test_off_without_an_adapter_is_the_model_itself(llava):
+    wanted = scores(llava)
+    with adapters_off(llava):
+        assert plain.largest_difference(scores(llava), wanted) == 0
+
+
+def test_the_first_weights_depend_on_the_seed_alone(llava_folder):
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    one, same, other = (attach_lora(load(llava_folder), LoraSettings(rank=4), seed=s) for s in (1, 1, 2))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize("train_projector", [False, True])
+def test_a_saved_adapter_loads_here_and_with_plain_peft(folder, tmp_path, train_projector):
+    vlm = attach_lora(load(folder), LoraSettings(rank=4, train_projector=train_projector), seed=0)
+    stir(vlm)
+    save_adapter(vlm, tmp_path / "run" / "adapter")
+    again = load(folder, adapter=tmp_path / "run" / "adapter")
+    assert plain.largest_difference(scores(again), scores(vlm)) == 0
+    peft = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(folder), tmp_path / "run" / "adapter")
+    inputs = plain.prompt_inputs(vlm, plain.contexts()[0])
+    with torch.no_grad():
+        found, wanted = peft.eval()(**inputs).logits, vlm.model(**inputs).logits
+    assert torch.equal(found, wanted)
+
+
+def test_saving_again_replaces_the_folder_whole(llava_folder, tmp_path):
+    vlm = attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0)
+    save_adapter(vlm, tmp_path / "adapter")
+    (tmp_path / "adapter" / "left over").write_text("")
+    stir(vlm)
+    save_adapter(vlm, tmp_path / "adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert plain.largest_difference(scores(load(llava_folder, adapter=tmp_path / "adapter")), scores(vlm)) == 0
+
+
+def test_a_second_adapter_and_a_misfit_are_refused(llava_folder, qwen2_vl_folder, tmp_path):
+    vlm = attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0)
+    with pytest.raises(UserError, match="has an adapter already"):
+        attach_lora(vlm, LoraSettings(rank=2), seed=0)
+    other = load(qwen2_vl_folder)
+    save_adapter(attach_lora(other, LoraSettings(rank=2, train_projector=True), seed=0), tmp_path / "adapter")
+    with pytest.raises(UserError, match="doesn't fit"):
+        load(llava_folder, adapter=tmp_path / "adapter")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import plain
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from veridical.errors import UserError
+from veridical.vlm import families, loading
+from veridical.vlm.loading import assemble, fingerprint, load
+from veridical.vlm.prefix import encode
+from veridical.vlm.scoring import score
+
+
+def test_a_loaded_model_is_frozen_and_ready(vlm, folder):
+    assert vlm.name == str(folder)
+    assert vlm.family in families.TESTED
+    assert vlm.sharing.reason == ""
+    assert vlm.model.dtype == (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    assert not any(p.requires_grad for p in vlm.model.parameters())
+    assert not any(module.training for module in vlm.model.modules())
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        score(vlm, encode(vlm, plain.contexts()), plain.ANSWERS)[0][0].sum().backward()
+
+
+def test_bfloat16_scores_are_near_those_in_float32(folder):
+    half, whole = load(folder, dtype="bfloat16"), load(folder, dtype="float32")
+    assert half.fingerprint != whole.fingerprint
+    scores = [score(vlm, encode(vlm, plain.contexts()), plain.ANSWERS) for vlm in (half, whole)]
+    assert all(one.dtype == torch.float32 for answers in scores[0] for one in answers)
+    assert 0 < plain.largest_difference(*scores) < 1
+
+
+def test_the_fingerprint_is_of_contents_and_not_of_places(vlm, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert load(copy).fingerprint == vlm.fingerprint
+    changed = load(copy)
+    with torch.no_grad():
+        next(changed.model.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(changed.model, changed.processor) != vlm.fingerprint
+    (copy / "chat_template.jinja").write_text((copy / "chat_template.jinja").read_text() + " ")
+    assert load(copy).fingerprint != vlm.fingerprint
+    shutil.copy(folder / "chat_template.jinja", copy)
+    settings = json.loads((copy / "processor_config.json").read_text())
+    settings["image_processor"]["image_mean"] = [0.4, 0.5, 0.5]
+    (copy / "processor_config.json").write_text(json.dumps(settings))
+    assert load(copy).fingerprint != vlm.fingerprint
+
+
+def test_pickled_weights_are_not_read(llava_folder, tmp_path):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    model = AutoModelForImageTextToText.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load(copy)
+
+
+def test_what_cannot_be_loaded_is_named(llava_folder, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere holds no model.*config\.json"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="image-text-to-text"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="dtype 'int3'"):
+        load(llava_folder, dtype="int3")
+    with pytest.raises(UserError, match="device 'abacus'"):
+        load(llava_folder, device="abacus")
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        load(llava_folder, adapter=tmp_path)
+
+
+def test_a_processor_without_a_template_is_refused(llava):
+    llava.processor.chat_template = None
+    with pytest.raises(UserError, match="no chat template"):
+        assemble("mine", llava.model, llava.processor)
+
+
+def test_loading_draws_no_random_numbers(folder):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    load(folder)
+    assert torch.equal(torch.rand(3), wanted)
+    assert loading.Vlm.__dataclass_params__.frozen
