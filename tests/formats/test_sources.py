@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import unicodedata
 
 import numpy
@@ -131,7 +130,7 @@ def test_rows_that_cannot_be_used(tmp_path, read, row, reason):
     picture(tmp_path / "secret.png")
     folder = picture(tmp_path / "in/x.png").parent
     (folder / "folder").mkdir()
-    os.symlink(tmp_path / "secret.png", folder / "link.png")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
     metadata(folder, {"id": "bad", **row})
     _, rejects = read(folder)
     assert rejects["bad"].reason == reason

@@ -42,8 +42,9 @@ def open_folder(out: Path, identity: Mapping[str, Any]) -> None:
 
 def settle(out: Path, identity: Mapping[str, Any]) -> None:
     """Remember what the build works on; once a shard is finished, raise UserError if that has changed."""
-    refuse_changes(out, started_with(out) or {}, identity)
-    files.write_json(out / WORK / "identity.json", dict(identity))
+    before = started_with(out) or {}
+    refuse_changes(out, before, identity)
+    files.write_json(out / WORK / "identity.json", {**before, **identity})
 
 
 def started_with(out: Path) -> dict[str, Any] | None:

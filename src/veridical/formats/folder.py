@@ -18,27 +18,8 @@ from veridical.formats import tables
 from veridical.formats.rows import Place, Row, UnusableError, image_names, own_id, to_record
 from veridical.records import Record, Reject
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-        ".tga",
-        ".ico",
-    )
-)
+_PHOTOS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".avif", ".jp2")
+IMAGE_SUFFIXES = frozenset((*_PHOTOS, ".bmp", ".ppm", ".pgm", ".tga", ".ico"))
 
 
 def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Reject]:
