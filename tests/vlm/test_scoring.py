@@ -132,6 +132,10 @@ def test_without_an_image_beside_others(vlm):
     torch.testing.assert_close(both[1][0], plain.answer_logprobs(vlm, plain.contexts()[0], "Yes."), atol=1e-5, rtol=0)
     alone = score(vlm, encode(vlm, [text_only]), [["Yes."]])
     torch.testing.assert_close(alone[0][0], wanted, atol=1e-5, rtol=0)
+    prepared = [prepare(vlm, context) for context in (text_only, plain.contexts()[0])]
+    kept = [features(vlm, [one])[0] for one in prepared]
+    again = score(vlm, encode(vlm, prepared, kept), [["Yes."], ["Yes."]])
+    assert plain.largest_difference(again, both) < 1e-5
 
 
 def test_next_token_logprobs(vlm):

@@ -42,6 +42,9 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
     Raises `UserError` where the images' features and the prompt's placeholders differ in number.
     """
     base = families.base_model(vlm.model)
+    if not any(one.placeholders for one in prepared):
+        nothing = torch.empty(0, base.config.get_text_config().hidden_size, device=base.device, dtype=base.dtype)
+        return [Features(nothing) for _ in prepared]
     accepted = inspect.signature(base.model.get_image_features).parameters
     given = {key: tensor for key, tensor in batch.items() if key in accepted and key != "input_ids"}
     output = base.get_image_features(**given, return_dict=True)
@@ -62,13 +65,14 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
 
 
 def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
-    """The features of a batch, in the form the models' `mm_encoder_outputs` argument takes."""
+    """The features of a batch (some, at least), in the form the models' `mm_encoder_outputs` argument takes."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    tokens = [one.tokens for one in features]
-    output = BaseModelOutputWithPooling(pooler_output=tokens if features[0].listed else torch.cat(tokens))
-    if features[0].inner_layers:
-        layers = zip(*(one.inner_layers for one in features), strict=True)
+    shown = [one for one in features if len(one.tokens)]
+    tokens = [one.tokens for one in shown]
+    output = BaseModelOutputWithPooling(pooler_output=tokens if shown[0].listed else torch.cat(tokens))
+    if shown[0].inner_layers:
+        layers = zip(*(one.inner_layers for one in shown), strict=True)
         output[_INNER_LAYERS] = [torch.cat(layer) for layer in layers]
     return {"image": output}
 

@@ -69,7 +69,7 @@ def encode(
 
     prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
     batch = batches.collate(vlm, prepared)
-    if features is None and vlm.traits.takes_features and any(one.placeholders for one in prepared):
+    if features is None and vlm.traits.takes_features:
         features = tower.image_features(vlm, batch, prepared)
     known = None if features is None else tuple(features)
     places, following = families.positions(vlm.model, batch)
