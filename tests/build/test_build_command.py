@@ -147,6 +147,17 @@ def test_ha_dpo_end_to_end(ha_dpo):
     assert all(pair.provenance.judge == "oracle" for pair in pairs)
 
 
+def test_the_world_as_a_users_own_folder_gives_the_same_pairs(config, ha_dpo, tmp_path):
+    from veridical.world.records import world_records, write_folder
+
+    folder = tmp_path / "photos"
+    write_folder(world_records("pairs", 22, 3, folder), folder)
+    again = replace(config, out=tmp_path / "run", construction="ha-dpo", settings=HA_DPO)
+    out = run(replace(again, records=str(folder), limit=None, lexicon="world"))
+    one, two = ([(p.id, p.chosen, p.rejected, p.images[0].sha256) for p in read_pairs(o)] for o in (ha_dpo, out))
+    assert one == two
+
+
 def noise() -> Image.Image:
     return Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=numpy.uint8))
 
