@@ -81,13 +81,13 @@ def _pick(arguments: list[str]) -> tuple[str, list[str]]:
 def _run(name: str, command: Command, arguments: list[str]) -> None:
     import tyro
 
-    from veridical.config import flags, read_yaml
+    from veridical.config import dotted, flags, read_yaml
 
     module = importlib.import_module(command.module)
     source = Path(arguments[0]) if arguments and arguments[0].endswith((".yaml", ".yml")) else None
     settings = read_yaml(source) if source else {}
     given = arguments[1:] if source else arguments
-    config_type = _config_type(module, command, {**_plain_choices(settings), **_choices(given)})
+    config_type = _config_type(module, command, {**dotted(settings), **_choices(given)})
     if source:
         given = [*flags(settings, config_type, source), *given]
     module.run(tyro.cli(config_type, args=given, prog=f"veridical {name}", description=command.summary))
@@ -100,12 +100,8 @@ def _config_type(module: Any, command: Command, choices: Mapping[str, str]) -> A
     return getattr(module, command.config)
 
 
-def _plain_choices(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in settings.items() if isinstance(value, str)}
-
-
 def _choices(arguments: Sequence[str]) -> dict[str, str]:
-    """The undotted flags with their values, the last of each; `--name value` and `--name=value`."""
+    """What the flags say before they are parsed, the last of each; `--name value` and `--name=value`."""
     found = {}
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag.startswith("--"):

@@ -36,6 +36,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as {dotted name: text}, for choices that decide which settings there are."""
+    found = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}".replace("-", "_")
+        found.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)})
+    return found
+
+
 def flags(settings: Mapping[str, Any], config_type: type, source: Path) -> list[str]:
     """Settings as dotted flags for `config_type`. Raises UserError naming `source` for an unknown key."""
     known = dict(fields_of(config_type))

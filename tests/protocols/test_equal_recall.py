@@ -18,9 +18,7 @@ def item(number: int, named: list[str], truth: set[str]) -> ChairItem:
         caption += f" a {name}"
         mentions.append(ChairMention(name, len(caption) - len(name), len(caption), name not in truth))
     caption += " on the table."
-    return ChairItem(
-        str(number), "x.png", caption, tuple(sorted(truth)), tuple(mentions), len(caption.split())
-    )
+    return ChairItem(str(number), "x.png", caption, tuple(sorted(truth)), tuple(mentions), len(caption.split()))
 
 
 def once(items) -> np.ndarray:

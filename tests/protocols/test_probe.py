@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from tests.models import tiny_llava
+
 from veridical.errors import UserError
 from veridical.protocols.probe import fit_logistic, partner_questions, probe
 from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn

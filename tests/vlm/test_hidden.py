@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from tests.models import tiny_llava, tiny_qwen2_vl
+
 from veridical.records import Turn
 from veridical.vlm.hidden import hidden_states
 from veridical.vlm.loading import load

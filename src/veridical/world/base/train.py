@@ -40,7 +40,7 @@ class BaseConfig:
     words_steps: int = 1100
     ground_pictures: int = 6000
     projector_steps: int = 300
-    ground_steps: int = 600
+    ground_steps: int = 400
     bias_pictures: int = 2000
     bias_steps: int = 150
 

@@ -1,0 +1,142 @@
+"""Finished run folders, read: what a report can be about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from veridical.build.dataset import read_pairs
+from veridical.errors import UserError
+from veridical.protocols.chair import ChairItem, item_from_row
+from veridical.records import Pair
+
+
+@dataclass(frozen=True)
+class BuildRun:
+    """Pairs that were made: settings, counts in and out, and the pairs themselves."""
+
+    name: str
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class AlignRun:
+    """A training: settings, one row a step, and what it came to."""
+
+    name: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    log: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """A measurement: results.json, each model's captions by name, and the noise curve if one was taken."""
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    captions: Mapping[str, tuple[ChairItem, ...]]
+    noise: Mapping[str, Any] | None
+
+    def picture(self, image: str) -> Path:
+        """Where the picture that a caption names is, also after the run folder was moved."""
+        path = Path(image)
+        if path.exists() or "images" not in path.parts:
+            return path
+        inside = path.parts[len(path.parts) - path.parts[::-1].index("images") :]
+        return self.folder.joinpath("images", *inside)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one report, in the order given."""
+
+    builds: tuple[BuildRun, ...] = ()
+    aligns: tuple[AlignRun, ...] = ()
+    evals: tuple[EvalRun, ...] = ()
+
+
+def read_runs(folders: Sequence[Path]) -> Runs:
+    """Read run folders of any kind. Raises UserError for one that is absent, unfinished or unknown."""
+    builds, aligns, evals = [], [], []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such run folder; check the path.")
+        if (folder / "results.json").exists():
+            evals.append(_read_eval(folder))
+        elif (folder / "manifest.json").exists():
+            builds.append(_read_build(folder))
+        elif (folder / "log.jsonl").exists():
+            aligns.append(_read_align(folder))
+        else:
+            raise UserError(
+                f"{folder}: not a finished run (no results.json, manifest.json or log.jsonl); "
+                "run its command again to finish it."
+            )
+    return Runs(tuple(builds), tuple(aligns), tuple(evals))
+
+
+def _read_build(folder: Path) -> BuildRun:
+    return BuildRun(
+        name=folder.name,
+        config=_yaml(folder / "config.yaml"),
+        manifest=_json(folder / "manifest.json"),
+        summary=_json(folder / "summary.json"),
+        pairs=tuple(read_pairs(folder)),
+    )
+
+
+def _read_align(folder: Path) -> AlignRun:
+    return AlignRun(
+        name=folder.name,
+        config=_yaml(folder / "config.yaml"),
+        summary=_json(folder / "summary.json"),
+        log=tuple(_json_lines(folder / "log.jsonl")),
+    )
+
+
+def _read_eval(folder: Path) -> EvalRun:
+    items = sorted((folder / "items").glob("*/chair.jsonl"))
+    noise = folder / "noise.json"
+    return EvalRun(
+        folder=folder,
+        name=folder.name,
+        config=_yaml(folder / "config.yaml"),
+        results=_json(folder / "results.json"),
+        captions={path.parent.name: tuple(map(item_from_row, _json_lines(path))) for path in items},
+        noise=_json(noise) if noise.exists() else None,
+    )
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    content = _parsed(path, path.read_text(encoding="utf-8")) if path.exists() else None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: missing or not a JSON object; run the command of this folder again.")
+    return content
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_parsed(path, line, number) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(path: Path, text: str, line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line}: not JSON ({error}); run the command of this folder again.") from None
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content if isinstance(content, dict) else {}

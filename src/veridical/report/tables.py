@@ -1,0 +1,148 @@
+"""The report's numbers: which metrics stand in the table, in what words, and how differences are judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Better = Literal["lower", "higher", ""]
+Verdict = Literal["better", "worse", "could be chance", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of the table in plain words; `protocol` is its key in results.json's `protocols`."""
+
+    key: str
+    label: str
+    meaning: str
+    better: Better
+    protocol: str
+    percent: bool = True
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("chair_s", "Captions that invent", "CHAIRs: share naming at least one absent object", "lower", "chair"),
+    Metric("chair_i", "Invented mentions", "CHAIRi: share of all objects named that are absent", "lower", "chair"),
+    Metric("recall", "Recall", "share of the objects there that are named", "higher", "chair"),
+    Metric("objects", "Objects", "different objects named in a caption", "", "chair", percent=False),
+    Metric("words", "Words", "length of a caption", "", "chair", percent=False),
+    Metric("repetition", "Repetition", "captions that name an object twice", "lower", "chair"),
+    *(
+        metric
+        for setting, about in (
+            ("random", "asked about any absent object"),
+            ("popular", "asked about absent objects that are frequent"),
+            ("adversarial", "asked about absent objects that usually come along"),
+        )
+        for metric in (
+            Metric(f"pope_{setting}_accuracy", f"Right, {setting}", f"yes/no questions, {about}", "higher", "pope"),
+            Metric(f"pope_{setting}_yes_ratio", f"Says yes, {setting}", "share of yes; half is right", "", "pope"),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model's number with its interval, and its paired difference from the base with what that says."""
+
+    model: str
+    value: str
+    interval: str
+    difference: str = ""
+    difference_interval: str = ""
+    verdict: Verdict = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of all models, the base first."""
+
+    metric: Metric
+    protocol: str
+    cells: tuple[Cell, ...]
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """The table of a results.json: the metrics above in their order, then any others it has."""
+    models: Mapping[str, Mapping[str, Any]] = results["models"]
+    first = next(iter(models.values()))
+    known = {metric.key for metric in METRICS}
+    others = [
+        Metric(key, key.replace("_", " "), "", "", "pope" if key.startswith("pope") else "chair", percent=False)
+        for key in first
+        if key not in known
+    ]
+    differences = {comparison["model"]: comparison["differences"] for comparison in results["comparisons"]}
+    return [
+        Row(
+            metric,
+            results["protocols"][metric.protocol],
+            tuple(_cell(metric, name, values[metric.key], differences.get(name)) for name, values in models.items()),
+        )
+        for metric in (*METRICS, *others)
+        if metric.key in first
+    ]
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """A number with one decimal and a real minus; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:+.1f}" if signed else f"{value:.1f}"
+    return ("0.0" if float(text) == 0 else text).replace("-", "−")
+
+
+def bounds(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
+    """An interval as "[low, high]"; empty where there is none."""
+    if estimate["low"] is None:
+        return ""
+    return f"[{number(estimate['low'], signed=signed)}, {number(estimate['high'], signed=signed)}]"
+
+
+def judge(difference: Mapping[str, Any], better: Better) -> Verdict:
+    """What a paired difference says: clear of zero in the good or in the bad direction, or neither."""
+    if not better or difference["low"] is None:
+        return ""
+    if difference["low"] <= 0 <= difference["high"]:
+        return "could be chance"
+    return "better" if (difference["high"] < 0) == (better == "lower") else "worse"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings or facts as (dotted name, text), for showing."""
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{prefix}{name}.")
+        else:
+            found.append((prefix + str(name), _text(value)))
+    return found
+
+
+def _cell(metric: Metric, name: str, value: Mapping[str, Any], differences: Mapping[str, Any] | None) -> Cell:
+    unit = "%" if metric.percent else ""
+    shown = number(value["value"])
+    cell = Cell(name, shown + unit * (shown != "–"), bounds(value))
+    if differences is None:
+        return cell
+    difference = differences[metric.key]
+    return Cell(
+        name,
+        cell.value,
+        cell.interval,
+        number(difference["difference"], signed=True),
+        bounds(difference, signed=True),
+        judge(difference, metric.better),
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,48 @@
+"""What may stand after --models."""
+
+from pathlib import Path
+
+import pytest
+
+from veridical.errors import UserError
+from veridical.protocols.models import Measured, measured_models
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "dpo" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    return folder.parent
+
+
+def test_the_first_is_the_base_and_a_run_an_adapter_on_it(run):
+    assert measured_models(["bundled", str(run)]) == [
+        Measured("base", "bundled"),
+        Measured("dpo", "bundled", run / "adapter"),
+    ]
+    assert measured_models(["bundled", str(run / "adapter")])[1] == Measured("dpo", "bundled", run / "adapter")
+
+
+def test_names_can_be_given(run):
+    found = measured_models(["before=bundled", f"after={run}", f"again={run}", "some/model"])
+    assert [one.name for one in found] == ["before", "after", "again", "model"]
+    assert found[3] == Measured("model", "some/model", None)
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
+    folder = tmp_path / "beta=0.1"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    assert measured_models(["bundled", str(folder)])[1].name == "beta=0.1"
+
+
+def test_what_cannot_be_measured_is_named(run, tmp_path):
+    with pytest.raises(UserError, match="base model first"):
+        measured_models([])
+    with pytest.raises(UserError, match=r"two are called 'dpo'.*NAME=FOLDER"):
+        measured_models(["bundled", str(run), str(run)])
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        measured_models(["bundled", str(tmp_path)])
+    with pytest.raises(UserError, match="folder's name"):
+        measured_models(["bundled", f"..={run}"])
