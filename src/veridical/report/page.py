@@ -17,7 +17,6 @@ from veridical.report.pictures import Piece, Thumbnail, difference, inventions, 
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs
 from veridical.report.tables import bounds, flat, judge, number, rows
 
-
 SIDES = (
     ("words", "words"),
     ("objects", "different objects named"),

@@ -84,11 +84,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 def _words(text: str) -> list[str]:
     """Words with the blanks before them, punctuation apart; joined they are the text again."""
-    return re.findall(r"\s*\w+(?:['’-]\w+)*|\s*[^\w\s]|\s+", text)
+    return re.findall(r"\s*\w+(?:['\u2019-]\w+)*|\s*[^\w\s]|\s+", text)
 
 
 def _extend(pieces: list[Piece], text: str, mark: Mark) -> None:
     """Add a stretch; the blanks around a marked one stay unmarked."""
     bare = text.strip() if mark else text
     before, _, after = text.partition(bare) if bare else (text, "", "")
-    pieces.extend(Piece(part, kind) for part, kind in ((before, ""), (bare, mark), (after, "")) if part)
+    pieces.extend(one for one in (Piece(before), Piece(bare, mark), Piece(after)) if one.text)

@@ -11,6 +11,10 @@ Better = Literal["lower", "higher", ""]
 Verdict = Literal["better", "worse", "could be chance", ""]
 
 
+NONE = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number of the table in plain words; `protocol` is its key in results.json's `protocols`."""
@@ -91,9 +95,9 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 def number(value: float | None, *, signed: bool = False) -> str:
     """A number with one decimal and a real minus; a dash where there is none."""
     if value is None or math.isnan(value):
-        return "–"
+        return NONE
     text = f"{value:+.1f}" if signed else f"{value:.1f}"
-    return ("0.0" if float(text) == 0 else text).replace("-", "−")
+    return ("0.0" if float(text) == 0 else text).replace("-", MINUS)
 
 
 def bounds(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
@@ -126,7 +130,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 def _cell(metric: Metric, name: str, value: Mapping[str, Any], differences: Mapping[str, Any] | None) -> Cell:
     unit = "%" if metric.percent else ""
     shown = number(value["value"])
-    cell = Cell(name, shown + unit * (shown != "–"), bounds(value))
+    cell = Cell(name, shown + unit * (shown != NONE), bounds(value))
     if differences is None:
         return cell
     difference = differences[metric.key]
