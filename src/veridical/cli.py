@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "demo": Command("veridical.demo", "DemoConfig", "See it all on the bundled model: build, align, eval, report."),
     "build": Command(
         "veridical.build.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
@@ -30,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
     ),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
+    "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
     "data export": Command(
         "veridical.build.export", "ExportConfig", "Write a build's pairs in another trainer's format."
     ),

@@ -23,10 +23,10 @@ def describe(scene: Scene, rng: random.Random) -> Branch:
     return Branch(rng.choice(DESCRIBE), caption(scene, rng))
 
 
-def ask_exists(scene: Scene, rng: random.Random, count: int) -> list[Branch]:
+def ask_exists(scene: Scene, rng: random.Random, count: int, near_share: float = 0.5) -> list[Branch]:
     """Yes/no questions, as many of each answer, about present objects and about absent ones.
 
-    Half of the absent ones belong to the theme; partners of present objects come first among these.
+    A share `near_share` of the absent ones belongs to the theme; partners of present objects come first there.
     """
     present = list(scene.counts)
     absent = [name for name in CLASSES if name not in present]
@@ -35,16 +35,16 @@ def ask_exists(scene: Scene, rng: random.Random, count: int) -> list[Branch]:
     branches = []
     for number in range(count):
         yes = number % 2 == 0
-        pool = present if yes else near[:3] if near and rng.random() < 0.5 else absent
+        pool = present if yes else near[:3] if near and rng.random() < near_share else absent
         question = exists_question(rng.choice(pool), rng.randrange(len(EXISTS)))
         branches.append(Branch(question, "Yes." if yes else "No."))
     return branches
 
 
-def branches_of(scene: Scene, rng: random.Random, exists: int) -> tuple[Branch, ...]:
+def branches_of(scene: Scene, rng: random.Random, exists: int, near_share: float = 0.5) -> tuple[Branch, ...]:
     """A caption, yes/no questions, and one question of another kind."""
     other = Branch(*rng.choice(list(questions(scene, rng))))
-    return describe(scene, rng), *ask_exists(scene, rng, exists), other
+    return describe(scene, rng), *ask_exists(scene, rng, exists, near_share), other
 
 
 def picture_prefix(ids: Mapping[str, int]) -> tuple[int, ...]:

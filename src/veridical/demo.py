@@ -1,0 +1,246 @@
+"""`veridical demo`: build, align, measure and report on the bundled model, from one command.
+
+It types the commands that a user would, side by side where they don't need each other, and reads what they wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from veridical.errors import UserError
+
+METRICS = ("chair_s", "chair_i", "recall", "words", "repetition") + tuple(
+    f"pope_{setting}_{what}"
+    for setting in ("random", "popular", "adversarial")
+    for what in ("accuracy", "yes_ratio")
+)  # fmt: skip
+MAIN, CONTROL, BESIDE = "aligned", "sft", "bpo-image"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo makes, and where."""
+
+    out: Path = Path("veridical-demo")
+    """Folder for everything; the same command continues or shows what is there."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the pair data and the training. With several, their mean and the worst are reported too."""
+    pictures: int = 500
+    """Pictures that pairs are made from."""
+    scenes: int = 200
+    """Held-out scenes in each of the two splits that results are reported on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One `veridical` command, where its output goes, and how many threads it may use."""
+
+    name: str
+    command: tuple[str, ...]
+    threads: int = 1
+
+
+def lanes(config: DemoConfig, seed: int) -> tuple[tuple[Step, ...], ...]:
+    """The recipe: two rows of steps that run beside each other.
+
+    Detect-and-correct pairs (HA-DPO) with invented objects replaced by true ones that the caption missed, omission
+    pairs against shortening, and questions; BPO beside it; SFT on the same chosen captions as the control.
+    """
+    folder = config.out / f"seed-{seed}"
+    records = ("--records", "world:pairs", "--limit", str(config.pictures), "--seed", str(seed))
+
+    def build(name: str, *settings: str) -> Step:
+        out = str(folder / f"pairs-{name}")
+        return Step(f"build {name}", ("build", "--construction", name, *records, "--out", out, *settings))
+
+    def align(name: str, pairs: str, *settings: str) -> Step:
+        folders = ("--pairs", str(folder / f"pairs-{pairs}"), "--out", str(folder / name))
+        return Step(f"align {name}", ("align", *folders, "--seed", str(seed), "--micro-batch", "16", *settings))
+
+    return (
+        (
+            build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.5",
+                  "--settings.omit-from", "all", "--settings.question-share", "1.0"),
+            align(MAIN, "ha-dpo", "--objective.name", "dpo", "--learning-rate", "1e-3"),
+        ),
+        (
+            build("bpo-image", "--settings.only-invented", "--settings.match-objects", "--settings.candidates", "3",
+                  "--settings.temperature", "0.7"),
+            align(BESIDE, "bpo-image", "--objective.name", "dpo", "--learning-rate", "1e-3"),
+        ),
+    )  # fmt: skip
+
+
+def control(config: DemoConfig, seed: int) -> Step:
+    """Fine-tuning on the chosen answers of the main pairs."""
+    folder = config.out / f"seed-{seed}"
+    return Step(
+        f"align {CONTROL}",
+        ("align", "--pairs", str(folder / "pairs-ha-dpo"), "--out", str(folder / CONTROL), "--objective.name", "sft",
+         "--learning-rate", "1e-3", "--micro-batch", "16", "--seed", str(seed)),
+    )  # fmt: skip
+
+
+def measure(config: DemoConfig, seed: int) -> Step:
+    """The base against all adapters on scenes that chose nothing."""
+    folder = config.out / f"seed-{seed}"
+    models = ["bundled", *(f"{name}={folder / name}" for name in (MAIN, CONTROL, BESIDE))]
+    return Step(
+        "eval",
+        ("eval", "--out", str(folder / "eval"), "--models", *models, "--records", "world:in-theme+anti-bias",
+         "--limit", str(config.scenes), "--noise.steps", "0", "200", "400", "600", "800", "--noise.limit", "50"),
+        threads=2,
+    )  # fmt: skip
+
+
+def run(config: DemoConfig) -> Path:
+    """Run the demo and return the path of the report. Raises UserError where a step fails."""
+    from veridical.build.files import write_whole
+    from veridical.report.command import ReportConfig
+    from veridical.report.command import run as report
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    seconds = {seed: _run_seed(config, seed) for seed in config.seeds}
+    first = config.out / f"seed-{config.seeds[0]}"
+    started = time.monotonic()
+    page = report(
+        ReportConfig(
+            runs=tuple(first / n for n in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval")),
+            out=config.out / "report.html",
+        )
+    )
+    stages = {**seconds[config.seeds[0]], "report": round(time.monotonic() - started, 1)}
+    results = collect(config, stages)
+    write_whole(config.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    _show(config, results)
+    return page
+
+
+def _run_seed(config: DemoConfig, seed: int) -> Mapping[str, float]:
+    """Run the steps of one seed, two at a time, and return the wall seconds of each."""
+    print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
+    seconds: dict[str, float] = {}
+    children: list[subprocess.Popen[bytes]] = []
+
+    def lane(steps: Sequence[Step]) -> None:
+        for step in steps:
+            seconds[step.name] = _execute(step, config.out / f"seed-{seed}" / "logs", children)
+
+    main, beside = lanes(config, seed)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            first, second = pool.submit(lane, main), pool.submit(lane, beside)
+            first.result()
+            third = pool.submit(lane, (control(config, seed),))
+            second.result()
+            third.result()
+        except BaseException:
+            for child in children:
+                if child.poll() is None:
+                    child.send_signal(signal.SIGINT)
+            raise
+    lane((measure(config, seed),))
+    return seconds
+
+
+def _execute(step: Step, logs: Path, children: list[subprocess.Popen[bytes]]) -> float:
+    """Run one command to its end; its output goes to a file of its own."""
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{step.name.replace(' ', '-')}.log"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(step.threads), "PYTHONUNBUFFERED": "1"}
+    started = time.monotonic()
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "veridical", *step.command]
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        children.append(child)
+        status = child.wait()
+    took = time.monotonic() - started
+    if status == 130 or status == -signal.SIGINT:
+        raise KeyboardInterrupt
+    if status:
+        tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
+        raise UserError(f"`veridical {' '.join(step.command)}` failed:\n{tail}\nAll it said is in {log}.")
+    print(f"  {step.name:<16} {took:5.1f} s", flush=True)
+    return round(took, 1)
+
+
+def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What results.json says: the first seed's numbers, and all seeds' gains."""
+    measured = {seed: _evaluation(config, seed) for seed in config.seeds}
+    first = measured[config.seeds[0]]
+    names = {"base": first["base"], "aligned": MAIN, "sft": CONTROL, "bpo_image": BESIDE}
+    numbers = {
+        key: {metric: first["models"][name][metric] for metric in METRICS} for key, name in names.items()
+    }
+    return {
+        "protocols": first["protocols"],
+        "records": first["records"],
+        **numbers,
+        "at_equal_recall": _comparison(first, MAIN)["at_equal_recall"],
+        "at_equal_recall_sft": _comparison(first, CONTROL)["at_equal_recall"],
+        "at_equal_recall_bpo_image": _comparison(first, BESIDE)["at_equal_recall"],
+        "seeds": {str(seed): _gains(results) for seed, results in measured.items()},
+        "wall_seconds": dict(seconds),
+    }
+
+
+def _evaluation(config: DemoConfig, seed: int) -> dict[str, Any]:
+    results = json.loads((config.out / f"seed-{seed}" / "eval" / "results.json").read_text())
+    return {**results, "base": results["comparisons"][0]["base"]}
+
+
+def _comparison(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(c for c in results["comparisons"] if c["model"] == name)
+    return found
+
+
+def _gains(results: Mapping[str, Any]) -> dict[str, float]:
+    """How much less the aligned model of one seed invents, and what that cost."""
+    base, aligned = results["models"][results["base"]], results["models"][MAIN]
+    equal = _comparison(results, MAIN)["at_equal_recall"]
+    return {
+        "chair_s_base": base["chair_s"]["value"],
+        "chair_s_aligned": aligned["chair_s"]["value"],
+        "recall_change": aligned["recall"]["value"] - base["recall"]["value"],
+        "equal_recall_difference": equal["difference"],
+        "equal_recall_high": equal["high"],
+        "equal_recall_base_cut": equal["base_cut"],
+        "pope_adversarial_change": aligned["pope_adversarial_accuracy"]["value"]
+        - base["pope_adversarial_accuracy"]["value"],
+    }
+
+
+def _show(config: DemoConfig, results: Mapping[str, Any]) -> None:
+    """Print the table, the seeds if there are several, and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("base", "aligned", "sft", "bpo_image")
+    protocols = results["protocols"]
+    table = Table("metric", "protocol", *columns, title="Before and after, on scenes that chose nothing")
+    for metric in METRICS:
+        cells = [results[name][metric] for name in columns]
+        shown = [f"{c['value']:.1f} [{c['low']:.1f}, {c['high']:.1f}]" for c in cells]
+        table.add_row(metric, protocols["pope" if metric.startswith("pope") else "chair"], *shown)
+    console = Console()
+    console.print(table)
+    equal = results["at_equal_recall"]
+    console.print(
+        f"CHAIRs at equal recall: base cut to the aligned model's recall {equal['base_cut']:.1f}, aligned "
+        f"{equal['aligned']:.1f}, difference {equal['difference']:.1f} [{equal['low']:.1f}, {equal['high']:.1f}]"
+    )
+    if len(results["seeds"]) > 1:
+        differences = [gains["equal_recall_difference"] for gains in results["seeds"].values()]
+        mean = sum(differences) / len(differences)
+        console.print(f"over {len(differences)} seeds at equal recall: mean {mean:.1f}, worst {max(differences):.1f}")
+    print(f"report: {config.out / 'report.html'}\nresults: {config.out / 'results.json'}")
