@@ -308,3 +308,9 @@ def test_a_projector_trains_against_the_frozen_base(config, llava_folder):
     # The first step's policy is the base itself, so the cached reference must give a margin of zero there.
     assert abs(rows(config)[0]["margin"]) < 1e-4
     assert summary(config)["final"]["accuracy"] > 0.5
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_the_work(config):
+    with pytest.raises(UserError, match="report_to: nonesuch is not installed"):
+        run(replace(config, report_to=("nonesuch",)))
+    assert not (config.out / "reference").exists()
