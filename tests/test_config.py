@@ -55,9 +55,7 @@ words = texts.filter(lambda text: not text.startswith("-"))
         seeds=st.lists(st.integers(), min_size=1).map(tuple),
         train_projector=st.booleans(),
         shuffle=st.booleans(),
-        weights=st.dictionaries(
-            st.from_regex(r"\w[\w -]*", fullmatch=True), st.floats(allow_nan=False), max_size=3
-        ),
+        weights=st.dictionaries(st.from_regex(r"\w[\w -]*", fullmatch=True), st.floats(allow_nan=False), max_size=3),
         objective=st.builds(
             Objective,
             name=st.sampled_from(["dpo", "sft"]),

@@ -179,9 +179,7 @@ def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
     measured = {seed: _evaluation(config, seed) for seed in config.seeds}
     first = measured[config.seeds[0]]
     names = {"base": first["base"], "aligned": MAIN, "sft": CONTROL, "bpo_image": BESIDE}
-    numbers = {
-        key: {metric: first["models"][name][metric] for metric in METRICS} for key, name in names.items()
-    }
+    numbers = {key: {metric: first["models"][name][metric] for metric in METRICS} for key, name in names.items()}
     return {
         "protocols": first["protocols"],
         "records": first["records"],
