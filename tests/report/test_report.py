@@ -1,0 +1,155 @@
+"""The page's texts and numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veridical.errors import UserError
+from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.report.command import ReportConfig, run
+from veridical.report.pictures import Piece, difference, inventions, spread, thumbnail
+from veridical.report.runs import read_runs
+from veridical.report.tables import judge, number, rows
+
+texts = st.text(st.sampled_from("ab c.,-' \n<é"), max_size=30)
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+@given(texts, texts)
+def test_marking_differences_changes_no_text(chosen, rejected):
+    left, right = difference(chosen, rejected)
+    assert (text_of(left), text_of(right)) == (chosen, rejected)
+    common = ["".join(text_of([p for p in side if not p.mark]).split()) for side in (left, right)]
+    assert common[0] == common[1]
+
+
+def test_only_the_words_that_differ_are_marked():
+    left, right = difference("There is a cup here.", "There is a spoon here, too.")
+    assert [piece for piece in left if piece.mark] == [Piece("cup", "added")]
+    assert [piece for piece in right if piece.mark] == [Piece("spoon", "removed"), Piece(", too", "removed")]
+
+
+def test_inventions_are_marked_where_they_stand():
+    item = ChairItem(
+        "1", "1.png", "A cup and a spoon.", ("cup",),
+        (ChairMention("cup", 2, 5, False), ChairMention("spoon", 12, 17, True)), 5,
+    )  # fmt: skip
+    assert inventions(item) == [Piece("A cup and a "), Piece("spoon", "invented"), Piece(".")]
+
+
+@given(st.integers(0, 200), st.integers(1, 20))
+def test_a_gallery_is_spread_evenly(length, count):
+    shown = spread(range(length), count)
+    assert len(shown) == len(set(shown)) == min(length, count)
+    gaps = {b - a for a, b in zip(shown, shown[1:], strict=False)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "verdict"),
+    [
+        (-5, -1, "lower", "better"), (-5, -1, "higher", "worse"), (1, 5, "lower", "worse"),
+        (-1, 5, "lower", "could be chance"), (0, 5, "higher", "could be chance"), (-5, -1, "", ""),
+        (None, None, "lower", ""),
+    ],
+)  # fmt: skip
+def test_a_difference_is_judged_by_its_interval(low, high, better, verdict):
+    assert judge({"low": low, "high": high}, better) == verdict
+
+
+def test_numbers_are_written_for_people():
+    assert [number(-1.25, signed=True), number(0.04, signed=True), number(-0.04), number(None)] == [
+        "\N{MINUS SIGN}1.2", "0.0", "0.0", "\N{EN DASH}",
+    ]  # fmt: skip
+
+
+def test_the_table_holds_every_metric_of_the_results(folders):
+    results = json.loads((folders.eval / "results.json").read_text())
+    shown = rows(results)
+    assert {row.metric.key for row in shown} == set(results["models"]["base"])
+    first = shown[0]
+    assert first.metric.key == "chair_s"
+    assert first.protocol == "world-chair/1"
+    assert first.cells[0].value == f"{results['models']['base']['chair_s']['value']:.1f}%"
+    assert first.cells[1].verdict == "better"
+
+
+def test_the_page_says_what_the_runs_say(page, folders):
+    html = page.read_text()
+    results = json.loads((folders.eval / "results.json").read_text())
+    equal = results["comparisons"][0]["at_equal_recall"]
+    for value in (equal["base_cut"], equal["aligned"], results["models"]["base"]["recall"]["value"]):
+        assert f"{value:.1f}" in html
+    assert html.count("world-chair/1") > 8
+    assert "6 left out (nothing-invented)" in html
+
+
+def test_the_page_refers_to_nothing_outside(page):
+    html = page.read_text()
+    addresses = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)""", html)
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(http" not in html
+    assert "@import" not in html
+
+
+def test_ids_are_unique(page):
+    ids = re.findall(r'\bid="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids))
+
+
+def test_texts_are_escaped(page):
+    html = page.read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "a&lt;b&gt; $x$" in html
+
+
+def test_the_same_runs_give_the_same_page(page, folders, tmp_path):
+    again = run(ReportConfig(folders.all, out=tmp_path / "again.html"))
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_pictures_are_found_after_a_move(folders, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folders.eval, moved)
+    (found,) = read_runs([moved]).evals
+    image = found.captions["base"][0].image.replace(str(folders.eval), "/gone")
+    assert found.picture(image).is_file()
+
+
+def test_a_picture_that_is_gone_is_said_to_be(tmp_path):
+    assert "can't be read" in thumbnail(tmp_path / "gone.png").problem
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not a finished run"):
+        read_runs([tmp_path])
+    with pytest.raises(UserError, match="no such run folder"):
+        read_runs([tmp_path / "absent"])
+    with pytest.raises(UserError, match="at least one run"):
+        run(ReportConfig(()))
+
+
+def test_an_unfinished_training_is_refused(folders, tmp_path):
+    shutil.copytree(folders.align, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"summary\.json: missing"):
+        read_runs([tmp_path / "run"])
+
+
+def test_a_broken_log_is_named_with_its_line(folders, tmp_path):
+    shutil.copytree(folders.align, tmp_path / "run")
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"step":')
+    with pytest.raises(UserError, match=r"log\.jsonl, line 41: not JSON"):
+        read_runs([tmp_path / "run"])
