@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def test_inventions_are_marked_where_they_stand():
 def test_a_gallery_is_spread_evenly(length, count):
     shown = spread(range(length), count)
     assert len(shown) == len(set(shown)) == min(length, count)
-    gaps = {b - a for a, b in zip(shown, shown[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(shown)}
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

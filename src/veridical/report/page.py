@@ -15,7 +15,7 @@ from veridical.records import Pair
 from veridical.report import charts
 from veridical.report.pictures import Piece, Thumbnail, difference, inventions, spread, thumbnail
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs
-from veridical.report.tables import bounds, flat, judge, number, rows
+from veridical.report.tables import METRICS, Row, bounds, flat, judge, number, rows
 
 SIDES = (
     ("words", "words"),
@@ -109,10 +109,8 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
     return {
         "run": run,
         "base": base,
-        "tables": [
-            (protocol, [row for row in table if row.protocol == protocol])
-            for protocol in dict.fromkeys(row.protocol for row in table)
-        ],
+        "tables": _by_protocol([row for row in table if row.metric in METRICS]),
+        "more": _by_protocol([row for row in table if row.metric not in METRICS]),
         "comparisons": [_comparison(results, comparison) for comparison in results["comparisons"]],
         "recall_chart": Markup(
             charts.recall_curve(base, results["cut_curves"][base], results["models"], f"recall{place}")
@@ -121,6 +119,11 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
         "cards": _caption_cards(run, captions),
         "pictures": results["records"],
     }
+
+
+def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    protocols = dict.fromkeys(row.protocol for row in table)
+    return [(protocol, [row for row in table if row.protocol == protocol]) for protocol in protocols]
 
 
 def _comparison(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Comparison:

@@ -34,6 +34,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("objects", "Objects", "different objects named in a caption", "", "chair", percent=False),
     Metric("words", "Words", "length of a caption", "", "chair", percent=False),
     Metric("repetition", "Repetition", "captions that name an object twice", "lower", "chair"),
+    Metric("invented_partner", "Usual companion", "invented objects that usually come with one there", "", "chair"),
     *(
         metric
         for setting, about in (
