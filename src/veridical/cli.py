@@ -105,7 +105,7 @@ def _config_type(module: Any, command: Command, choices: Mapping[str, str]) -> A
 def _choices(arguments: Sequence[str]) -> dict[str, str]:
     """What the flags say before they are parsed, the last of each; `--name value` and `--name=value`."""
     found = {}
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if flag.startswith("--"):
             key, equals, value = flag[2:].partition("=")
             found[key.replace("-", "_")] = value if equals else following

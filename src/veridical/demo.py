@@ -19,10 +19,9 @@ from typing import Any
 
 from veridical.errors import UserError
 
-METRICS = ("chair_s", "chair_i", "recall", "words", "repetition") + tuple(
-    f"pope_{setting}_{what}"
-    for setting in ("random", "popular", "adversarial")
-    for what in ("accuracy", "yes_ratio")
+METRICS = (
+    "chair_s", "chair_i", "recall", "words", "repetition",
+    *(f"pope_{kind}_{what}" for kind in ("random", "popular", "adversarial") for what in ("accuracy", "yes_ratio")),
 )  # fmt: skip
 MAIN, CONTROL, BESIDE = "aligned", "sft", "bpo-image"
 

@@ -55,7 +55,7 @@ def _sprite_as_placed(placed: Placed) -> Image.Image:
 
 @cache
 def _sprite(name: str) -> Image.Image:
-    data = resources.files("veridical.world").joinpath("sprites", f"{name}.png").read_bytes()
+    data = resources.files("veridical.world").joinpath("sprites").joinpath(f"{name}.png").read_bytes()
     return Image.open(BytesIO(data)).convert("RGBA")
 
 

@@ -88,10 +88,9 @@ def pack(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, word_weights: 
     def padded(column: int, value: int) -> Tensor:
         return torch.tensor([item[column] + [value] * (length - len(item[0])) for item in laid])
 
-    ids, segments = padded(0, tokenizer.pad_token_id), padded(1, -1)
-    labels = padded(3, IGNORED)
-    weights = word_weights[labels.clamp(min=0)] * (labels != IGNORED)
-    return Batch(ids, padded(2, 0), labels, weights, _branch_mask(segments))
+    targets, branch_of = padded(3, IGNORED), padded(1, -1)
+    weights = word_weights[targets.clamp(min=0)] * (targets != IGNORED)
+    return Batch(padded(0, tokenizer.pad_token_id), padded(2, 0), targets, weights, _branch_mask(branch_of))
 
 
 def _branch_mask(segments: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from veridical.world.base import stages
 from veridical.world.base.architecture import build_model, build_processor
 from veridical.world.base.batches import patch_labels
 from veridical.world.base.corpus import draw_scenes
+from veridical.world.scenes import Mode, Scene
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class BaseConfig:
     ground_pictures: int = 6000
     projector_steps: int = 300
     ground_steps: int = 400
-    bias_pictures: int = 2000
-    bias_steps: int = 150
+    bias_pictures: int = 1500
+    bias_steps: int = 90
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def _ground(work: Workshop, report: stages.Report) -> None:
     stages.look_at_pictures(work.model, work.processor, states, shown, config.ground_steps, 1e-3, config.seed, report)
 
 
-def _grounding_pictures(work: Workshop) -> tuple[Tensor, list[stages.Scene]]:
-    shares: dict[stages.Mode, float] = {"balanced": 0.55, "pictures": 0.25, "simple": 0.2}
+def _grounding_pictures(work: Workshop) -> tuple[Tensor, list[Scene]]:
+    shares: dict[Mode, float] = {"balanced": 0.55, "pictures": 0.25, "simple": 0.2}
     shown = draw_scenes(shares, work.config.ground_pictures, "ground")
     return stages.all_tower_states(work.model, stages.pixels_of(shown, work.processor)), shown
 
