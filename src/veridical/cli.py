@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"veridical: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        again = " ".join(["veridical", *arguments])
+        again = shlex.join(["veridical", *arguments])
         print(f"\nInterrupted. Finished work is kept; to continue, run again: {again}", file=sys.stderr)
         status = 130
     except BrokenPipeError:

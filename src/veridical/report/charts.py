@@ -65,17 +65,20 @@ def noise_curve(noise: Mapping[str, Any], prefix: str) -> str:
 
 
 def object_rates(base: str, model: str, by_object: Mapping[str, Mapping[str, Mapping[str, Any]]], prefix: str) -> str:
-    """How often each object is named where it is absent, before and after; the base's worst first."""
+    """How often each object is named where it is absent, before and after; the base's worst first.
+
+    Objects that neither model invents are left out; rates are None only where no picture lacks the object.
+    """
     before, after = by_object[base], by_object[model]
     rates = {
         name: (before[name]["invented_rate"], after[name]["invented_rate"])
         for name in before
-        if before[name]["invented_rate"] is not None and name in after
+        if name in after and (before[name]["invented_rate"] or after[name]["invented_rate"])
     }
     worst = sorted(rates, key=lambda name: (-rates[name][0], name))[:MOST_OBJECTS][::-1]
     with axes(height=0.9 + 0.22 * len(worst)) as (figure, plot):
         rows = range(len(worst))
-        plot.hlines(rows, *zip(*(rates[name] for name in worst), strict=True), color=GRID, linewidth=3, zorder=1)
+        plot.hlines(rows, *([rates[n][i] for n in worst] for i in (0, 1)), color=GRID, linewidth=3, zorder=1)
         plot.plot([rates[n][0] for n in worst], rows, "o", color=BASE, label=plain(base), zorder=2)
         plot.plot([rates[n][1] for n in worst], rows, MARKERS[1], color=SERIES[0], label=plain(model), zorder=3)
         plot.set_yticks(rows, [plain(name) for name in worst])

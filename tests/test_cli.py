@@ -1,0 +1,117 @@
+"""The command line as a user meets it: quick, and clear when something is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from veridical import __version__
+from veridical.cli import COMMANDS
+
+COMMAND = [sys.executable, "-m", "veridical"]
+
+
+def veridical(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there(name):
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    assert dataclasses.is_dataclass(getattr(module, command.config))
+    assert callable(module.run)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_answers_in_under_half_a_second(name):
+    def seconds() -> float:
+        # Processor time: the wall's depends on what else runs on the machine.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        shown = veridical(*name.split(), "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert shown.returncode == 0, shown.stderr
+        assert "usage: veridical" in shown.stdout
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_help_lists_the_commands():
+    shown = veridical("--help").stdout
+    assert all(f"  {name} " in shown and command.summary in shown for name, command in COMMANDS.items())
+    assert veridical().stdout == shown
+
+
+def test_version():
+    assert veridical("--version").stdout == f"veridical {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("aling",), "no command 'aling'; did you mean `veridical align`?"),
+        (("data", "exprot"), "no command 'data'; did you mean `veridical data export`?"),
+        (("zzz",), "no command 'zzz'; `veridical --help` lists the commands."),
+        (("report", "absent"), "absent: no such run folder; check the path."),
+        (("report", "absent.yaml"), "absent.yaml: no such settings file; check the path."),
+        (("build", "--construction", "bpo-imag", "--out", "x"), "did you mean 'bpo-image'?"),
+        (("align", "--objective.name=dop", "--out", "x", "--pairs", "y"), "no objective 'dop'"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(arguments, message, tmp_path):
+    ended = veridical(*arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("veridical: ")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert ended.stdout == ""
+
+
+def test_a_setting_that_is_not_there_is_refused_in_flags_and_files(tmp_path):
+    flag = veridical("world", "--out", "x", "--cuont", "3", cwd=tmp_path)
+    assert flag.returncode == 2
+    assert "--cuont" in flag.stderr
+    (tmp_path / "world.yaml").write_text("out: x\ncuont: 3\n")
+    file = veridical("world", "world.yaml", cwd=tmp_path)
+    assert file.returncode == 2
+    assert file.stderr == "veridical: world.yaml: unknown setting 'cuont'; did you mean 'count'?\n"
+
+
+def test_a_file_and_flags_over_it_run_a_command(tmp_path):
+    (tmp_path / "world.yaml").write_text("out: pictures\ncount: 9\nsplit: dev\n")
+    ended = veridical("world", "world.yaml", "--count", "2", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+
+
+def test_a_choice_in_the_file_decides_which_settings_there_are(tmp_path):
+    (tmp_path / "build.yaml").write_text("construction: ha-dpo\nsettings:\n  noise_step: 3\n")
+    ended = veridical("build", "build.yaml", "--out", "x", cwd=tmp_path)
+    assert "unknown setting 'settings.noise_step'" in ended.stderr
+    (tmp_path / "build.yaml").write_text("construction: bpo-image\nsettings:\n  noise_step: 3\nrecords: absent\n")
+    ended = veridical("build", "build.yaml", "--out", "x", cwd=tmp_path)
+    assert "absent: no such folder or file" in ended.stderr
+
+
+def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(tmp_path):
+    child = subprocess.Popen(
+        [*COMMAND, "world", "--out", "pictures", "--count", "100000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("pictures/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert said.strip() == (
+        "Interrupted. Finished work is kept; to continue, run again: veridical world --out pictures --count 100000"
+    )
