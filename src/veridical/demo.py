@@ -10,13 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from veridical.build.files import write_json, write_whole
 from veridical.errors import UserError
 
 METRICS = (
@@ -104,7 +106,6 @@ def measure(config: DemoConfig, seed: int) -> Step:
 
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of the report. Raises UserError where a step fails."""
-    from veridical.build.files import write_whole
     from veridical.report.command import ReportConfig
     from veridical.report.command import run as report
 
@@ -128,49 +129,84 @@ def run(config: DemoConfig) -> Path:
 def _run_seed(config: DemoConfig, seed: int) -> Mapping[str, float]:
     """Run the steps of one seed, two at a time, and return the wall seconds of each."""
     print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
-    seconds: dict[str, float] = {}
-    children: list[subprocess.Popen[bytes]] = []
-
-    def lane(steps: Sequence[Step]) -> None:
-        for step in steps:
-            seconds[step.name] = _execute(step, config.out / f"seed-{seed}" / "logs", children)
-
+    steps = _Steps(config.out / f"seed-{seed}" / "logs")
     main, beside = lanes(config, seed)
     with ThreadPoolExecutor(2) as pool:
         try:
-            first, second = pool.submit(lane, main), pool.submit(lane, beside)
+            first, second = pool.submit(steps.run, main), pool.submit(steps.run, beside)
             first.result()
-            third = pool.submit(lane, (control(config, seed),))
+            third = pool.submit(steps.run, (control(config, seed),))
             second.result()
             third.result()
+            pool.submit(steps.run, (measure(config, seed),)).result()
         except BaseException:
-            for child in children:
-                if child.poll() is None:
-                    child.send_signal(signal.SIGINT)
+            steps.stop()
             raise
-    lane((measure(config, seed),))
-    return seconds
+    return steps.seconds
 
 
-def _execute(step: Step, logs: Path, children: list[subprocess.Popen[bytes]]) -> float:
-    """Run one command to its end; its output goes to a file of its own."""
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{step.name.replace(' ', '-')}.log"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(step.threads), "PYTHONUNBUFFERED": "1"}
-    started = time.monotonic()
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "veridical", *step.command]
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        children.append(child)
-        status = child.wait()
-    took = time.monotonic() - started
-    if status == 130 or status == -signal.SIGINT:
-        raise KeyboardInterrupt
-    if status:
-        tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
-        raise UserError(f"`veridical {' '.join(step.command)}` failed:\n{tail}\nAll it said is in {log}.")
-    print(f"  {step.name:<16} {took:5.1f} s", flush=True)
-    return round(took, 1)
+class _Steps:
+    """Runs steps, several rows of them at a time, and can stop them all so that they can be continued."""
+
+    def __init__(self, logs: Path) -> None:
+        self.seconds: dict[str, float] = {}
+        self._logs = logs
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run `steps` one after the other. Raises UserError where one fails, KeyboardInterrupt after `stop`."""
+        for step in steps:
+            self.seconds[step.name] = self._execute(step)
+
+    def stop(self) -> None:
+        """Ask every step that runs to keep what it has and end; no other is started."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.send_signal(signal.SIGINT)
+
+    def _execute(self, step: Step) -> float:
+        """Run one command to its end; its output goes to a file of its own."""
+        log = self._logs / f"{step.name.replace(' ', '-')}.log"
+        started = time.monotonic()
+        with log.open("wb") as output:
+            child = self._start(step, output)
+            status = child.wait()
+        with self._lock:
+            self._children.discard(child)
+        if self._stopped or status == 130:
+            raise KeyboardInterrupt
+        if status:
+            tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
+            raise UserError(f"`veridical {' '.join(step.command)}` failed:\n{tail}\nAll it said is in {log}.")
+        took = self._remembered(step, time.monotonic() - started)
+        print(f"  {step.name:<16} {took:5.1f} s", flush=True)
+        return took
+
+    def _start(self, step: Step, output: BinaryIO) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(step.threads), "PYTHONUNBUFFERED": "1"}
+        with self._lock:
+            if self._stopped:
+                raise KeyboardInterrupt
+            # A session of its own: Ctrl-C reaches a step through `stop` alone, and once.
+            child = subprocess.Popen(
+                [sys.executable, "-m", "veridical", *step.command],
+                stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+            )  # fmt: skip
+            self._children.add(child)
+        return child
+
+    def _remembered(self, step: Step, seconds: float) -> float:
+        """What the step took when it did its work; running it again, finished, only looks at the result."""
+        path = self._logs / f"{step.name.replace(' ', '-')}.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if before.get("command") == list(step.command) and before["seconds"] > seconds:
+            return float(before["seconds"])
+        write_json(path, {"command": list(step.command), "seconds": round(seconds, 1)})
+        return round(seconds, 1)
 
 
 def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
