@@ -110,6 +110,8 @@ def run(config: DemoConfig) -> Path:
     from veridical.report.command import run as report
 
     config.out.mkdir(parents=True, exist_ok=True)
+    # Steps run in sessions of their own, so whoever ends this process must end them through it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = {seed: _run_seed(config, seed) for seed in config.seeds}
     first = config.out / f"seed-{config.seeds[0]}"
     started = time.monotonic()
