@@ -36,9 +36,9 @@ class DemoConfig:
     """Folder for everything; the same command continues or shows what is there."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the pair data and the training. With several, their mean and the worst are reported too."""
-    pictures: int = 500
+    pictures: int = 400
     """Pictures that pairs are made from."""
-    scenes: int = 200
+    scenes: int = 150
     """Held-out scenes in each of the two splits that results are reported on."""
 
 
@@ -99,7 +99,7 @@ def measure(config: DemoConfig, seed: int) -> Step:
     return Step(
         "eval",
         ("eval", "--out", str(folder / "eval"), "--models", *models, "--records", "world:in-theme+anti-bias",
-         "--limit", str(config.scenes), "--noise.steps", "0", "200", "400", "600", "800", "--noise.limit", "50"),
+         "--limit", str(config.scenes), "--questions", "2", "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
         threads=2,
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.align.conftest import make_pairs
 
-from conftest import make_pairs
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.reference import ReferenceCache, fill

@@ -19,8 +19,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tests.align.conftest import adapted, make_pairs, picture
 
-from conftest import adapted, make_pairs, picture
 from veridical.align import run_folder
 from veridical.align.callbacks import COLUMNS
 from veridical.align.command import AlignConfig, run

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import adapted, picture
 from PIL import Image
+from tests.align.conftest import adapted, picture
 
 from veridical.align.checks import prepare
 from veridical.align.examples import Answer

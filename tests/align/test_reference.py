@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import adapted
+from tests.align.conftest import adapted
 
 from veridical.align.examples import Answer
 from veridical.align.forward import score_needs

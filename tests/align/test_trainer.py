@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import adapted, make_pairs, picture
 from PIL import Image
+from tests.align.conftest import adapted, make_pairs, picture
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import re
 
-import plain
 import pytest
 import torch
 from peft import PeftModel
+from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError

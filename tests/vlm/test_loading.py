@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 
-import plain
 import pytest
 import torch
+from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import plain
 import pytest
+from tests.vlm import plain
 from transformers import LlavaForConditionalGeneration
 
 from veridical.vlm import families

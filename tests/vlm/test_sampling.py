@@ -3,11 +3,11 @@ from __future__ import annotations
 import dataclasses
 import string
 
-import plain
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.vlm import plain
 
 from veridical.vlm.choice import choose
 from veridical.vlm.prefix import Context, encode

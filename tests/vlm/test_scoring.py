@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import plain
 import pytest
 import torch
+from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.records import Turn

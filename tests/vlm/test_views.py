@@ -4,9 +4,9 @@ import dataclasses
 import itertools
 
 import numpy
-import plain
 import pytest
 import torch
+from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.records import Turn
