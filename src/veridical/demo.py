@@ -99,7 +99,8 @@ def measure(config: DemoConfig, seed: int) -> Step:
     return Step(
         "eval",
         ("eval", "--out", str(folder / "eval"), "--models", *models, "--records", "world:in-theme+anti-bias",
-         "--limit", str(config.scenes), "--questions", "2", "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
+         "--limit", str(config.scenes), "--questions", "2",
+         "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
         threads=2,
     )  # fmt: skip
 
