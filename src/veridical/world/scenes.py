@@ -67,7 +67,7 @@ class Scene:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many of each class there are, in the order in which captions name them."""
+        """How many of each class there are, in the order in which they were placed."""
         counts: dict[str, int] = {}
         for placed in self.objects:
             counts[placed.name] = counts.get(placed.name, 0) + 1
@@ -93,7 +93,7 @@ def make_scene(mode: Mode, key: str) -> Scene:
 
 
 def choose_names(mode: Mode, theme: Theme, rng: random.Random) -> list[str]:
-    """The classes of a scene in the order in which a caption names them; partners stand side by side."""
+    """The classes of a scene in the order in which they are placed; partners follow each other."""
     if mode == "simple":
         return rng.sample(CLASSES, rng.choice((1, 2)))
     if mode == "balanced":

@@ -25,7 +25,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A question and its answer. `weights` maps answer words to loss weights other than the default."""
+    """A question and its answer."""
 
     question: str
     answer: str

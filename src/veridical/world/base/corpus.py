@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from veridical.world.base.architecture import PATCHES
 from veridical.world.base.batches import Branch, Row, patch_labels
@@ -67,8 +67,3 @@ def text_row(key: str, ids: Mapping[str, int]) -> Row:
     """A caption without any picture, as texts have it: partners are nearly always named together."""
     scene = make_scene("text", f"train-{key}")
     return Row((ids["<s>"], ids["<|user|>"]), (describe(scene, random.Random(key)),))
-
-
-def names_of(scenes: Sequence[Scene]) -> list[frozenset[str]]:
-    """The classes in each scene."""
-    return [frozenset(scene.counts) for scene in scenes]

@@ -170,19 +170,11 @@ def map_patches_to_words(
             similar = (
                 torch.nn.functional.normalize(out, dim=-1) @ torch.nn.functional.normalize(table[vocabulary], dim=-1).T
             )
-            weight = torch.ones(len(vocabulary))
-            weight[[torch.searchsorted(vocabulary, k) for k in vocabulary if k in _theme_ids(ids)]] = 0.3
             right = torch.searchsorted(vocabulary, target)
             distance = (out - table[target]).pow(2).mean() / table[vocabulary].pow(2).mean()
-            yield torch.nn.functional.cross_entropy(similar / 0.1, right, weight=weight) + distance
+            yield torch.nn.functional.cross_entropy(similar / 0.1, right) + distance
 
     optimise(model.model.multi_modal_projector.parameters(), losses(), steps, 3e-3, report)
-
-
-def _theme_ids(ids: dict[str, int]) -> set[int]:
-    from veridical.world.vocabulary import THEMES
-
-    return {ids["\u0120" + theme.name] for theme in THEMES}
 
 
 def look_at_pictures(
