@@ -16,7 +16,7 @@ GREEDY = Sampling(max_new_tokens=6, temperature=0)
 class Forgetful(LlavaForConditionalGeneration):
     """Drops the cache it is given, as some models do under gradient checkpointing."""
 
-    def forward(self, *args, past_key_values=None, **kwargs):
+    def forward(self, *args, cache=None, past_key_values=None, **kwargs):
         return super().forward(*args, **kwargs)
 
 

@@ -1,17 +1,50 @@
-"""Key-value caches that gradients flow through and that survive gradient checkpointing.
+"""Caches that gradients flow through and that survive gradient checkpointing.
 
 The stock cache appends on every `update`, so a checkpointed layer, which runs again during backward, would
 see its own keys twice. Here `update` is idempotent: replaying a layer gives what it gave before. Prefix and
 branches need two different caches, because backward replays the prefix after the branches have been computed.
+Convolutions and linear attention keep a state of fixed size instead of keys and values; theirs are held alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache, DummyLayer, DynamicCache, DynamicLayer, LinearAttentionLayer
+
+
+@dataclass(frozen=True)
+class LayerPast:
+    """What one layer keeps of a prefix: the first dimension of every tensor counts the contexts.
+
+    Attention keeps `keys` and `values` [contexts, heads, length, width]; convolutions and linear attention keep
+    `conv` and `recurrent` states of fixed sizes. A layer that reads another's keys keeps nothing.
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    conv: tuple[Tensor, ...] = ()
+    recurrent: tuple[Tensor, ...] = ()
+
+    def rows(self, index: Tensor) -> LayerPast:
+        """The same for `index` (int64) of its contexts, any of them any number of times."""
+        return LayerPast(
+            None if self.keys is None else self.keys.index_select(0, index),
+            None if self.values is None else self.values.index_select(0, index),
+            tuple(state.index_select(0, index) for state in self.conv),
+            tuple(state.index_select(0, index) for state in self.recurrent),
+        )
+
+    @property
+    def has_state(self) -> bool:
+        """Whether padding behind a row would change what the layer keeps."""
+        return bool(self.conv or self.recurrent)
 
 
 class PrefixLayer(DynamicLayer):  # type: ignore[misc]
@@ -82,16 +115,109 @@ def _wider(past: Tensor, room: int) -> tuple[int, ...]:
     return (*past.shape[:-2], room, past.shape[-1])
 
 
-def prefix_cache() -> Any:
-    """An empty cache for one pass over prefixes."""
-    return Cache(layer_class_to_replicate=PrefixLayer)
+class PrefixState(LinearAttentionLayer):  # type: ignore[misc]
+    """Keeps the states at the end of one pass over a whole prefix."""
+
+    def update_conv_state(
+        self, conv_states: Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **_: Any
+    ) -> Tensor:
+        """Remember the last columns, as many as the kernel is wide, and hand all back."""
+        size = conv_states.shape[-1] if conv_kernel_size is None else conv_kernel_size
+        self.conv_states[state_idx] = pad(conv_states, (max(size - conv_states.shape[-1], 0), 0))[..., -size:]
+        return conv_states
+
+    def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
+        """Remember the state."""
+        self.recurrent_states[state_idx] = recurrent_states
+        return recurrent_states
 
 
-def branch_cache(past: list[tuple[Tensor, Tensor]]) -> Any:
-    """A cache that shows each layer its (keys, values) and never changes."""
-    return Cache(layers=[BranchLayer(keys, values) for keys, values in past])
+class BranchState(LinearAttentionLayer):  # type: ignore[misc]
+    """Starts from given states, and stores nothing."""
+
+    def __init__(self, past: LayerPast) -> None:
+        super().__init__(number_of_states=max(len(past.conv), len(past.recurrent)))
+        _fill(self, past)
+        # Otherwise a branch of a single token would overwrite the state it starts from.
+        self.record_past = True
+
+    def update_conv_state(self, conv_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
+        """The past columns with these behind them."""
+        return torch.cat([self.conv_states[state_idx], conv_states], -1)
+
+    def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
+        """The state, which is forgotten."""
+        return recurrent_states
 
 
-def decoding_cache(past: list[tuple[Tensor, Tensor]], room: int) -> Any:
-    """A growing cache that starts from each layer's (keys, values), with room for `room` further tokens."""
-    return Cache(layers=[DecodingLayer(keys, values, room) for keys, values in past])
+class DecodingState(LinearAttentionLayer):  # type: ignore[misc]
+    """Starts from given states, and goes on in place."""
+
+    def __init__(self, past: LayerPast) -> None:
+        super().__init__(number_of_states=max(len(past.conv), len(past.recurrent)))
+        _fill(self, past)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop every row but `rows` (int64 indices)."""
+        self.reorder_cache(rows)
+
+
+def _fill(layer: LinearAttentionLayer, past: LayerPast) -> None:
+    for index, state in enumerate(past.conv):
+        layer.conv_states[index], layer.conv_kernel_size[index] = state, state.shape[-1]
+        layer.is_conv_states_initialized[index] = layer.has_previous_state[index] = True
+        layer.dtype, layer.device = state.dtype, state.device
+    for index, state in enumerate(past.recurrent):
+        layer.recurrent_states[index] = state
+        layer.is_recurrent_states_initialized[index] = layer.has_previous_state[index] = True
+
+
+def prefix_cache(config: Any) -> Any:
+    """An empty cache for one pass over prefixes of a language model with this configuration.
+
+    Raises `NotImplementedError` for layers that keep anything else than keys and values or a state of fixed size.
+    """
+    stock = DynamicCache(config=config).layers
+    if not stock:
+        return Cache(layer_class_to_replicate=PrefixLayer)
+    return Cache(layers=[_prefix_layer(layer) for layer in stock])
+
+
+def _prefix_layer(stock: Any) -> Any:
+    if isinstance(stock, DummyLayer):
+        return DummyLayer()
+    if type(stock) is LinearAttentionLayer:
+        return PrefixState(stock.number_of_states)
+    if isinstance(stock, LinearAttentionLayer) or hasattr(stock, "update_indexer"):
+        raise NotImplementedError(f"what {type(stock).__name__} keeps of a prefix can't be shared")
+    return PrefixLayer()
+
+
+def kept(cache: Any) -> list[LayerPast]:
+    """What the layers of a prefix cache hold after the pass."""
+    return [_kept(layer) for layer in cache.layers]
+
+
+def _kept(layer: Any) -> LayerPast:
+    if not isinstance(layer, PrefixState):
+        return LayerPast(layer.keys, layer.values)
+    conv = tuple(state for state in layer.conv_states.values() if state is not None)
+    return LayerPast(None, None, conv, tuple(s for s in layer.recurrent_states.values() if s is not None))
+
+
+def branch_cache(past: Sequence[LayerPast]) -> Any:
+    """A cache that shows each layer its past and never changes."""
+    return Cache(layers=[_started(one, BranchLayer, BranchState) for one in past])
+
+
+def decoding_cache(past: Sequence[LayerPast], room: int) -> Any:
+    """A growing cache that starts from each layer's past, with room for `room` further tokens."""
+    return Cache(layers=[_started(one, partial(DecodingLayer, room=room), DecodingState) for one in past])
+
+
+def _started(past: LayerPast, attention: Callable[[Tensor, Tensor], Any], state: Callable[[LayerPast], Any]) -> Any:
+    if past.has_state:
+        return state(past)
+    if past.keys is None or past.values is None:
+        return DummyLayer()
+    return attention(past.keys, past.values)

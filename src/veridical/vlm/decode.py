@@ -129,7 +129,7 @@ class SharedRows:
     def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row], room: int) -> None:
         assert prefix.logits is not None
         owners = torch.tensor([row.branch.context for row in rows], device=prefix.mask.device)
-        past = [(keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in prefix.past]
+        past = [layer.rows(owners) for layer in prefix.past]
         self.vlm = vlm
         self.like = prefix.positions
         self.mask = prefix.mask[owners]

@@ -39,6 +39,17 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def text_config(model: Any) -> Any:
+    """Configuration of the language model inside."""
+    return base_model(model).config.get_text_config(decoder=True)
+
+
+def cache_argument(model: Any) -> str:
+    """What `forward` calls its cache: `past_key_values` before transformers 5.24."""
+    accepted = inspect.signature(base_model(model).get_decoder().forward).parameters
+    return "cache" if "cache" in accepted else "past_key_values"
+
+
 def image_id(config: Any) -> int | None:
     """Id of the token that holds an image feature's place, or None where there is none."""
     found = (getattr(config, field, None) for field in _IMAGE_FIELDS)

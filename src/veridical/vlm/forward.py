@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from veridical.vlm import checkpointing
+from veridical.vlm import checkpointing, families
 from veridical.vlm import features as tower
 from veridical.vlm.features import Features
 
@@ -30,7 +30,7 @@ def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logi
         # transformers would take restarted positions for packed sequences.)
         given["attention_mask"] = None
     if cache is not None:
-        given |= {"past_key_values": cache, "use_cache": True}
+        given |= {families.cache_argument(vlm.model): cache, "use_cache": True}
     else:
         given["use_cache"] = False
     with checkpointing.keeping_cache(vlm.model):

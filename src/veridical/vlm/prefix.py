@@ -18,6 +18,7 @@ from veridical.vlm.inputs import Context, Prepared, prepare
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from veridical.vlm.cache import LayerPast
     from veridical.vlm.features import Features
     from veridical.vlm.loading import Vlm
 
@@ -29,9 +30,9 @@ class Prefix:
     """Encoded contexts, padded on the left to one length.
 
     `mask` [contexts, length] is 1 where a token may be seen; `positions` are as the model counts them, and
-    `next_position` [contexts] follows them; `past` holds (keys, values) of each layer, [contexts, heads,
-    length, width]; `logits` [contexts, vocabulary] predict the first token. `shared` is False where every
-    answer costs a full forward; `reason` then says why, and `past` and `logits` are empty.
+    `next_position` [contexts] follows them; `past` is what each layer of the language model keeps; `logits`
+    [contexts, vocabulary] predict the first token. `shared` is False where every answer costs a full forward;
+    `reason` then says why, and `past` and `logits` are empty.
     """
 
     prepared: tuple[Prepared, ...]
@@ -39,7 +40,7 @@ class Prefix:
     mask: Tensor
     positions: Tensor
     next_position: Tensor
-    past: list[tuple[Tensor, Tensor]]
+    past: list[LayerPast]
     logits: Tensor | None
     shared: bool
     reason: str = ""
@@ -120,16 +121,16 @@ def _obstacle(vlm: Vlm) -> str:
 
 def _first_pass(
     vlm: Vlm, batch: Mapping[str, Tensor], known: tuple[Features, ...] | None, places: Tensor
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+) -> tuple[list[LayerPast], Tensor]:
     from veridical.vlm import cache as caches
-    from veridical.vlm import forward
+    from veridical.vlm import families, forward
 
-    cache = caches.prefix_cache()
+    cache = caches.prefix_cache(families.text_config(vlm.model))
     inputs = forward.prefix_inputs(batch, known)
     logits = forward.run(vlm, inputs, places, cache, logits_to_keep=1)[:, -1]
-    past = [(layer.keys, layer.values) for layer in cache.layers]
+    past = caches.kept(cache)
     length = batch["input_ids"].shape[1]
-    if not past or any(keys is None or keys.shape[-2] != length for keys, _ in past):
+    if not any(one.keys is not None and one.keys.shape[-2] == length for one in past):
         # A model that dropped the cache would score answers without image and prompt, and say nothing.
         raise RuntimeError(f"{vlm.name} ({vlm.family}) did not keep its prefix; it can't be shared")
     return past, logits

@@ -94,7 +94,7 @@ def _shared(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> 
         return list(torch.split(first, 1))
     inputs, shown = forward.right_padded([ids[:-1] for _, ids in rows], device)
     targets, _ = forward.right_padded([ids[1:] for _, ids in rows], device)
-    cache = caches.branch_cache([(k.index_select(0, owners), v.index_select(0, owners)) for k, v in prefix.past])
+    cache = caches.branch_cache([layer.rows(owners) for layer in prefix.past])
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
     wanted = shown.bool()
