@@ -15,11 +15,15 @@ from veridical.errors import UserError
 
 
 class Command(NamedTuple):
-    """Where a command lives: the module holds `config` (a frozen dataclass) and `run(config)`."""
+    """Where a command lives: the module holds `config` (a frozen dataclass) and `run(config)`.
+
+    `subject` is the setting that a first word without dashes gives.
+    """
 
     module: str
     config: str
     summary: str
+    subject: str = ""
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -30,6 +34,9 @@ COMMANDS: Mapping[str, Command] = {
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
+    ),
+    "score": Command(
+        "veridical.protocols.score", "ScoreConfig", "Score answers on disk: veridical score PROTOCOL.", "protocol"
     ),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
@@ -87,6 +94,7 @@ def _run(name: str, command: Command, arguments: list[str]) -> None:
     from veridical.config import dotted, flags, read_yaml
 
     module = importlib.import_module(command.module)
+    arguments = _with_subject(command, arguments)
     source = Path(arguments[0]) if arguments and arguments[0].endswith((".yaml", ".yml")) else None
     settings = read_yaml(source) if source else {}
     given = arguments[1:] if source else arguments
@@ -94,6 +102,18 @@ def _run(name: str, command: Command, arguments: list[str]) -> None:
     if source:
         given = [*flags(settings, config_type, source), *given]
     module.run(tyro.cli(config_type, args=given, prog=f"veridical {name}", description=command.summary))
+
+
+def _with_subject(command: Command, arguments: list[str]) -> list[str]:
+    """The arguments with a first word that is neither flag nor settings file as the flag it stands for."""
+    if (
+        command.subject
+        and arguments
+        and not arguments[0].startswith("-")
+        and not arguments[0].endswith((".yaml", ".yml"))
+    ):
+        return [f"--{command.subject}", *arguments]
+    return arguments
 
 
 def _config_type(module: Any, command: Command, choices: Mapping[str, str]) -> Any:

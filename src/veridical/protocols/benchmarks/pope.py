@@ -1,0 +1,244 @@
+"""pope/1: does the image hold an object, yes or no (Li et al. 2023, arXiv 2305.10355).
+
+500 images with six questions each, in three settings. Positive is "yes". Metrics in percent; with several settings,
+those without a setting's name are the mean over settings (LLaVA's "POPE" is the mean F1).
+
+Parsers: `official` is the rule of the POPE repository's evaluate.py; `lmms-eval` accepts "yes" and "no" alone and
+reports the labels' yes-ratio; `vlmevalkit` looks for one of the words, and what holds neither or both counts as "no" in
+precision, recall and F1, and as wrong in accuracy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from veridical.errors import UserError
+from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require, same_question
+from veridical.protocols.pope import parse_official
+from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, harmonic, share, tally
+from veridical.protocols.vqa_text import PERIOD, strip_punctuation
+
+NAME = "pope"
+VERSION = 1
+MAX_NEW_TOKENS = 16
+
+Parser = Literal["official", "lmms-eval", "vlmevalkit"]
+Read = tuple[str | None, bool]
+"""The answer (None for neither), and whether the text really says so; official reads everything else as "yes"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """POPE's files and the rule for answers."""
+
+    questions: tuple[Path, ...]
+    """Question files, one a setting (coco_pope_random.json, ...), or one with `category` in its rows (LLaVA's)."""
+    labels: tuple[Path, ...] = ()
+    """Official question files for questions without labels (LLaVA's), in the order of their categories."""
+    answers: tuple[Path, ...] = ()
+    """Answer files in the order of the question files, or one file that answers by id."""
+    parser: Parser = "official"
+    """Whose rule reads the answers: official, lmms-eval or vlmevalkit."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """The questions of all settings. Ids are SETTING/NUMBER, since each official file counts from 1."""
+    found = [question for path in settings.questions for question in _read_questions(path)]
+    if settings.labels:
+        found = _labelled(found, settings.labels)
+    seen: set[str] = set()
+    for question in found:
+        if question.truth is None:
+            raise UserError(
+                f"{settings.questions[0]}: {question.id} has no label; give the official files as --labels."
+            )
+        if question.id in seen:
+            raise UserError(f"question {question.id} stands twice in {', '.join(map(str, settings.questions))}.")
+        seen.add(question.id)
+    return found
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The answers of the official tool's files (`question`, `answer` in order) or LLaVA's (`question_id`, `text`)."""
+    joining = Joining()
+    files = settings.answers
+    by_file = [[q for q in questions if q.more["file"] == str(path)] for path in settings.questions]
+    if len(files) == len(settings.questions):
+        for path, asked in zip(files, by_file, strict=True):
+            _join(path, asked, joining)
+    else:
+        raise UserError(f"--answers: {len(files)} files for {len(settings.questions)} of questions; give one for each.")
+    return joining.done()
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
+    """Read all answers by the chosen rule and count."""
+    items = [_item(question, answers.texts.get(question.id), settings.parser) for question in questions]
+    kinds = tuple(dict.fromkeys(question.kind for question in questions))
+    rows = [(question.group, _cells(question, item)) for question, item in zip(questions, items, strict=True)]
+    columns = [f"{kind}/{cell}" for kind in kinds for cell in ("tp", "fp", "tn", "fn", "asked", "positive")]
+    return Scored(
+        protocol=f"{NAME}[{settings.parser}]/{VERSION}",
+        tally=tally(rows, columns, lambda sums: _metrics(sums, kinds, settings.parser)),
+        items=items,
+        faults=answers.faults,
+        notes=_notes(settings.parser, items),
+    )
+
+
+def parse(text: str, parser: Parser) -> Read:
+    """Read one answer by one rule."""
+    return _PARSERS[parser](text)
+
+
+def parse_lmms_eval(text: str) -> Read:
+    """lmms-eval: the whole answer, lower-cased and stripped, is "yes" or "no"; "no." is neither."""
+    word = text.lower().strip()
+    return (word, True) if word in ("yes", "no") else (None, False)
+
+
+def parse_vlmevalkit(text: str) -> Read:
+    """VLMEvalKit: one of the words yes and no, and not both, anywhere once punctuation is stripped."""
+    words = set(strip_punctuation(text.lower(), PERIOD).split())
+    found = words & {"yes", "no"}
+    return (found.pop(), True) if len(found) == 1 else (None, False)
+
+
+def _official(text: str) -> Read:
+    answer = parse_official(text)
+    return answer, answer == "no" or re.search(r"\byes\b", text, re.IGNORECASE) is not None
+
+
+_PARSERS: Mapping[Parser, Callable[[str], Read]] = {
+    "official": _official,
+    "lmms-eval": parse_lmms_eval,
+    "vlmevalkit": parse_vlmevalkit,
+}
+
+
+def _item(question: Question, text: str | None, parser: Parser) -> Item:
+    more = {"setting": question.kind, "label": question.truth, "answer": text}
+    if text is None:
+        return unanswered(question, **more)
+    answer, said = parse(text, parser)
+    return Item(question.id, answer, answer == question.truth, "" if said else "unparsed", more)
+
+
+def _cells(question: Question, item: Item) -> dict[str, float]:
+    cell = {
+        ("yes", "yes"): "tp", ("yes", "no"): "fn", ("no", "yes"): "fp", ("no", "no"): "tn"
+    }.get((question.truth, item.parsed))  # fmt: skip
+    counted = {"asked": 1.0, "positive": float(question.truth == "yes"), **({cell: 1.0} if cell else {})}
+    return {f"{question.kind}/{name}": number for name, number in counted.items()}
+
+
+def _metrics(sums: Sums, kinds: Sequence[str], parser: Parser) -> dict[str, FloatArray]:
+    by_kind = {kind: _of_one_setting({c: sums[f"{kind}/{c}"] for c in _CELLS}, parser) for kind in kinds}
+    names = list(next(iter(by_kind.values())))
+    means = {name: np.mean([found[name] for found in by_kind.values()], axis=0) for name in names}
+    if len(kinds) == 1:
+        return means
+    return {f"{kind}_{name}": by_kind[kind][name] for kind in kinds for name in names} | means
+
+
+_CELLS = ("tp", "fp", "tn", "fn", "asked", "positive")
+
+
+def _of_one_setting(cells: Mapping[str, FloatArray], parser: Parser) -> dict[str, FloatArray]:
+    tp, fp, asked = cells["tp"], cells["fp"], cells["asked"]
+    # lmms-eval leaves what is neither yes nor no out of recall; for the others it is a miss.
+    missed = cells["fn"] if parser == "lmms-eval" else cells["positive"] - tp
+    precision, recall = share(tp, tp + fp), share(tp, tp + missed)
+    found = {
+        "accuracy": share(tp + cells["tn"], asked),
+        "precision": precision,
+        "recall": recall,
+        "f1": harmonic(precision, recall),
+        "yes_ratio": share(tp + fp, asked),
+    }
+    if parser == "lmms-eval":
+        found["answers_yes"] = found["yes_ratio"]
+        found["yes_ratio"] = share(cells["positive"], asked)
+    return found
+
+
+def _notes(parser: Parser, items: Sequence[Item]) -> list[str]:
+    notes = []
+    if parser == "official" and any(item.fault == "unparsed" for item in items):
+        notes.append('the official rule reads every answer without "No", "no" or "not" as "yes"')
+    if parser == "lmms-eval":
+        notes.append("lmms-eval's yes_ratio is that of the labels; answers_yes is that of the answers")
+    if any(item.fault == "unanswered" for item in items):
+        notes.append("a question without an answer is wrong, and neither yes nor no")
+    return notes
+
+
+def _read_questions(path: Path) -> list[Question]:
+    found = read_rows(path)
+    if found.unreadable:
+        raise UserError(f"{found.unreadable[0]}; questions must all be readable.")
+    return [_question(path, number, place, row) for number, (place, row) in enumerate(found.rows, start=1)]
+
+
+def _question(path: Path, number: int, place: str, row: Mapping[str, object]) -> Question:
+    setting = str(row.get("category") or _setting(path))
+    label = row.get("label")
+    image = str(require(row, ("image",), place))
+    return Question(
+        id=f"{setting}/{row.get('question_id', number)}",
+        image=image,
+        prompt=str(require(row, ("text", "question"), place)),
+        truth=None if label is None else ("no" if label == "no" else "yes"),
+        kind=setting,
+        group=image,
+        more={"file": str(path)},
+    )
+
+
+def _setting(path: Path) -> str:
+    return next((name for name in ("random", "popular", "adversarial") if name in path.stem), path.stem)
+
+
+def _labelled(questions: Sequence[Question], files: Sequence[Path]) -> list[Question]:
+    """LLaVA's questions with the labels of the official files: the n-th of a category has the n-th label."""
+    labelled = []
+    by_setting = {_setting(path): iter(_read_questions(path)) for path in files}
+    for question in questions:
+        twin = next(by_setting.get(question.kind, iter(())), None)
+        if twin is None:
+            raise UserError(f"{question.id}: no label for it in {', '.join(map(str, files))}.")
+        if twin.image != question.image or not same_question(twin.prompt, question.prompt):
+            raise UserError(
+                f"{question.id}: asks {question.prompt!r}, but the label in its place is for {twin.prompt!r}."
+            )
+        labelled.append(
+            Question(
+                question.id, question.image, question.prompt, twin.truth, question.kind, question.group, question.more
+            )
+        )
+    return labelled
+
+
+def _join(path: Path, asked: Sequence[Question], joining: Joining) -> None:
+    by_number = {question.id.partition("/")[2]: question.id for question in asked}
+    found = read_rows(path)
+    fields = Fields()
+    settings = {question.kind for question in asked}
+    if len(settings) == 1:
+        join(found, asked, fields, joining, prefix=f"{next(iter(settings))}/")
+    elif len(by_number) == len(asked):
+        renamed = [
+            (place, {**row, "question_id": by_number.get(str(row.get("question_id")), row.get("question_id"))})
+            for place, row in found.rows
+        ]
+        join(type(found)(found.path, renamed, found.unreadable), asked, fields, joining)
+    else:
+        raise UserError(f"{path}: ids repeat between the settings; give one answers file for each setting.")

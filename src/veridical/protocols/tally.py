@@ -1,0 +1,124 @@
+"""Metrics as a formula over sums: one row a group (an image with all its questions), one column a thing to count.
+
+Resampling whole groups then costs one matrix product, however odd the formula: rounding, harmonic means and the
+small constants in official denominators are all kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from veridical.protocols.statistics import RESAMPLES, Estimate, FloatArray, interval
+
+Sums = Mapping[str, FloatArray]
+Formula = Callable[[Sums], dict[str, FloatArray]]
+
+CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted in each group, and how the metrics follow.
+
+    Args:
+        groups: names, in order.
+        sums: by column, an array [groups].
+        formula: takes columns summed over groups, each [resamples], and gives metrics, each [resamples]; NaN where
+            a metric is not defined.
+    """
+
+    groups: tuple[str, ...]
+    sums: Sums
+    formula: Formula
+
+    def values(self) -> dict[str, float | None]:
+        """The metrics as they are."""
+        found = self.formula({name: np.asarray([column.sum()]) for name, column in self.sums.items()})
+        return {name: _number(float(value[0])) for name, value in found.items()}
+
+    def resampled(self, seed: int) -> dict[str, FloatArray]:
+        """The metrics in each of the resamples: the same groups drawn for the same seed and number of groups."""
+        columns = np.stack(list(self.sums.values()), axis=1)
+        sums = np.concatenate([weights @ columns for weights in _weights(len(self.groups), seed)])
+        return self.formula({name: sums[:, i] for i, name in enumerate(self.sums)})
+
+    def estimates(self, seed: int = 0) -> dict[str, Estimate]:
+        """Every metric with its 95 % interval; without one where there is a single group."""
+        values = self.values()
+        if len(self.groups) < 2:
+            return {name: Estimate(value, None, None) for name, value in values.items()}
+        samples = self.resampled(seed)
+        return {
+            name: Estimate(None, None, None)
+            if value is None
+            else Estimate(value, *map(_number, interval(samples[name])))
+            for name, value in values.items()
+        }
+
+
+def tally(rows: Iterable[tuple[str, Mapping[str, float]]], columns: Sequence[str], formula: Formula) -> Tally:
+    """Sum rows of (group, {column: number}) by group; columns that a row lacks are 0 there."""
+    index: dict[str, int] = {}
+    cells: dict[str, dict[int, float]] = {name: defaultdict(float) for name in columns}
+    for group, row in rows:
+        at = index.setdefault(group, len(index))
+        for name, number in row.items():
+            cells[name][at] += number
+    sums = {name: np.zeros(len(index)) for name in columns}
+    for name, found in cells.items():
+        sums[name][list(found)] = list(found.values())
+    return Tally(tuple(index), sums, formula)
+
+
+def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
+    """`model` minus `base` for each metric that both have, with the paired 95 % interval.
+
+    Raises:
+        ValueError: they are not about the same groups.
+    """
+    if set(model.groups) != set(base.groups):
+        raise ValueError("a paired difference needs the same groups on both sides")
+    order = [base.groups.index(group) for group in model.groups]
+    aligned = Tally(model.groups, {name: column[order] for name, column in base.sums.items()}, base.formula)
+    ours, theirs = model.values(), aligned.values()
+    samples, rivals = model.resampled(seed), aligned.resampled(seed)
+    found = {}
+    for name in [name for name in ours if name in theirs]:
+        one, other = ours[name], theirs[name]
+        found[name] = (
+            Estimate(None, None, None)
+            if one is None or other is None
+            else Estimate(one - other, *map(_number, interval(samples[name] - rivals[name])))
+        )
+    return found
+
+
+def share(part: FloatArray, whole: FloatArray, scale: float = 100.0) -> FloatArray:
+    """`scale` * part / whole; NaN where the whole is zero."""
+    found = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=found, where=whole != 0)
+    return scale * found
+
+
+def harmonic(a: FloatArray, b: FloatArray) -> FloatArray:
+    """2ab / (a + b); NaN where both are zero or one is not defined."""
+    return share(2 * a * b, a + b, 1.0)
+
+
+def _weights(groups: int, seed: int) -> Iterable[FloatArray]:
+    """How often each group is drawn, [CHUNK, groups] at a time, so that 20,000 captions fit into memory."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, RESAMPLES, CHUNK):
+        rows = min(CHUNK, RESAMPLES - start)
+        draws = rng.integers(0, groups, size=(rows, groups), dtype=np.int32)
+        draws += groups * np.arange(rows, dtype=np.int32)[:, None]
+        yield np.bincount(draws.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
