@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from veridical.build.files import write_json, write_whole
 from veridical.errors import UserError
+from veridical.files import write_json, write_whole
 
 METRICS = (
     "chair_s", "chair_i", "recall", "words", "repetition",

@@ -5,12 +5,14 @@ Everything here is immutable and free of torch, so that it can be imported anywh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 Role = Literal["system", "user", "assistant"]
+Box: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +33,49 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInImage:
-    """An annotated object: its class name and its box (x0, y0, x1, y1) in fractions of the image."""
+    """An annotated object: its class name, its box (x0, y0, x1, y1) in fractions of the image, and how it looks."""
 
     name: str
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How one annotated object stands to another: ("cup", "left of", "fork")."""
+
+    subject: str
+    relation: str
+    object: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A phrase about a part of the image."""
+
+    text: str
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What is known to be in the images of a record."""
+    """What is known to be in the images of a record. `facts` are true sentences about the whole."""
 
     objects: tuple[ObjectInImage, ...] = ()
     scene: str | None = None
+    relations: tuple[Relation, ...] = ()
+    regions: tuple[Region, ...] = ()
+    facts: tuple[str, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
         """The distinct class names that are present."""
         return frozenset(o.name for o in self.objects)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many of each class there are, in the order of the annotations."""
+        return Counter(o.name for o in self.objects)
 
 
 @dataclass(frozen=True, slots=True)

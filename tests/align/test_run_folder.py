@@ -10,8 +10,8 @@ import pytest
 
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig
-from veridical.build.files import write_json
 from veridical.errors import UserError
+from veridical.files import write_json
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
 

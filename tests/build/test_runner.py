@@ -11,11 +11,12 @@ from veridical.errors import UserError
 from veridical.judges.interface import Name, Rewrite
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.oracle import Oracle
+from veridical.judges.panel import Panel
 from veridical.judges.writers import SentenceWriter
 from veridical.records import Reject
 
 WORDS = Lexicon({"dog": "dog", "cat": "cat"})
-ENGINE = Engine(None, Oracle(WORDS, (SentenceWriter(WORDS),)))
+ENGINE = Engine(None, Panel((Oracle(WORDS, (SentenceWriter(WORDS),)),)))
 
 
 def steps(index: int, turns: int):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.build.summary import edit_distance, summarise, table
-from veridical.build.words import Words
 from veridical.judges.lexicon import Lexicon
+from veridical.judges.words import Words
 from veridical.records import Annotations, ImageFile, ObjectInImage, Pair, Provenance, Record, Turn
 
 LEXICON = Lexicon({"fork": "fork", "knife": "knife", "cup": "cup"}, {"knives": "knife"})

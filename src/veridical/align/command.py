@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
-from veridical.build.files import write_json, write_json_lines
 from veridical.errors import UserError
+from veridical.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
     from veridical.align.checks import Prepared

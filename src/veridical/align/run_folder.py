@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from veridical.align.config import INCIDENTAL, AlignConfig
-from veridical.build.files import read_json, write_json, write_whole
 from veridical.config import read_yaml, save_resolved, to_plain
 from veridical.errors import UserError
+from veridical.files import read_json, write_json, write_whole
 
 COMPLETE = "complete"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical import __version__
-from veridical.build import files, run_folder
-from veridical.build.words import Words, find_words, oracle
+from veridical import __version__, files
+from veridical.build import run_folder
 from veridical.config import save_resolved, to_plain
-from veridical.constructions.registry import construction, settings_type
+from veridical.constructions.registry import construction, judge_needs, settings_type
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world, read_records
+from veridical.judges import registry as judges
+from veridical.judges.panel import Panel
+from veridical.judges.words import Words, find_words
 from veridical.records import Record, Reject
 
 if TYPE_CHECKING:
@@ -50,8 +53,8 @@ class BuildConfig:
     prompt: str = DESCRIBE
     """What the model is asked about records that bring no prompt."""
     lexicon: str = "auto"
-    """How texts name objects: world, or a JSON file; auto is the world's for its records, and otherwise the names of
-    the annotated objects."""
+    """How texts name objects: world, coco80, or a JSON file; auto is the world's for its records, and otherwise the
+    names of the annotated objects."""
     batch_size: int = 32
     """Answers sampled at a time; changes the speed and nothing else."""
     shard_size: int = 256
@@ -64,16 +67,22 @@ class BuildConfig:
     """Let the model bring its own Python code."""
     settings: Any = None
     """Settings of the construction."""
+    judge: Any = None
+    """Who says what is true and what is better. --judge.name picks it."""
+    writer: Any = None
+    """Who makes texts where the construction wants them made. --writer.name picks it."""
 
 
 def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:
-    """BuildConfig with the settings of the chosen construction. Raises UserError for an unknown one."""
+    """BuildConfig with the settings of the chosen construction and judges. Raises UserError for unknown ones."""
     name = choice.get("construction", DEFAULT_CONSTRUCTION)
-    settings = settings_type(name)
-    fields = [
-        ("construction", str, field(default=name)),
-        ("settings", settings, field(default_factory=settings)),
-    ]
+    groups: dict[str, type[Any]] = {
+        "settings": settings_type(name),
+        "judge": judges.settings_type(choice.get("judge.name", "oracle")),
+        "writer": judges.writer_type(choice.get("writer.name", "same")),
+    }
+    fields: list[Any] = [(key, group, field(default_factory=group)) for key, group in groups.items()]
+    fields.append(("construction", str, field(default=name)))
     made: type[BuildConfig] = dataclasses.make_dataclass(
         "BuildConfig", fields, bases=(BuildConfig,), frozen=True, namespace={"__doc__": BuildConfig.__doc__}
     )
@@ -98,7 +107,7 @@ def run(config: BuildConfig) -> Path:
 
 
 def _checked(config: BuildConfig) -> BuildConfig:
-    """The settings with those of the construction filled in."""
+    """The settings with those of the construction and the judges filled in."""
     wanted = settings_type(config.construction)
     settings = wanted() if config.settings is None else config.settings
     if not isinstance(settings, wanted):
@@ -108,12 +117,12 @@ def _checked(config: BuildConfig) -> BuildConfig:
     source = Path(config.records)
     if not is_world(config.records) and source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")
-    return replace(config, settings=settings)
+    judge = judges.settings_type("oracle")() if config.judge is None else config.judge
+    writer = judges.Same() if config.writer is None else config.writer
+    return replace(config, settings=settings, judge=judge, writer=writer)
 
 
 def _build(config: BuildConfig) -> None:
-    from veridical.vlm.loading import load
-
     work = config.out / run_folder.WORK
     # A folder with something else in it is refused before anything is written to it.
     run_folder.open_folder(config.out, _settings_identity(config))
@@ -121,18 +130,27 @@ def _build(config: BuildConfig) -> None:
     items = _read(config, work / "records")
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
-    vlm = load(
+    model = functools.cache(lambda: _load(config))
+    panel = judges.open_panel(config.judge, config.writer, judges.Setting(words, model))
+    panel.require(judge_needs(config.construction, config.settings), config.construction)
+    vlm = model()
+    inputs = {"records_sha256": run_folder.digest_of(items), "model_fingerprint": vlm.fingerprint}
+    identity = _settings_identity(config) | inputs
+    run_folder.settle(config.out, identity)
+    _make_shards(config, items, vlm, panel)
+    _finish(config, identity, records, words)
+
+
+def _load(config: BuildConfig) -> Vlm:
+    from veridical.vlm.loading import load
+
+    return load(
         config.model,
         adapter=config.adapter,
         dtype=config.dtype,
         device=config.device,
         allow_remote_code=config.allow_remote_code,
     )
-    inputs = {"records_sha256": run_folder.digest_of(items), "model_fingerprint": vlm.fingerprint}
-    identity = _settings_identity(config) | inputs
-    run_folder.settle(config.out, identity)
-    _make_shards(config, items, vlm, words)
-    _finish(config, identity, records, words)
 
 
 def _settings_identity(config: BuildConfig) -> dict[str, Any]:
@@ -161,21 +179,21 @@ def _refuse_other_build(config: BuildConfig) -> None:
     run_folder.refuse_changes(config.out, before, identity)
 
 
-def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm, words: Words | None) -> None:
+def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm, panel: Panel) -> None:
     from veridical.build.engine import Engine
     from veridical.build.progress import progress
     from veridical.build.runner import side_by_side
 
     done = run_folder.finished_shards(config.out)
     todo = [index for index in range(len(items)) if index // config.shard_size not in done]
-    judge = oracle(words)
+    judge = panel.names(judge_needs(config.construction, config.settings))
     open_shards: dict[int, dict[int, Outcome]] = {}
-    outcomes = side_by_side(_starts(config, items, todo), Engine(vlm, judge), config.batch_size)
+    outcomes = side_by_side(_starts(config, items, todo), Engine(vlm, panel), config.batch_size)
     with progress(f"{config.construction}", len(items), len(items) - len(todo)) as advance:
         for index, outcome in outcomes:
             number = index // config.shard_size
             shard = open_shards.setdefault(number, {})
-            shard[index] = _signed(outcome, vlm.name, judge.name if judge else "")
+            shard[index] = _signed(outcome, vlm.name, judge)
             if len(shard) == min(config.shard_size, len(items) - number * config.shard_size):
                 run_folder.finish_shard(config.out, number, [shard[i] for i in sorted(open_shards.pop(number))])
             advance()

@@ -14,9 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.build.files import write_whole
 from veridical.build.images import store_image
 from veridical.errors import UserError
+from veridical.files import write_whole
 from veridical.records import ImageFile, Pair, Provenance, Turn
 
 if TYPE_CHECKING:

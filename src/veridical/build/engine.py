@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.errors import UserError
-from veridical.judges.interface import Detect, Judge, Name, Rewrite
+from veridical.judges.panel import Panel
 
 if TYPE_CHECKING:
+    from veridical.judges.interface import JudgeRequest
     from veridical.vlm.loading import Vlm
     from veridical.vlm.sampling import Sampling
 
@@ -20,27 +21,16 @@ _NEARLY = 0.95
 
 @dataclass(frozen=True)
 class Engine:
-    """A model and, where there are words to judge by, a judge."""
+    """A model and the judges."""
 
     vlm: Vlm
-    judge: Judge | None
+    judges: Panel
 
     def __call__(self, requests: Sequence[Request]) -> list[Any]:
-        """Answers to requests of one kind, in order. Raises UserError where a judge is needed and there is none."""
+        """Answers to requests of one kind, in order."""
         if isinstance(requests[0], Sample):
             return _sampled(self.vlm, cast("Sequence[Sample]", requests))
-        if self.judge is None:
-            raise UserError(
-                "This construction asks which objects a text names, and there are no words for them: annotate the "
-                'records ("objects"), or give --lexicon FILE.json.'
-            )
-        match requests[0]:
-            case Detect():
-                return self.judge.detect(cast("Sequence[Detect]", requests))
-            case Name():
-                return self.judge.mentions(cast("Sequence[Name]", requests))
-            case Rewrite():
-                return self.judge.rewrite(cast("Sequence[Rewrite]", requests))
+        return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
 
 
 def _sampled(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer] | UserError]:

@@ -25,7 +25,7 @@ class ExportConfig:
 def run(config: ExportConfig) -> Path:
     """Write the file and return its path. Raises UserError for a folder without pairs or another kind of file."""
     from veridical.build.dataset import to_trl
-    from veridical.build.files import write_whole
+    from veridical.files import write_whole
 
     if config.to.suffix != ".parquet":
         raise UserError(f"{config.to}: pairs are exported to a .parquet file; give --to NAME.parquet.")

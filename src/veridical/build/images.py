@@ -6,7 +6,7 @@ import hashlib
 from io import BytesIO
 from pathlib import Path
 
-from veridical.build.files import write_whole
+from veridical.files import write_whole
 from veridical.records import ImageFile
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from veridical.build import files
+from veridical import files
 from veridical.build.dataset import write_shard
 from veridical.build.runner import Outcome
 from veridical.errors import UserError

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from veridical.build.words import Words
 from veridical.judges.oracle import invented
+from veridical.judges.words import Words
 from veridical.records import Annotations, Pair, Record
 
 if TYPE_CHECKING:

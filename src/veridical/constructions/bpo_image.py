@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from veridical.constructions import checks
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.judges.interface import Detect, Findings, Name
+from veridical.judges.interface import Detect, Findings, Kind, Name
 from veridical.judges.lexicon import Mention
 from veridical.records import Record, Reject
 from veridical.vlm.inputs import Context
@@ -54,6 +54,11 @@ class BpoImageSettings:
     clean image, or nothing, and the record is rejected."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens, as the released code does."""
+
+
+def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
+    """What is asked of the judge: only what the filters need."""
+    return (Detect,) * settings.only_invented + (Name,) * settings.match_objects
 
 
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from veridical.constructions import checks
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.judges.interface import Detect, Findings, Rewrite
+from veridical.judges.interface import Detect, Findings, Kind, Rewrite
 from veridical.records import Pair, Record, Reject, Turn
 from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
@@ -56,6 +56,11 @@ class HaDpoSettings:
     "Yes.")."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""
+
+
+def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:
+    """What is asked of the judge."""
+    return Detect, Rewrite
 
 
 def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:

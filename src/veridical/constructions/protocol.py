@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from veridical.judges.interface import Detect, Name, Rewrite
+from veridical.judges.interface import JudgeRequest
 from veridical.records import Pair, Provenance, Record, Reject, Turn
 from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
@@ -40,7 +40,7 @@ class Answer:
     finished: bool
 
 
-Request: TypeAlias = Sample | Detect | Name | Rewrite
+Request: TypeAlias = Sample | JudgeRequest
 Steps: TypeAlias = Generator[Request, Any, list[Pair] | Reject]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from veridical.constructions.protocol import Steps
 from veridical.errors import UserError
+from veridical.judges.interface import Kind
 
 CONSTRUCTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,3 +37,13 @@ def settings_type(name: str) -> type[Any]:
     """The settings class of a construction, which is the type of its second argument."""
     found: type[Any] = typing.get_type_hints(construction(name))["settings"]
     return found
+
+
+def judge_needs(name: str, settings: Any) -> frozenset[Kind]:
+    """The kinds of requests that a construction may make of a judge: what `judge_needs(settings)` in its file says.
+
+    A construction without that function asks no judge.
+    """
+    module = importlib.import_module(CONSTRUCTIONS[name].partition(":")[0])
+    needs: Callable[[Any], tuple[Kind, ...]] = getattr(module, "judge_needs", lambda _: ())
+    return frozenset(needs(settings))

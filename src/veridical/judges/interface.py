@@ -1,33 +1,70 @@
-"""What a construction may ask of a judge, and what a judge answers.
+"""What may be asked of a judge, and what a judge answers.
 
-Judges get lists, so that a judge behind a network can work on many texts at once.
+Each kind of request is a frozen dataclass and asks one thing; a judge answers the kinds that it has a method for
+(`METHODS`). Judges get lists, so that one behind a network can work on many texts at once. Where an answer could not
+be had from a service, a `JudgeError` stands in its place: failures are counted and never guessed away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias
 
+from veridical.errors import UserError
 from veridical.judges.lexicon import Mention
-from veridical.records import Record
+from veridical.records import Record, Turn
+
+Key: TypeAlias = tuple[str | int, ...]
+FaultKind: TypeAlias = Literal["object", "attribute", "count", "relation", "other"]
+"""What is wrong: a thing that is not there, its look, how many there are, where it is, or a conclusion."""
+
+Corruption: TypeAlias = Literal["object", "attribute", "count", "relation", "reasoning", "any"]
+"""What to get wrong on purpose: a thing that usually comes along, its look, how many there are, where things are,
+a conclusion from a fact that was made up, or whatever is most plausible."""
+
+
+class JudgeError(UserError):
+    """A judge could not answer a request; `reason` is a stable slug, as in a Reject."""
+
+    def __init__(
+        self, message: str, reason: str = "judge-failed", remedy: str = "run again, or take another judge"
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.remedy = reason, remedy
 
 
 @dataclass(frozen=True, slots=True)
 class Detect:
-    """Asks what is wrong with a text about a record's images."""
+    """Asks what is wrong with a text about a record's images. Answered with `Findings`."""
 
     record: Record
     text: str
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong in a text: the characters [start, end), why, and what should stand there ("" if nothing)."""
+
+    kind: FaultKind
+    start: int
+    end: int
+    reason: str
+    correction: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
-    """What a text names, which of it is invented, and which objects it leaves out."""
+    """What a text names, which of it is invented, which objects it leaves out, and what else is wrong with it.
+
+    `faults` holds everything wrong that has a place in the text, invented objects among it.
+    """
 
     named: tuple[Mention, ...]
     invented: tuple[Mention, ...]
     missing: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
 
     @property
     def invented_names(self) -> tuple[str, ...]:
@@ -40,44 +77,183 @@ class Findings:
         wrong = set(self.invented_names)
         return tuple(dict.fromkeys(m.name for m in self.named if m.name not in wrong))
 
+    @property
+    def wrong(self) -> bool:
+        """Whether anything is wrong with the text."""
+        return bool(self.invented or self.faults)
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Asks which objects a text names, whether they are there or not."""
+    """Asks which objects a text names, whether they are there or not. Answered with a list of `Mention`."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Asks for the same text in the same style without some objects, with others in their stead, or with
-    more.
+    """Asks for the same text in the same style with its objects changed or its faults put right.
 
-    `swap` maps a class to the one that takes its place; `leave_out` classes are named no more; `put_in`
-    classes are named in addition.
+    `swap` maps a class to the one that takes its place; `leave_out` classes are named no more; `put_in` classes are
+    named in addition; `faults` are corrected. Answered with the text, or None where the judge cannot write it.
     """
 
     text: str
     leave_out: tuple[str, ...] = ()
     swap: Mapping[str, str] = field(default_factory=dict)
     put_in: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Asks which of two answers to a prompt about a record's images is better. Answered with a `Preference`."""
+
+    record: Record
+    prompt: tuple[Turn, ...]
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """How much better the first of two texts is, -1 to 1; 0 is a tie.
+
+    `consistent` is False where the judge changed its mind when it saw the two in the other order.
+    """
+
+    margin: float
+    consistent: bool = True
+
+    @property
+    def better(self) -> Literal["first", "second", "tie"]:
+        """The better text."""
+        return "tie" if self.margin == 0 else "first" if self.margin > 0 else "second"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Asks how good an answer to a prompt about a record's images is. Answered with a float, higher is better.
+
+    The scale is the judge's own; only numbers of one judge compare.
+    """
+
+    record: Record
+    prompt: tuple[Turn, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Asks whether a claim about a record's images is true. Answered with its probability, 0 to 1."""
+
+    record: Record
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Asks for the same text with plausible errors of a kind put in; `count` of them.
+
+    In question mode the text answers the record's prompt, and the new one answers it wrongly. `key` seeds whatever is
+    drawn. Answered with the text, or None where the judge cannot get this text wrong in this way.
+    """
+
+    record: Record
+    text: str
+    kind: Corruption
+    key: Key
+    count: int = 1
+    mode: Literal["description", "question"] = "description"
+
+
+@dataclass(frozen=True, slots=True)
+class Restyle:
+    """Asks for several texts about a record's images, all rewritten in one style, each saying what it said.
+
+    The same `variant` is the same style. Answered with the texts in order, or None where the judge cannot.
+    """
+
+    record: Record
+    texts: tuple[str, ...]
+    variant: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Asks for the atomic claims of a text. Answered with a tuple of sentences, opinions left out."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Asks for the yes/no question that is answered with yes if and only if a claim holds. Answered with a string."""
+
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiz:
+    """Asks for yes/no questions that a right and a wrong description answer differently.
+
+    Answered with a tuple of `Item`, possibly empty.
+    """
+
+    record: Record
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its right and its wrong answer."""
+
+    question: str
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Asks how alike two texts are. Answered with a float, 0 to 1."""
+
+    one: str
+    other: str
+
+
+JudgeRequest: TypeAlias = (
+    Detect | Name | Rewrite | Compare | Rate | Verify | Inject | Restyle | Claims | Ask | Quiz | Similarity
+)
+Kind: TypeAlias = type[Any]
+"""A kind of request: one of the classes above."""
+
+METHODS: Mapping[Kind, str] = MappingProxyType(
+    {
+        Detect: "detect",
+        Name: "mentions",
+        Rewrite: "rewrite",
+        Compare: "compare",
+        Rate: "rate",
+        Verify: "verify",
+        Inject: "inject",
+        Restyle: "restyle",
+        Claims: "claims",
+        Ask: "ask",
+        Quiz: "quiz",
+        Similarity: "similarity",
+    }
+)
+"""The method by which a judge answers each kind: it takes a sequence of requests and returns a list of answers."""
 
 
 class Judge(Protocol):
-    """Says what is wrong with texts about images, and rewrites texts."""
+    """Anything with a name and the methods of the kinds that it answers."""
 
     @property
     def name(self) -> str:
         """Stands in the provenance of what it judged."""
-
-    def detect(self, requests: Sequence[Detect]) -> list[Findings]:
-        """Findings for each request. Every record must have what the judge needs to know."""
-
-    def mentions(self, requests: Sequence[Name]) -> list[list[Mention]]:
-        """The objects that each text names."""
-
-    def rewrite(self, requests: Sequence[Rewrite]) -> list[str | None]:
-        """The new text for each request, or None where the judge cannot write it."""
 
 
 class Writer(Protocol):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from veridical.errors import UserError
 
+_OTHER = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Mention:
@@ -26,11 +28,12 @@ class Lexicon:
     """Surface forms, singular and lower-case, to class names.
 
     Regular plurals of the last word are understood; `plurals` gives irregular ones (plural form -> singular
-    form).
+    form). `others` are forms that contain a word of the lexicon and name something else ("bus stop").
     """
 
     synonyms: Mapping[str, str]
     plurals: Mapping[str, str] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
 
     def mentions(self, text: str) -> list[Mention]:
         """The objects named in `text`, in order and without overlap.
@@ -41,10 +44,8 @@ class Lexicon:
         """
         if not self._forms:
             return []
-        return [
-            Mention(self._forms[_normal(match.group())], match.start(), match.end())
-            for match in self._pattern.finditer(text)
-        ]
+        found = ((self._forms[_normal(match.group())], match) for match in self._pattern.finditer(text))
+        return [Mention(name, match.start(), match.end()) for name, match in found if name != _OTHER]
 
     def names(self, text: str) -> tuple[str, ...]:
         """The distinct classes named in `text`, in order of first mention."""
@@ -52,7 +53,8 @@ class Lexicon:
 
     @cached_property
     def _forms(self) -> dict[str, str]:
-        forms = {_normal(form): name for form, name in self.synonyms.items()}
+        forms = {_normal(form): _OTHER for form in self.others}
+        forms |= {_normal(form): name for form, name in self.synonyms.items()}
         regular = {plural: name for form, name in forms.items() for plural in _plurals(form)}
         irregular = {_normal(many): forms[_normal(one)] for many, one in self.plurals.items() if _normal(one) in forms}
         # A form that is given says more than a plural that is guessed from another form.
@@ -68,18 +70,20 @@ class Lexicon:
 def read_lexicon(path: Path) -> tuple[Lexicon, Mapping[str, str]]:
     """A lexicon and the usual partners of its classes out of a JSON file.
 
-    The file holds {"synonyms": {form: class}, "plurals": {plural: form}, "partners": {class: class}}; the
-    last two may be left out. Raises UserError where the file is something else.
+    The file holds {"synonyms": {form: class}, "plurals": {plural: form}, "others": [form], "partners": {class:
+    class}}; all but the first may be left out. Raises UserError where the file is something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = [content["synonyms"], content.get("plurals", {}), content.get("partners", {})]
+        others = frozenset(content.get("others", ()))
         good = all(isinstance(text, str) for part in parts for item in part.items() for text in item)
+        good = good and all(isinstance(form, str) for form in others)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{path}: no lexicon ({error}); it is JSON like {{"synonyms": {{"mug": "cup"}}}}.') from error
     if not good:
         raise UserError(f"{path}: a lexicon maps strings to strings.")
-    return Lexicon(parts[0], parts[1]), parts[2]
+    return Lexicon(parts[0], parts[1], others), parts[2]
 
 
 def _normal(form: str) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
 from veridical.judges.interface import Detect, Findings, Name, Rewrite, Writer
 from veridical.judges.lexicon import Lexicon, Mention
+from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations
+
+if TYPE_CHECKING:
+    from veridical.judges.registry import Setting
 
 
 def invented(text: str, annotations: Annotations, lexicon: Lexicon) -> list[Mention]:
@@ -66,3 +71,18 @@ class Oracle:
         kept = set(self.lexicon.names(request.text)) - {*request.leave_out, *request.swap}
         named = set(self.lexicon.names(text))
         return bool(named) and new <= named <= kept | new
+
+
+@dataclass(frozen=True)
+class OracleSettings:
+    """Judge by the annotations of the records."""
+
+    name: Literal["oracle"] = "oracle"
+    """Which judge: oracle (annotations), rules (a lexicon), ...."""
+
+    def open(self, setting: Setting) -> Oracle | None:
+        """The oracle; None where there are no words for objects."""
+        if setting.words is None:
+            return None
+        lexicon = setting.words.lexicon
+        return Oracle(lexicon, (GrammarWriter(), SentenceWriter(lexicon)))

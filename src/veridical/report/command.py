@@ -29,8 +29,8 @@ class ReportConfig:
 
 def run(config: ReportConfig) -> Path:
     """Write the page and return its path. Raises UserError for a folder that is no finished run."""
-    from veridical.build.files import write_whole
     from veridical.errors import UserError
+    from veridical.files import write_whole
     from veridical.report.page import render
     from veridical.report.runs import read_runs
 

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from veridical.build.words import find_words, oracle
 from veridical.errors import UserError
 from veridical.judges.interface import Name
+from veridical.judges.oracle import OracleSettings
+from veridical.judges.registry import Setting
+from veridical.judges.words import find_words
 from veridical.records import Annotations, ObjectInImage, Record, Turn
 
 PROMPT = (Turn("user", "Describe this image."),)
@@ -23,13 +25,13 @@ def test_annotated_classes_are_words_of_their_own():
     words = find_words("auto", False, [BARE, ANNOTATED])
     assert words.lexicon.names("Dogs at traffic lights") == ("dog", "Traffic Light")
     assert not words.partner
-    [mentions] = oracle(words).mentions([Name("a dog")])
+    [mentions] = OracleSettings().open(Setting(words)).mentions([Name("a dog")])
     assert mentions[0].name == "dog"
 
 
 def test_without_annotations_there_are_no_words():
     assert find_words("auto", False, [BARE]) is None
-    assert oracle(None) is None
+    assert OracleSettings().open(Setting(None)) is None
 
 
 def test_a_lexicon_of_ones_own(tmp_path):

@@ -1,14 +1,13 @@
-"""The words of a build: how texts name objects, and which objects usually come together."""
+"""The words of a run: how texts name objects, and which objects usually come together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from veridical.judges.lexicon import Lexicon, read_lexicon
-from veridical.judges.oracle import Oracle
-from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Record
 
 
@@ -21,7 +20,7 @@ class Words:
 
 
 def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | None:
-    """The words that `name` stands for: `world`, a JSON file, or `auto`.
+    """The words that `name` stands for: `world`, `coco80`, a JSON file, or `auto`.
 
     `auto` is the world's for records of the world; else every annotated class is named by its name; None where nothing
     is annotated. Raises UserError for a file that is no lexicon.
@@ -30,14 +29,15 @@ def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | Non
         from veridical.world.vocabulary import PARTNER, lexicon
 
         return Words(lexicon(), PARTNER)
+    if name == "coco80":
+        return coco80()
     if name != "auto":
         return Words(*read_lexicon(Path(name)))
     names = {o.name for record in records if record.annotations for o in record.annotations.objects}
     return Words(Lexicon({name.lower(): name for name in sorted(names)}), {}) if names else None
 
 
-def oracle(words: Words | None) -> Oracle | None:
-    """The judge by annotations, where there are words to judge by."""
-    if words is None:
-        return None
-    return Oracle(words.lexicon, (GrammarWriter(), SentenceWriter(words.lexicon)))
+def coco80() -> Words:
+    """COCO's 80 classes with the words that usually name them; our own list, not the one that CHAIR published."""
+    with resources.as_file(resources.files("veridical.judges").joinpath("coco80.json")) as path:
+        return Words(*read_lexicon(path))

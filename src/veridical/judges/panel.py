@@ -1,0 +1,84 @@
+"""Several judges as one: each kind of request goes to the first of them that answers it.
+
+A *writer* among them makes the texts (`WRITING`), whoever else could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from veridical.errors import UserError
+from veridical.judges.interface import (
+    METHODS,
+    Ask,
+    Claims,
+    Inject,
+    Judge,
+    JudgeRequest,
+    Kind,
+    Quiz,
+    Restyle,
+    Rewrite,
+)
+
+WRITING: frozenset[Kind] = frozenset((Rewrite, Inject, Restyle, Claims, Ask, Quiz))
+
+
+def offers(judge: Judge | type[Any]) -> frozenset[Kind]:
+    """The kinds of requests that a judge, or a class of judges, answers."""
+    return frozenset(kind for kind, method in METHODS.items() if hasattr(judge, method))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Judges in the order in which they are asked, and the one that writes before all others."""
+
+    judges: tuple[Judge, ...] = ()
+    writer: Judge | None = None
+
+    @property
+    def members(self) -> tuple[Judge, ...]:
+        """All of them, the writer first."""
+        return self.judges if self.writer is None else (self.writer, *self.judges)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What the panel answers."""
+        return frozenset(kind for kind in METHODS if self.who(kind) is not None)
+
+    def who(self, kind: Kind) -> Judge | None:
+        """The judge that answers requests of a kind; None where there is none."""
+        asked = self.members if kind in WRITING else self.judges
+        return next((judge for judge in asked if kind in offers(judge)), None)
+
+    def names(self, kinds: Iterable[Kind]) -> str:
+        """The judges that answer requests of these kinds, for provenance: "oracle", or "oracle+gpt"."""
+        found = (self.who(kind) for kind in METHODS if kind in set(kinds))
+        return "+".join(dict.fromkeys(judge.name for judge in found if judge is not None))
+
+    def require(self, kinds: Iterable[Kind], who: str) -> None:
+        """Raise UserError that names what `who` needs and no judge here answers, before any work is done."""
+        if lacking := sorted(METHODS[kind] for kind in set(kinds) - self.kinds):
+            have = ", ".join(judge.name for judge in self.members) or "none"
+            raise UserError(
+                f"{who} needs a judge that can {', '.join(lacking)}; the judges here are: {have}. "
+                f"{_remedies(lacking)} An oracle needs annotated records ("
+                '"objects") and words for them (--lexicon).'
+            )
+
+    def answer(self, requests: Sequence[JudgeRequest]) -> list[Any]:
+        """Answers to requests of one kind, in order; a JudgeError stands where a judge had none."""
+        kind = type(requests[0])
+        judge = self.who(kind)
+        if judge is None:
+            self.require([kind], "This construction")
+        answers: list[Any] = getattr(judge, METHODS[kind])(requests)
+        return answers
+
+
+def _remedies(methods: Sequence[str]) -> str:
+    from veridical.judges.registry import who_offers
+
+    return " ".join(f"For {method} take --judge.name {' or '.join(who_offers(method))}." for method in methods)

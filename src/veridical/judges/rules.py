@@ -1,0 +1,72 @@
+"""The judge by rules: a lexicon says which objects a text names, and the reference says which are there.
+
+It is CHAIR's idea of a hallucination: an object that neither the annotations nor the reference caption names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.errors import UserError
+from veridical.judges.interface import Detect, Findings, JudgeError, Name, Rewrite
+from veridical.judges.lexicon import Lexicon, Mention
+from veridical.judges.oracle import findings
+from veridical.judges.writers import SentenceWriter
+from veridical.records import Annotations, ObjectInImage, Record
+
+if TYPE_CHECKING:
+    from veridical.judges.registry import Setting
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A judge with a lexicon and nothing else."""
+
+    lexicon: Lexicon
+    name: str = "rules"
+
+    def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
+        """Findings by annotations and reference together; a JudgeError for a record with neither."""
+        return [self._detect(request) for request in requests]
+
+    def mentions(self, requests: Sequence[Name]) -> list[list[Mention]]:
+        """The objects that each text names."""
+        return [self.lexicon.mentions(request.text) for request in requests]
+
+    def rewrite(self, requests: Sequence[Rewrite]) -> list[str | None]:
+        """The text without the sentences that name what is to go; None where more is asked for."""
+        writer = SentenceWriter(self.lexicon)
+        return [writer(request) for request in requests]
+
+    def _detect(self, request: Detect) -> Findings | JudgeError:
+        known = self._known(request.record)
+        if known is None:
+            return JudgeError(
+                f"{request.record.id}: has neither annotations nor a reference",
+                "nothing-to-judge-by",
+                "list its objects, or give it a caption",
+            )
+        return findings(request.text, known, self.lexicon)
+
+    def _known(self, record: Record) -> Annotations | None:
+        if record.annotations is None and record.reference is None:
+            return None
+        annotated = record.annotations.objects if record.annotations else ()
+        said = tuple(ObjectInImage(name) for name in self.lexicon.names(record.reference or ""))
+        return Annotations(annotated + said)
+
+
+@dataclass(frozen=True)
+class RulesSettings:
+    """Judge by which objects a text names, and by the reference."""
+
+    name: Literal["rules"] = "rules"
+    """Which judge: rules knows a lexicon (--lexicon, such as coco80) and the reference captions."""
+
+    def open(self, setting: Setting) -> Rules:
+        """The judge. Raises UserError where there are no words for objects."""
+        if setting.words is None:
+            raise UserError("judge.name rules: there are no words for objects; give --lexicon coco80 or a JSON file.")
+        return Rules(setting.words.lexicon)
