@@ -11,17 +11,19 @@ from tests.align.conftest import adapted, picture
 
 from veridical.align.checks import prepare
 from veridical.align.examples import Answer
-from veridical.align.forward import score_needs
+from veridical.align.forward import score_needs, views_of
 from veridical.align.sight import Sight
 from veridical.objectives.needs import Need
+from veridical.vlm.prefix import Context, encode
+from veridical.vlm.scoring import answer_ids
+from veridical.vlm.separate import answer_logits
 from veridical.vlm.views import Blank, Clean, NoImage, Noise
 
 BOTH = (Need("chosen"), Need("rejected"))
 
 
 def scored(sight, examples, needs=BOTH):
-    views = list(dict.fromkeys(need.view for need in needs))
-    return score_needs(sight, sight.load(examples, views), needs)
+    return score_needs(sight, sight.load(examples, views_of(needs)), needs)
 
 
 def plain_log_probs(vlm, example, answer: str, end: bool = True) -> torch.Tensor:
@@ -109,6 +111,31 @@ def test_views_are_scored_apart(trained, examples):
     again = scored(Sight(trained, 0), examples, needs)
     for need, tokens in again.items():
         torch.testing.assert_close(tokens[2], alone[need][0], atol=1e-4, rtol=0)
+
+
+def test_likeliest_tokens_of_another_view_are_scored_on_this_one(trained, examples):
+    """Teacher forcing, step by step: the token that the noised picture calls for, read on the clean one."""
+    noise = Noise(700)
+    need = Need("chosen", likeliest_under=noise)
+    # Two pairs of one record with the same chosen answer: each has its own noise.
+    some = [*examples[:2], replace(examples[0], id="another pair of this record")]
+    scores = scored(Sight(trained, 2**30), some, (need, *BOTH))
+    differs = False
+    for example, tokens in zip(some, scores[need], strict=True):
+        ids = answer_ids(trained, example.chosen.text)
+        clean = Context(example.images, example.prompt)
+        noised = Context(example.images, example.prompt, noise, example.seed_key(noise))
+        with torch.no_grad():
+            rows = {
+                name: answer_logits(trained, encode(trained, [context]), [(0, ids)])[0].log_softmax(-1)
+                for name, context in (("clean", clean), ("noised", noised))
+            }
+        said = rows["noised"].argmax(-1)
+        torch.testing.assert_close(tokens, rows["clean"][range(len(ids)), said], atol=1e-4, rtol=0)
+        differs = differs or bool((said != torch.tensor(ids)).any())
+    assert differs
+    assert not torch.equal(scores[need][0], scores[need][2])
+    torch.testing.assert_close(scores[BOTH[0]][0], scores[BOTH[0]][2])
 
 
 def test_each_picture_is_looked_at_once_while_memory_lasts(trained, examples):

@@ -59,17 +59,27 @@ def messages_have_user(messages) -> bool:
     return any(message["role"] == "user" for message in messages)
 
 
+def answer_ids(vlm, answer: str) -> list[int]:
+    return [*vlm.tokenizer(answer, add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
+
+
 def answer_logprobs(vlm, context: Context, answer: str) -> torch.Tensor:
     """Log-probabilities of the answer's tokens and the end-of-sequence token, from one full forward."""
+    ids = answer_ids(vlm, answer)
+    return answer_distributions(vlm, context, answer)[range(len(ids)), ids]
+
+
+def answer_distributions(vlm, context: Context, answer: str) -> torch.Tensor:
+    """Log-probabilities [tokens, vocabulary] at the places of those tokens, from one full forward."""
     inputs = prompt_inputs(vlm, context)
-    ids = [*vlm.tokenizer(answer, add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
+    ids = answer_ids(vlm, answer)
     added = torch.tensor([ids])
     inputs["input_ids"] = torch.cat([inputs["input_ids"], added], 1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if "mm_token_type_ids" in inputs:
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(added)], 1)
     logits = vlm.model(**inputs, use_cache=False).logits[0, -len(ids) - 1 : -1]
-    return logits.float().log_softmax(-1)[range(len(ids)), ids]
+    return logits.float().log_softmax(-1)
 
 
 def all_logprobs(vlm) -> list[list[torch.Tensor]]:

@@ -13,7 +13,7 @@ from veridical.vlm.families import base_model
 from veridical.vlm.loading import load
 from veridical.vlm.prefix import Context, encode, features, prepare, tower_is_frozen
 from veridical.vlm.probe import Sharing
-from veridical.vlm.scoring import next_token_logprobs, score
+from veridical.vlm.scoring import likeliest, next_token_logprobs, score
 from veridical.vlm.views import NoImage
 
 
@@ -200,3 +200,27 @@ def test_features_must_match_placeholders(llava):
     twice = dataclasses.replace(prepared, tensors={**prepared.tensors, "pixel_values": pixels})
     with pytest.raises(UserError, match=r"first.*36 image placeholders.*72 features"):
         encode(llava, [twice])
+
+
+def test_likeliest_tokens_and_their_scores_are_those_of_plain_forwards(folder):
+    vlm = load(folder)
+    with torch.no_grad():
+        rows = [
+            [plain.answer_distributions(vlm, context, answer) for answer in answers]
+            for context, answers in zip(plain.contexts(), plain.ANSWERS, strict=True)
+        ]
+        prefix = encode(vlm, plain.contexts())
+        for one in (prefix, dataclasses.replace(prefix, shared=False)):
+            found = likeliest(vlm, one, plain.ANSWERS)
+            assert [[ids.tolist() for ids in some] for some in found] == [
+                [row.argmax(-1).tolist() for row in some] for some in rows
+            ]
+            # Every other answer keeps its own tokens, so that both kinds stand in one batch.
+            targets = [[ids if place % 2 == 0 else None for place, ids in enumerate(some)] for some in found]
+            scores = score(vlm, one, plain.ANSWERS, targets)
+            own = score(vlm, one, plain.ANSWERS)
+            wanted = [
+                [row.max(-1).values if place % 2 == 0 else own[context][place] for place, row in enumerate(some)]
+                for context, some in enumerate(rows)
+            ]
+            assert plain.largest_difference(wanted, scores) < 1e-5

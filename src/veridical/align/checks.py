@@ -31,18 +31,23 @@ class Prepared:
 
 
 def prepare(
-    pairs: Sequence[Pair], vlm: Vlm, max_answer_tokens: int, too_long: Literal["shorten", "reject"]
+    pairs: Sequence[Pair],
+    vlm: Vlm,
+    max_answer_tokens: int,
+    too_long: Literal["shorten", "reject"],
+    reads: Sequence[str] = (),
 ) -> Prepared:
     """Check every pair; images are read and decoded once each, in threads.
 
     Reasons for leaving a pair out: those of `open_image`, `image-changed` (not the file the pair was built
-    on), `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`.
+    on), `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and `no-NAME` for pairs without
+    a score that the objective `reads`.
     """
     broken = _broken_images(image for pair in pairs for image in pair.images)
     examples: list[Example] = []
     skipped: list[Reject] = []
     for pair in pairs:
-        problem = next((broken[image] for image in pair.images if image in broken), None)
+        problem = next((broken[image] for image in pair.images if image in broken), None) or _unstated(pair, reads)
         made = problem or _example(pair, vlm, max_answer_tokens, too_long)
         if isinstance(made, Example):
             examples.append(made)
@@ -73,6 +78,14 @@ def _image_problem(image: ImageFile) -> _Problem | None:
     return None
 
 
+def _unstated(pair: Pair, reads: Sequence[str]) -> _Problem | None:
+    lacking = next((name for name in reads if name not in pair.provenance.scores), None)
+    if lacking is None:
+        return None
+    remedy = "Take pairs of a construction that states it, or another objective"
+    return f"no-{lacking}", remedy, f"the objective reads the pairs' {lacking!r}, and {pair.id} states none"
+
+
 def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Example | _Problem:
     if not pair.chosen.strip() or not pair.rejected.strip():
         return "empty-answer", "Give both sides a text", "the chosen or the rejected answer is empty"
@@ -87,7 +100,7 @@ def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "rej
     if answers[0].text == answers[1].text:
         remedy = "Raise --max-answer-tokens" if answers[0].cut else "Leave it out: there is nothing to prefer"
         return "same-answers", remedy, "the chosen and the rejected answer are the same"
-    return Example(pair.id, pair.images, pair.prompt, *answers)
+    return Example(pair.id, pair.images, pair.prompt, answers[0], answers[1], pair.provenance.scores)
 
 
 def _answer(text: str, vlm: Vlm, limit: int) -> Answer | _Problem:

@@ -15,6 +15,7 @@ from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
 from veridical.files import write_json, write_json_lines
+from veridical.objectives.needs import scores_read
 
 if TYPE_CHECKING:
     from veridical.align.checks import Prepared
@@ -59,7 +60,8 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         # Before the long work, so that an adapter that doesn't fit the model is refused at once.
         vlm = attach_lora(base, config.lora, config.seed)
     laps.end("load")
-    prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long)
+    reads = scores_read(config.objective)
+    prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
     _tell(prepared, len(pairs), config.out)
     laps.end("check")
     sight = Sight(vlm, config.feature_memory_mb * 2**20)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from veridical.objectives.needs import Need, Response
@@ -22,13 +23,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A pair as training uses it."""
+    """A pair as training uses it; `scores` are those of its provenance."""
 
     id: str
     images: tuple[ImageFile, ...]
     prompt: tuple[Turn, ...]
     chosen: Answer
     rejected: Answer
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def answer(self, response: Response) -> Answer:
         """The chosen or the rejected answer."""
@@ -52,7 +54,9 @@ class Example:
     def score_key(self, need: Need) -> str:
         """A hash of all but the model that a need's score depends on, hex: context and answer."""
         answer = self.answer(need.response)
-        return _digest(self.context_key(need.view), answer.text, answer.cut)
+        # Kept short where nothing is special, so that scores of earlier versions are found again.
+        teacher = () if need.likeliest_under is None else (self.context_key(need.likeliest_under),)
+        return _digest(self.context_key(need.view), answer.text, answer.cut, *teacher)
 
 
 def _digest(*content: Any) -> str:

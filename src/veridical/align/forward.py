@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from veridical.align.examples import Example
 from veridical.align.sight import Batch, Sight
 from veridical.objectives.needs import Need
-from veridical.vlm.scoring import score
+from veridical.vlm.scoring import likeliest, score
 from veridical.vlm.views import View
 
 
 def views_of(needs: Sequence[Need]) -> list[View]:
     """The distinct views among needs, in order."""
-    return list(dict.fromkeys(need.view for need in needs))
+    return list(dict.fromkeys(view for need in needs for view in need.views))
 
 
 def score_needs(sight: Sight, batch: Batch, needs: Sequence[Need]) -> dict[Need, list[Tensor]]:
@@ -23,29 +25,58 @@ def score_needs(sight: Sight, batch: Batch, needs: Sequence[Need]) -> dict[Need,
 
     Gradients flow if enabled. The token that ends the turn comes last, except for a shortened answer.
     """
+    targets = _likeliest(sight, batch, needs)
     scored: dict[Need, list[Tensor]] = {}
-    for view in views_of(needs):
+    for view in dict.fromkeys(need.view for need in needs):
         group = [need for need in needs if need.view == view]
-        scored.update(_score_view(sight, batch, view, group))
+        scored.update(_score_view(sight, batch, view, group, targets))
     return scored
 
 
-def _score_view(sight: Sight, batch: Batch, view: View, needs: Sequence[Need]) -> dict[Need, list[Tensor]]:
+# A text to score, and under which context's likeliest tokens: none of them if it is the text's own that count.
+_Row: TypeAlias = "tuple[str, str | None]"
+
+
+def _row(example: Example, need: Need) -> _Row:
+    teacher = need.likeliest_under
+    return example.answer(need.response).text, None if teacher is None else example.context_key(teacher)
+
+
+def _likeliest(sight: Sight, batch: Batch, needs: Sequence[Need]) -> dict[_Row, Tensor]:
+    """The token ids to score in the place of answers' own, for the needs that ask for it."""
+    rows = dict.fromkeys(_row(example, need) for need in needs if need.likeliest_under for example in batch.examples)
+    texts: dict[str, list[str]] = {}
+    for text, teacher in rows:
+        assert teacher is not None
+        texts.setdefault(teacher, []).append(text)
+    if not texts:
+        return {}
+    with torch.no_grad():
+        found = likeliest(sight.vlm, sight.encode(list(texts), batch), list(texts.values()))
+    by_teacher = zip(texts.items(), found, strict=True)
+    return {
+        (text, teacher): ids for (teacher, some), those in by_teacher for text, ids in zip(some, those, strict=True)
+    }
+
+
+def _score_view(
+    sight: Sight, batch: Batch, view: View, needs: Sequence[Need], targets: Mapping[_Row, Tensor]
+) -> dict[Need, list[Tensor]]:
     # Pairs of one record share its context, and often an answer: neither is computed twice.
-    texts: dict[str, dict[str, int]] = {}
+    rows: dict[str, dict[_Row, int]] = {}
     for example in batch.examples:
-        known = texts.setdefault(example.context_key(view), {})
+        known = rows.setdefault(example.context_key(view), {})
         for need in needs:
-            known.setdefault(example.answer(need.response).text, len(known))
-    prefix = sight.encode(list(texts), batch)
-    per_context = score(sight.vlm, prefix, [list(known) for known in texts.values()])
-    scores = dict(zip(texts, per_context, strict=True))
+            known.setdefault(_row(example, need), len(known))
+    prefix = sight.encode(list(rows), batch)
+    texts = [[text for text, _ in known] for known in rows.values()]
+    others = [[targets.get(row) for row in known] for known in rows.values()]
+    scores = dict(zip(rows, score(sight.vlm, prefix, texts, others), strict=True))
 
     def one(example: Example, need: Need) -> Tensor:
-        answer = example.answer(need.response)
         key = example.context_key(view)
-        tokens = scores[key][texts[key][answer.text]]
+        tokens = scores[key][rows[key][_row(example, need)]]
         # A shortened answer must not teach the model to stop where it was cut.
-        return tokens[:-1] if answer.cut else tokens
+        return tokens[:-1] if example.answer(need.response).cut else tokens
 
     return {need: [one(example, need) for example in batch.examples] for need in needs}

@@ -12,7 +12,7 @@ from veridical.align.examples import Example
 from veridical.align.forward import score_needs, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.sight import Sight
-from veridical.align.trainer import with_reference
+from veridical.align.trainer import stated, with_reference
 from veridical.objectives.needs import Need, Objective
 
 PAIRS = 256
@@ -46,7 +46,8 @@ def final_state(
         batch = sight.load(shown[start : start + micro_batch], views_of(needs))
         with torch.no_grad():
             scored = with_reference(score_needs(sight, batch, needs), reference, batch.examples)
-            loss, metrics = objective.loss({need: scored[need] for need in objective.needs()})
+            own = {need: scored[need] for need in objective.needs()}
+            loss, metrics = objective.loss(own, stated(objective, batch.examples, sight.vlm.model.device))
             chosen, rejected = scored[chosen_need].log_ratios(), scored[rejected_need].log_ratios()
         values = {
             "loss": loss,

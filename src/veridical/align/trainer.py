@@ -18,7 +18,7 @@ from veridical.align.forward import score_needs, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.sight import Batch, Sight, worker_settings
 from veridical.errors import UserError
-from veridical.objectives.needs import Metrics, Need, Objective, Scored
+from veridical.objectives.needs import Metrics, Need, Objective, Scored, scores_read
 from veridical.vlm import seeds
 from veridical.vlm.adapters import save_adapter
 from veridical.vlm.views import Clean
@@ -32,11 +32,11 @@ def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch
     """
     needs = objective.needs()
     scored = with_reference(score_needs(sight, batch, needs), reference, batch.examples)
-    loss, metrics = objective.loss(scored)
+    loss, metrics = objective.loss(scored, stated(objective, batch.examples, sight.vlm.model.device))
     log_probs = {
         f"{need.response}_logp": answers.log_probs().mean().detach()
         for need, answers in scored.items()
-        if need.view == Clean()
+        if need.view == Clean() and need.likeliest_under is None
     }
     return loss, {**metrics, **log_probs}
 
@@ -50,6 +50,11 @@ def with_reference(
         known = reference.get([e.score_key(need) for e in examples]) if need.reference else []
         scored[need] = Scored(per_token, [tokens.to(per_token[0].device) for tokens in known])
     return scored
+
+
+def stated(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
+    """The pair scores that the objective reads, [pairs] each."""
+    return {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
 
 
 class PairTrainer(Trainer):  # type: ignore[misc]

@@ -1,7 +1,8 @@
 """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290).
 
-Optionally with label smoothing (cDPO: a share of the preferences is taken to be wrong) and with a
-likelihood term on the chosen answers, which holds them up where plain DPO lowers both sides.
+Optionally with label smoothing (cDPO: a share of the preferences is taken to be wrong), the same share for all or
+each pair's own; with a likelihood term on the chosen answers, which holds them up where plain DPO lowers both sides;
+and with log-ratios that long answers do not win by being long.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.needs import Metrics, Need, Scored
+from veridical.objectives.lengths import Length, desensitised, mean_log_ratios
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
@@ -19,26 +21,47 @@ if TYPE_CHECKING:
 
 CHOSEN = Need("chosen")
 REJECTED = Need("rejected")
+CONFIDENCE = "confidence"
 
 
-def dpo(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> tuple[Tensor, Metrics]:
+def dpo(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float | Tensor = 0.0) -> tuple[Tensor, Metrics]:
     """-(1 - e) log sigmoid(m) - e log sigmoid(-m), m = beta (chosen - rejected), mean over pairs.
 
     `chosen` and `rejected` are log-ratios of whole answers, log policy - log reference, [pairs]; e is
-    `label_smoothing`. Metrics: `accuracy` (share of pairs with m > 0), `margin` (mean m),
-    `chosen_reward` and `rejected_reward` (mean beta * log-ratio).
+    `label_smoothing`, one number or [pairs]. Metrics are those of `rewards`.
     """
     from torch.nn.functional import logsigmoid
 
     margin = beta * (chosen - rejected)
     losses = -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+    return losses.mean(), rewards(chosen, rejected, beta)
+
+
+def rewards(chosen: Tensor, rejected: Tensor, beta: float) -> Metrics:
+    """What log-ratios [pairs] say about a batch: `accuracy` (share of pairs with m > 0), `margin` (mean m),
+    `chosen_reward` and `rejected_reward` (mean beta * log-ratio); m is beta * (chosen - rejected)."""
+    margin = beta * (chosen - rejected)
     metrics = {
         "accuracy": (margin > 0).to(margin.dtype).mean(),
         "margin": margin.mean(),
         "chosen_reward": beta * chosen.mean(),
         "rejected_reward": beta * rejected.mean(),
     }
-    return losses.mean(), {name: value.detach() for name, value in metrics.items()}
+    return {name: value.detach() for name, value in metrics.items()}
+
+
+def require_positive(**settings: float) -> None:
+    """Raise UserError for a setting of an objective that is not above 0."""
+    for name, value in settings.items():
+        if value <= 0:
+            raise UserError(f"objective.{name} is {value}; it must be above 0.")
+
+
+def require_not_negative(**settings: float) -> None:
+    """Raise UserError for a setting of an objective that is below 0."""
+    for name, value in settings.items():
+        if value < 0:
+            raise UserError(f"objective.{name} is {value}; it must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,13 @@ class Dpo:
     """How strongly the policy is held to the reference; 0.1 in BPO, HA-DPO, POVID and mDPO."""
     label_smoothing: float = 0.0
     """Share of the preferences taken to be the wrong way round, below 0.5."""
+    labels: Literal["certain", "stated"] = "certain"
+    """Whether every preference counts in full, or as far as its pair states a confidence (as spa's do): a pair
+    that is sure by 0.8 is taken to be the wrong way round by 0.2."""
+    length: Length = "sum"
+    """Log-ratios of whole answers, or per token, so that length drops out; beta is then some twenty times larger."""
+    tail_weight: float = 1.0
+    """Weight of the tokens by which one side is longer than the other; below 1 this is LD-DPO."""
     nll_weight: float = 0.0
     """Weight of the chosen answers' negative log-likelihood per token, added to the loss."""
 
@@ -61,18 +91,35 @@ class Dpo:
             raise UserError(
                 f"objective.label_smoothing is {self.label_smoothing}; it must be at least 0 and below 0.5."
             )
-        if self.nll_weight < 0:
-            raise UserError(f"objective.nll_weight is {self.nll_weight}; it must not be negative.")
+        if self.labels == "stated" and self.label_smoothing:
+            raise UserError("objective.label_smoothing and objective.labels stated exclude each other; drop one.")
+        if not 0 <= self.tail_weight <= 1:
+            raise UserError(f"objective.tail_weight is {self.tail_weight}; it must lie between 0 and 1.")
+        if self.length == "mean" and self.tail_weight != 1:
+            raise UserError("objective.tail_weight goes with objective.length sum.")
+        require_not_negative(nll_weight=self.nll_weight)
 
     def needs(self) -> tuple[Need, ...]:
         """Both answers on the clean image, with the reference."""
         return CHOSEN, REJECTED
 
-    def loss(self, scored: Mapping[Need, Scored]) -> tuple[Tensor, Metrics]:
+    def reads(self) -> tuple[str, ...]:
+        """The pairs' confidence, if labels are taken as stated."""
+        return (CONFIDENCE,) if self.labels == "stated" else ()
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The loss of `dpo`, with a weight the likelihood term on top; metrics: `dpo`'s, then `nll`."""
-        chosen, rejected = scored[CHOSEN], scored[REJECTED]
-        loss, metrics = dpo(chosen.log_ratios(), rejected.log_ratios(), self.beta, self.label_smoothing)
+        chosen = scored[CHOSEN]
+        smoothing = 1 - stated[CONFIDENCE] if self.labels == "stated" else self.label_smoothing
+        loss, metrics = dpo(*self._log_ratios(chosen, scored[REJECTED]), self.beta, smoothing)
         if self.nll_weight == 0:
             return loss, metrics
         likelihood = nll(chosen.policy)
         return loss + self.nll_weight * likelihood, {**metrics, "nll": likelihood.detach()}
+
+    def _log_ratios(self, chosen: Scored, rejected: Scored) -> tuple[Tensor, Tensor]:
+        if self.length == "mean":
+            return mean_log_ratios(chosen), mean_log_ratios(rejected)
+        if self.tail_weight != 1:
+            return desensitised(chosen, rejected, self.tail_weight)
+        return chosen.log_ratios(), rejected.log_ratios()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from veridical.vlm.views import Clean, View
 
@@ -17,15 +18,30 @@ if TYPE_CHECKING:
 
 Response: TypeAlias = Literal["chosen", "rejected"]
 Metrics: TypeAlias = "dict[str, Tensor]"
+Stated: TypeAlias = "Mapping[str, Tensor]"
+"""Numbers that the pairs of a batch bring along, by the name of the score in their provenance: [pairs] each."""
+
+NOTHING_STATED: Stated = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A pair's response scored on a view of its image; with `reference`, by the reference model too."""
+    """A pair's response scored on a view of its image; with `reference`, by the reference model too.
+
+    With `likeliest_under`, what is scored at each place are not the response's own tokens but those that the scoring
+    model itself finds likeliest there when it is shown that other view, after the response's tokens before (teacher
+    forcing). Policy and reference each take their own likeliest ones.
+    """
 
     response: Response
     view: View = field(default_factory=Clean)
     reference: bool = True
+    likeliest_under: View | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views that have to be encoded for this need."""
+        return (self.view,) if self.likeliest_under is None else (self.view, self.likeliest_under)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +73,21 @@ class Objective(Protocol):
     def needs(self) -> tuple[Need, ...]:
         """What must be scored. Distinct; two needs with the same view cost one image pass."""
 
-    def loss(self, scored: Mapping[Need, Scored]) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The loss of a batch (a scalar, mean over pairs or tokens) and detached scalars worth logging."""
+
+
+@runtime_checkable
+class ReadsScores(Protocol):
+    """An objective that reads scores of the pairs themselves, such as how sure a label is."""
+
+    def reads(self) -> tuple[str, ...]:
+        """Their names in the pairs' provenance; pairs without them can't be trained on."""
+
+
+def scores_read(objective: Objective) -> tuple[str, ...]:
+    """The names of the pair scores that an objective reads; most read none."""
+    return objective.reads() if isinstance(objective, ReadsScores) else ()
 
 
 def _sums(per_token: Sequence[Tensor]) -> Tensor:

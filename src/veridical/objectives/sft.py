@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.needs import Metrics, Need, Scored
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class Sft:
         """The chosen answer on the clean image, without a reference."""
         return (CHOSEN,)
 
-    def loss(self, scored: Mapping[Need, Scored]) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """Mean negative log-likelihood of the chosen tokens; metrics: `nll`."""
         loss = nll(scored[CHOSEN].policy)
         return loss, {"nll": loss.detach()}

@@ -15,13 +15,49 @@ if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
 
-def score(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[list[Tensor]]:
+def score(
+    vlm: Vlm,
+    prefix: Prefix,
+    answers: Sequence[Sequence[str]],
+    targets: Sequence[Sequence[Tensor | None]] | None = None,
+) -> list[list[Tensor]]:
     """Log-probabilities (fp32, one per token, the end-of-turn token last) of each answer of each context.
 
     `answers[i]` are any number of answers to context i, of any lengths. Answers are tokenised by themselves
-    and joined to the prompt by ids. Raises `UserError` for an answer that is empty, holds a placeholder, or
-    is too long.
+    and joined to the prompt by ids. Where `targets` [contexts][answers] holds token ids, as many as the answer
+    has, those are scored, each after the answer's own tokens before it. Raises `UserError` for an answer that is
+    empty, holds a placeholder, or is too long.
     """
+    rows = _rows(vlm, prefix, answers)
+    if not rows:
+        return [[] for _ in answers]
+    given = [None] * len(rows) if targets is None else [ids for some in targets for ids in some]
+    wanted = [ids if other is None else other.tolist() for (_, ids), other in zip(rows, given, strict=True)]
+    flat = iter(_shared(vlm, prefix, rows, wanted) if prefix.shared else _separate(vlm, prefix, rows, wanted))
+    return [[next(flat) for _ in texts] for texts in answers]
+
+
+def likeliest(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[list[Tensor]]:
+    """The token ids [tokens] that the model finds likeliest at each place of each answer of each context.
+
+    Each place follows the answer's own tokens before it (teacher forcing); the last is the end of the turn.
+    """
+    import torch
+
+    from veridical.vlm import separate
+
+    rows = _rows(vlm, prefix, answers)
+    if not rows or not prefix.shared:
+        flat = iter([logits.argmax(-1) for logits in separate.answer_logits(vlm, prefix, rows)])
+    else:
+        first, later = _shared_logits(vlm, prefix, rows)
+        rest = torch.split(later.argmax(-1), [len(ids) - 1 for _, ids in rows])
+        flat = iter([torch.cat(one) for one in zip(first.argmax(-1)[:, None], rest, strict=True)])
+    return [[next(flat) for _ in texts] for texts in answers]
+
+
+def _rows(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[tuple[int, list[int]]]:
+    """The context and the token ids of each answer."""
     if len(answers) != len(prefix):
         raise ValueError(f"{len(prefix)} contexts were encoded, but answers are given for {len(answers)}")
     rows = [
@@ -29,11 +65,8 @@ def score(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[li
         for context, texts in enumerate(answers)
         for text in texts
     ]
-    if not rows:
-        return [[] for _ in answers]
     _check_lengths(vlm, prefix, rows)
-    flat = iter(_shared(vlm, prefix, rows) if prefix.shared else _separate(vlm, prefix, rows))
-    return [[next(flat) for _ in texts] for texts in answers]
+    return rows
 
 
 def next_token_logprobs(vlm: Vlm, prefix: Prefix, texts: Sequence[str]) -> Tensor:
@@ -77,8 +110,22 @@ def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
             )
 
 
-def _shared(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
-    """First tokens are scored by the prefix's own prediction, all later ones in one pass over the branches."""
+def _shared(
+    vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]], targets: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    import torch
+
+    first_logits, later_logits = _shared_logits(vlm, prefix, rows)
+    device = first_logits.device
+    first = token_logprobs(first_logits, torch.tensor([ids[0] for ids in targets], device=device))
+    wanted = torch.tensor([token for ids in targets for token in ids[1:]], dtype=torch.long, device=device)
+    later = torch.split(token_logprobs(later_logits, wanted), [len(ids) - 1 for ids in targets])
+    return [torch.cat([first[row : row + 1], rest]) for row, rest in enumerate(later)]
+
+
+def _shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor]:
+    """Logits of first tokens [rows, vocabulary], the prefix's own prediction, and of all later tokens [tokens,
+    vocabulary], row after row, from one pass over the branches."""
     import torch
 
     from veridical.vlm import cache as caches
@@ -87,27 +134,25 @@ def _shared(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> 
     assert prefix.logits is not None
     device = prefix.logits.device
     owners = torch.tensor([context for context, _ in rows], device=device)
-    first_ids = torch.tensor([ids[0] for _, ids in rows], device=device)
-    first = torch.log_softmax(prefix.logits.float(), -1)[owners, first_ids]
-    lengths = [len(ids) - 1 for _, ids in rows]
-    if not any(lengths):
-        return list(torch.split(first, 1))
+    first = prefix.logits.index_select(0, owners)
     inputs, shown = forward.right_padded([ids[:-1] for _, ids in rows], device)
-    targets, _ = forward.right_padded([ids[1:] for _, ids in rows], device)
+    if not inputs.shape[1]:
+        return first, first[:0]
     cache = caches.branch_cache([layer.rows(owners) for layer in prefix.past])
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
-    wanted = shown.bool()
-    logits = forward.run(vlm, {"input_ids": inputs, "attention_mask": mask}, places, cache, logits_to_keep=wanted)
-    later = torch.split(token_logprobs(logits, targets[wanted]), lengths)
-    return [torch.cat([first[row : row + 1], rest]) for row, rest in enumerate(later)]
+    return first, forward.run(
+        vlm, {"input_ids": inputs, "attention_mask": mask}, places, cache, logits_to_keep=shown.bool()
+    )
 
 
-def _separate(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+def _separate(
+    vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]], targets: Sequence[Sequence[int]]
+) -> list[Tensor]:
     from veridical.vlm import separate
 
     logits = separate.answer_logits(vlm, prefix, rows)
-    return [token_logprobs(one, one.new_tensor(ids).long()) for one, (_, ids) in zip(logits, rows, strict=True)]
+    return [token_logprobs(one, one.new_tensor(ids).long()) for one, ids in zip(logits, targets, strict=True)]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,45 @@
+"""Log-ratios of answers that differ in length: summed, per token, or with the longer side's surplus held down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from veridical.objectives.needs import Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Length: TypeAlias = Literal["sum", "mean"]
+
+
+def mean_log_ratios(scored: Scored) -> Tensor:
+    """log policy - log reference of each answer, divided by its tokens, [pairs]."""
+    return scored.log_ratios() / token_counts(scored)
+
+
+def mean_log_probs(scored: Scored) -> Tensor:
+    """The policy's log-probability of each answer, divided by its tokens, [pairs]."""
+    return scored.log_probs() / token_counts(scored)
+
+
+def token_counts(scored: Scored) -> Tensor:
+    """How many tokens each answer has, its end of turn included, [pairs]."""
+    import torch
+
+    return torch.tensor([len(tokens) for tokens in scored.policy], device=scored.policy[0].device)
+
+
+def desensitised(chosen: Scored, rejected: Scored, tail_weight: float) -> tuple[Tensor, Tensor]:
+    """Log-ratios of both sides, [pairs] each, where tokens beyond the shorter side's length count `tail_weight`.
+
+    LD-DPO, arXiv 2409.06411, equations 9 to 11: at 1 it is DPO, at 0 both sides are cut to one length.
+    """
+    shared = [min(len(one), len(other)) for one, other in zip(chosen.policy, rejected.policy, strict=True)]
+    return _with_tail(chosen, shared, tail_weight), _with_tail(rejected, shared, tail_weight)
+
+
+def _with_tail(scored: Scored, shared: list[int], weight: float) -> Tensor:
+    import torch
+
+    ratios = [one - other for one, other in zip(scored.policy, scored.reference, strict=True)]
+    return torch.stack([r[:n].sum() + weight * r[n:].sum() for r, n in zip(ratios, shared, strict=True)])
