@@ -151,7 +151,7 @@ def _plain(report: Mapping[str, Any]) -> str:
 
 
 def _save(path: Path, text: str) -> None:
-    from veridical.build.files import write_whole
+    from veridical.files import write_whole
 
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; give the name of a file.")
