@@ -93,11 +93,15 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
         start, self.length = self.length, self.length + key_states.shape[-2]
         for store, states in zip(self.store, (key_states, value_states), strict=True):
             store[..., start : self.length, :] = states
-        return self.store[0][..., : self.length, :], self.store[1][..., : self.length, :]
+        return self.past()
 
     def get_seq_length(self) -> int:
         """Tokens in the past."""
         return self.length
+
+    def past(self) -> tuple[Tensor, Tensor]:
+        """(keys, values) so far."""
+        return self.store[0][..., : self.length, :], self.store[1][..., : self.length, :]
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop every row but `rows` (int64 indices)."""
@@ -203,6 +207,13 @@ def _kept(layer: Any) -> LayerPast:
         return LayerPast(layer.keys, layer.values)
     conv = tuple(state for state in layer.conv_states.values() if state is not None)
     return LayerPast(None, None, conv, tuple(s for s in layer.recurrent_states.values() if s is not None))
+
+
+def kept_so_far(layer: Any) -> LayerPast:
+    """What a layer of a decoding cache holds. Raises `NotImplementedError` for a state of fixed size."""
+    if isinstance(layer, DecodingState):
+        raise NotImplementedError("a state that has gone on in place can't be shared again")
+    return LayerPast(*layer.past()) if isinstance(layer, DecodingLayer) else LayerPast()
 
 
 def branch_cache(past: Sequence[LayerPast]) -> Any:

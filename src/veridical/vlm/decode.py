@@ -126,9 +126,13 @@ def _decoded(vlm: Vlm, ids: list[int]) -> str:
 class SharedRows:
     """Rows that go on from a shared prefix, with a growing cache."""
 
-    def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row], room: int) -> None:
+    def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
+        """One row for each of `contexts`, with room for `room` further tokens."""
         assert prefix.logits is not None
-        owners = torch.tensor([row.branch.context for row in rows], device=prefix.mask.device)
+    def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
+        """One row for each of `contexts`, with room for `room` further tokens."""
+        assert prefix.logits is not None
+        owners = torch.tensor(contexts, device=prefix.mask.device)
         past = [layer.rows(owners) for layer in prefix.past]
         self.vlm = vlm
         self.like = prefix.positions
@@ -169,6 +173,10 @@ class SharedRows:
         for layer in self.cache.layers:
             layer.keep_rows(rows)
 
+    def past(self) -> list[caches.LayerPast]:
+        """What each layer keeps of the rows so far."""
+        return [caches.kept_so_far(layer) for layer in self.cache.layers]
+
     def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> None:
         self.mask = torch.cat([self.mask, shown], -1)
         places = families.later_positions(self.next_position, ids.shape[1], self.like)
@@ -179,7 +187,7 @@ class SharedRows:
 
 def _shared_rows(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> SharedRows:
     longest_after = max(len(row.after_ids) for row in rows)
-    stepper = SharedRows(vlm, prefix, rows, longest_after + sampling.max_new_tokens)
+    stepper = SharedRows(vlm, prefix, [row.branch.context for row in rows], longest_after + sampling.max_new_tokens)
     if longest_after:
         stepper.append_texts([row.after_ids for row in rows])
     return stepper

@@ -43,10 +43,14 @@ def probed(vlm: Vlm) -> Vlm:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         return _unshared(vlm, f"sharing failed on the probe ({type(error).__name__}: {error})", None)
-    tolerance = _TOLERANCE if vlm.model.dtype.itemsize >= 4 else _TOLERANCE_HALF
-    if not difference <= tolerance:
+    if not difference <= tolerance(vlm):
         return _unshared(vlm, f"shared scores differ from separate ones by {difference:.2g} on the probe", difference)
     return dataclasses.replace(vlm, sharing=Sharing(tested=False, difference=difference))
+
+
+def tolerance(vlm: Vlm) -> float:
+    """By how much a token's log-probability may differ between shared and separate at the model's precision."""
+    return _TOLERANCE if vlm.model.dtype.itemsize >= 4 else _TOLERANCE_HALF
 
 
 def _unshared(vlm: Vlm, reason: str, difference: float | None) -> Vlm:
@@ -57,7 +61,7 @@ def _unshared(vlm: Vlm, reason: str, difference: float | None) -> Vlm:
 def _largest_difference(vlm: Vlm) -> float:
     import torch
 
-    contexts = [_example("Describe this image."), _example("What is in it?")]
+    contexts = [example("Describe this image."), example("What is in it?")]
     alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="it is being probed"))
     with torch.no_grad():
         shared = _scores(vlm, contexts)
@@ -75,7 +79,8 @@ def _scores(vlm: Vlm, contexts: list[Context]) -> list[Tensor]:
     return [answer for answers in scored for answer in answers]
 
 
-def _example(question: str) -> Context:
+def example(question: str) -> Context:
+    """A question about a picture that needs no file."""
     import PIL.Image
 
     from veridical.vlm.inputs import Context
