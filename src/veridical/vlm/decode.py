@@ -129,9 +129,6 @@ class SharedRows:
     def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
         """One row for each of `contexts`, with room for `room` further tokens."""
         assert prefix.logits is not None
-    def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
-        """One row for each of `contexts`, with room for `room` further tokens."""
-        assert prefix.logits is not None
         owners = torch.tensor(contexts, device=prefix.mask.device)
         past = [layer.rows(owners) for layer in prefix.past]
         self.vlm = vlm

@@ -53,7 +53,7 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
     Data-loader workers may call it: it touches the processor only, not the model. Raises `ImageError` for an
     image that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
     """
-    _refuse_placeholders(vlm, context)
+    refuse_placeholders(vlm, context)
     images = [] if isinstance(context.view, views.NoImage) else [_shown(i, context.view) for i in context.images]
     processor = _under_noise(vlm.processor, context) if images else vlm.processor
     conversation = chat.messages(context.prompt, images)
@@ -64,7 +64,7 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"{name(context.key)}: the processor refuses the prompt or its images: {error}") from error
     tensors.pop("labels", None)
-    placeholders = _count_placeholders(vlm, context, tensors["input_ids"], len(images))
+    placeholders = count_placeholders(vlm, context, tensors["input_ids"], len(images))
     return Prepared(dict(tensors), placeholders, context.key)
 
 
@@ -82,7 +82,8 @@ def _shown(image: ImageFile | Image, view: views.View) -> Image:
     return opened
 
 
-def _refuse_placeholders(vlm: Vlm, context: Context) -> None:
+def refuse_placeholders(vlm: Vlm, context: Context) -> None:
+    """Raise `UserError` where a prompt holds what stands for images."""
     for turn in context.prompt:
         ids = vlm.tokenizer(turn.text, add_special_tokens=False).input_ids
         if found := vlm.traits.placeholder_ids.intersection(ids):
@@ -93,7 +94,8 @@ def _refuse_placeholders(vlm: Vlm, context: Context) -> None:
             )
 
 
-def _count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> int:
+def count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> int:
+    """Image placeholders in a rendered prompt; raises `UserError` where it is too long or lacks them."""
     longest = vlm.traits.longest
     if longest is not None and ids.shape[1] >= longest:
         raise UserError(

@@ -8,13 +8,12 @@ question's own words go on from there. The result is a `Prefix` like any other.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from veridical.records import ImageFile
-from veridical.vlm import chat, probe
+from veridical.vlm import chat, inputs, probe
 from veridical.vlm.inputs import Context, Prepared, prepare
 from veridical.vlm.prefix import Prefix, encode
 from veridical.vlm.prefix import features as image_features
@@ -93,7 +92,7 @@ def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepar
             elif rests is None:
                 found[index] = prepare(vlm, contexts[index])
             else:
-                found[index] = _with_rest(vlm, first, len(rests[0]), rests[place], contexts[index].key)
+                found[index] = _with_rest(vlm, contexts[index], first, len(rests[0]), rests[place])
     return [found[index] for index in range(len(contexts))], list(groups.values())
 
 
@@ -115,7 +114,7 @@ def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[
     None where the first prompt, which is known as a whole, does not end that way.
     """
     texts = [_rendered(vlm, context) for context in contexts]
-    common = os.path.commonprefix(texts)
+    common = texts[0][: _common_length(texts)]
     specials = [str(token) for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
     start, special = max(((common.rfind(token), token) for token in specials if token in common), default=(0, ""))
     if not special:
@@ -135,12 +134,13 @@ def _rendered(vlm: Vlm, context: Context) -> str:
     return str(vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
 
 
-def _with_rest(vlm: Vlm, first: Prepared, own: int, rest: Sequence[int], key: tuple[str | int, ...]) -> Prepared:
-    """The prepared context with its last `own` tokens replaced by `rest`."""
+def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequence[int]) -> Prepared:
+    """The context as tensors: those of the first that shows its images, with the last `own` tokens replaced."""
     import torch
 
     from veridical.vlm.batch import per_token_keys
 
+    inputs.refuse_placeholders(vlm, context)
     tensors = dict(first.tensors)
     for name in per_token_keys([first]):
         whole = first.tensors[name]
@@ -150,7 +150,8 @@ def _with_rest(vlm: Vlm, first: Prepared, own: int, rest: Sequence[int], key: tu
             # Every token behind the images is of the kind of the prompt's last.
             tail = whole[:, -1:].expand(-1, len(rest), *whole.shape[2:])
         tensors[name] = torch.cat([whole[:, : whole.shape[1] - own], tail], dim=1)
-    return replace(first, tensors=tensors, key=key)
+    inputs.count_placeholders(vlm, context, tensors["input_ids"], images=first.placeholders)
+    return replace(first, tensors=tensors, key=context.key)
 
 
 def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> list[Trunk] | None:
@@ -161,12 +162,18 @@ def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[i
     for group in members:
         ids = [prepared[index].tensors["input_ids"][0].tolist() for index in group]
         # At least one token is left to each, which predicts the first of the answer.
-        common = min(len(os.path.commonprefix(ids)), min(map(len, ids)) - 1)
+        common = min(_common_length(ids), min(map(len, ids)) - 1)
         placeholders = [place for place, token in enumerate(ids[0]) if token in vlm.traits.placeholder_ids]
         if common < 1 or (placeholders and placeholders[-1] >= common):
             return None
         found.append(Trunk(tuple(group), common))
     return found
+
+
+def _common_length(sequences: Sequence[Sequence[Any]]) -> int:
+    """How many first elements all have in common."""
+    differing = (place for place, column in enumerate(zip(*sequences, strict=False)) if len(set(column)) > 1)
+    return next(differing, min(map(len, sequences)))
 
 
 def _cut(prepared: Prepared, length: int) -> Prepared:
