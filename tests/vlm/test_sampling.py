@@ -32,9 +32,13 @@ def generated(vlm, context, after: str = "", **settings) -> str:
     return vlm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+def texts(sampled) -> list[str]:
+    return [one.text for one in sampled]
+
+
 def test_greedy_text_is_that_of_generate(vlm):
     contexts = plain.contexts()
-    found = sample(vlm, encode(vlm, contexts), [Branch(0), Branch(1), Branch(2)], GREEDY)
+    found = texts(sample(vlm, encode(vlm, contexts), [Branch(0), Branch(1), Branch(2)], GREEDY))
     assert found == [generated(vlm, context) for context in contexts]
     assert len(set(found)) == 3
 
@@ -43,7 +47,7 @@ def test_texts_go_on_from_what_is_given(vlm):
     contexts = plain.contexts()
     afters = [(0, "There is a fork and"), (1, ""), (2, "A dog"), (0, "I can also see two cups."), (1, "Yes")]
     branches = [Branch(context, after=after) for context, after in afters]
-    found = sample(vlm, encode(vlm, contexts), branches, GREEDY)
+    found = texts(sample(vlm, encode(vlm, contexts), branches, GREEDY))
     assert found == [generated(vlm, contexts[context], after) for context, after in afters]
 
 
@@ -74,8 +78,10 @@ def test_rows_leave_as_they_finish(vlm):
     """Stopping at a letter ends rows at different steps; the others are not disturbed by their leaving."""
     branches = [Branch(i % 3, ("draw", i)) for i in range(12)]
     prefix = encode(vlm, plain.contexts())
-    whole = sample(vlm, prefix, branches, FREE)
-    cut = sample(vlm, prefix, branches, dataclasses.replace(FREE, stop=("e", "o")))
+    whole = texts(sample(vlm, prefix, branches, FREE))
+    sampled = sample(vlm, prefix, branches, dataclasses.replace(FREE, stop=("e", "o")))
+    assert {one.ended for one in sampled if one.text.endswith(("e", "o"))} == {"stop"}
+    cut = texts(sampled)
     ends = [min([t.find(s) + 1 for s in "eo" if s in t], default=len(t)) for t in whole]
     assert cut == [text[:end] for text, end in zip(whole, ends, strict=True)]
     assert len(set(ends)) > 3
@@ -85,15 +91,18 @@ def test_a_text_ends_with_the_turn(vlm):
     """Where single letters end a turn, a text is the one of a model that goes on, up to its first such letter."""
     branches = [Branch(i % 3, (i,)) for i in range(12)]
     prefix = encode(vlm, plain.contexts())
-    whole = sample(vlm, prefix, branches, FREE)
+    whole = texts(sample(vlm, prefix, branches, FREE))
     letters = frozenset(vlm.tokenizer.convert_tokens_to_ids(list(string.ascii_letters)))
     ending = dataclasses.replace(vlm, traits=dataclasses.replace(vlm.traits, stop_ids=vlm.traits.stop_ids | letters))
     # A text may end within a character of several bytes, which then shows as a replacement character.
-    texts = [text.rstrip("\ufffd") for text in sample(ending, prefix, branches, FREE)]
-    assert all(full.startswith(text) for text, full in zip(texts, whole, strict=True))
-    rests = [full[len(text) :].lstrip("\ufffd") for text, full in zip(texts, whole, strict=True)]
+    sampled = sample(ending, prefix, branches, FREE)
+    short = [one.text.rstrip("\ufffd") for one in sampled]
+    assert all(full.startswith(text) for text, full in zip(short, whole, strict=True))
+    rests = [full[len(text) :].lstrip("\ufffd") for text, full in zip(short, whole, strict=True)]
     assert len(set(map(len, rests))) > 4
     assert all(rest[0] in string.ascii_letters for rest in rests if rest)
+    assert [one.finished for one in sampled] == [one.tokens < FREE.max_new_tokens for one in sampled]
+    assert {one.ended for one in sampled} == {"turn", "length"}
 
 
 def test_the_length_limit_of_the_model_ends_a_text(llava):
@@ -104,6 +113,7 @@ def test_the_length_limit_of_the_model_ends_a_text(llava):
     limited = sample(short, encode(short, contexts), [Branch(0)], GREEDY)
     wanted = dataclasses.replace(GREEDY, max_new_tokens=50 - length)
     assert limited == sample(llava, encode(llava, contexts), [Branch(0)], wanted)
+    assert (limited[0].ended, limited[0].finished, limited[0].tokens) == ("length", False, 50 - length)
 
 
 def test_training_is_taken_up_again_as_it_was(vlm):

@@ -6,14 +6,44 @@ import itertools
 import numpy
 import pytest
 import torch
+from PIL import Image
 from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.records import Turn
-from veridical.vlm import views
-from veridical.vlm.prefix import Context, encode, prepare
+from veridical.vlm import seeds, views, weaken
+from veridical.vlm.prefix import Context, encode, features, prepare
+from veridical.vlm.probe import Sharing
+from veridical.vlm.sampling import Branch, Sampling, sample
 from veridical.vlm.scoring import score
-from veridical.vlm.views import Blank, Clean, NoImage, Noise, describe, signal_and_noise
+from veridical.vlm.views import (
+    Blank,
+    Blur,
+    Clean,
+    Crop,
+    FeatureNoise,
+    NoImage,
+    Noise,
+    PatchMask,
+    TokenMask,
+    UnknownToken,
+    describe,
+    parse,
+    signal_and_noise,
+)
+
+WEAK = [
+    Noise(900),
+    Noise(900, "pixels"),
+    Blur(20),
+    Crop(),
+    PatchMask(0.5, 6),
+    TokenMask(0.6),
+    FeatureNoise(),
+    Blank(),
+    UnknownToken(),
+    NoImage(),
+]
 
 # Signal and noise factors that reference code gives at these steps.
 TABLE = {
@@ -124,12 +154,243 @@ def test_no_image_leaves_no_placeholder(vlm):
     assert vlm.traits.image_id not in prepared.tensors["input_ids"]
 
 
-@pytest.mark.parametrize("view", [Noise(900), Noise(900, "pixels"), Blank(), NoImage()])
+@pytest.mark.parametrize("view", WEAK, ids=describe)
 def test_a_view_changes_every_answer_token(vlm, view):
+    with_unknown_token(vlm)
     clean = Context((plain.picture(0),), plain.DESCRIBE, key=("r",))
     prefix = encode(vlm, [clean, dataclasses.replace(clean, view=view)])
     (one,), (other,) = score(vlm, prefix, [["There is a fork."]] * 2)
     assert ((one - other).abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("view", WEAK, ids=describe)
+def test_shared_scores_of_a_view_equal_separate_ones(vlm, view):
+    with_unknown_token(vlm)
+    contexts = [dataclasses.replace(context, view=view) for context in plain.contexts()]
+    shared = score(vlm, encode(vlm, contexts), plain.ANSWERS)
+    alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="the test says so"))
+    with pytest.warns(UserWarning, match="the test says so"):
+        separate = score(alone, encode(alone, contexts), plain.ANSWERS)
+    assert plain.largest_difference(shared, separate) < 1e-5
+
+
+@pytest.mark.parametrize("view", [view for view in WEAK if views.is_random(view)], ids=describe)
+def test_a_random_view_is_drawn_from_its_key_alone(vlm, view):
+    def scored(*key):
+        prefix = encode(vlm, [Context((plain.picture(0),), plain.DESCRIBE, view, key)])
+        return score(vlm, prefix, [["There is a fork."]])[0][0]
+
+    first = scored(7, "record", 0)
+    assert torch.equal(scored(7, "record", 0), first)
+    for other in ((8, "record", 0), (7, "another", 0), (7, "record", 1)):
+        assert (scored(*other) - first).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("view", WEAK, ids=describe)
+def test_a_view_lasts_through_sampling_and_is_what_is_scored(vlm, view):
+    """After a forced beginning, the likeliest text is the one that full forwards on the view give token by
+    token; the clean image's differs.
+    """
+    with_unknown_token(vlm)
+    shown = Context((plain.picture(0),), plain.DESCRIBE, view, ("r",))
+    clean = dataclasses.replace(shown, view=Clean())
+    after = "There is a fork and a"
+    greedy = Sampling(max_new_tokens=12, temperature=0)
+    ours, theirs = sample(vlm, encode(vlm, [shown, clean]), [Branch(0, (), after), Branch(1, (), after)], greedy)
+    alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="the test says so"))
+    with pytest.warns(UserWarning, match="the test says so"):
+        assert sample(alone, encode(alone, [shown]), [Branch(0, (), after)], greedy) == [ours]
+    assert ours.text != theirs.text
+
+
+def test_a_token_mask_is_a_masked_row_with_the_positions_of_the_whole_one(vlm):
+    """Against one full forward of transformers' model: zeros in the 2D mask, positions of the unmasked row."""
+    context = Context((plain.picture(0),), plain.DESCRIBE, TokenMask(0.6), ("r",))
+    prepared = prepare(vlm, context)
+    inputs = plain.prompt_inputs(vlm, context)
+    ids = [*vlm.tokenizer("There is a fork.", add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([ids])], 1)
+    mask = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        types = torch.cat([inputs["mm_token_type_ids"], torch.zeros(1, len(ids), dtype=torch.long)], 1)
+        inputs["mm_token_type_ids"] = types
+        grid = inputs["image_grid_thw"]
+        places, _ = vlm.model.model.get_rope_index(
+            inputs["input_ids"], mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask
+        )
+    else:
+        places = torch.arange(mask.shape[1])[None]
+    hidden = prepared.hidden.nonzero()[:, 0]
+    assert (inputs["input_ids"][0, hidden] == vlm.traits.image_id).all()
+    mask[0, hidden] = 0
+    inputs["attention_mask"] = mask
+    with torch.no_grad():
+        logits = vlm.model(**inputs, position_ids=places, use_cache=False).logits[0, -len(ids) - 1 : -1]
+        found = score(vlm, encode(vlm, [context]), [["There is a fork."]])[0][0]
+    assert (found - logits.log_softmax(-1)[range(len(ids)), ids]).abs().max() < 1e-5
+
+
+def test_tokens_are_hidden_at_the_rate_asked_for_and_more_of_them_at_a_higher_one(llava):
+    images = tuple(plain.picture(seed) for seed in range(4))
+
+    def hidden(rho):
+        return prepare(llava, Context(images, plain.DESCRIBE, TokenMask(rho), ("r",))).hidden
+
+    placed = prepare(llava, Context(images, plain.DESCRIBE, TokenMask(1.0), ("r",))).hidden
+    assert int(placed.sum()) == 4 * 36
+    assert not hidden(0.0).any()
+    assert int(hidden(0.5).sum()) == pytest.approx(72, abs=20)
+    assert (hidden(0.9) | ~hidden(0.5)).all()
+
+
+def test_wholly_hidden_image_tokens_leave_nothing_of_the_image(vlm):
+    one, other = (Context((plain.picture(n),), plain.DESCRIBE, TokenMask(1.0), ("r",)) for n in (0, 1))
+    first, second = score(vlm, encode(vlm, [one, other]), [["A dog."]] * 2)
+    assert torch.equal(first[0], second[0])
+
+
+def test_hiding_equals_dropping_with_positions_kept(llava):
+    """In a full-attention family, the tokens left alone give the same scores as the masked row."""
+    context = Context((plain.picture(0),), plain.DESCRIBE, TokenMask(0.7), ("r",))
+    prepared = prepare(llava, context)
+    ids = [*llava.tokenizer("A dog and a ball.", add_special_tokens=False).input_ids, llava.tokenizer.eos_token_id]
+    whole = torch.cat([prepared.tensors["input_ids"][0], torch.tensor(ids)])
+    with torch.no_grad():
+        embedded = llava.model.get_input_embeddings()(whole)
+        seen = llava.model.get_image_features(pixel_values=prepared.tensors["pixel_values"], return_dict=True)
+        embedded[whole == llava.traits.image_id] = torch.cat(list(seen.pooler_output)).reshape(36, -1)
+        kept = torch.cat([~prepared.hidden, torch.ones(len(ids), dtype=torch.bool)]).nonzero()[:, 0]
+        # Without a mask, transformers would take gaps in the positions for packed sequences.
+        hidden = llava.model.model.language_model(
+            inputs_embeds=embedded[None, kept],
+            attention_mask=torch.ones_like(kept)[None],
+            position_ids=kept[None],
+            use_cache=False,
+        ).last_hidden_state
+        logits = llava.model.lm_head(hidden)[0, -len(ids) - 1 : -1]
+        found = score(llava, encode(llava, [context]), [["A dog and a ball."]])[0][0]
+    assert (found - logits.log_softmax(-1)[range(len(ids)), ids]).abs().max() < 1e-5
+
+
+def test_the_tower_looks_once_for_views_of_its_tokens(vlm):
+    """Features of the clean image serve masked and noised tokens."""
+    contexts = [Context((plain.picture(0),), plain.DESCRIBE, view, ("r",)) for view in (TokenMask(0.5), FeatureNoise())]
+    assert {views.before_tower(context.view) for context in contexts} == {Clean()}
+    clean = features(vlm, [prepare(vlm, Context((plain.picture(0),), plain.DESCRIBE))])
+    with torch.no_grad():
+        given = score(vlm, encode(vlm, contexts, clean * 2), [["A dog."]] * 2)
+        own = score(vlm, encode(vlm, contexts), [["A dog."]] * 2)
+    assert plain.largest_difference(given, own) < 1e-6
+
+
+def test_feature_noise_is_as_wide_as_asked(llava):
+    context = Context((plain.picture(0),), plain.DESCRIBE, FeatureNoise(0.5), ("r",))
+    clean = features(llava, [prepare(llava, dataclasses.replace(context, view=Clean()))])[0].tokens
+    with torch.no_grad():
+        shown = encode(llava, [context]).features[0].tokens
+    assert float((shown - clean).std() / clean.std()) == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_patch_mask_paints_cells_grey(llava):
+    image = plain.picture(0)
+    shown = weaken.picture(image, PatchMask(0.4, 8), seeds.generator("picture", ("r",)))
+    cells = numpy.asarray(shown).reshape(8, 12, 8, 12, 3).transpose(0, 2, 1, 3, 4)
+    grey = (cells == 127).all(axis=(2, 3, 4))
+    assert 12 < grey.sum() < 39
+    original = numpy.asarray(image).reshape(8, 12, 8, 12, 3).transpose(0, 2, 1, 3, 4)
+    assert (cells[~grey] == original[~grey]).all()
+
+
+def test_a_crop_shows_a_share_of_the_image_between_its_bounds():
+    """On an image whose colours are its coordinates, what is left of the coordinates' range is the share."""
+    across, down = numpy.meshgrid(numpy.linspace(0, 255, 200), numpy.linspace(0, 255, 100))
+    image = Image.fromarray(numpy.stack([across, down, across], -1).astype(numpy.uint8))
+    shares = []
+    for draw in range(60):
+        shown = weaken.picture(image, Crop(0.1, 0.4), seeds.generator("picture", (draw,)))
+        assert shown.size == image.size
+        ranges = numpy.ptp(numpy.asarray(shown, float), axis=(0, 1)) / 255
+        shares.append(ranges[0] * ranges[1])
+    assert 0.07 < min(shares) < 0.2
+    assert 0.3 < max(shares) < 0.43
+
+
+def test_a_blur_has_the_width_asked_for():
+    """A black and white edge becomes the Gaussian's integral: 16 to 84 % of the way in two deviations."""
+    edge = numpy.zeros((100, 200, 3), numpy.uint8)
+    edge[:, 100:] = 255
+    profile = numpy.asarray(weaken.picture(Image.fromarray(edge), Blur(5), seeds.generator("", ())))[50, :, 0] / 255.0
+    assert numpy.interp(0.841, profile, range(200)) - numpy.interp(0.159, profile, range(200)) == pytest.approx(
+        10, abs=1
+    )
+
+
+def test_an_unknown_token_stands_for_each_image(vlm):
+    with_unknown_token(vlm)
+    for context, images in zip(plain.contexts(), (1, 1, 2), strict=True):
+        prepared = prepare(vlm, dataclasses.replace(context, view=UnknownToken()))
+        clean = prepare(vlm, context).tensors["input_ids"][0].tolist()
+        ids = prepared.tensors["input_ids"][0].tolist()
+        unknown = vlm.tokenizer.unk_token_id
+        assert ids.count(unknown) == images
+        assert [i for i in ids if i != unknown] == [i for i in clean if i != vlm.traits.image_id]
+        assert not any(key.startswith(("pixel", "image")) for key in prepared.tensors)
+
+
+def with_unknown_token(vlm):
+    vlm.tokenizer.unk_token = vlm.tokenizer.pad_token
+
+
+def test_what_a_model_cannot_have_is_refused_with_a_way_out(llava):
+    def show(vlm, view):
+        prepare(vlm, Context((plain.picture(0),), plain.DESCRIBE, view, ("record 7",)))
+
+    with pytest.raises(UserError, match=r"record 7: .*'unknown token'.*no unknown token.*Choose another"):
+        show(llava, UnknownToken())
+    outside = dataclasses.replace(llava, family="mllama")
+    with pytest.raises(UserError, match="outside the prompt"):
+        show(outside, TokenMask(0.5))
+    without = dataclasses.replace(llava, traits=dataclasses.replace(llava.traits, takes_features=False))
+    with pytest.raises(UserError, match="no image features"):
+        show(without, FeatureNoise())
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("clean", Clean()),
+        ("noise:500", Noise(500)),
+        ("noise:500:pixels", Noise(500, "pixels")),
+        ("blur:8", Blur(8)),
+        ("crop:0.1:0.5", Crop(0.1, 0.5)),
+        ("patch-mask:0.5:16", PatchMask(0.5, 16)),
+        ("token-mask:0.6", TokenMask(0.6)),
+        ("feature-noise:2", FeatureNoise(2)),
+        ("blank", Blank()),
+        ("unknown-token", UnknownToken()),
+        ("none", NoImage()),
+    ],
+)
+def test_a_short_text_names_a_view(text, view):
+    assert parse(text) == view
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nose:500", "did you mean 'noise'"),
+        ("noise", "write noise:NUMBER"),
+        ("noise:1000", "between 0 and 999"),
+        ("noise:500:linear", "'pixels' or 'normalised'"),
+        ("blank:3", "at most 0"),
+        ("token-mask:half", "half"),
+        ("token-mask:1.5", "between 0 and 1"),
+        ("crop:0.5:0.1", "least <= most"),
+    ],
+)
+def test_a_text_that_names_no_view_is_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        parse(text)
 
 
 def test_gradients_flow_through_a_noisy_view(vlm):
@@ -150,7 +411,7 @@ def test_noise_needs_a_processor_that_can_have_it(llava, monkeypatch):
 
 
 def test_every_view_has_a_name_of_its_own():
-    shown = [Clean(), Noise(500), Noise(501), Noise(500, "pixels"), Blank(), NoImage()]
+    shown = [Noise(501), Noise(500), Noise(500, "pixels"), TokenMask(0.61), Clean(), *WEAK]
     names = [describe(view) for view in shown]
     assert len(set(names)) == len(shown)
     assert names[1] == "noise(500, normalised)"

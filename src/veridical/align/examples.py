@@ -10,7 +10,7 @@ from typing import Any
 
 from veridical.objectives.needs import Need, Response
 from veridical.records import ImageFile, Turn
-from veridical.vlm.views import Blank, Clean, NoImage, View, describe
+from veridical.vlm.views import View, describe, is_random
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Example:
     def context_key(self, view: View) -> str:
         """A hash of what the model is shown, hex: images, prompt, view. Pairs of one record share it."""
         # Views without randomness look the same whichever pair they belong to.
-        draw = None if isinstance(view, Clean | Blank | NoImage) else self.seed_key(view)
+        draw = self.seed_key(view) if is_random(view) else None
         return _digest(
             [image.sha256 for image in self.images],
             [(turn.role, turn.text) for turn in self.prompt],

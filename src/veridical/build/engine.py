@@ -13,10 +13,7 @@ from veridical.judges.panel import Panel
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeRequest
     from veridical.vlm.loading import Vlm
-    from veridical.vlm.sampling import Sampling
-
-# Text that is tokenised again can come out a little shorter than it was sampled.
-_NEARLY = 0.95
+    from veridical.vlm.sampling import Sampled
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,10 @@ def _sample_together(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]
     contexts = {request.context: None for request in requests}
     places = {context: place for place, context in enumerate(contexts)}
     branches = [Branch(places[request.context], key) for request in requests for key in request.keys]
-    sampling = requests[0].sampling
     with torch.no_grad():
-        texts = iter(sample(vlm, encode(vlm, tuple(contexts)), branches, sampling))
-    return [[_answer(vlm, next(texts), sampling) for _ in request.keys] for request in requests]
+        sampled = iter(sample(vlm, encode(vlm, tuple(contexts)), branches, requests[0].sampling))
+    return [[_answer(next(sampled)) for _ in request.keys] for request in requests]
 
 
-def _answer(vlm: Vlm, text: str, sampling: Sampling) -> Answer:
-    """The text, cleaned at its ends; it was cut off if it fills the room there was."""
-    tokens = len(vlm.tokenizer(text, add_special_tokens=False).input_ids)
-    return Answer(text.strip(), finished=tokens < _NEARLY * sampling.max_new_tokens)
+def _answer(sampled: Sampled) -> Answer:
+    return Answer(sampled.text.strip(), sampled.finished)

@@ -33,7 +33,7 @@ def describe_records(
     with torch.no_grad():
         sampling = Sampling(max_new_tokens=chair.MAX_NEW_TOKENS, temperature=temperature)
         captions = sample(vlm, encode(vlm, contexts), branches, sampling)
-    return [chair.read(r, caption, vocabulary.lexicon) for r, caption in zip(records, captions, strict=True)]
+    return [chair.read(r, caption.text, vocabulary.lexicon) for r, caption in zip(records, captions, strict=True)]
 
 
 def answer_by_likelihood(
@@ -69,7 +69,7 @@ def answer_by_text(
         names, prefix = _encode(vlm, records, asked)
         branches = [Branch(index) for index in range(len(names))]
         texts = sample(vlm, prefix, branches, Sampling(max_new_tokens=TEXT_ANSWER_TOKENS, temperature=0.0))
-    answers = dict(zip(names, texts, strict=True))
+    answers = dict(zip(names, (one.text for one in texts), strict=True))
     return [pope.read_text(question, answers[question.record, question.object]) for question in asked]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +36,20 @@ def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
     return {
         key: tensor.to(base.device, base.dtype if tensor.is_floating_point() else None) for key, tensor in batch.items()
     }
+
+
+def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> dict[str, Tensor]:
+    """The batch with the tokens that views hide taken out of its attention mask.
+
+    Positions must have been worked out before: families that count in three dimensions skip what is masked.
+    """
+    if all(one.hidden is None for one in prepared):
+        return dict(batch)
+    mask = batch["attention_mask"].clone()
+    for row, one in zip(mask, prepared, strict=True):
+        if one.hidden is not None:
+            row[len(row) - one.length :][one.hidden.to(row.device)] = 0
+    return {**batch, "attention_mask": mask}
 
 
 def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:

@@ -15,7 +15,7 @@ from veridical.vlm import cache as caches
 from veridical.vlm import choice, families, forward, scoring, seeds, separate
 from veridical.vlm.inputs import name
 from veridical.vlm.prefix import Prefix
-from veridical.vlm.sampling import Branch, Sampling
+from veridical.vlm.sampling import Branch, Sampled, Sampling
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
@@ -46,10 +46,10 @@ class Row:
     limit: int
     uniforms: Tensor
     ids: list[int] = field(default_factory=list)
-    text: str | None = None
+    sampled: Sampled | None = None
 
 
-def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[str]:
+def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[Sampled]:
     """See `sampling.sample`; runs without gradients, in evaluation mode."""
     rows = [_row(vlm, prefix, branch, sampling) for branch in branches]
     stepper = _shared_rows(vlm, prefix, rows, sampling) if prefix.shared else SeparateRows(vlm, prefix, rows)
@@ -58,9 +58,9 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
         uniforms = torch.stack([row.uniforms[min(step, row.limit - 1)] for row in running])
         tokens = choice.choose(stepper.logits.float(), uniforms, sampling)
         for row, token in zip(running, tokens.tolist(), strict=True):
-            if row.text is None:
+            if row.sampled is None:
                 _append(vlm, row, token, sampling)
-        unfinished = [index for index, row in enumerate(running) if row.text is None]
+        unfinished = [index for index, row in enumerate(running) if row.sampled is None]
         if not unfinished:
             break
         if len(unfinished) <= (1 - _BALLAST) * len(running):
@@ -68,7 +68,7 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
             stepper.keep_rows(keep)
             tokens, running = tokens[keep], [running[index] for index in unfinished]
         stepper.advance(tokens)
-    return [row.text or "" for row in rows]
+    return [row.sampled for row in rows if row.sampled is not None]
 
 
 @contextmanager
@@ -99,17 +99,18 @@ def _row(vlm: Vlm, prefix: Prefix, branch: Branch, sampling: Sampling) -> Row:
 
 
 def _append(vlm: Vlm, row: Row, token: int, sampling: Sampling) -> None:
-    """Add a token to a row, and set its text if that ends it."""
+    """Add a token to a row, and what was sampled if that ends it."""
     if token in vlm.traits.stop_ids:
-        row.text = _text(vlm, row)
+        row.sampled = Sampled(_text(vlm, row), "turn", len(row.ids))
         return
     row.ids.append(token)
     if sampling.stop:
         text = _text(vlm, row)
         ends = [text.find(stop) + len(stop) for stop in sampling.stop if stop in text]
-        row.text = text[: min(ends)] if ends else None
-    if row.text is None and len(row.ids) == row.limit:
-        row.text = _text(vlm, row)
+        if ends:
+            row.sampled = Sampled(text[: min(ends)], "stop", len(row.ids))
+    if row.sampled is None and len(row.ids) == row.limit:
+        row.sampled = Sampled(_text(vlm, row), "length", len(row.ids))
 
 
 def _text(vlm: Vlm, row: Row) -> str:

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from veridical.errors import UserError
-from veridical.vlm import families
+from veridical.vlm import families, seeds, views
 from veridical.vlm.inputs import Prepared, name
 
 if TYPE_CHECKING:
@@ -62,6 +63,26 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
         Features(own, tuple(layer[index] for layer in inner), listed)
         for index, own in enumerate(torch.split(tokens, counts))
     ]
+
+
+def under_view(features: Features, prepared: Prepared) -> Features:
+    """The features as a context's view shows them: with noise on them, or as they are.
+
+    The noise is drawn from the context's key. Each kind of vector (those that enter inner layers too) gets
+    noise as wide as its own values spread, times the view's strength.
+    """
+    view = prepared.view
+    if not isinstance(view, views.FeatureNoise) or not len(features.tokens):
+        return features
+    random = seeds.generator("feature-noise", prepared.key)
+
+    def noisy(vectors: Tensor) -> Tensor:
+        drawn = torch.from_numpy(random.standard_normal(tuple(vectors.shape), dtype=numpy.float32))
+        return vectors + view.strength * vectors.detach().float().std().to(vectors.dtype) * drawn.to(vectors)
+
+    return replace(
+        features, tokens=noisy(features.tokens), inner_layers=tuple(noisy(layer) for layer in features.inner_layers)
+    )
 
 
 def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:

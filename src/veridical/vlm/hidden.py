@@ -22,11 +22,17 @@ def hidden_states(vlm: Vlm, contexts: Sequence[Context]) -> Tensor:
     import torch
 
     from veridical.vlm import batch as batches
-    from veridical.vlm import families
+    from veridical.vlm import families, forward
+    from veridical.vlm import features as tower
 
-    batch = batches.collate(vlm, [prepare(vlm, context) for context in contexts])
+    prepared = [prepare(vlm, context) for context in contexts]
+    batch = batches.collate(vlm, prepared)
     places, _ = families.positions(vlm.model, batch)
+    batch = batches.with_hidden(batch, prepared)
     with torch.no_grad():
-        output = vlm.model(**batch, position_ids=places, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+        seen = tower.image_features(vlm, batch, prepared) if vlm.traits.takes_features else None
+        shown = seen and [tower.under_view(one, context) for one, context in zip(seen, prepared, strict=True)]
+        inputs = forward.prefix_inputs(batch, shown)
+        output = vlm.model(**inputs, position_ids=places, output_hidden_states=True, use_cache=False, logits_to_keep=1)
     # Prompts are padded on the left, so the last place is every prompt's last token.
     return torch.stack([layer[:, -1].float() for layer in output.hidden_states], dim=1)

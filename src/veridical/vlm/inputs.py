@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.records import ImageFile, Turn
-from veridical.vlm import chat, seeds, views
+from veridical.vlm import chat, seeds, views, weaken
 from veridical.vlm.images import open_image
 
 if TYPE_CHECKING:
@@ -34,12 +33,14 @@ class Context:
 @dataclass(frozen=True)
 class Prepared:
     """A context as tensors on the CPU, unpadded: `tensors` are what the processor returns for this one
-    context.
+    context; `hidden` [length] is true at tokens that the view hides from every layer.
     """
 
     tensors: Mapping[str, Tensor]
     placeholders: int
     key: tuple[str | int, ...] = ()
+    view: views.View = _CLEAN
+    hidden: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -54,18 +55,26 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
     image that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
     """
     refuse_placeholders(vlm, context)
-    images = [] if isinstance(context.view, views.NoImage) else [_shown(i, context.view) for i in context.images]
-    processor = _under_noise(vlm.processor, context) if images else vlm.processor
+    _refuse_view(vlm, context)
+    images = [] if isinstance(context.view, views.NoImage) else _shown(context)
+    noise = None
+    if images and isinstance(context.view, views.Noise):
+        noise = weaken.NoisyProcessor(vlm.processor, context.view, context.key)
     conversation = chat.messages(context.prompt, images)
     try:
-        tensors = processor.apply_chat_template(
+        tensors = (noise.processor if noise else vlm.processor).apply_chat_template(
             conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"{name(context.key)}: the processor refuses the prompt or its images: {error}") from error
+    if noise:
+        noise.check()
     tensors.pop("labels", None)
     placeholders = count_placeholders(vlm, context, tensors["input_ids"], len(images))
-    return Prepared(dict(tensors), placeholders, context.key)
+    if images and isinstance(context.view, views.UnknownToken):
+        return Prepared(_unknown_in_place(vlm, tensors, len(images)), 0, context.key, context.view)
+    hidden = _hidden(vlm, context, tensors["input_ids"])
+    return Prepared(dict(tensors), placeholders, context.key, context.view, hidden)
 
 
 def name(key: Sequence[str | int]) -> str:
@@ -73,13 +82,10 @@ def name(key: Sequence[str | int]) -> str:
     return "/".join(map(str, key)) or "this prompt"
 
 
-def _shown(image: ImageFile | Image, view: views.View) -> Image:
-    import PIL.Image
-
-    opened = open_image(image) if isinstance(image, ImageFile) else image.convert("RGB")
-    if isinstance(view, views.Blank):
-        return PIL.Image.new("RGB", opened.size, views.blank_colour())
-    return opened
+def _shown(context: Context) -> list[Image]:
+    random = seeds.generator("picture", context.key)
+    opened = [open_image(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
+    return [weaken.picture(image, context.view, random) for image in opened]
 
 
 def refuse_placeholders(vlm: Vlm, context: Context) -> None:
@@ -112,47 +118,52 @@ def count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> 
     return count
 
 
-def _under_noise(processor: Any, context: Context) -> Any:
-    """The processor with the view's noise built into its pixels; the one given stays as it is."""
+def _refuse_view(vlm: Vlm, context: Context) -> None:
+    """Raises `UserError` where this model can't have the view, before anything is computed."""
+    from veridical.vlm import families
+
     view = context.view
-    if not isinstance(view, views.Noise):
-        return processor
-    if not hasattr(processor.image_processor, "rescale_and_normalize"):
-        raise UserError(f"Noise is not supported with {type(processor.image_processor).__name__}.")
-    noisy = copy.copy(processor)
-    noisy.image_processor = copy.copy(processor.image_processor)
-    noisy.image_processor.rescale_and_normalize = _noisy_pixels(processor.image_processor, view, context.key)
-    return noisy
+    outside = vlm.traits.image_id is None or vlm.family in families.IMAGE_OUTSIDE_THE_PROMPT
+    lacking = ""
+    if isinstance(view, views.TokenMask | views.UnknownToken) and outside:
+        lacking = f"{vlm.family} models see the image outside the prompt, so it has no tokens to hide or replace there"
+    elif isinstance(view, views.FeatureNoise) and not vlm.traits.takes_features:
+        lacking = f"{vlm.family} models take no image features from outside"
+    elif isinstance(view, views.UnknownToken) and vlm.tokenizer.unk_token_id is None:
+        lacking = f"the tokenizer of {vlm.name} has no unknown token"
+    if lacking:
+        raise UserError(
+            f"{name(context.key)}: the view {views.describe(view)!r} can't be had: {lacking}. "
+            "Choose another, such as blur, crop or none."
+        )
 
 
-def _noisy_pixels(image_processor: Any, view: views.Noise, key: seeds.Key) -> Any:
-    """A stand-in for `rescale_and_normalize` [images, channels, height, width] that adds the noise in its
-    space.
-    """
-    random = seeds.generator("noise", key)
-    signal, strength = views.signal_and_noise(view.step)
+def _hidden(vlm: Vlm, context: Context, ids: Tensor) -> Tensor | None:
+    """Which tokens [length] no layer may see: image tokens, drawn one by one; None where all are seen."""
+    if not isinstance(context.view, views.TokenMask):
+        return None
+    import torch
 
-    def add_noise(pixels: Tensor) -> Tensor:
-        import numpy
-        import torch
+    placed = ids[0].eq(-1 if vlm.traits.image_id is None else vlm.traits.image_id)
+    drawn = seeds.generator("token-mask", context.key).random(int(placed.sum()))
+    return placed.masked_scatter(placed, torch.from_numpy(drawn < context.view.rho))
 
-        drawn = random.standard_normal(tuple(pixels.shape), dtype=numpy.float32)
-        return signal * pixels + strength * torch.from_numpy(drawn)
 
-    def rescale_and_normalize(
-        images: Tensor,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
-    ) -> Tensor:
-        process = image_processor.rescale_and_normalize
-        if view.space == "normalised":
-            pixels = process(images, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
-            return add_noise(pixels)
-        pixels = add_noise(process(images, do_rescale, rescale_factor, False, image_mean, image_std).float())
-        normalised: Tensor = process(pixels, False, 1.0, do_normalize, image_mean, image_std)
-        return normalised
+def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+    """The prompt with one unknown token for each run of image tokens, and nothing of the images left."""
+    import torch
 
-    return rescale_and_normalize
+    ids = tensors["input_ids"]
+    placed = ids[0].eq(-1 if vlm.traits.image_id is None else vlm.traits.image_id)
+    starts = placed & ~placed.roll(1)
+    starts[0] = placed[0]
+    # Images that follow each other directly make one run.
+    copies = torch.ones(len(placed), dtype=torch.long).masked_fill(placed & ~starts, 0)
+    copies[starts.nonzero()[:1]] += max(0, images - int(starts.sum()))
+    found = {}
+    for key, tensor in tensors.items():
+        if tensor.shape[:2] == ids.shape:
+            filler = vlm.tokenizer.unk_token_id if key == "input_ids" else int(key == "attention_mask")
+            replaced = torch.where(placed.view(1, -1, *[1] * (tensor.dim() - 2)), filler, tensor)
+            found[key] = replaced.repeat_interleave(copies, dim=1)
+    return found

@@ -62,7 +62,8 @@ def encode(
     """Encode contexts in one pass of the tower and one of the language model.
 
     Contexts may have been prepared before (`prepare`), and their image features computed before (`features`),
-    one for each context. Gradients flow into whatever requires them, unless they are disabled.
+    one for each context; noise on features is added here, so contexts whose `views.before_tower` agree may be
+    given the same. Gradients flow into whatever requires them, unless they are disabled.
     """
     from veridical.vlm import batch as batches
     from veridical.vlm import families
@@ -72,8 +73,11 @@ def encode(
     batch = batches.collate(vlm, prepared)
     if features is None and vlm.traits.takes_features:
         features = tower.image_features(vlm, batch, prepared)
-    known = None if features is None else tuple(features)
+    known = None
+    if features is not None:
+        known = tuple(tower.under_view(one, shown) for one, shown in zip(features, prepared, strict=True))
     places, following = families.positions(vlm.model, batch)
+    batch = batches.with_hidden(batch, prepared)
     mask = batch["attention_mask"]
     reason = _obstacle(vlm)
     if reason:

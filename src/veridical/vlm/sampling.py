@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from veridical.vlm.prefix import Prefix
 
@@ -45,8 +45,26 @@ class Branch:
     after: str = ""
 
 
-def sample(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[str]:
-    """One text for each branch, without what it goes on from and without the end of its turn.
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A sampled text, without what it goes on from and without the end of its turn.
+
+    `ended` says what ended it: the model, by ending its turn; one of the `stop` texts; or the limit on its
+    length, which cut it off. `tokens` counts the new tokens before the end of the turn.
+    """
+
+    text: str
+    ended: Literal["turn", "stop", "length"]
+    tokens: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text is whole, rather than cut off."""
+        return self.ended != "length"
+
+
+def sample(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[Sampled]:
+    """One text for each branch.
 
     A text depends on its branch's key and context, never on what else is in the batch (floating-point ties
     aside). At temperature 0 it is what `generate` gives with `do_sample=False` and no further logits

@@ -101,7 +101,7 @@ def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
     longest = vlm.traits.longest
     if longest is None:
         return
-    lengths = prefix.mask.sum(-1).tolist()
+    lengths = [one.length for one in prefix.prepared]
     for context, ids in rows:
         if lengths[context] + len(ids) > longest:
             raise UserError(

@@ -1,10 +1,22 @@
-"""How an image is shown to the model: as it is, under noise, blanked out, or not at all."""
+"""How an image is shown to the model: as it is, weakened in its pixels or in its tokens, or not at all.
+
+Each view declares the space it acts in. What acts on pixels (of the picture, or as normalised for the model)
+is seen by the vision tower; what acts on image tokens comes after the tower, whose pass it can share.
+Randomness is drawn from the context's key alone, so that a view is the same draw whoever asks for it.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Literal, TypeAlias
+
+from veridical.errors import UserError
+
+Space: TypeAlias = Literal["pixels", "normalised", "tokens"]
 
 STEPS = 1000
 _FIRST_BETA = 1e-5
@@ -15,6 +27,8 @@ _GREY = (127, 127, 127)
 @dataclass(frozen=True, slots=True)
 class Clean:
     """The image as it is."""
+
+    space: ClassVar[Space] = "pixels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +50,104 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class Blur:
+    """A Gaussian blur; `radius` is its standard deviation in percent of the image's shorter side, so that it
+    means the same at every resolution.
+    """
+
+    radius: float
+    space: ClassVar[Space] = "pixels"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius <= 100:
+            raise ValueError(f"a blur's radius lies above 0 and up to 100 percent, not {self.radius}")
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A random part of the image, stretched to the image's size; it covers a share of the area drawn evenly
+    between `least` and `most`, and its aspect differs from the image's by a factor of 3/4 to 4/3.
+
+    mDPO's weakened image (arXiv 2406.11839, section 3.2, and its released code) keeps 0.01 to 0.2.
+    """
+
+    least: float = 0.01
+    most: float = 0.2
+    space: ClassVar[Space] = "pixels"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least <= self.most <= 1:
+            raise ValueError(f"a crop keeps shares with 0 < least <= most <= 1, not {self.least} to {self.most}")
+
+
+@dataclass(frozen=True, slots=True)
+class PatchMask:
+    """Each cell of a `grid` x `grid` raster over the image is painted grey with probability `rho`.
+
+    OPA-DPO (arXiv 2501.09695) hides 30 % of the image this way.
+    """
+
+    rho: float = 0.3
+    grid: int = 24
+    space: ClassVar[Space] = "pixels"
+
+    def __post_init__(self) -> None:
+        _check_share("patch mask", self.rho)
+        if self.grid < 1:
+            raise ValueError(f"a patch mask's grid has at least 1 cell a side, not {self.grid}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMask:
+    """Each image token is hidden with probability `rho`, from every layer; positions stay as they are.
+
+    BDHS's masking (arXiv 2407.02477, section 3.4 and Algorithm 1; there 0.99).
+    """
+
+    rho: float = 0.99
+    space: ClassVar[Space] = "tokens"
+
+    def __post_init__(self) -> None:
+        _check_share("token mask", self.rho)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureNoise:
+    """Gaussian noise on the image tokens' vectors, `strength` times as wide as those of the image spread."""
+
+    strength: float = 1.0
+    space: ClassVar[Space] = "tokens"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength < math.inf:
+            raise ValueError(f"feature noise has a strength above 0, not {self.strength}")
+
+
+@dataclass(frozen=True, slots=True)
 class Blank:
     """An image of the same size that is mid-grey all over."""
+
+    space: ClassVar[Space] = "pixels"
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownToken:
+    """The tokenizer's unknown token in each image's place, one for an image however many tokens it takes.
+
+    "Unk" of Debiasing Multimodal LLMs (arXiv 2403.05262), as its released code makes it.
+    """
+
+    space: ClassVar[Space] = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class NoImage:
     """The prompt alone: no image and no placeholder for one."""
 
+    space: ClassVar[Space] = "tokens"
 
-View: TypeAlias = Clean | Noise | Blank | NoImage
+
+View: TypeAlias = Clean | Noise | Blur | Crop | PatchMask | TokenMask | FeatureNoise | Blank | UnknownToken | NoImage
 
 
 def describe(view: View) -> str:
@@ -55,10 +157,55 @@ def describe(view: View) -> str:
             return "clean"
         case Noise(step, space):
             return f"noise({step}, {space})"
+        case Blur(radius):
+            return f"blur({radius:.12g})"
+        case Crop(least, most):
+            return f"crop({least:.12g} to {most:.12g})"
+        case PatchMask(rho, grid):
+            return f"patch mask({rho:.12g}, {grid})"
+        case TokenMask(rho):
+            return f"token mask({rho:.12g})"
+        case FeatureNoise(strength):
+            return f"feature noise({strength:.12g})"
         case Blank():
             return "blank"
+        case UnknownToken():
+            return "unknown token"
         case NoImage():
             return "no image"
+
+
+def is_random(view: View) -> bool:
+    """Whether the view depends on a draw, and so on the context's key."""
+    return isinstance(view, Noise | Crop | PatchMask | TokenMask | FeatureNoise)
+
+
+def before_tower(view: View) -> View:
+    """What the vision tower is shown where a context has this view: contexts that agree share its features."""
+    return Clean() if isinstance(view, TokenMask | FeatureNoise) else view
+
+
+def parse(text: str) -> View:
+    """The view that a short text names: its kind and its numbers, such as `noise:500`, `noise:500:pixels`,
+    `crop:0.01:0.2`, `token-mask:0.6`, `none`.
+
+    Raises:
+        UserError: there is no such view, or its numbers don't fit.
+    """
+    kind, *numbers = text.strip().split(":")
+    if kind not in _KINDS:
+        near = difflib.get_close_matches(kind, _KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KINDS)}."
+        raise UserError(f"no view {text!r}; {hint}")
+    make, readers = _KINDS[kind]
+    if len(numbers) > len(readers):
+        raise UserError(f"the view {text!r} has {len(numbers)} values, and {kind} takes at most {len(readers)}")
+    try:
+        return make(*(read(number) for read, number in zip(readers, numbers, strict=False)))
+    except TypeError:
+        raise UserError(f"the view {text!r} lacks its number; write {kind}:NUMBER") from None
+    except ValueError as error:
+        raise UserError(f"the view {text!r} can't be had: {error}") from None
 
 
 def signal_and_noise(step: int) -> tuple[float, float]:
@@ -78,3 +225,30 @@ def signal_and_noise(step: int) -> tuple[float, float]:
 def blank_colour() -> tuple[int, int, int]:
     """The 8-bit RGB colour of a blanked image."""
     return _GREY
+
+
+def _check_share(what: str, rho: float) -> None:
+    if not 0 <= rho <= 1:
+        raise ValueError(f"a {what}'s rho lies between 0 and 1, not {rho}")
+
+
+def _noise_space(text: str) -> str:
+    if text not in ("pixels", "normalised"):
+        raise ValueError(f"noise is added to 'pixels' or 'normalised' pixels, not {text!r}")
+    return text
+
+
+_KINDS: Mapping[str, tuple[Callable[..., View], tuple[Callable[[str], object], ...]]] = MappingProxyType(
+    {
+        "clean": (Clean, ()),
+        "noise": (Noise, (int, _noise_space)),
+        "blur": (Blur, (float,)),
+        "crop": (Crop, (float, float)),
+        "patch-mask": (PatchMask, (float, int)),
+        "token-mask": (TokenMask, (float,)),
+        "feature-noise": (FeatureNoise, (float,)),
+        "blank": (Blank, ()),
+        "unknown-token": (UnknownToken, ()),
+        "none": (NoImage, ()),
+    }
+)
