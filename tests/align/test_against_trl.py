@@ -15,6 +15,10 @@ from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer, SeededOrder
 from veridical.build.dataset import read_pairs, to_trl, write_build
 from veridical.objectives.dpo import Dpo
+from veridical.objectives.hinge import Hinge
+from veridical.objectives.ipo import Ipo
+from veridical.objectives.mpo import Mpo
+from veridical.objectives.needs import Objective
 from veridical.vlm.adapters import LoraSettings, attach_lora
 from veridical.vlm.loading import load
 
@@ -22,7 +26,7 @@ from veridical.vlm.loading import load
 LORA = LoraSettings(rank=4, alpha=8)
 
 
-def settings(build: Path, model: Path, objective: Dpo) -> AlignConfig:
+def settings(build: Path, model: Path, objective: Objective) -> AlignConfig:
     return AlignConfig(
         pairs=build,
         out=build.parent / "ours",
@@ -103,18 +107,40 @@ def theirs(config: AlignConfig, first_weights, **loss_settings):
     return trainer
 
 
+SAME = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "margin": "rewards/margins",
+    "accuracy": "rewards/accuracies",
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+    "chosen_logp": "logps/chosen",
+    "rejected_logp": "logps/rejected",
+}
+REWARDS = ("loss", "learning_rate", "grad_norm", "margin", "accuracy", "chosen_reward", "rejected_reward")
+# What TRL reports are rewards of whole answers, whatever its loss makes of them.
+LOSS = ("loss", "learning_rate", "grad_norm")
+
+
 @pytest.mark.parametrize(
-    ("objective", "loss_settings"),
+    ("objective", "loss_settings", "compared"),
     [
-        (Dpo(beta=0.3), {"beta": 0.3}),
+        (Dpo(beta=0.3), {"beta": 0.3}, tuple(SAME)),
         (
             Dpo(beta=0.1, nll_weight=0.5),
             {"beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
+            tuple(SAME),
         ),
+        (Hinge(beta=0.2), {"beta": 0.2, "loss_type": "hinge"}, tuple(SAME)),
+        (Dpo(beta=0.3, tail_weight=0.4), {"beta": 0.3, "ld_alpha": 0.4}, REWARDS),
+        (Dpo(beta=2.0, length="mean"), {"beta": 2.0, "loss_type": "sigmoid_norm"}, LOSS),
+        (Ipo(beta=0.5), {"beta": 0.5, "loss_type": "ipo"}, LOSS),
+        (Mpo(), {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]}, tuple(SAME)),
     ],
-    ids=["sigmoid", "with likelihood"],
+    ids=["sigmoid", "with likelihood", "hinge", "length-desensitised", "per token", "ipo", "mpo"],
 )
-def test_every_step_is_trls(tmp_path, llava_folder, pictures, objective, loss_settings):
+def test_every_step_is_trls(tmp_path, llava_folder, pictures, objective, loss_settings, compared):
     build = write_build(tmp_path / "build", make_pairs(pictures, 12))
     config = settings(build, llava_folder, objective)
     own, first_weights = ours(config)
@@ -122,23 +148,12 @@ def test_every_step_is_trls(tmp_path, llava_folder, pictures, objective, loss_se
     steps = [row for row in own.state.log_history if "loss" in row]
     reference = [row for row in trl.state.log_history if "loss" in row]
     assert len(steps) == len(reference) == 6
-    same = {
-        "loss": "loss",
-        "learning_rate": "learning_rate",
-        "grad_norm": "grad_norm",
-        "margin": "rewards/margins",
-        "accuracy": "rewards/accuracies",
-        "chosen_reward": "rewards/chosen",
-        "rejected_reward": "rewards/rejected",
-        "chosen_logp": "logps/chosen",
-        "rejected_logp": "logps/rejected",
-    }
     for mine, other in zip(steps, reference, strict=True):
-        for name, trl_name in same.items():
+        for name in compared:
             tolerance = 1e-3 if name.endswith("logp") else 1e-4
             if name == "accuracy" and mine["step"] <= 2:
                 continue  # before the first update (the first rate is 0) margins are rounding errors
-            assert mine[name] == pytest.approx(other[trl_name], abs=tolerance), (mine["step"], name)
+            assert mine[name] == pytest.approx(other[SAME[name]], abs=tolerance), (mine["step"], name)
     # The numbers moved, so that equality says something.
     assert abs(steps[-1]["margin"]) > 0.05
     final = dict(trl.model.named_parameters())

@@ -27,7 +27,8 @@ class AlignConfig:
     """A Hugging Face image-text-to-text model, by name or folder, or `bundled`. It is also the reference."""
 
     objective: Objective = field(default_factory=Dpo)
-    """What is minimised. `--objective.name` picks it: `dpo`, or `sft` as the control."""
+    """What is minimised. `--objective.name` picks it: `dpo`, one of its relatives such as `mdpo`, `povid`, `ipo` or
+    `simpo`, or `sft` as the control."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
 

@@ -32,7 +32,7 @@ def token_counts(scored: Scored) -> Tensor:
 def desensitised(chosen: Scored, rejected: Scored, tail_weight: float) -> tuple[Tensor, Tensor]:
     """Log-ratios of both sides, [pairs] each, where tokens beyond the shorter side's length count `tail_weight`.
 
-    LD-DPO, arXiv 2409.06411, equations 9 to 11: at 1 it is DPO, at 0 both sides are cut to one length.
+    LD-DPO (Liu et al. 2024, arXiv 2409.06411): at 1 it is DPO, at 0 both sides are cut to one length.
     """
     shared = [min(len(one), len(other)) for one, other in zip(chosen.policy, rejected.policy, strict=True)]
     return _with_tail(chosen, shared, tail_weight), _with_tail(rejected, shared, tail_weight)

@@ -12,6 +12,19 @@ from veridical.objectives.needs import Objective
 OBJECTIVES: Mapping[str, str] = {
     "dpo": "veridical.objectives.dpo:Dpo",
     "sft": "veridical.objectives.sft:Sft",
+    "dpop": "veridical.objectives.dpop:Dpop",
+    "hinge": "veridical.objectives.hinge:Hinge",
+    "ipo": "veridical.objectives.ipo:Ipo",
+    "mdpo": "veridical.objectives.mdpo:Mdpo",
+    "mpo": "veridical.objectives.mpo:Mpo",
+    "orpo": "veridical.objectives.orpo:Orpo",
+    "povid": "veridical.objectives.povid:Povid",
+    "rpo": "veridical.objectives.rpo:Rpo",
+    "selm": "veridical.objectives.selm:Selm",
+    "simpo": "veridical.objectives.simpo:Simpo",
+    "spa": "veridical.objectives.spa:Spa",
+    "svco": "veridical.objectives.svco:Svco",
+    "vdpo": "veridical.objectives.vdpo:Vdpo",
 }
 
 

@@ -1,0 +1,75 @@
+"""mDPO (Wang et al. 2024, arXiv 2406.11839, section 3): the image, too, must matter to the preference.
+
+Beside the preference between two answers stands one between two images: the chosen answer must have gained more on
+the image than on a weakened one. An anchor keeps the chosen answer from losing. With a patch mask, an image weight
+of 0.2 and anchors on both sides these are OPA-DPO's terms for a pair (arXiv 2501.09695).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+from veridical.vlm.views import parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def anchor(log_ratios: Tensor, beta: float, margin: float = 0.0) -> Tensor:
+    """-log sigmoid(beta log_ratio - margin), mean over pairs [pairs]: the answer must not lose likelihood."""
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(beta * log_ratios - margin).mean()
+
+
+@dataclass(frozen=True)
+class Mdpo:
+    """DPO, a preference for the image over a weakened one, and an anchor under the chosen answer."""
+
+    name: Literal["mdpo"] = "mdpo"
+    """Multimodal DPO: conditional preference and anchor."""
+    beta: float = 0.1
+    """How strongly the policy is held to the reference."""
+    view: str = "crop:0.01:0.2"
+    """The weakened image: a view such as crop:0.01:0.2 (the paper), noise:500, patch-mask:0.3, blank or none. The same
+    draw for policy and reference; in the released code each has its own."""
+    image_weight: float = 1.0
+    """Weight of the preference between images, for the chosen answer; 1 in the paper, 0.2 in OPA-DPO."""
+    anchor_weight: float = 1.0
+    """Weight of the anchor under the chosen answer; 0 for none."""
+    anchor_margin: float = 0.0
+    """By how much the chosen answer has to gain for the anchor to be half content."""
+    ceiling_weight: float = 0.0
+    """Weight of an anchor over the rejected answer, which must not gain: 1 in OPA-DPO, 0 in mDPO."""
+
+    def __post_init__(self) -> None:
+        require_positive(beta=self.beta)
+        require_not_negative(
+            image_weight=self.image_weight, anchor_weight=self.anchor_weight, ceiling_weight=self.ceiling_weight
+        )
+        parse(self.view)
+
+    @property
+    def weak(self) -> Need:
+        """The chosen answer on the weakened image."""
+        return Need("chosen", parse(self.view))
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image and the chosen one on the weakened image, with the reference."""
+        return CHOSEN, REJECTED, self.weak
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """The weighted sum of the terms; metrics: `dpo`'s, `image_margin`, `image_accuracy`."""
+        chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
+        loss, metrics = dpo(chosen, rejected, self.beta)
+        by_image, seen = dpo(chosen, scored[self.weak].log_ratios(), self.beta)
+        loss = loss + self.image_weight * by_image
+        if self.anchor_weight:
+            loss = loss + self.anchor_weight * anchor(chosen, self.beta, self.anchor_margin)
+        if self.ceiling_weight:
+            loss = loss + self.ceiling_weight * anchor(-rejected, self.beta)
+        return loss, {**metrics, "image_margin": seen["margin"], "image_accuracy": seen["accuracy"]}

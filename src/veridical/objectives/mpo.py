@@ -1,0 +1,59 @@
+"""Mixed preference optimisation (Wang et al. 2024, arXiv 2411.10442): preference, quality, generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+from veridical.objectives.sft import nll
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def absolute(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """-log sigmoid(beta chosen) - log sigmoid(-beta rejected), mean over pairs: each side on its own is good or bad.
+
+    The quality loss of binary classifier optimisation (arXiv 2404.04656) with a reward shift of 0, as TRL has it for
+    pairs. `chosen` and `rejected` are log-ratios, [pairs].
+    """
+    from torch.nn.functional import logsigmoid
+
+    return (-logsigmoid(beta * chosen) - logsigmoid(-beta * rejected)).mean()
+
+
+@dataclass(frozen=True)
+class Mpo:
+    """DPO, with an absolute judgement on each side and a likelihood term on the chosen one."""
+
+    name: Literal["mpo"] = "mpo"
+    """Mixed preference optimisation, as InternVL uses it."""
+    beta: float = 0.1
+    """How strongly the policy is held to the reference."""
+    preference_weight: float = 0.8
+    """Weight of DPO's loss; 0.8 in the released code."""
+    quality_weight: float = 0.2
+    """Weight of the absolute judgement; 0.2 in the released code."""
+    nll_weight: float = 1.0
+    """Weight of the chosen answers' negative log-likelihood per token; 1 in the released code."""
+
+    def __post_init__(self) -> None:
+        require_positive(beta=self.beta)
+        require_not_negative(
+            preference_weight=self.preference_weight, quality_weight=self.quality_weight, nll_weight=self.nll_weight
+        )
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image, with the reference."""
+        return CHOSEN, REJECTED
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """The weighted sum of the three; metrics: `dpo`'s, `quality` and `nll`."""
+        chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
+        preference, metrics = dpo(chosen, rejected, self.beta)
+        quality, likelihood = absolute(chosen, rejected, self.beta), nll(scored[CHOSEN].policy)
+        loss = self.preference_weight * preference + self.quality_weight * quality + self.nll_weight * likelihood
+        return loss, {**metrics, "quality": quality.detach(), "nll": likelihood.detach()}

@@ -1,0 +1,59 @@
+"""ORPO (Hong et al. 2024, arXiv 2403.07691): fine-tuning on chosen answers with an odds-ratio term, no reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.dpo import require_not_negative
+from veridical.objectives.lengths import mean_log_probs
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+from veridical.objectives.sft import nll
+from veridical.objectives.simpo import CHOSEN, REJECTED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def odds_ratio(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Metrics]:
+    """-log sigmoid(log odds(chosen) - log odds(rejected)), mean over pairs: equation 7; odds(p) = p / (1 - p).
+
+    `chosen` and `rejected` are log-probabilities per token, [pairs]. Metrics: `accuracy`, `log_odds_ratio`.
+    """
+    from torch.nn.functional import logsigmoid
+
+    ratio = _log_odds(chosen) - _log_odds(rejected)
+    metrics = {"accuracy": (ratio > 0).to(ratio.dtype).mean(), "log_odds_ratio": ratio.mean()}
+    return -logsigmoid(ratio).mean(), {name: value.detach() for name, value in metrics.items()}
+
+
+def _log_odds(log_probs: Tensor) -> Tensor:
+    import torch
+
+    # A probability of exactly one has no odds; the nearest number below it does.
+    below = log_probs.clamp_max(-torch.finfo(log_probs.dtype).eps)
+    return below - torch.log(-torch.expm1(below))
+
+
+@dataclass(frozen=True)
+class Orpo:
+    """Learn the chosen answers, and that they are to be likelier than the rejected ones."""
+
+    name: Literal["orpo"] = "orpo"
+    """Odds-ratio preference optimisation, without a reference."""
+    weight: float = 0.1
+    """Weight of the odds-ratio term beside the chosen answers' likelihood; 0.1 to 1 in the paper."""
+
+    def __post_init__(self) -> None:
+        require_not_negative(weight=self.weight)
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image, without a reference."""
+        return CHOSEN, REJECTED
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """Mean negative log-likelihood of the chosen tokens plus the weighted `odds_ratio`; metrics: its, and `nll`."""
+        likelihood = nll(scored[CHOSEN].policy)
+        loss, metrics = odds_ratio(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]))
+        return likelihood + self.weight * loss, {**metrics, "nll": likelihood.detach()}

@@ -1,0 +1,63 @@
+"""POVID's second stage (Zhou et al. 2024, arXiv 2402.11411, section 3.2): a negative made while training.
+
+With the chosen answer as input, the tokens that the model finds likeliest under a noised image are what its prior
+would have said at each place; read on the clean image, they are the second rejected answer. Policy and reference
+each take their own likeliest tokens, as in the released code. The paper mixes the two rejected answers inside one
+sigmoid, the released code averages two losses; the study of arXiv 2407.02477 (equation 5) follows the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.errors import UserError
+from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+from veridical.vlm.views import parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Povid:
+    """DPO with two rejected answers: the pair's own, and what the model itself would say to a noised image."""
+
+    name: Literal["povid"] = "povid"
+    """POVID's second stage, with a negative from the noised image."""
+    beta: float = 0.1
+    """How strongly the policy is held to the reference."""
+    view: str = "noise:500:pixels"
+    """The weakened image; noise at step 500 on pixels in [0, 1] in the released code."""
+    share: float = 0.5
+    """Share of the pair's own rejected answer; the rest is the noised image's."""
+    mix: Literal["losses", "log-ratios"] = "losses"
+    """Average two losses (the released code), or two log-ratios inside one (the paper)."""
+
+    def __post_init__(self) -> None:
+        require_positive(beta=self.beta)
+        if not 0 <= self.share <= 1:
+            raise UserError(f"objective.share is {self.share}; it must lie between 0 and 1.")
+        parse(self.view)
+
+    @property
+    def noised(self) -> Need:
+        """What the noised image calls for in the chosen answer's place, scored on the clean image."""
+        return Need("chosen", likeliest_under=parse(self.view))
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image and the tokens of the noised one, with the reference."""
+        return CHOSEN, REJECTED, self.noised
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """The mixed loss; metrics: `dpo`'s for the pair, and `noised_margin`, `noised_accuracy`."""
+        chosen, rejected, noised = (scored[need].log_ratios() for need in self.needs())
+        own, metrics = dpo(chosen, rejected, self.beta)
+        other, seen = dpo(chosen, noised, self.beta)
+        if self.mix == "losses":
+            loss = self.share * own + (1 - self.share) * other
+        else:
+            loss, _ = dpo(chosen, self.share * rejected + (1 - self.share) * noised, self.beta)
+        return loss, {**metrics, "noised_margin": seen["margin"], "noised_accuracy": seen["accuracy"]}

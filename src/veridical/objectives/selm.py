@@ -1,0 +1,47 @@
+"""Self-exploring language models (Zhang et al. 2024, arXiv 2405.19332, equation 4.2): DPO with optimism.
+
+A small term pulls the policy away from what the last round's model says anyway, so that the next round explores. In
+the released code it is alpha beta times the log-ratio of the model's own answer. Where pairs come from the model
+itself, one of their sides is that answer: the rejected one of bpo-image and ha-dpo, either one of ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selm:
+    """DPO, and a little less of what the model itself would have said."""
+
+    name: Literal["selm"] = "selm"
+    """Self-exploring DPO, for rounds of training and building in turn."""
+    beta: float = 0.01
+    """How strongly the policy is held to the reference; 0.01 in the released code."""
+    alpha: float = 1e-3
+    """Weight of the optimism, in units of beta; 1e-3 and 1e-4 in the released code."""
+    own: Literal["chosen", "rejected"] = "rejected"
+    """Which side is the model's own answer of this round."""
+
+    def __post_init__(self) -> None:
+        require_positive(beta=self.beta)
+        require_not_negative(alpha=self.alpha)
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image, with the reference."""
+        return CHOSEN, REJECTED
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """`dpo`'s loss plus alpha beta times the mean log-ratio of the own answer; metrics are `dpo`'s."""
+        chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
+        loss, metrics = dpo(chosen, rejected, self.beta)
+        own = chosen if self.own == "chosen" else rejected
+        return loss + self.alpha * self.beta * own.mean(), metrics

@@ -1,0 +1,51 @@
+"""SimPO (Meng et al. 2024, arXiv 2405.14734): likelihood per token, a target margin, and no reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.lengths import mean_log_probs
+from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+CHOSEN = Need("chosen", reference=False)
+REJECTED = Need("rejected", reference=False)
+
+
+def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> tuple[Tensor, Metrics]:
+    """-log sigmoid(beta (chosen - rejected) - gamma), mean over pairs: equation 6.
+
+    `chosen` and `rejected` are log-probabilities per token, [pairs]. Metrics are named as `dpo`'s; the margin is the
+    one beyond gamma.
+    """
+    return dpo(chosen - gamma / beta, rejected, beta)
+
+
+@dataclass(frozen=True)
+class Simpo:
+    """Prefer the answer whose tokens are likelier on average, whatever the model thought before."""
+
+    name: Literal["simpo"] = "simpo"
+    """Simple preference optimisation, without a reference."""
+    beta: float = 2.0
+    """Scale of the log-probabilities per token; 2 to 10 in the paper."""
+    gamma: float = 1.0
+    """The margin aimed at; 0.3 to 1.6 in the paper."""
+
+    def __post_init__(self) -> None:
+        require_positive(beta=self.beta)
+        require_not_negative(gamma=self.gamma)
+
+    def needs(self) -> tuple[Need, ...]:
+        """Both answers on the clean image, without a reference."""
+        return CHOSEN, REJECTED
+
+    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+        """The loss and metrics of `simpo`."""
+        return simpo(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]), self.beta, self.gamma)
