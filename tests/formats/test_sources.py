@@ -8,7 +8,7 @@ from PIL import Image
 
 from veridical.errors import UserError
 from veridical.formats.sources import read_records
-from veridical.records import ObjectInImage, Record, Reject, Turn
+from veridical.records import ObjectInImage, Record, Region, Reject, Relation, Turn
 
 
 @pytest.fixture
@@ -97,17 +97,27 @@ def test_metadata_in_subfolders_in_csv_and_parquet(tmp_path, read):
 def test_own_fields_of_a_row(tmp_path, read):
     picture(tmp_path / "in/x.png")
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
-    objects = [{"name": "cup", "box": [0, 0.5, 1, 1]}, {"name": "fork"}, "boat"]
-    metadata(tmp_path / "in", {"file_name": "x.png", "id": 7, "prompt": turns, "objects": objects, "scene": "table"})
+    objects = [{"name": "cup", "box": [0, 0.5, 1, 1], "attributes": ["red"]}, {"name": "fork"}, "boat"]
+    known = {
+        "objects": objects,
+        "scene": "table",
+        "relations": [["cup", "left of", "fork"]],
+        "regions": [{"text": "a red cup"}],
+        "facts": ["It is full."],
+    }
+    metadata(tmp_path / "in", {"file_name": "x.png", "id": 7, "prompt": turns, **known})
     records, _ = read(tmp_path / "in")
     record = records["7"]
     assert record.prompt == (Turn("system", "Be brief."), Turn("user", "What?"))
     assert record.annotations.objects == (
-        ObjectInImage("cup", (0.0, 0.5, 1.0, 1.0)),
+        ObjectInImage("cup", (0.0, 0.5, 1.0, 1.0), ("red",)),
         ObjectInImage("fork"),
         ObjectInImage("boat"),
     )
     assert record.annotations.scene == "table"
+    assert record.annotations.relations == (Relation("cup", "left of", "fork"),)
+    assert record.annotations.regions == (Region("a red cup"),)
+    assert record.annotations.facts == ("It is full.",)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,10 @@ def test_own_fields_of_a_row(tmp_path, read):
         ({"file_name": "x.png", "prompt": 3}, "bad-prompt"),
         ({"file_name": "x.png", "objects": {"bbox": []}}, "bad-objects"),
         ({"file_name": "x.png", "objects": [{"name": "cup", "box": [1, 2]}]}, "bad-objects"),
+        ({"file_name": "x.png", "objects": [{"name": "cup", "attributes": "red"}]}, "bad-objects"),
+        ({"file_name": "x.png", "relations": [["cup", "left of"]]}, "bad-relations"),
+        ({"file_name": "x.png", "regions": ["a cup"]}, "bad-regions"),
+        ({"file_name": "x.png", "facts": "One."}, "bad-facts"),
         ({"text": "no image"}, "no-image"),
         ({"image": 5}, "bad-image-field"),
         ({"file_name": "a\0b.png"}, "bad-image-field"),

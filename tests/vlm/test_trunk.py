@@ -14,7 +14,7 @@ from veridical.vlm.probe import Sharing
 from veridical.vlm.sampling import Branch, Sampling, sample
 from veridical.vlm.scoring import score
 from veridical.vlm.trunk import encode_together, obstacle, prepare_together
-from veridical.vlm.views import NoImage, Noise
+from veridical.vlm.views import FeatureNoise, NoImage, Noise, TokenMask
 
 QUESTIONS = ("Describe this image.", "Is there a fork in the image?", "Is there a car?", "What is on the left?")
 GREEDY = Sampling(max_new_tokens=8, temperature=0.0)
@@ -44,7 +44,7 @@ def asked(view=None) -> list[Context]:
     ]
 
 
-@pytest.mark.parametrize("view", [None, Noise(500), NoImage()])
+@pytest.mark.parametrize("view", [None, Noise(500), TokenMask(0.6), FeatureNoise(), NoImage()])
 def test_together_is_the_same_as_each_by_itself(vlm, view):
     contexts = asked(view)
     together = encode_together(vlm, contexts)
@@ -55,7 +55,7 @@ def test_together_is_the_same_as_each_by_itself(vlm, view):
         assert together.prepared[row].tensors["input_ids"].tolist() == alone.prepared[0].tensors["input_ids"].tolist()
         assert together.next_position[row] == alone.next_position[0]
         own = together.mask[row].bool()
-        assert torch.equal(together.positions[..., row, own], alone.positions[..., 0, :])
+        assert torch.equal(together.positions[..., row, own], alone.positions[..., 0, alone.mask[0].bool()])
         assert torch.allclose(together.logits[row], alone.logits[0], atol=1e-4)
     answers = [["Yes.", "There is a fork and a knife on the table."]] * len(contexts)
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 A row is what a line of JSON, CSV or parquet holds. It says which images (`file_name`, `image` or `images`),
 and may say what they show (`text`, `caption` or `reference`), what was asked (`prompt`), who it is (`id`)
-and what is in the picture (`objects`, `scene`).
+and what is in the picture (`objects`, `scene`, `relations`, `regions`, `facts`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.formats.annotations import HOW, BadFieldError, read_annotations
+from veridical.records import Annotations, ImageFile, Record, Turn
 
 Row = Mapping[str, Any]
 
@@ -160,32 +161,7 @@ def _prompt(value: Any, default: str) -> tuple[Turn, ...]:
 
 
 def _annotations(row: Row) -> Annotations | None:
-    objects, scene = row.get("objects"), row.get("scene")
-    if objects is None and scene is None:
-        return None
-    if objects is not None and (isinstance(objects, str | Mapping) or not isinstance(objects, Sequence)):
-        raise _bad_objects(objects)
-    return Annotations(tuple(_object(o) for o in objects or ()), str(scene) if scene is not None else None)
-
-
-def _object(value: Any) -> ObjectInImage:
-    if isinstance(value, str) and value:
-        return ObjectInImage(value)
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise _bad_objects(value)
-    box = value.get("box")
-    if box is None:
-        return ObjectInImage(value["name"])
     try:
-        x0, y0, x1, y1 = (float(edge) for edge in box)
-    except (TypeError, ValueError):
-        raise _bad_objects(value) from None
-    return ObjectInImage(value["name"], (x0, y0, x1, y1))
-
-
-def _bad_objects(value: Any) -> UnusableError:
-    return UnusableError(
-        "bad-objects",
-        f"`objects` has {str(value)[:80]}",
-        'write "objects": [{"name": "cup", "box": [x0, y0, x1, y1]}], the box in fractions of the image or left out',
-    )
+        return read_annotations(row)
+    except BadFieldError as error:
+        raise UnusableError(f"bad-{error.field}", str(error), f"write {HOW[error.field]}") from None

@@ -51,6 +51,24 @@ class Lexicon:
         """The distinct classes named in `text`, in order of first mention."""
         return tuple(dict.fromkeys(mention.name for mention in self.mentions(text)))
 
+    def plural(self, form: str) -> str:
+        """The plural of a singular form: the given irregular one, else the regular one."""
+        return self._irregular.get(_normal(form), next(_plurals(form)))
+
+    def singular(self, form: str) -> str:
+        """The singular of a form of this lexicon, which may be one already."""
+        return self._singulars.get(_normal(form), form)
+
+    @cached_property
+    def _irregular(self) -> dict[str, str]:
+        return {_normal(one): many for many, one in reversed(list(self.plurals.items()))}
+
+    @cached_property
+    def _singulars(self) -> dict[str, str]:
+        regular = {many: form for form in self.synonyms for many in _plurals(_normal(form))}
+        given = {_normal(form): form for form in self.synonyms}
+        return {**regular, **given, **{_normal(many): one for many, one in self.plurals.items()}}
+
     @cached_property
     def _forms(self) -> dict[str, str]:
         forms = {_normal(form): _OTHER for form in self.others}

@@ -1,16 +1,36 @@
-"""The judge that knows: it compares what a text names with the annotations of the image."""
+"""The judge that knows: it compares what a text says with the annotations of the image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from veridical.errors import UserError
-from veridical.judges.interface import Detect, Findings, Name, Rewrite, Writer
+from veridical.judges import claims, corruptions
+from veridical.judges.faults import NO_SCENES, Scenes, faults, present
+from veridical.judges.interface import (
+    Ask,
+    Claims,
+    Compare,
+    Detect,
+    Findings,
+    Inject,
+    Item,
+    JudgeError,
+    Name,
+    Preference,
+    Quiz,
+    Rate,
+    Restyle,
+    Rewrite,
+    Verify,
+    Writer,
+)
 from veridical.judges.lexicon import Lexicon, Mention
+from veridical.judges.words import Words
 from veridical.judges.writers import GrammarWriter, SentenceWriter
-from veridical.records import Annotations
+from veridical.records import Annotations, Record
+from veridical.world import writer as grammar
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
@@ -18,7 +38,8 @@ if TYPE_CHECKING:
 
 def invented(text: str, annotations: Annotations, lexicon: Lexicon) -> list[Mention]:
     """The mentions in `text` of classes that are not in the annotations."""
-    return [mention for mention in lexicon.mentions(text) if mention.name not in annotations.names]
+    known = present(annotations, lexicon)
+    return [mention for mention in lexicon.mentions(text) if mention.name not in known]
 
 
 def missing(text: str, annotations: Annotations, lexicon: Lexicon) -> list[str]:
@@ -27,26 +48,34 @@ def missing(text: str, annotations: Annotations, lexicon: Lexicon) -> list[str]:
     return list(dict.fromkeys(o.name for o in annotations.objects if o.name not in named))
 
 
-def findings(text: str, annotations: Annotations, lexicon: Lexicon) -> Findings:
-    """Everything that the annotations tell about the objects in `text`."""
+def findings(text: str, annotations: Annotations, lexicon: Lexicon, scenes: Scenes = NO_SCENES) -> Findings:
+    """Everything that the annotations tell about `text`; `scenes` are how texts name scenes, as in `Words`."""
     return Findings(
         named=tuple(lexicon.mentions(text)),
         invented=tuple(invented(text, annotations, lexicon)),
         missing=tuple(missing(text, annotations, lexicon)),
+        faults=faults(text, annotations, lexicon, scenes),
     )
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """A judge with annotations, a lexicon, and writers that are tried in turn."""
+    """A judge with annotations, the parts of `Words`, and writers that are tried in turn."""
 
     lexicon: Lexicon
     writers: tuple[Writer, ...]
+    partner: Mapping[str, str] = field(default_factory=dict)
+    scenes: Scenes = field(default_factory=dict)
     name: str = "oracle"
 
-    def detect(self, requests: Sequence[Detect]) -> list[Findings]:
-        """Findings for each request. Raises UserError for a record without annotations."""
-        return [self._detect(request) for request in requests]
+    @property
+    def words(self) -> Words:
+        """What it knows of language."""
+        return Words(self.lexicon, self.partner, self.scenes)
+
+    def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
+        """Findings for each request; a JudgeError for a record without annotations."""
+        return [self._findings(request.record, request.text) for request in requests]
 
     def mentions(self, requests: Sequence[Name]) -> list[list[Mention]]:
         """The objects that each text names."""
@@ -56,19 +85,78 @@ class Oracle:
         """The first text that a writer offers and that really names what was asked for; else None."""
         return [self._rewrite(request) for request in requests]
 
-    def _detect(self, request: Detect) -> Findings:
-        annotations = request.record.annotations
-        if annotations is None:
-            raise UserError(f"{request.record.id}: has no annotations, and the oracle judges by nothing else.")
-        return findings(request.text, annotations, self.lexicon)
+    def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
+        """(True kinds of objects named - faults) / kinds that are there: at most 1, below 0 for mostly wrong texts."""
+        return [self._rate(request.record, request.text) for request in requests]
+
+    def compare(self, requests: Sequence[Compare]) -> list[Preference | JudgeError]:
+        """The difference of the two texts' rates, within -1 and 1; order cannot matter."""
+        return [self._compare(request) for request in requests]
+
+    def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
+        """0 where the annotations contradict a claim, 1 where they cover it, 0.5 where they say nothing of it."""
+        return [self._verify(request) for request in requests]
+
+    def inject(self, requests: Sequence[Inject]) -> list[str | JudgeError | None]:
+        """A text that the annotations prove wrong; captions of the picture world stay in their grammar."""
+        return [corruptions.inject(request, self.words) for request in requests]
+
+    def restyle(self, requests: Sequence[Restyle]) -> list[tuple[str, ...] | None]:
+        """Captions of the picture world in another wording of its grammar; None for other texts."""
+        return [grammar.restyle(request.texts, request.variant) for request in requests]
+
+    def claims(self, requests: Sequence[Claims]) -> list[tuple[str, ...]]:
+        """A claim for each object that a text names, with its number and colour where said, and for its scene."""
+        return [claims.split(request.text, self.words) for request in requests]
+
+    def ask(self, requests: Sequence[Ask]) -> list[str]:
+        """The yes/no question of each claim."""
+        return [claims.question(request.claim) for request in requests]
+
+    def quiz(self, requests: Sequence[Quiz]) -> list[tuple[Item, ...]]:
+        """A question for each class that one description names and the other does not, as the annotations have it."""
+        return [claims.quiz(request, self.lexicon) for request in requests]
+
+    def _findings(self, record: Record, text: str) -> Findings | JudgeError:
+        if record.annotations is None:
+            return JudgeError(
+                f"{record.id}: has no annotations, and the oracle judges by nothing else.",
+                "no-annotations",
+                "list the objects that are in the image",
+            )
+        return findings(text, record.annotations, self.lexicon, self.scenes)
+
+    def _rate(self, record: Record, text: str) -> float | JudgeError:
+        found = self._findings(record, text)
+        if isinstance(found, JudgeError):
+            return found
+        there = len(found.true_names) + len(found.missing)
+        return (len(found.true_names) - len(found.faults)) / max(there, 1)
+
+    def _compare(self, request: Compare) -> Preference | JudgeError:
+        first, second = (self._rate(request.record, text) for text in (request.first, request.second))
+        if isinstance(first, JudgeError):
+            return first
+        if isinstance(second, JudgeError):
+            return second
+        return Preference(max(-1.0, min(1.0, first - second)))
+
+    def _verify(self, request: Verify) -> float | JudgeError:
+        found = self._findings(request.record, request.claim)
+        if isinstance(found, JudgeError):
+            return found
+        said = found.named or any(p in request.claim for phrases in self.scenes.values() for p in phrases)
+        return 0.0 if found.faults else 1.0 if said else 0.5
 
     def _rewrite(self, request: Rewrite) -> str | None:
         offers = (writer(request) for writer in self.writers)
         return next((text for text in offers if text is not None and self._obeys(text, request)), None)
 
     def _obeys(self, text: str, request: Rewrite) -> bool:
-        new = {*request.swap.values(), *request.put_in}
-        kept = set(self.lexicon.names(request.text)) - {*request.leave_out, *request.swap}
+        wrong = {name for f in request.faults for name in self.lexicon.names(request.text[f.start : f.end])}
+        right = {name for f in request.faults for name in self.lexicon.names(f.correction)}
+        new = {*request.swap.values(), *request.put_in} | right
+        kept = set(self.lexicon.names(request.text)) - {*request.leave_out, *request.swap, *wrong}
         named = set(self.lexicon.names(text))
         return bool(named) and new <= named <= kept | new
 
@@ -78,11 +166,11 @@ class OracleSettings:
     """Judge by the annotations of the records."""
 
     name: Literal["oracle"] = "oracle"
-    """Which judge: oracle (annotations), rules (a lexicon), ...."""
+    """Which judge: oracle goes by the annotations of the records."""
 
     def open(self, setting: Setting) -> Oracle | None:
         """The oracle; None where there are no words for objects."""
         if setting.words is None:
             return None
-        lexicon = setting.words.lexicon
-        return Oracle(lexicon, (GrammarWriter(), SentenceWriter(lexicon)))
+        words = setting.words
+        return Oracle(words.lexicon, (GrammarWriter(), SentenceWriter(words.lexicon)), words.partner, words.scenes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -13,10 +13,14 @@ from veridical.records import Record
 
 @dataclass(frozen=True)
 class Words:
-    """A lexicon, and for objects that have one their usual partner (both ways)."""
+    """A lexicon, for objects that have one their usual partner (both ways), and how texts name scenes.
+
+    `scenes` maps a scene to its phrases ("on the table", "a dinner table"), the same kinds of phrases for every scene.
+    """
 
     lexicon: Lexicon
     partner: Mapping[str, str]
+    scenes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | None:
@@ -26,9 +30,9 @@ def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | Non
     is annotated. Raises UserError for a file that is no lexicon.
     """
     if name == "world" or (name == "auto" and world):
-        from veridical.world.vocabulary import PARTNER, lexicon
+        from veridical.world.vocabulary import PARTNER, THEMES, lexicon
 
-        return Words(lexicon(), PARTNER)
+        return Words(lexicon(), PARTNER, {theme.name: (theme.location, theme.place) for theme in THEMES})
     if name == "coco80":
         return coco80()
     if name != "auto":

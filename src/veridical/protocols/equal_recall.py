@@ -59,6 +59,28 @@ def cut(item: ChairItem, objects: int) -> ChairItem:
     return replace(item, caption=caption, mentions=kept, words=len(caption.split()))
 
 
+@dataclass(frozen=True)
+class CutCounts:
+    """Whether each caption cut after k objects invents one, and how many true ones it names; [captions, cuts]."""
+
+    inventing: FloatArray
+    found: FloatArray
+
+
+def cut_counts(items: Sequence[ChairItem]) -> CutCounts:
+    """What is left of each caption at each cut; the last cut is the whole caption, for every picture."""
+    firsts = [_first_mentions(item) for item in items]
+    cuts = 1 + max(map(len, firsts), default=0)
+    inventing = np.zeros((len(items), cuts))
+    found = np.zeros((len(items), cuts))
+    for row, mentions in enumerate(firsts):
+        for k in range(1, cuts):
+            kept = mentions[:k]
+            inventing[row, k] = any(mention.invented for mention in kept)
+            found[row, k] = sum(not mention.invented for mention in kept)
+    return CutCounts(inventing, found)
+
+
 def cut_curve(items: Sequence[ChairItem], weights: FloatArray) -> CutCurve:
     """The base's curve in each resample.
 
@@ -66,19 +88,11 @@ def cut_curve(items: Sequence[ChairItem], weights: FloatArray) -> CutCurve:
         items: the base's captions, one a picture.
         weights: [resamples, pictures], from `statistics.resample`, or one row of ones.
     """
-    firsts = [_first_mentions(item) for item in items]
-    cuts = 1 + max(map(len, firsts), default=0)
-    invented = np.zeros((len(items), cuts))
-    found = np.zeros((len(items), cuts))
-    for row, mentions in enumerate(firsts):
-        for k in range(1, cuts):
-            kept = mentions[:k]
-            invented[row, k] = any(mention.invented for mention in kept)
-            found[row, k] = sum(not mention.invented for mention in kept)
+    counts = cut_counts(items)
     true = np.array([len(item.truth) for item in items], np.float64)
     return CutCurve(
-        chair_s=PERCENT * (weights @ invented) / weights.sum(axis=1, keepdims=True),
-        recall=PERCENT * (weights @ found) / np.maximum(weights @ true, 1.0)[:, None],
+        chair_s=PERCENT * (weights @ counts.inventing) / weights.sum(axis=1, keepdims=True),
+        recall=PERCENT * (weights @ counts.found) / np.maximum(weights @ true, 1.0)[:, None],
     )
 
 

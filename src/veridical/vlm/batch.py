@@ -48,7 +48,7 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
     mask = batch["attention_mask"].clone()
     for row, one in zip(mask, prepared, strict=True):
         if one.hidden is not None:
-            row[len(row) - one.length :][one.hidden.to(row.device)] = 0
+            row[len(row) - one.length + one.hidden.to(row.device)] = 0
     return {**batch, "attention_mask": mask}
 
 

@@ -33,7 +33,7 @@ class Context:
 @dataclass(frozen=True)
 class Prepared:
     """A context as tensors on the CPU, unpadded: `tensors` are what the processor returns for this one
-    context; `hidden` [length] is true at tokens that the view hides from every layer.
+    context; `hidden` are the places (int64) of tokens that the view hides from every layer.
     """
 
     tensors: Mapping[str, Tensor]
@@ -139,14 +139,20 @@ def _refuse_view(vlm: Vlm, context: Context) -> None:
 
 
 def _hidden(vlm: Vlm, context: Context, ids: Tensor) -> Tensor | None:
-    """Which tokens [length] no layer may see: image tokens, drawn one by one; None where all are seen."""
+    """The places of the image tokens that no layer may see, drawn one by one; None where the view hides none."""
     if not isinstance(context.view, views.TokenMask):
         return None
     import torch
 
-    placed = ids[0].eq(-1 if vlm.traits.image_id is None else vlm.traits.image_id)
-    drawn = seeds.generator("token-mask", context.key).random(int(placed.sum()))
-    return placed.masked_scatter(placed, torch.from_numpy(drawn < context.view.rho))
+    places = _image_places(vlm, ids).nonzero()[:, 0]
+    drawn = seeds.generator("token-mask", context.key).random(len(places))
+    return places[torch.from_numpy(drawn < context.view.rho)]
+
+
+def _image_places(vlm: Vlm, ids: Tensor) -> Tensor:
+    """Whether each token of a prompt [1, length] holds an image's place, [length]."""
+    placed: Tensor = ids[0].eq(-1 if vlm.traits.image_id is None else vlm.traits.image_id)
+    return placed
 
 
 def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
@@ -154,7 +160,7 @@ def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> d
     import torch
 
     ids = tensors["input_ids"]
-    placed = ids[0].eq(-1 if vlm.traits.image_id is None else vlm.traits.image_id)
+    placed = _image_places(vlm, ids)
     starts = placed & ~placed.roll(1)
     starts[0] = placed[0]
     # Images that follow each other directly make one run.

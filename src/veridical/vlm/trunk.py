@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.records import ImageFile
-from veridical.vlm import chat, inputs, probe
+from veridical.vlm import chat, inputs, probe, views
 from veridical.vlm.inputs import Context, Prepared, prepare
 from veridical.vlm.prefix import Prefix, encode
 from veridical.vlm.prefix import features as image_features
@@ -99,13 +99,7 @@ def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepar
 def _shown(context: Context) -> Hashable:
     """What the tower sees of a context: contexts that agree in it share a start."""
     images = tuple(image.sha256 if isinstance(image, ImageFile) else id(image) for image in context.images)
-    return images, context.view, context.key if _is_random(context) else ()
-
-
-def _is_random(context: Context) -> bool:
-    from veridical.vlm.views import Noise
-
-    return isinstance(context.view, Noise)
+    return images, context.view, context.key if views.is_random(context.view) else ()
 
 
 def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[int]] | None:

@@ -144,8 +144,7 @@ def _read_sentence(text: str, templates: Sequence[str]) -> tuple[Sentence, str |
         items = _read_list(groups["list"]) if groups.get("list") else ()
         if items is None:
             continue
-        theme = next((t.name for t in THEMES if groups.get("where") in (t.location, t.place)), None)
-        return Sentence(template, items), theme
+        return Sentence(template, items), theme_of(groups.get("where") or "")
     return None
 
 
@@ -161,11 +160,21 @@ def _pattern(template: str) -> str:
 def _read_list(text: str) -> tuple[tuple[str, int], ...] | None:
     items = []
     for phrase in re.split(r", | and ", text):
-        item = _phrases().get(phrase[:1].lower() + phrase[1:])
+        item = read_phrase(phrase)
         if item is None:
             return None
         items.append(item)
     return tuple(items)
+
+
+def read_phrase(phrase: str) -> tuple[str, int] | None:
+    """What a noun phrase says, "two cups" as ("cup", 2); None for a phrase that is not of this grammar."""
+    return _phrases().get(phrase[:1].lower() + phrase[1:])
+
+
+def theme_of(phrase: str) -> str | None:
+    """The theme that a location or a place belongs to, by name."""
+    return next((theme.name for theme in THEMES if phrase in (theme.location, theme.place)), None)
 
 
 @cache

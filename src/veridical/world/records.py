@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
+from itertools import permutations
 from pathlib import Path
 
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Relation, Turn
 from veridical.world.captions import DESCRIBE, caption
 from veridical.world.drawing import draw
-from veridical.world.scenes import Scene, scenes
+from veridical.world.scenes import CANVAS, Scene, scenes
+from veridical.world.vocabulary import COLOURS
+
+CLEARLY = 0.1
+"""How much further left an object must be to count as left of another, in widths of the picture."""
 
 
 def world_records(split: str, count: int, seed: int, folder: Path) -> list[Record]:
@@ -31,9 +36,27 @@ def _record(scene: Scene, split: str, folder: Path) -> Record:
         images=(_save_picture(scene, folder),),
         prompt=(Turn("user", DESCRIBE[0]),),
         reference=caption(scene, random.Random(f"reference/{scene.key}")),
-        annotations=Annotations(tuple(ObjectInImage(o.name, o.box) for o in scene.objects), scene.theme.name),
+        annotations=_annotations(scene),
         source=f"world:{split}",
     )
+
+
+def _annotations(scene: Scene) -> Annotations:
+    """Everything about a scene: its objects with boxes and colours, what stands left of what, and where it is."""
+    return Annotations(
+        objects=tuple(ObjectInImage(o.name, o.box, COLOURS.get(o.name, ())) for o in scene.objects),
+        scene=scene.theme.name,
+        relations=tuple(_relations(scene)),
+        facts=(f"The scene is {scene.theme.place}.",),
+    )
+
+
+def _relations(scene: Scene) -> Iterator[Relation]:
+    """Which object that is there once is clearly left of which other."""
+    single = [o for o in scene.objects if scene.counts[o.name] == 1]
+    for one, other in permutations(single, 2):
+        if other.x - one.x > CLEARLY * CANVAS:
+            yield Relation(one.name, "left of", other.name)
 
 
 def _save_picture(scene: Scene, folder: Path) -> ImageFile:
@@ -62,7 +85,7 @@ def write_folder(records: Sequence[Record], folder: Path) -> Path:
                 "file_name": record.images[0].path.name,
                 "text": record.reference,
                 "id": record.id,
-                "objects": [{"name": o.name, "box": o.box} for o in objects],
+                "objects": [{"name": o.name, "box": o.box, "attributes": o.attributes} for o in objects],
             }
             lines.write(json.dumps(row) + "\n")
     partial.replace(path)

@@ -45,6 +45,16 @@ PARTNER: Mapping[str, str] = MappingProxyType(
 
 THEME_OF: Mapping[str, Theme] = MappingProxyType({name: theme for theme in THEMES for name in theme.classes})
 
+COLOURS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "fork": ("grey",), "knife": ("white", "grey"), "cup": ("white",), "spoon": ("grey",),
+    "laptop": ("blue",), "mouse": ("white",), "book": ("red",), "pencil": ("yellow",), "phone": ("black",),
+    "clock": ("white", "red"), "car": ("red",), "bus": ("blue",), "bicycle": ("grey", "blue"), "truck": ("orange",),
+    "barrier": ("yellow", "black"), "cow": ("grey", "white"), "sheep": ("white", "grey"), "bucket": ("blue",),
+    "boat": ("red",), "shell": ("white",), "palm": ("green",), "crab": ("orange",), "bathtub": ("white", "blue"),
+    "toothbrush": ("orange",), "shower": ("grey",), "sponge": ("yellow",),
+})  # fmt: skip
+"""The colours of the classes whose sprites have clear ones."""
+
 _IRREGULAR: Mapping[str, str] = MappingProxyType({"knife": "knives", "mouse": "mice", "sheep": "sheep"})
 
 
@@ -64,4 +74,4 @@ def lexicon() -> Lexicon:
     """The surface forms by which texts about the picture world name its objects."""
     from veridical.judges.lexicon import Lexicon
 
-    return Lexicon({form: name for name in CLASSES for form in (name, plural(name))})
+    return Lexicon({name: name for name in CLASSES}, {plural(name): name for name in CLASSES})

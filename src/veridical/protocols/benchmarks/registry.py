@@ -37,6 +37,7 @@ class Entry(NamedTuple):
 
 BENCHMARKS: Mapping[str, Entry] = {
     "pope": Entry("pope", "is an object there, yes or no"),
+    "chair": Entry("chair", "which of the objects that a caption names are not in the image"),
 }
 
 

@@ -1,0 +1,330 @@
+"""chair/1: how much of what a caption names is not in the image (Rohrbach et al. 2018, arXiv 1809.02156).
+
+CHAIRs is the share of captions that name something absent, of all captions; CHAIRi the share of mentions that are of
+something absent, an object named twice counting twice; recall the share of what is there that is named, summed over
+images first. In percent; distinct objects and words a caption stand beside them, since a model that says less invents
+less.
+
+Variants: `official` reads by the published list of synonyms with its own singulars, `wordnet` by the same list with
+WordNet lemmas (RLAIF-V, lmms-eval), `coco80` by veridical's own lexicon of the same 80 classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veridical.errors import UserError
+from veridical.protocols.answer_files import Joining, Rows, first_field, read_json, read_rows
+from veridical.protocols.benchmarks.chair_truth import ObjectReader, Truth, image_key, read_coco, read_objects
+from veridical.protocols.benchmarks.chair_words import Lemmas, SynonymReader, read_synonyms
+from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.protocols.equal_recall import CutCurve, at_recall, cut_counts
+from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, Tally, share
+
+NAME = "chair"
+VERSION = 1
+PROMPT = "Please describe this image in detail."
+MAX_NEW_TOKENS = 512
+
+ID_FIELDS = ("image_id", "image", "image_file", "id", "question_id")
+TEXT_FIELDS = ("caption", "text", "answer", "response", "prediction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """CHAIR's files, and how objects are found."""
+
+    captions: tuple[Path, ...] = ()
+    """Rows of image_id and caption (JSON or JSON lines); of two files the second is compared with the first."""
+    objects: Path | None = None
+    """What is in the images: JSON {image_id: [names]}."""
+    instances: tuple[Path, ...] = ()
+    """Or COCO's instances files ..."""
+    reference_captions: tuple[Path, ...] = ()
+    """... together with COCO's captions files, whose objects count as present, too."""
+    synonyms: Path | None = None
+    """CHAIR's published list of synonyms; without it veridical's own lexicon of the 80 classes."""
+    lemmas: Lemmas = "official"
+    """How words become singular: official, or wordnet (needs NLTK's data)."""
+    beside_own_lexicon: bool = False
+    """With --synonyms: also score with veridical's own lexicon, and show the difference."""
+    at_recall: float | None = None
+    """Also CHAIRs of the captions cut to this recall (percent)."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """One question for each image whose objects are known."""
+    reader, classes = _reader(settings)
+    wanted = None
+    if settings.instances and settings.captions:
+        wanted = {key for path in settings.captions for key in _captions(path).texts}
+    truth = _truth(settings, classes, reader, wanted)
+    return [
+        Question(key, truth.files.get(key) or key, PROMPT, names, group=key, more={"unknown": truth.unknown})
+        for key, names in truth.objects.items()
+    ]
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The captions by image; those of a second file stand under the path of that file and the image."""
+    if not 1 <= len(settings.captions) <= 2:
+        raise UserError("--captions: give one file, or two to compare the second with the first.")
+    if len(settings.captions) == 1:
+        return _captions(settings.captions[0], {question.id for question in questions})
+    known = {question.id for question in questions}
+    both = [_captions(path, known) for path in settings.captions]
+    shared = [key for key in both[0].texts if key in both[1].texts]
+    faults = {kind: [s for one in both for s in one.faults.get(kind, ())] for one in both for kind in one.faults}
+    for path, one in zip(settings.captions, both, strict=True):
+        lone = [f"{path}: image {key} has a caption in this file only" for key in one.texts if key not in set(shared)]
+        if lone:
+            faults["unpaired"] = [*faults.get("unpaired", ()), *lone]
+    texts = {f"{n}/{key}": one.texts[key] for n, one in enumerate(both) for key in shared}
+    return Answers(texts, faults)
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
+    """Read the captions and count; two files are compared image by image."""
+    reader, _ = _reader(settings)
+    faults = dict(answers.faults)
+    unknown = next((q.more["unknown"] for q in questions), ())
+    if unknown:
+        faults["unknown_objects"] = unknown
+    if len(settings.captions) == 2:
+        return _compared(settings, questions, answers.texts, reader, faults)
+    read = read_captions(questions, answers.texts, reader)
+    missing = [] if settings.instances else [q for q in questions if q.id not in answers.texts]
+    made = counted(read, settings.at_recall)
+    if settings.beside_own_lexicon and settings.synonyms:
+        made = _beside(made, counted(read_captions(questions, answers.texts, own_lexicon()), None))
+    return Scored(
+        protocol=_protocol(settings),
+        tally=made,
+        items=[_item(one) for one in read] + [Item(q.id, None, None, "unanswered") for q in missing],
+        faults=faults,
+        notes=_notes(settings, read),
+    )
+
+
+def read_captions(
+    questions: Sequence[Question], texts: Mapping[str, str], reader: ObjectReader, prefix: str = ""
+) -> list[ChairItem]:
+    """The captions of the questions that have one, with the objects that they name."""
+    return [
+        _read(question, texts[prefix + question.id], reader) for question in questions if prefix + question.id in texts
+    ]
+
+
+def counted(items: Sequence[ChairItem], recall: float | None) -> Tally:
+    """The sums of captions image by image, and CHAIR's metrics over them."""
+    sums = _sums(items) | (_cut_sums(items) if recall is not None else {})
+    return Tally(tuple(item.id for item in items), sums, partial(_metrics, recall=recall))
+
+
+def _read(question: Question, caption: str, reader: ObjectReader) -> ChairItem:
+    present = question.truth
+    found = tuple(ChairMention(m.name, m.start, m.end, m.name not in present) for m in reader.mentions(caption))
+    return ChairItem(question.id, question.image, caption, tuple(sorted(present)), found, len(caption.split()))
+
+
+def _item(read: ChairItem, **more: Any) -> Item:
+    """A caption is right where it names nothing that is absent."""
+    invented = [mention.name for mention in read.mentions if mention.invented]
+    return Item(
+        id=read.id,
+        parsed=[mention.name for mention in read.mentions],
+        right=not invented,
+        more={
+            **more,
+            "caption": read.caption,
+            "invented": invented,
+            "spans": [[mention.start, mention.end] for mention in read.mentions],
+            "truth": list(read.truth),
+            "words": read.words,
+        },
+    )
+
+
+def _sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
+    named = [{m.name for m in item.mentions} for item in items]
+    columns: dict[str, list[float]] = {
+        "captions": [1.0] * len(items),
+        "inventing": [any(m.invented for m in item.mentions) for item in items],
+        "invented": [sum(m.invented for m in item.mentions) for item in items],
+        "mentions": [len(item.mentions) for item in items],
+        "found": [len({m.name for m in item.mentions if not m.invented}) for item in items],
+        "truth": [len(item.truth) for item in items],
+        "objects": [len(names) for names in named],
+        "words": [item.words for item in items],
+    }
+    return {name: np.asarray(column, np.float64) for name, column in columns.items()}
+
+
+def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
+    cut = cut_counts(items)
+    columns = {f"cut/inventing/{k}": cut.inventing[:, k] for k in range(cut.inventing.shape[1])}
+    return columns | {f"cut/found/{k}": cut.found[:, k] for k in range(cut.found.shape[1])}
+
+
+def _metrics(sums: Sums, recall: float | None) -> dict[str, FloatArray]:
+    found = {
+        "chair_s": share(sums["inventing"], sums["captions"]),
+        "chair_i": share(sums["invented"], sums["mentions"]),
+        "recall": share(sums["found"], sums["truth"]),
+        "objects": share(sums["objects"], sums["captions"], 1.0),
+        "words": share(sums["words"], sums["captions"], 1.0),
+    }
+    if recall is not None:
+        wanted = np.full_like(found["recall"], recall)
+        reached = at_recall(_curve(sums), wanted)
+        found["chair_s_at_recall"] = np.where(found["recall"] >= wanted, reached, np.nan)
+    return found
+
+
+def _curve(sums: Sums) -> CutCurve:
+    cuts = sum(name.startswith("cut/found/") for name in sums)
+    stack = {part: np.stack([sums[f"cut/{part}/{k}"] for k in range(cuts)], axis=1) for part in ("inventing", "found")}
+    return CutCurve(
+        chair_s=share(stack["inventing"], np.repeat(sums["captions"][:, None], cuts, axis=1)),
+        recall=share(stack["found"], np.maximum(np.repeat(sums["truth"][:, None], cuts, axis=1), 1.0)),
+    )
+
+
+def _compared(
+    settings: Settings,
+    questions: Sequence[Question],
+    texts: Mapping[str, str],
+    reader: ObjectReader,
+    faults: Mapping[str, Sequence[str]],
+) -> Scored:
+    base, model = (read_captions(questions, texts, reader, prefix=f"{n}/") for n in (0, 1))
+    names = [path.stem for path in settings.captions]
+    if names[0] == names[1]:
+        names = ["base", "model"]
+    sides = [("base", base), ("model", model)]
+    sums = {
+        f"{side}/{name}": column for side, items in sides for name, column in (_sums(items) | _cut_sums(items)).items()
+    }
+    formula = partial(_comparison, names=names, recall=settings.at_recall)
+    return Scored(
+        protocol=_protocol(settings),
+        tally=Tally(tuple(item.id for item in base), sums, formula),
+        items=[_item(item, file=name) for name, (_, items) in zip(names, sides, strict=True) for item in items],
+        faults=faults,
+        notes=[*_notes(settings, model), _EQUAL_RECALL],
+    )
+
+
+_EQUAL_RECALL = (
+    "at equal recall: the first file's captions are cut after their first objects until they recall as much as the "
+    "second file's; where those recall more, the first file's are uncut"
+)
+
+
+def _comparison(sums: Sums, names: Sequence[str], recall: float | None) -> dict[str, FloatArray]:
+    sides = []
+    for side in ("base", "model"):
+        own = {name.removeprefix(f"{side}/"): column for name, column in sums.items() if name.startswith(f"{side}/")}
+        sides.append((_metrics(own, recall), _curve(own)))
+    (base, curve), (model, _) = sides
+    rival = at_recall(curve, model["recall"])
+    found = {f"{names[0]}: {name}": value for name, value in base.items()}
+    found |= {f"{names[1]}: {name}": value for name, value in model.items()}
+    found |= {f"difference: {name}": model[name] - base[name] for name in model}
+    found["equal recall: first cut, chair_s"] = rival
+    found["equal recall: difference, chair_s"] = model["chair_s"] - rival
+    return found
+
+
+def _beside(made: Tally, own: Tally) -> Tally:
+    """Both readings of the same captions in one table, with their difference."""
+    inner: Callable[[Sums], dict[str, FloatArray]] = made.formula
+
+    def formula(sums: Sums) -> dict[str, FloatArray]:
+        published = inner(sums)
+        ours = own.formula({name.removeprefix("own/"): sums[name] for name in sums if name.startswith("own/")})
+        found = published | {f"coco80: {name}": value for name, value in ours.items()}
+        return found | {f"coco80 - list: {name}": ours[name] - published[name] for name in ours}
+
+    return Tally(made.groups, {**made.sums, **{f"own/{name}": column for name, column in own.sums.items()}}, formula)
+
+
+def _protocol(settings: Settings) -> str:
+    return f"{NAME}[{settings.lemmas if settings.synonyms else 'coco80'}]/{VERSION}"
+
+
+def _notes(settings: Settings, read: Sequence[ChairItem]) -> list[str]:
+    notes = ["captions may be cut by a limit of tokens, which moves CHAIRs; compare only captions of one limit"]
+    if settings.instances and not settings.reference_captions:
+        notes.append("without --reference-captions what only those name counts as invented; CHAIR counts it as there")
+    if settings.synonyms is None:
+        notes.append("read by veridical's own lexicon; numbers by CHAIR's list differ (--synonyms FILE)")
+    if any(not item.caption.strip() for item in read):
+        notes.append("an empty caption names nothing, so it invents nothing, and recalls nothing")
+    return notes
+
+
+def own_lexicon() -> ObjectReader:
+    """Veridical's own words for COCO's 80 classes."""
+    from veridical.judges.words import coco80
+
+    return coco80().lexicon
+
+
+def _reader(settings: Settings) -> tuple[ObjectReader, Mapping[str, str]]:
+    """How objects are found, and the words that are classes or mean one."""
+    if settings.synonyms is not None:
+        synonyms = read_synonyms(settings.synonyms)
+        return SynonymReader(synonyms, settings.lemmas), synonyms
+    if settings.lemmas != "official":
+        raise UserError("--lemmas wordnet: reads by CHAIR's list; give it with --synonyms.")
+    from veridical.judges.words import coco80
+
+    lexicon = coco80().lexicon
+    return lexicon, lexicon.synonyms
+
+
+def _truth(settings: Settings, classes: Mapping[str, str], reader: ObjectReader, images: set[str] | None) -> Truth:
+    if (settings.objects is None) == (not settings.instances):
+        raise UserError("give what is in the images: --objects FILE, or COCO's --instances with --reference-captions.")
+    if settings.objects is not None:
+        return read_objects(settings.objects, classes, reader)
+    return read_coco(settings.instances, settings.reference_captions, classes, reader, images)
+
+
+def _captions(path: Path, known: set[str] | None = None) -> Answers:
+    joining = Joining()
+    found = _caption_rows(path)
+    joining.faults["unreadable"].extend(found.unreadable)
+    if not any(name in row for _, row in found.rows for name in TEXT_FIELDS):
+        raise UserError(
+            f"{path}: no row has a caption under {', '.join(TEXT_FIELDS)}; the first has {', '.join(found.rows[0][1])}."
+        )
+    allowed = None if known is None else dict.fromkeys(known)
+    for place, row in found.rows:
+        key, text = first_field(row, ID_FIELDS), first_field(row, TEXT_FIELDS)
+        if key is None or text is None:
+            joining.faults["unreadable"].append(f"{place}: lacks an image or a caption")
+        else:
+            joining.add(image_key(key), text, place, allowed)
+    return Answers(joining.texts, {kind: faults for kind, faults in joining.faults.items() if faults})
+
+
+def _caption_rows(path: Path) -> Rows:
+    """Rows, or the rows inside the published scorer's own input {"imgToEval": {id: row}}."""
+    if path.suffix == ".json":
+        try:
+            content = read_json(path)
+        except UserError:
+            return read_rows(path)
+        if isinstance(content, dict) and isinstance(content.get("imgToEval"), dict):
+            return Rows(path, [(f"{path}, {key}", row) for key, row in content["imgToEval"].items()])
+    return read_rows(path)

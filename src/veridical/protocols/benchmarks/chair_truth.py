@@ -1,0 +1,118 @@
+"""What is in COCO's images: a file of objects by image, or COCO's instances together with its reference captions."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from veridical.errors import UserError
+from veridical.judges.lexicon import Mention
+from veridical.protocols.answer_files import read_json
+
+
+class ObjectReader(Protocol):
+    """Finds the objects that a text names."""
+
+    def mentions(self, text: str) -> list[Mention]:
+        """The objects in order, each as often as it is named."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The objects in each image, file names of images where they are known, and names that the list does not hold."""
+
+    objects: Mapping[str, frozenset[str]]
+    files: Mapping[str, str] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
+
+
+def image_key(value: Any) -> str:
+    """An image's id as text: 42, "42" and "COCO_val2014_000000000042.jpg" are the same image."""
+    text = str(value).strip()
+    if text.isdecimal() and text.isascii():
+        return str(int(text))
+    coco = re.fullmatch(r"(?:.*[/\\])?(?:COCO_\w+_)?(\d+)(?:\.\w+)?", text)
+    return str(int(coco.group(1))) if coco else text
+
+
+def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -> Truth:
+    """A JSON file {image_id: [names]}; a name may be a class or any word for it.
+
+    Args:
+        path: the file.
+        classes: words to classes.
+        reader: understands names that are not in `classes` as they stand, such as plurals.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise UserError(f'{path}: objects are {{"image id": ["name", ...]}}.')
+    objects, unknown = {}, []
+    for image, names in content.items():
+        found: set[str] = set()
+        for name in map(str, names):
+            node = classes.get(name.strip().lower()) or next((m.name for m in reader.mentions(name)), None)
+            if node is None:
+                unknown.append(f"{path}: image {image}: {name!r} is none of the list's objects")
+            else:
+                found.add(node)
+        objects[image_key(image)] = frozenset(found)
+    return Truth(objects, {image_key(image): str(image) for image in content}, unknown)
+
+
+def read_coco(
+    instances: Sequence[Path],
+    captions: Sequence[Path],
+    classes: Mapping[str, str],
+    reader: ObjectReader,
+    images: Collection[str] | None,
+) -> Truth:
+    """COCO's annotated instances, and the objects that its reference captions name; both belong to CHAIR's truth.
+
+    Args:
+        instances: instances_train2014.json, instances_val2014.json.
+        captions: captions_train2014.json, captions_val2014.json; may be left out.
+        classes: words to classes.
+        reader: reads the captions.
+        images: the only images wanted; all if None.
+
+    Raises:
+        UserError: a file is something else, or a category is not in the list.
+    """
+    objects: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, str] = {}
+    for path in instances:
+        content = _annotated(path, "categories")
+        names = {category["id"]: _category(category["name"], classes, path) for category in content["categories"]}
+        for image in content.get("images", ()):
+            files[str(image["id"])] = image.get("file_name", "")
+            objects[str(image["id"])]  # an image without instances is known to have none
+        for annotation in content["annotations"]:
+            objects[str(annotation["image_id"])].add(names[annotation["category_id"]])
+    for path in captions:
+        for annotation in _annotated(path)["annotations"]:
+            key = str(annotation["image_id"])
+            if images is None or key in images:
+                objects[key] |= {mention.name for mention in reader.mentions(annotation["caption"])}
+    return Truth({key: frozenset(names) for key, names in objects.items() if images is None or key in images}, files)
+
+
+def _annotated(path: Path, *more: str) -> dict[str, Any]:
+    content = read_json(path)
+    for name in ("annotations", *more):
+        if not isinstance(content, dict) or name not in content:
+            raise UserError(f"{path}: no COCO annotations; it lacks {name!r}.")
+    found: dict[str, Any] = content
+    return found
+
+
+def _category(name: str, classes: Mapping[str, str], path: Path) -> str:
+    if name not in classes:
+        raise UserError(f"{path}: the category {name!r} is not in the list of objects; use CHAIR's list of synonyms.")
+    return classes[name]
