@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 
 Role = Literal["system", "user", "assistant"]
 Box: TypeAlias = tuple[float, float, float, float]
+Span: TypeAlias = tuple[int, int]
+"""The characters [start, end) of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,20 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """Where the two sides of a pair differ: ranges of the chosen and of the rejected text, in order."""
+
+    chosen: tuple[Span, ...]
+    rejected: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A preferred and a rejected answer to the same prompt about the same images."""
+    """A preferred and a rejected answer to the same prompt about the same images.
+
+    `spans` is None where nobody has looked. The sides of an `open_ended` pair are beginnings of answers: that they
+    end where they do is not to be learnt.
+    """
 
     id: str
     record_id: str
@@ -117,6 +131,8 @@ class Pair:
     chosen: str
     rejected: str
     provenance: Provenance
+    spans: Spans | None = None
+    open_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

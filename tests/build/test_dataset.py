@@ -9,6 +9,7 @@ from PIL import Image
 
 from veridical.build.dataset import read_pairs, to_trl, write_build
 from veridical.build.export import ExportConfig, run
+from veridical.constructions.edits import edit_spans
 from veridical.errors import UserError
 from veridical.records import ImageFile, Pair, Provenance, Turn
 
@@ -17,7 +18,9 @@ def make_pair(image: Path, number: int) -> Pair:
     made = Provenance("bpo-image", "noise", {"noise_step": 450}, 1, "m", "oracle", 2, "reference", "own", {"x": 0.5})
     file = ImageFile(image.resolve(), hashlib.sha256(image.read_bytes()).hexdigest())
     turns = (Turn("system", "Be brief."), Turn("user", "Describe this image."))
-    return Pair(f"r{number}/bpo", f"r{number}", (file,), turns, "There is a fork.", f"There are {number} cups.", made)
+    sides = "There is a fork.", f"There are {number} cups."
+    spans = edit_spans(*sides) if number % 2 else None
+    return Pair(f"r{number}/bpo", f"r{number}", (file,), turns, *sides, made, spans, open_ended=number > 2)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,7 @@ def test_pairs_come_back_as_they_were(build, pairs):
         assert other.images[0].path.is_relative_to(build)
         assert other.images[0].path.read_bytes() == one.images[0].path.read_bytes()
         assert (one.id, one.prompt, one.chosen, one.rejected) == (other.id, other.prompt, other.chosen, other.rejected)
+        assert (one.spans, one.open_ended) == (other.spans, other.open_ended)
         assert (one.provenance, one.images[0].sha256) == (other.provenance, other.images[0].sha256)
 
 

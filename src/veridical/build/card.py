@@ -34,7 +34,9 @@ with its reason, `summary.json` how the two sides compare.
 
 `images`, `prompt`, `chosen` and `rejected` are as TRL's `DPOTrainer` reads them. `id` and `record_id` name the pair and
 its record; `construction`, `variant`, `parameters`, `seed`, `model`, `judge`, `attempts`, `chosen_source`,
-`rejected_source` and `scores` say how it was made; `image_sha256` is the hash of each image's file.
+`rejected_source` and `scores` say how it was made; `image_sha256` is the hash of each image's file. `chosen_spans`
+and `rejected_spans` are the character ranges in which the sides differ. Where `open_ended` is true, both sides are
+beginnings of answers, whose end of turn is not to be trained on.
 
 ## Use
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from veridical.build.images import store_image
 from veridical.errors import UserError
 from veridical.files import write_whole
-from veridical.records import ImageFile, Pair, Provenance, Turn
+from veridical.records import ImageFile, Pair, Provenance, Spans, Turn
 
 if TYPE_CHECKING:
     import datasets
@@ -93,6 +93,9 @@ def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
             "scores": Value("string"),
             "seed": Value("int64"),
             "attempts": Value("int64"),
+            "chosen_spans": List(List(Value("int64"))),
+            "rejected_spans": List(List(Value("int64"))),
+            "open_ended": Value("bool"),
         }
     )
     return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
@@ -127,6 +130,9 @@ def _row(pair: Pair, run: Path) -> dict[str, Any]:
         "scores": json.dumps(dict(made.scores)),
         "seed": made.seed,
         "attempts": made.attempts,
+        "chosen_spans": None if pair.spans is None else [list(span) for span in pair.spans.chosen],
+        "rejected_spans": None if pair.spans is None else [list(span) for span in pair.spans.rejected],
+        "open_ended": pair.open_ended,
     }
 
 
@@ -147,4 +153,14 @@ def _pair(row: dict[str, Any], run: Path) -> Pair:
         chosen=row["chosen"][0]["content"],
         rejected=row["rejected"][0]["content"],
         provenance=provenance,
+        spans=_spans(row),
+        open_ended=row.get("open_ended") or False,
     )
+
+
+def _spans(row: dict[str, Any]) -> Spans | None:
+    """None, too, for pairs of a version that had no such columns."""
+    if row.get("chosen_spans") is None or row.get("rejected_spans") is None:
+        return None
+    chosen, rejected = (tuple((start, end) for start, end in row[f"{side}_spans"]) for side in ("chosen", "rejected"))
+    return Spans(chosen, rejected)

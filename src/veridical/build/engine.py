@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 
-from veridical.constructions.protocol import Answer, Request, Sample
+from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Request, Sample, Score, YesNo
 from veridical.errors import UserError
 from veridical.judges.panel import Panel
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeRequest
+    from veridical.vlm.inputs import Context
     from veridical.vlm.loading import Vlm
+    from veridical.vlm.prefix import Prefix
     from veridical.vlm.sampling import Sampled
 
 
@@ -25,34 +28,83 @@ class Engine:
 
     def __call__(self, requests: Sequence[Request]) -> list[Any]:
         """Answers to requests of one kind, in order."""
-        if isinstance(requests[0], Sample):
-            return _sampled(self.vlm, cast("Sequence[Sample]", requests))
+        match requests[0]:
+            case Sample():
+                return _answered(self.vlm, requests, _sample)
+            case Score():
+                return _answered(self.vlm, requests, _score)
+            case YesNo():
+                return _answered(self.vlm, requests, _yes_no)
         return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
 
 
-def _sampled(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer] | UserError]:
+def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]) -> list[Any]:
+    import torch
+
     try:
-        return list(_sample_together(vlm, requests))
+        with torch.no_grad():
+            return together(vlm, requests)
     except UserError as error:
         if len(requests) == 1:
             return [error]
-    # One of them has an image or a prompt that the model can't take; alone, each is answered or named.
-    return [answer for request in requests for answer in _sampled(vlm, [request])]
+    # One of them has an image or a text that the model can't take; alone, each is answered or named.
+    return [answer for request in requests for answer in _answered(vlm, [request], together)]
 
 
-def _sample_together(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:
-    import torch
-
-    from veridical.vlm.prefix import encode
+def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:
     from veridical.vlm.sampling import Branch, sample
 
-    contexts = {request.context: None for request in requests}
-    places = {context: place for place, context in enumerate(contexts)}
-    branches = [Branch(places[request.context], key) for request in requests for key in request.keys]
-    with torch.no_grad():
-        sampled = iter(sample(vlm, encode(vlm, tuple(contexts)), branches, requests[0].sampling))
-    return [[_answer(next(sampled)) for _ in request.keys] for request in requests]
+    prefix, places = _encode(vlm, requests)
+    branches = [
+        Branch(places[request.context], key, after)
+        for request in requests
+        for key, after in zip(request.keys, request.after or repeat(""), strict=False)
+    ]
+    sampled = iter(sample(vlm, prefix, branches, requests[0].sampling))
+    return [[_answer(next(sampled), bool(request.after)) for _ in request.keys] for request in requests]
 
 
-def _answer(sampled: Sampled) -> Answer:
-    return Answer(sampled.text.strip(), sampled.finished)
+def _answer(sampled: Sampled, continues: bool) -> Answer:
+    """The space before a continuation tells whether it ends the word before it."""
+    return Answer(sampled.text.rstrip() if continues else sampled.text.strip(), sampled.finished)
+
+
+def _score(vlm: Vlm, requests: Sequence[Score]) -> list[list[LogProbs]]:
+    from veridical.vlm.adapters import adapters_off, has_adapter
+
+    policy = _log_probs(vlm, requests)
+    if not has_adapter(vlm):
+        return [[LogProbs(one, one) for one in scored] for scored in policy]
+    with adapters_off(vlm):
+        reference = _log_probs(vlm, requests)
+    return [
+        [LogProbs(one, other) for one, other in zip(ours, theirs, strict=True)]
+        for ours, theirs in zip(policy, reference, strict=True)
+    ]
+
+
+def _log_probs(vlm: Vlm, requests: Sequence[Score]) -> list[list[tuple[float, ...]]]:
+    from veridical.vlm.scoring import score
+
+    prefix, places = _encode(vlm, requests)
+    texts: list[list[str]] = [[] for _ in places]
+    for request in requests:
+        texts[places[request.context]] += request.texts
+    scored = [iter(one) for one in score(vlm, prefix, texts)]
+    return [[tuple(next(scored[places[request.context]]).tolist()) for _ in request.texts] for request in requests]
+
+
+def _yes_no(vlm: Vlm, requests: Sequence[YesNo]) -> list[float]:
+    from veridical.vlm.scoring import next_token_logprobs
+
+    prefix, places = _encode(vlm, requests)
+    yes: list[float] = next_token_logprobs(vlm, prefix, ("Yes", "No")).softmax(-1)[:, 0].tolist()
+    return [yes[places[request.context]] for request in requests]
+
+
+def _encode(vlm: Vlm, requests: Sequence[ModelRequest]) -> tuple[Prefix, Mapping[Context, int]]:
+    """Every distinct context encoded once, and where it stands."""
+    from veridical.vlm.prefix import encode
+
+    contexts = tuple(dict.fromkeys(request.context for request in requests))
+    return encode(vlm, contexts), {context: place for place, context in enumerate(contexts)}

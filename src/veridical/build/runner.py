@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from veridical.constructions.protocol import Request, Sample, Steps
+from veridical.constructions.protocol import Request, Sample, Score, Steps
 from veridical.errors import UserError
 from veridical.records import Pair, Reject
 from veridical.vlm.sampling import Sampling
@@ -96,4 +96,7 @@ def kind(request: Request) -> tuple[type, Sampling | None]:
 
 
 def _answers(request: Request) -> int:
-    return len(request.keys) if isinstance(request, Sample) else 1
+    match request:
+        case Sample(keys=several) | Score(texts=several):
+            return len(several)
+    return 1

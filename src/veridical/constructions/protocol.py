@@ -11,8 +11,9 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from veridical.constructions.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
-from veridical.records import Pair, Provenance, Record, Reject, Turn
+from veridical.records import Pair, Provenance, Record, Reject, Spans, Turn
 from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
 
@@ -24,23 +25,59 @@ class Sample:
     """Asks the model for one answer a key, all to the same images and prompt. Answered with a list of
     `Answer`.
 
-    A key seeds its answer's draws, so that they depend on nothing else.
+    A key seeds its answer's draws, so that they depend on nothing else. `after` holds, for each key, what the answer
+    has said already; the model goes on from there. A text to go on from ends without a space, for words bring the
+    space before them.
     """
 
     context: Context
     keys: tuple[Key, ...]
     sampling: Sampling
+    after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.after and len(self.after) != len(self.keys):
+            raise ValueError(f"{len(self.keys)} keys, but {len(self.after)} texts to go on from")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A text of the model, and whether the model ended it itself rather than being cut off."""
+    """A text of the model, without what it goes on from; `finished` unless the limit on its length cut it off."""
 
     text: str
     finished: bool
 
 
-Request: TypeAlias = Sample | JudgeRequest
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Asks how likely texts are as answers, end of turn included. Answered with a `LogProbs` for each."""
+
+    context: Context
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogProbs:
+    """Log-probabilities of an answer's tokens by the model and by its base, which are one where there is no adapter."""
+
+    policy: tuple[float, ...]
+    reference: tuple[float, ...]
+
+    @property
+    def log_ratio(self) -> float:
+        """log policy(answer) - log base(answer): beta times this is the implicit reward of DPO."""
+        return sum(self.policy) - sum(self.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class YesNo:
+    """Asks a yes/no question. Answered with the probability of "Yes" among the first tokens "Yes" and "No"."""
+
+    context: Context
+
+
+ModelRequest: TypeAlias = Sample | Score | YesNo
+Request: TypeAlias = ModelRequest | JudgeRequest
 Steps: TypeAlias = Generator[Request, Any, list[Pair] | Reject]
 
 
@@ -56,13 +93,18 @@ def make_pair(
     attempts: int = 1,
     scores: Mapping[str, float] | None = None,
     prompt: Sequence[Turn] | None = None,
+    spans: Spans | None = None,
+    number: int | None = None,
+    open_ended: bool = False,
 ) -> Pair:
     """A pair of a record; `chosen` and `rejected` are (text, where it comes from).
 
-    The builder, which knows the model and the judge, writes their names into the provenance.
+    `spans` say where the sides differ, and are found by comparing their words if left out. `number` tells apart the
+    pairs of one variant. The builder, which knows the model and the judge, writes their names into the provenance.
     """
+    place = () if number is None else (str(number),)
     return Pair(
-        id=f"{record.id}/{construction}/{variant}",
+        id="/".join((record.id, construction, variant, *place)),
         record_id=record.id,
         images=record.images,
         prompt=tuple(prompt or record.prompt),
@@ -79,4 +121,6 @@ def make_pair(
             rejected_source=rejected[1],
             scores=scores or {},
         ),
+        spans=edit_spans(chosen[0], rejected[0]) if spans is None else spans,
+        open_ended=open_ended,
     )

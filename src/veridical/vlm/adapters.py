@@ -98,12 +98,17 @@ def projector_name(model: Any) -> str:
     raise UserError("The model's projector wasn't found, so it can't be trained; set train_projector to false.")
 
 
+def has_adapter(vlm: Vlm) -> bool:
+    """Whether the model carries an adapter that can be switched off."""
+    return hasattr(vlm.model, "disable_adapter")
+
+
 @contextmanager
 def adapters_off(vlm: Vlm) -> Iterator[None]:
     """The exact base model while this lasts, a trained projector taken back too; nothing to do without an
     adapter.
     """
-    if not hasattr(vlm.model, "disable_adapter"):
+    if not has_adapter(vlm):
         yield
         return
     with vlm.model.disable_adapter():
