@@ -17,3 +17,7 @@ def llava_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def qwen2_vl_folder(tmp_path_factory) -> Path:
     return tiny_qwen2_vl(tmp_path_factory.mktemp("qwen2_vl"))
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--update-support", action="store_true", help="write the table of supported models anew")

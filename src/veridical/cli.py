@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
         "veridical.protocols.score", "ScoreConfig", "Score answers on disk: veridical score PROTOCOL.", "protocol"
     ),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
+    "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
     "data export": Command(
         "veridical.build.export", "ExportConfig", "Write a build's pairs in another trainer's format."

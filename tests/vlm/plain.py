@@ -52,7 +52,11 @@ def prompt_inputs(vlm, context: Context):
         shown = [{"type": "image"}] * len(images) if turn.role == "user" and not messages_have_user(messages) else []
         messages.append({"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]})
     text = vlm.processor.apply_chat_template(messages, add_generation_prompt=True)
-    return vlm.processor(images=images or None, text=[text], return_tensors="pt", add_special_tokens=False)
+    inputs = vlm.processor(
+        images=[images] if images else None, text=[text], return_tensors="pt", add_special_tokens=False
+    )
+    inputs.pop("labels", None)
+    return inputs
 
 
 def messages_have_user(messages) -> bool:
@@ -63,6 +67,22 @@ def answer_ids(vlm, answer: str) -> list[int]:
     return [*vlm.tokenizer(answer, add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
 
 
+def extended(vlm, inputs, ids: list[int]):
+    """The inputs with further text tokens behind the prompt: every per-token input gets what such tokens have."""
+    added = torch.tensor([ids], dtype=torch.long)
+    length = inputs["input_ids"].shape[1]
+    longer = dict(inputs)
+    for key, tensor in inputs.items():
+        if key == "input_ids":
+            longer[key] = torch.cat([tensor, added], 1)
+        elif tensor.shape[:2] == (1, length):
+            # PaliGemma's answers are of type 1; Mllama's see the images that the prompt's last token sees.
+            value = int(key == "attention_mask" or (vlm.family, key) == ("paligemma", "token_type_ids"))
+            more = tensor[:, -1:].expand(-1, len(ids), *tensor.shape[2:])
+            longer[key] = torch.cat([tensor, more if tensor.ndim > 2 else torch.full_like(more, value)], 1)
+    return longer
+
+
 def answer_logprobs(vlm, context: Context, answer: str) -> torch.Tensor:
     """Log-probabilities of the answer's tokens and the end-of-sequence token, from one full forward."""
     ids = answer_ids(vlm, answer)
@@ -71,13 +91,8 @@ def answer_logprobs(vlm, context: Context, answer: str) -> torch.Tensor:
 
 def answer_distributions(vlm, context: Context, answer: str) -> torch.Tensor:
     """Log-probabilities [tokens, vocabulary] at the places of those tokens, from one full forward."""
-    inputs = prompt_inputs(vlm, context)
     ids = answer_ids(vlm, answer)
-    added = torch.tensor([ids])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], added], 1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if "mm_token_type_ids" in inputs:
-        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(added)], 1)
+    inputs = extended(vlm, prompt_inputs(vlm, context), ids)
     logits = vlm.model(**inputs, use_cache=False).logits[0, -len(ids) - 1 : -1]
     return logits.float().log_softmax(-1)
 

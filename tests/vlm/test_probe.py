@@ -4,7 +4,7 @@ import pytest
 from tests.vlm import plain
 from transformers import LlavaForConditionalGeneration
 
-from veridical.vlm import families
+from veridical.vlm import support
 from veridical.vlm.loading import assemble, load
 from veridical.vlm.prefix import encode
 from veridical.vlm.sampling import Branch, Sampling, sample
@@ -28,7 +28,7 @@ class Misplacing(LlavaForConditionalGeneration):
 
 
 def test_a_sound_model_of_an_unknown_family_is_shared(folder, monkeypatch):
-    monkeypatch.setattr(families, "TESTED", frozenset())
+    monkeypatch.setattr(support, "shared_families", frozenset)
     vlm = load(folder)
     assert not vlm.sharing.tested
     assert vlm.sharing.reason == ""
@@ -40,7 +40,7 @@ def test_a_sound_model_of_an_unknown_family_is_shared(folder, monkeypatch):
 def test_a_model_that_cannot_be_shared_falls_back_and_is_right(llava_folder, monkeypatch, broken):
     sound, model = load(llava_folder), load(llava_folder).model
     model.__class__ = broken
-    monkeypatch.setattr(families, "TESTED", frozenset())
+    monkeypatch.setattr(support, "shared_families", frozenset)
     with pytest.warns(UserWarning, match="prefixes are not shared"):
         vlm = assemble("broken", model, sound.processor)
     assert vlm.sharing.reason

@@ -21,12 +21,8 @@ FREE = Sampling(max_new_tokens=16)
 
 def generated(vlm, context, after: str = "", **settings) -> str:
     """The text of transformers' own `generate` on this context alone."""
-    inputs = plain.prompt_inputs(vlm, context)
-    ids = torch.tensor([vlm.tokenizer(after, add_special_tokens=False).input_ids], dtype=torch.long)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], 1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if "mm_token_type_ids" in inputs:
-        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1)
+    ids = vlm.tokenizer(after, add_special_tokens=False).input_ids
+    inputs = plain.extended(vlm, plain.prompt_inputs(vlm, context), ids)
     with torch.no_grad():
         output = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=24, **settings)
     return vlm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

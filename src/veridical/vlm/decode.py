@@ -39,12 +39,13 @@ class Stepper(Protocol):
 
 @dataclass
 class Row:
-    """A branch while it is decoded."""
+    """A branch while it is decoded; `pending` is what it goes on from that the model has still to be shown."""
 
     branch: Branch
     after_ids: list[int]
     limit: int
     uniforms: Tensor
+    pending: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     sampled: Sampled | None = None
 
@@ -54,11 +55,13 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
     rows = [_row(vlm, prefix, branch, sampling) for branch in branches]
     stepper = _shared_rows(vlm, prefix, rows, sampling) if prefix.shared else SeparateRows(vlm, prefix, rows)
     running = list(rows)
-    for step in range(max(row.limit for row in rows)):
-        uniforms = torch.stack([row.uniforms[min(step, row.limit - 1)] for row in running])
+    while True:
+        uniforms = torch.stack([row.uniforms[min(len(row.ids), row.limit - 1)] for row in running])
         tokens = choice.choose(stepper.logits.float(), uniforms, sampling)
-        for row, token in zip(running, tokens.tolist(), strict=True):
-            if row.sampled is None:
+        for index, (row, token) in enumerate(zip(running, tokens.tolist(), strict=True)):
+            if row.pending:
+                tokens[index] = row.pending.pop(0)
+            elif row.sampled is None:
                 _append(vlm, row, token, sampling)
         unfinished = [index for index, row in enumerate(running) if row.sampled is None]
         if not unfinished:
@@ -186,7 +189,11 @@ class SharedRows:
 def _shared_rows(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> SharedRows:
     longest_after = max(len(row.after_ids) for row in rows)
     stepper = SharedRows(vlm, prefix, [row.branch.context for row in rows], longest_after + sampling.max_new_tokens)
-    if longest_after:
+    if any(layer.has_state for layer in prefix.past):
+        # Texts of different lengths can't end together in a state: each row is shown its own, a token at a step.
+        for row in rows:
+            row.pending = list(row.after_ids)
+    elif longest_after:
         stepper.append_texts([row.after_ids for row in rows])
     return stepper
 

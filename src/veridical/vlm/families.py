@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Families whose sharing our tests compare with separate forwards; any other is probed when it is loaded.
-TESTED = frozenset({"llava", "qwen2_vl"})
 # Families that see the image through cross-attention or before the prompt, not as tokens of it.
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
 _POSITIONS_FROM_ONE = frozenset({"paligemma"})

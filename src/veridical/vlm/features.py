@@ -28,12 +28,13 @@ class Features:
     """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if
     any.
 
-    `listed` says that the model wants them as a list of tensors rather than as one.
+    `listed` and `inner_listed` say that the model wants them as a list of tensors rather than as one.
     """
 
     tokens: Tensor
     inner_layers: tuple[Tensor, ...] = ()
     listed: bool = True
+    inner_listed: bool = False
 
 
 def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> list[Features]:
@@ -57,10 +58,12 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
             f"{names}: the prompts hold {sum(counts)} image placeholders but the images give {len(tokens)} features. "
             "Check that processor and model belong together."
         )
-    inner = [torch.split(_flat(layer), counts) for layer in getattr(output, _INNER_LAYERS, None) or ()]
+    layers = getattr(output, _INNER_LAYERS, None) or ()
+    inner = [torch.split(_flat(layer), counts) for layer in layers]
     listed = not isinstance(output.pooler_output, Tensor)
+    inner_listed = any(not isinstance(layer, Tensor) for layer in layers)
     return [
-        Features(own, tuple(layer[index] for layer in inner), listed)
+        Features(own, tuple(layer[index] for layer in inner), listed, inner_listed)
         for index, own in enumerate(torch.split(tokens, counts))
     ]
 
@@ -94,7 +97,7 @@ def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
     output = BaseModelOutputWithPooling(pooler_output=tokens if shown[0].listed else torch.cat(tokens))
     if shown[0].inner_layers:
         layers = zip(*(one.inner_layers for one in shown), strict=True)
-        output[_INNER_LAYERS] = [torch.cat(layer) for layer in layers]
+        output[_INNER_LAYERS] = [list(layer) if shown[0].inner_listed else torch.cat(layer) for layer in layers]
     return {"image": output}
 
 

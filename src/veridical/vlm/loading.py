@@ -79,7 +79,7 @@ def assemble(name: str, model: Any, processor: Any) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
     unknown.
     """
-    from veridical.vlm import chat, families, probe
+    from veridical.vlm import chat, families, probe, support
 
     base = families.base_model(model)
     tokenizer = getattr(processor, "tokenizer", None)
@@ -97,7 +97,7 @@ def assemble(name: str, model: Any, processor: Any) -> Vlm:
         longest=getattr(text, "max_position_embeddings", None),
     )
     family = str(base.config.model_type)
-    sharing = probe.Sharing(tested=family in families.TESTED)
+    sharing = probe.Sharing(tested=family in support.shared_families())
     vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor), traits, sharing)
     return vlm if sharing.tested else probe.probed(vlm)
 

@@ -1,0 +1,54 @@
+"""What was tried with which family of models: a table that the tests write from what passes (`support.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+COLUMNS: Mapping[str, str] = {
+    "loads": "a saved model and its processor load again, without remote code",
+    "scores": "log-probabilities equal those of transformers' own forward, and show the image at every token",
+    "shares": "image and prompt are encoded once for all answers: the same scores and the same whole gradient, "
+    "under gradient checkpointing too",
+    "samples": "greedy text is that of `generate`",
+    "masks_image_tokens": "image tokens can be hidden from every layer (BDHS)",
+    "trains_lora": "one step of a low-rank adapter moves a pair the right way; off, it is the base",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What passed for one family: `name` as the table calls it, `model_type` as its config does."""
+
+    name: str
+    model_type: str
+    passed: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Support:
+    """The whole table, and the versions it was made with."""
+
+    transformers: str
+    families: tuple[Family, ...]
+
+
+@lru_cache
+def support() -> Support:
+    """The table in the package."""
+    text = resources.files("veridical.vlm").joinpath("support.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    families = (
+        Family(name, row["model_type"], {column: row[column] for column in COLUMNS})
+        for name, row in sorted(found["families"].items())
+    )
+    return Support(found["transformers"], tuple(families))
+
+
+def shared_families() -> frozenset[str]:
+    """Model types whose sharing the tests compare with separate forwards; any other is probed when it is loaded."""
+    unshared = {family.model_type for family in support().families if not family.passed["shares"]}
+    return frozenset(family.model_type for family in support().families) - unshared
