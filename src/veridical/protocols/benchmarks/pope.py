@@ -11,7 +11,7 @@ precision, recall and F1, and as wrong in accuracy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from veridical.protocols.pope import parse_official
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, harmonic, share, tally
-from veridical.protocols.vqa_text import PERIOD, strip_punctuation
+from veridical.protocols.yes_no import one_of_both, whole_word
 
 NAME = "pope"
 VERSION = 1
@@ -96,32 +96,11 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
 
 def parse(text: str, parser: Parser) -> Read:
     """Read one answer by one rule."""
-    return _PARSERS[parser](text)
-
-
-def parse_lmms_eval(text: str) -> Read:
-    """lmms-eval: the whole answer, lower-cased and stripped, is "yes" or "no"; "no." is neither."""
-    word = text.lower().strip()
-    return (word, True) if word in ("yes", "no") else (None, False)
-
-
-def parse_vlmevalkit(text: str) -> Read:
-    """VLMEvalKit: one of the words yes and no, and not both, anywhere once punctuation is stripped."""
-    words = set(strip_punctuation(text.lower(), PERIOD).split())
-    found = words & {"yes", "no"}
-    return (found.pop(), True) if len(found) == 1 else (None, False)
-
-
-def _official(text: str) -> Read:
-    answer = parse_official(text)
-    return answer, answer == "no" or re.search(r"\byes\b", text, re.IGNORECASE) is not None
-
-
-_PARSERS: Mapping[Parser, Callable[[str], Read]] = {
-    "official": _official,
-    "lmms-eval": parse_lmms_eval,
-    "vlmevalkit": parse_vlmevalkit,
-}
+    if parser == "official":
+        answer = parse_official(text)
+        return answer, answer == "no" or re.search(r"\byes\b", text, re.IGNORECASE) is not None
+    found = whole_word(text) if parser == "lmms-eval" else one_of_both(text)
+    return found, found is not None
 
 
 def _item(question: Question, text: str | None, parser: Parser) -> Item:

@@ -1,0 +1,169 @@
+"""mme/1: fourteen subtasks of yes/no questions, two an image (Fu et al. 2023, arXiv 2306.13394).
+
+`acc` is the share of questions answered rightly, `acc_plus` the share of images with both right; a subtask's score is
+100 (acc + acc_plus), at most 200. Perception sums ten subtasks (at most 2000), cognition four (at most 800).
+
+Parsers: `official` looks into the first four characters of the lower-cased answer; `lmms-eval` strips blanks and
+periods first; `vlmevalkit` looks for one of the words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from veridical.errors import UserError
+from veridical.protocols import yes_no
+from veridical.protocols.answer_files import Fields, Joining, join, read_rows, read_text
+from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, share, tally
+
+NAME = "mme"
+VERSION = 1
+MAX_NEW_TOKENS = 16
+
+PERCEPTION = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+)  # fmt: skip
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+
+Parser = Literal["official", "lmms-eval", "vlmevalkit"]
+PARSERS: Mapping[Parser, Callable[[str], str | None]] = {
+    "official": yes_no.first_four,
+    "lmms-eval": yes_no.first_four_stripped,
+    "vlmevalkit": yes_no.one_of_both,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """MME's files and the rule for answers."""
+
+    questions: Path | None = None
+    """Folder of the templates (existence.txt, ...: image, question, truth, tab between); without it the questions are
+    those in the answer files."""
+    answers: Path | None = None
+    """Folder of result files, which are templates with the answer in a fourth column; or rows by question id."""
+    parser: Parser = "official"
+    """Whose rule reads the answers: official, lmms-eval or vlmevalkit."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """The questions by subtask. Ids are SUBTASK/IMAGE/1 and /2."""
+    folder = settings.questions or settings.answers
+    if folder is None:
+        raise UserError("give the folder of MME's templates (--questions), or of results (--answers).")
+    found = []
+    for task, path in _files(folder).items():
+        seen: Counter[str] = Counter()
+        for place, cells in _cells(path):
+            if len(cells) < 3:
+                raise UserError(f"{place}: has {len(cells)} columns; MME's are image, question, truth, tab between.")
+            image, question, truth = cells[:3]
+            seen[image] += 1
+            group = f"{task}/{image}#{(seen[image] + 1) // 2}"
+            truth = truth.strip().lower()
+            found.append(Question(f"{task}/{image}/{seen[image]}", image, question, truth, task, group))
+    return found
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The answers out of result files, joined by image and question, or out of rows with question ids."""
+    joining = Joining()
+    if settings.answers is None:
+        raise UserError("--answers: give the folder of result files.")
+    if settings.answers.is_file():
+        join(read_rows(settings.answers), questions, Fields(), joining)
+        return joining.done()
+    known = {(question.kind, question.image, question.prompt): question.id for question in questions}
+    ids = set(known.values())
+    for task, path in _files(settings.answers).items():
+        for place, cells in _cells(path):
+            if len(cells) < 4:
+                joining.faults["unreadable"].append(f"{place}: has no fourth column")
+                continue
+            key = known.get((task, cells[0], cells[1]), f"{task}/{cells[0]}: {cells[1]}")
+            joining.add(key, "\t".join(cells[3:]), place, dict.fromkeys(ids))
+    return joining.done()
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
+    """Read all answers by the chosen rule and count per question and per image."""
+    items = [_item(question, answers.texts.get(question.id), settings.parser) for question in questions]
+    by_image: dict[str, list[bool]] = {}
+    kind = {question.group: question.kind for question in questions}
+    for question, item in zip(questions, items, strict=True):
+        by_image.setdefault(question.group, []).append(bool(item.right))
+    tasks = tuple(dict.fromkeys(question.kind for question in questions))
+    rows = []
+    for group, right in by_image.items():
+        counted = {"asked": len(right), "right": sum(right), "images": 1, "both": len(right) == 2 and all(right)}
+        rows.append((group, {f"{kind[group]}/{name}": float(number) for name, number in counted.items()}))
+    columns = [f"{task}/{name}" for task in tasks for name in ("asked", "right", "images", "both")]
+    return Scored(
+        protocol=f"{NAME}[{settings.parser}]/{VERSION}",
+        tally=tally(rows, columns, partial(_metrics, tasks=tasks)),
+        items=items,
+        faults={**answers.faults, **_unpaired(by_image)},
+        notes=_notes(tasks),
+    )
+
+
+def _item(question: Question, text: str | None, parser: Parser) -> Item:
+    more = {"subtask": question.kind, "label": question.truth, "answer": text}
+    if text is None:
+        return unanswered(question, **more)
+    answer = PARSERS[parser](text)
+    return Item(question.id, answer, answer == question.truth, "" if answer else "unparsed", more)
+
+
+def _metrics(sums: Sums, tasks: Sequence[str]) -> dict[str, FloatArray]:
+    found: dict[str, FloatArray] = {}
+    for task in tasks:
+        found[f"{task}_acc"] = share(sums[f"{task}/right"], sums[f"{task}/asked"])
+        found[f"{task}_acc_plus"] = share(sums[f"{task}/both"], sums[f"{task}/images"])
+        found[task] = found[f"{task}_acc"] + found[f"{task}_acc_plus"]
+    for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        present = [found[task] for task in tasks if task in members]
+        if present:
+            found[name] = np.sum(present, axis=0)
+    total = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in ("right", "asked")}
+    images = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in ("both", "images")}
+    return found | {
+        "acc": share(total["right"], total["asked"]),
+        "acc_plus": share(images["both"], images["images"]),
+    }
+
+
+def _unpaired(by_image: Mapping[str, Sequence[bool]]) -> dict[str, list[str]]:
+    lone = [
+        f"{image.rpartition('#')[0]}: one question; both are needed" for image, n in by_image.items() if len(n) != 2
+    ]
+    return {"unpaired": lone} if lone else {}
+
+
+def _notes(tasks: Sequence[str]) -> list[str]:
+    missing = [task for task in (*PERCEPTION, *COGNITION) if task not in tasks]
+    return [f"the sums are over {len(tasks)} of 14 subtasks; there is no {', '.join(missing)}"] if missing else []
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; MME's is one of .txt files.")
+    found = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    named = {task: found[task] for task in (*PERCEPTION, *COGNITION) if task in found}
+    if not named:
+        raise UserError(f"{folder}: holds none of MME's files, such as existence.txt.")
+    return named
+
+
+def _cells(path: Path) -> list[tuple[str, list[str]]]:
+    lines = read_text(path).split("\n")
+    return [(f"{path}, line {n}", line.split("\t")) for n, line in enumerate(lines, start=1) if line.strip()]

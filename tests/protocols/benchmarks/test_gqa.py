@@ -1,0 +1,97 @@
+"""GQA: four ways to compare, accuracies by type, bad files."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocols.benchmarks.conftest import column
+
+QUESTIONS = {
+    "07": {
+        "question": "What color?", "answer": "light blue", "imageId": "n1", "isBalanced": True,
+        "types": {"structural": "query", "semantic": "attr", "detailed": "x"},
+    },
+    "08": {
+        "question": "Is it red?", "answer": "no", "imageId": "n1", "isBalanced": True,
+        "types": {"structural": "verify", "semantic": "attr", "detailed": "y"},
+    },
+    "09": {
+        "question": "Is there a t-shirt?", "answer": "t-shirt", "imageId": "n2", "isBalanced": True,
+        "types": {"structural": "query", "semantic": "obj", "detailed": "z"},
+    },
+    "10": {"question": "Unbalanced?", "answer": "yes", "imageId": "n2", "isBalanced": False, "types": {}},
+}  # fmt: skip
+
+
+def predictions(*texts: str, field: str = "prediction", key: str = "questionId") -> list[dict]:
+    return [{key: k, field: text} for k, text in zip(("07", "08", "09"), texts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "llava", "lmms", "vlm"),
+    [
+        ("light blue", True, True, True, True),
+        ("Light blue", False, True, True, True),
+        ("light blue.", False, True, True, False),
+        ("light blue...", False, True, True, False),
+        ("light blue ", False, False, True, True),
+        ("light blue. ", False, False, True, False),
+        ("light-blue", False, False, False, False),
+        ("light blue\n", False, False, True, True),
+        ("blue", False, False, False, False),
+        ("", False, False, False, False),
+    ],
+)
+def test_each_scorer_compares_in_its_own_way(write, score, text, official, llava, lmms, vlm):
+    q, a = write("q.json", QUESTIONS), write("a.json", predictions(text, "no", "x"))
+    expected = {"official": official, "llava": llava, "lmms-eval": lmms, "vlmevalkit": vlm}
+    for parser, right in expected.items():
+        assert column(score("gqa", "--questions", q, "--answers", a, "--parser", parser), "right")[0] is right
+
+
+def test_lmms_eval_drops_punctuation_on_both_sides(write, score):
+    q, a = write("q.json", QUESTIONS), write("a.json", predictions("x", "No.", "tshirt"))
+    found = score("gqa", "--questions", q, "--answers", a, "--parser", "lmms-eval")
+    assert column(found, "right") == [False, True, True]
+
+
+def test_accuracies_by_type_and_unbalanced_questions(write, score):
+    q, a = write("q.json", QUESTIONS), write("a.json", predictions("light blue", "yes", "t-shirt"))
+    found = score("gqa", "--questions", q, "--answers", a)
+    assert found["protocol"] == "gqa[official]/1"
+    assert column(found, "id") == ["07", "08", "09"]
+    assert found["metrics"] == {
+        "accuracy": pytest.approx(200 / 3),
+        "open": 100,
+        "binary": 0,
+        "structural_query": 100,
+        "structural_verify": 0,
+        "semantic_attr": 50,
+        "semantic_obj": 100,
+    }
+
+
+def test_llava_s_rows_and_the_hint_that_case_alone_differs(write, score):
+    q = write("q.json", QUESTIONS)
+    a = write("a.jsonl", predictions("Light blue", "No.", "x", field="text", key="question_id"))
+    found = score("gqa", "--questions", q, "--answers", a)
+    assert column(found, "right") == [False, False, False]
+    assert found["notes"] == ["2 answers are wrong by case or a period at the end alone; --parser llava reads them"]
+
+
+def test_missing_surplus_and_repeated_predictions(write, score):
+    q = write("q.json", QUESTIONS)
+    rows = [*predictions("light blue", "no", "")[:2], {"questionId": "08", "prediction": "yes"}]
+    found = score(
+        "gqa", "--questions", q, "--answers", write("a.json", [*rows, {"questionId": "10", "prediction": "y"}])
+    )
+    assert (found["counts"]["unanswered"], found["counts"]["duplicates"], found["counts"]["surplus"]) == (1, 1, 1)
+    assert column(found, "right") == [True, True, False]
+
+
+def test_wrong_files_are_refused(write, refused):
+    q = write("q.json", QUESTIONS)
+    assert "GQA's questions are" in refused("gqa", "--questions", write("l.json", [1]))
+    assert "question 1 lacks" in refused("gqa", "--questions", write("m.json", {"1": {"question": "?"}}))
+    assert "no row has an answer" in refused("gqa", "--questions", q, "--answers", write("a.json", [{"id": "07"}]))
+    assert "give the file of predictions" in refused("gqa", "--questions", q)
