@@ -110,6 +110,11 @@ def harmonic(a: FloatArray, b: FloatArray) -> FloatArray:
     return share(2 * a * b, a + b, 1.0)
 
 
+def rounded(values: FloatArray, places: int) -> FloatArray:
+    """Rounded as Python rounds, which official scorers do; NumPy's own rounding differs on some halves."""
+    return np.asarray([round(value, places) for value in values.tolist()])
+
+
 def _weights(groups: int, seed: int) -> Iterable[FloatArray]:
     """How often each group is drawn, [CHUNK, groups] at a time, so that 20,000 captions fit into memory."""
     rng = np.random.default_rng(seed)

@@ -38,6 +38,7 @@ class Entry(NamedTuple):
 BENCHMARKS: Mapping[str, Entry] = {
     "pope": Entry("pope", "is an object there, yes or no"),
     "chair": Entry("chair", "which of the objects that a caption names are not in the image"),
+    "amber": Entry("amber", "descriptions and yes/no questions, without a judge"),
     "mme": Entry("mme", "perception and cognition, two yes/no questions an image"),
     "gqa": Entry("gqa", "short answers about scenes"),
     "textvqa": Entry("textvqa", "reading text in images, by VQA accuracy"),

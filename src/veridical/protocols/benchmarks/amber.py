@@ -1,0 +1,226 @@
+"""amber/1: descriptions and yes/no questions without a judge (Wang et al. 2023, arXiv 2311.07397).
+
+Descriptions: CHAIR (made-up nouns of all nouns that count), Cover (truths named), Hal (descriptions that make up
+something), Cog (expected but absent objects named). Questions: accuracy, and precision, recall and F1 of the answer
+"No". All in percent with one decimal, sums over all items, every denominator 0.001 too large and F1 from the rounded
+values, as in the official scorer. AMBER score = (100 - CHAIR + F1) / 2.
+
+Variants stand in the protocol's name: how nouns are found (`lexicon`, or `nltk` as the official scorer does), by which
+vectors words are alike (`exact` for none; official is en_core_web_lg; numbers by other vectors can't be compared), and
+how answers are read (`strict`: exactly "Yes" or "No", as the official scorer; `lenient`: "yes", else "no", anywhere).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from veridical.errors import UserError
+from veridical.protocols import yes_no
+from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows, read_text
+from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
+from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, rounded, tally
+
+NAME = "amber"
+VERSION = 1
+MAX_NEW_TOKENS = 512
+
+KINDS: Mapping[str, str] = {
+    "generative": "generative",
+    "discriminative-hallucination": "existence",
+    "discriminative-attribute-state": "state",
+    "discriminative-attribute-number": "number",
+    "discriminative-attribute-action": "action",
+    "discriminative-relation": "relation",
+    "relation": "relation",
+}
+ATTRIBUTE = ("state", "number", "action")
+QUESTIONS = ("existence", *ATTRIBUTE, "relation")
+DIMENSIONS: Mapping[str, Sequence[str]] = {"existence": ("existence",), "attribute": ATTRIBUTE} | {
+    kind: (kind,) for kind in (*ATTRIBUTE, "relation")
+}
+_DESCRIBED = ("descriptions", "inventing", "nouns", "invented", "truth", "covered", "likely", "cognitive")
+_ASKED = ("asked", "right", "is_no", "said_no", "right_no")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """AMBER's files, and how words and answers are read."""
+
+    annotations: Path
+    """annotations.json."""
+    relation: Path
+    """relation.json, the table of words."""
+    safe_words: Path
+    """safe_words.txt."""
+    questions: Path | None = None
+    """query_all.json or another of the query files; without it all items are there, but not their images."""
+    answers: Path | None = None
+    """Rows of id and response. Dimensions without any answer are left out."""
+    nouns: Nouns = "lexicon"
+    """How nouns are found: lexicon (the table's words, offline) or nltk (the official way; needs its data)."""
+    vectors: str = "exact"
+    """By what words are alike: exact, or a spaCy model with vectors (official: en_core_web_lg)."""
+    parser: Literal["strict", "lenient"] = "strict"
+    """How yes and no are read: strict ("Yes" or "No" and nothing else, the official way) or lenient."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """The items of the query file, or all annotated ones."""
+    truths = {str(row.get("id")): row for row in _list(settings.annotations)}
+    asked = _list(settings.questions) if settings.questions else [{"id": key} for key in truths]
+    found = []
+    for row in asked:
+        key = str(row.get("id"))
+        if key not in truths or truths[key].get("type") not in KINDS:
+            raise UserError(f"{settings.annotations}: has no annotation of a known type for id {key}.")
+        image = str(row.get("image", ""))
+        kind = KINDS[truths[key]["type"]]
+        prompt = str(row.get("query", ""))
+        if kind != "generative" and prompt:
+            prompt += "\nPlease answer yes or no."
+        more = {"likely": truths[key]["hallu"]} if kind == "generative" else {}
+        found.append(Question(key, image, prompt, truths[key]["truth"], kind, image or key, more))
+    return found
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The responses by id."""
+    if settings.answers is None:
+        raise UserError("--answers: give the file of responses.")
+    joining = Joining()
+    fields = Fields(id=("id", "question_id"), text=("response", "text", "answer"), question=())
+    join(read_rows(settings.answers), questions, fields, joining)
+    return joining.done()
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
+    """Read the responses in the dimensions that have any, and count."""
+    kinds = {question.kind for question in questions if question.id in answers.texts}
+    asked = [question for question in questions if question.kind in kinds]
+    describe = _describer(settings) if "generative" in kinds else None
+    items, rows = [], []
+    for question in asked:
+        text = answers.texts.get(question.id)
+        if question.kind == "generative" and describe is not None:
+            item, row = describe(question, text)
+        else:
+            item, row = _answered(question, text, settings.parser)
+        items.append(item)
+        rows.append((question.group, row))
+    columns = [*_DESCRIBED, *(f"{kind}/{name}" for kind in QUESTIONS for name in _ASKED)]
+    return Scored(
+        protocol=f"{NAME}[{settings.nouns},{settings.vectors},{settings.parser}]/{VERSION}",
+        tally=tally(rows, columns, partial(_metrics, kinds=frozenset(kinds))),
+        items=items,
+        faults=answers.faults,
+        notes=_notes(settings, kinds),
+    )
+
+
+def read_answer(text: str, parser: Literal["strict", "lenient"]) -> str | None:
+    """ "yes", "no", or None for neither."""
+    if parser == "strict":
+        return {"Yes": "yes", "No": "no"}.get(text)
+    return yes_no.substring(text)
+
+
+def _describer(settings: Settings) -> Any:
+    associates = read_json(settings.relation)
+    if not isinstance(associates, dict):
+        raise UserError(f'{settings.relation}: AMBER\'s table is {{"word": ["associate", ...]}}.')
+    table = Table(associates, frozenset(read_text(settings.safe_words).split("\n")) - {""})
+    find, similar = noun_finder(settings.nouns, table.vocabulary), similarity(settings.vectors)
+
+    def describe(question: Question, text: str | None) -> tuple[Item, dict[str, float]]:
+        if text is None:
+            return Item(question.id, None, None, "unanswered", {"kind": question.kind}), {}
+        truth, likely = question.truth, question.more["likely"]
+        read = read_description(find(text), truth, likely, table, similar)
+        more = {
+            "kind": question.kind,
+            "answer": text,
+            "invented": list(read.invented),
+            "covered": [truth[at] for at in sorted(read.covered)],
+            "cognitive": [likely[at] for at in sorted(read.cognitive)],
+        }
+        numbers = (
+            1, bool(read.invented), len(read.nouns), len(read.invented),
+            len(truth), len(read.covered), len(likely), len(read.cognitive),
+        )  # fmt: skip
+        row = dict(zip(_DESCRIBED, map(float, numbers), strict=True))
+        fault = "" if text.strip() else "unparsed"
+        return Item(question.id, list(read.nouns), not read.invented, fault, more), row
+
+    return describe
+
+
+def _answered(
+    question: Question, text: str | None, parser: Literal["strict", "lenient"]
+) -> tuple[Item, dict[str, float]]:
+    more = {"kind": question.kind, "label": question.truth, "answer": text}
+    read = None if text is None else read_answer(text, parser)
+    right, is_no = read == question.truth, question.truth == "no"
+    row = dict(zip(_ASKED, (1, right, is_no, read == "no", right and is_no), strict=True))
+    counted = {f"{question.kind}/{name}": float(number) for name, number in row.items()}
+    if text is None:
+        return unanswered(question, **more), counted
+    return Item(question.id, read, right, "" if read else "unparsed", more), counted
+
+
+def _metrics(sums: Sums, kinds: frozenset[str]) -> dict[str, FloatArray]:
+    found: dict[str, FloatArray] = {}
+    if "generative" in kinds:
+        found["chair"] = _percent(sums["invented"], sums["nouns"])
+        found["cover"] = _percent(sums["covered"], sums["truth"])
+        clean = (sums["descriptions"] - sums["inventing"]) / (sums["descriptions"] + 0.001)
+        found["hal"] = rounded(100 - clean * 100, 1)
+        found["cog"] = _percent(sums["cognitive"], sums["likely"])
+    if kinds >= set(QUESTIONS):
+        found |= _of_answers(sums, QUESTIONS, "", 0.0001)
+    for name, members in DIMENSIONS.items():
+        if kinds >= set(members):
+            found |= _of_answers(sums, members, f"{name}_", 0.001 if name == "existence" else 0.0001)
+    if "chair" in found and "f1" in found:
+        found["amber_score"] = (100 - found["chair"] + found["f1"]) / 2
+    return found
+
+
+def _of_answers(sums: Sums, kinds: Sequence[str], prefix: str, epsilon: float) -> dict[str, FloatArray]:
+    total = {name: np.sum([sums[f"{kind}/{name}"] for kind in kinds], axis=0) for name in _ASKED}
+    precision, recall = _percent(total["right_no"], total["said_no"]), _percent(total["right_no"], total["is_no"])
+    p, r = precision / 100, recall / 100
+    return {
+        f"{prefix}accuracy": _percent(total["right"], total["asked"]),
+        f"{prefix}precision": precision,
+        f"{prefix}recall": recall,
+        f"{prefix}f1": rounded(2 * p * r / (p + r + epsilon) * 100, 1),
+    }
+
+
+def _percent(part: FloatArray, whole: FloatArray) -> FloatArray:
+    return rounded(part / (whole + 0.001) * 100, 1)
+
+
+def _notes(settings: Settings, kinds: set[str]) -> list[str]:
+    notes = []
+    left_out = [kind for kind in ("generative", *QUESTIONS) if kind not in kinds]
+    if left_out:
+        notes.append(f"no answers, so not measured: {', '.join(left_out)}")
+    if "generative" in kinds and (settings.nouns, settings.vectors) != ("nltk", "en_core_web_lg"):
+        notes.append("published numbers use --nouns nltk --vectors en_core_web_lg; by others they differ")
+    return notes
+
+
+def _list(path: Path) -> list[dict[str, Any]]:
+    content = read_json(path)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise UserError(f"{path}: AMBER's file is a list of objects.")
+    return content
