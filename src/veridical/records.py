@@ -110,7 +110,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where the two sides of a pair differ: ranges of the chosen and of the rejected text, in order."""
+    """Where the two sides of a pair differ: ranges of the chosen and of the rejected text, in order.
+
+    They correspond: one stands in the place of the other, and is empty where something was only put in or taken out.
+    """
 
     chosen: tuple[Span, ...]
     rejected: tuple[Span, ...]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from veridical.align.checks import prepare
-from veridical.records import ImageFile
+from veridical.records import ImageFile, Spans
 
 
 def reason(pair, vlm, limit=512, too_long="shorten"):
@@ -87,3 +87,30 @@ def test_shortening_keeps_a_start_of_the_text_within_the_limit(pairs, vlm, text,
         assert kept.cut == (tokens > limit)
         assert len(vlm.tokenizer(kept.text, add_special_tokens=False).input_ids) <= limit
         assert prepared.shortened == int(kept.cut)
+
+
+def test_tokens_know_which_edit_they_belong_to(pairs, vlm):
+    pair = replace(pairs[0], chosen="There is a fork and a knife.", rejected="There is a spoon and a knife on a table.")
+    [example] = prepare([pair], vlm, 512, "shorten").examples
+    for answer, marked in ((example.chosen, {1: "fork"}), (example.rejected, {1: "spoon", 2: "on a table"})):
+        ids = vlm.tokenizer(answer.text, add_special_tokens=False).input_ids
+        assert len(answer.edits) == len(ids)
+        texts: dict[int, str] = {}
+        for token, number in zip(ids, answer.edits, strict=True):
+            texts[number] = texts.get(number, "") + vlm.tokenizer.decode([token])
+        del texts[0]
+        assert {number: text.strip() for number, text in texts.items()} == marked
+
+
+def test_stated_spans_are_taken_as_they_are(pairs, vlm):
+    pair = replace(pairs[0], chosen="A dog.", rejected="A cat.", spans=Spans(((0, 1),), ((0, 1),)))
+    [example] = prepare([pair], vlm, 512, "shorten").examples
+    assert example.chosen.edits[0] == 1
+    assert set(example.chosen.edits[1:]) == {0}
+
+
+def test_the_end_of_a_beginning_is_not_trained_on(pairs, vlm):
+    prepared = prepare([replace(pairs[0], open_ended=True)], vlm, 512, "shorten")
+    assert prepared.examples[0].chosen.cut
+    assert prepared.examples[0].rejected.cut
+    assert prepared.shortened == 0

@@ -13,9 +13,11 @@ from tests.align.conftest import adapted, make_pairs, picture
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
+from veridical.align.forward import score_needs
 from veridical.align.reference import ReferenceCache, fill, missing
 from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer, SeededOrder, loss_of, steps_in_all
+from veridical.objectives.ddpo import Ddpo
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.needs import Need
 from veridical.objectives.sft import Sft
@@ -138,3 +140,23 @@ def test_the_order_depends_on_seed_and_epoch_only():
 def test_steps_in_all(tmp_path, pairs, expected):
     config = AlignConfig(pairs=tmp_path, out=tmp_path, batch_size=16, micro_batch=4, epochs=2)
     assert steps_in_all(config, pairs) == expected
+
+
+def test_edited_tokens_weigh_more_as_worked_out_from_single_scores(tmp_path, llava_folder, examples):
+    vlm = adapted(llava_folder, perturb=True)
+    loss, metrics = batch_loss(vlm, Ddpo(beta=0.5, gamma=3.0), examples[:4], tmp_path)
+    cache, sight = ReferenceCache(tmp_path), Sight(vlm, 2**30)
+    expected, edited, tokens = 0.0, 0, 0
+    for example in examples[:4]:
+        ratios = []
+        for need in BOTH:
+            [policy] = score_needs(sight, sight.load([example], [Clean()]), [need])[need]
+            [reference] = cache.get([example.score_key(need)])
+            numbers = [*example.answer(need.response).edits, 0]  # the end of the turn is no edit
+            weights = torch.tensor([3.0 if number else 1.0 for number in numbers])
+            ratios.append(((policy - reference) * weights).sum() / weights.sum())
+            edited += sum(map(bool, numbers))
+            tokens += len(numbers)
+        expected -= torch.nn.functional.logsigmoid(0.5 * (ratios[0] - ratios[1])).item() / 4
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert metrics["edited"].item() == pytest.approx(edited / tokens)

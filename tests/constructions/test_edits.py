@@ -8,10 +8,11 @@ from veridical.constructions.edits import edit_spans
 WORDS = st.lists(st.sampled_from(["a", "dog", "cat", "red", ",", "."]), max_size=12).map(" ".join)
 
 
-def test_replaced_words_are_marked_on_both_sides_and_put_in_ones_on_theirs():
+def test_replaced_words_are_marked_on_both_sides_and_put_in_ones_have_an_empty_place_on_the_other():
     chosen, rejected = "There is a red cup, and a dog.", "There is a blue tea cup, and a dog on a mat."
     spans = edit_spans(chosen, rejected)
-    assert [chosen[start:end] for start, end in spans.chosen] == ["red"]
+    assert [chosen[start:end] for start, end in spans.chosen] == ["red", ""]
+    assert chosen[spans.chosen[1][0] :] == "."
     assert [rejected[start:end] for start, end in spans.rejected] == ["blue tea", "on a mat"]
 
 

@@ -48,7 +48,9 @@ def scored(needs: Sequence[Need], shift: float = 0.7) -> dict[Need, Scored]:
         for row in policy:
             row.requires_grad_()
         reference = [torch.tensor(row, dtype=torch.float64) for row in REFERENCE[need.response]]
-        found[need] = Scored(policy, reference if need.reference else [])
+        # The sides of each pair differ in their first token.
+        edits = [(torch.arange(len(row)) == 0).long() for row in policy]
+        found[need] = Scored(policy, reference if need.reference else [], edits)
     return found
 
 

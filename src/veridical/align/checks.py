@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from veridical.align.examples import Answer, Example
-from veridical.records import ImageFile, Pair, Reject
+from veridical.constructions.edits import edit_spans
+from veridical.records import ImageFile, Pair, Reject, Span
 from veridical.vlm.chat import special_ids
 from veridical.vlm.images import ImageError, open_image
 from veridical.vlm.loading import Vlm
@@ -46,15 +47,16 @@ def prepare(
     broken = _broken_images(image for pair in pairs for image in pair.images)
     examples: list[Example] = []
     skipped: list[Reject] = []
+    shortened = 0
     for pair in pairs:
         problem = next((broken[image] for image in pair.images if image in broken), None) or _unstated(pair, reads)
         made = problem or _example(pair, vlm, max_answer_tokens, too_long)
         if isinstance(made, Example):
             examples.append(made)
+            shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
         else:
             reason, remedy, detail = made
             skipped.append(Reject(pair.id, reason, remedy, detail))
-    shortened = sum(e.chosen.cut + e.rejected.cut for e in examples)
     return Prepared(tuple(examples), tuple(skipped), shortened)
 
 
@@ -89,30 +91,46 @@ def _unstated(pair: Pair, reads: Sequence[str]) -> _Problem | None:
 def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Example | _Problem:
     if not pair.chosen.strip() or not pair.rejected.strip():
         return "empty-answer", "Give both sides a text", "the chosen or the rejected answer is empty"
-    answers = []
-    for text in (pair.chosen, pair.rejected):
-        answer = _answer(text, vlm, limit)
-        if not isinstance(answer, Answer):
-            return answer
-        if answer.cut and too_long == "reject":
+    texts = []
+    for whole in (pair.chosen, pair.rejected):
+        text = _fitting(whole, vlm, limit)
+        if not isinstance(text, str):
+            return text
+        if text != whole and too_long == "reject":
             return "answer-too-long", "Raise --max-answer-tokens", f"an answer has more than {limit} tokens"
-        answers.append(answer)
-    if answers[0].text == answers[1].text:
-        remedy = "Raise --max-answer-tokens" if answers[0].cut else "Leave it out: there is nothing to prefer"
+        texts.append(text)
+    if texts[0] == texts[1]:
+        cut = texts[0] != pair.chosen
+        remedy = "Raise --max-answer-tokens" if cut else "Leave it out: there is nothing to prefer"
         return "same-answers", remedy, "the chosen and the rejected answer are the same"
-    return Example(pair.id, pair.images, pair.prompt, answers[0], answers[1], pair.provenance.scores)
+    spans = pair.spans or edit_spans(pair.chosen, pair.rejected)
+    chosen, rejected = (
+        Answer(text, cut=pair.open_ended or text != whole, edits=_edits(text, places, vlm))
+        for text, whole, places in zip(texts, (pair.chosen, pair.rejected), (spans.chosen, spans.rejected), strict=True)
+    )
+    return Example(pair.id, pair.images, pair.prompt, chosen, rejected, pair.provenance.scores)
 
 
-def _answer(text: str, vlm: Vlm, limit: int) -> Answer | _Problem:
+def _edits(text: str, spans: Sequence[Span], vlm: Vlm) -> tuple[int, ...]:
+    """For each token the number of the span that it touches, from 1, or 0."""
+    if not vlm.tokenizer.is_fast:
+        return ()
+    tokens = vlm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    numbered = list(enumerate(spans, start=1))
+    return tuple(next((n for n, (a, b) in numbered if start < b and a < end), 0) for start, end in tokens)
+
+
+def _fitting(text: str, vlm: Vlm, limit: int) -> str | _Problem:
+    """The text, or as much of its beginning as `limit` tokens hold."""
     tokenizer = vlm.tokenizer
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if special := (special_ids(tokenizer) | vlm.traits.placeholder_ids).intersection(ids):
         named = ", ".join(tokenizer.convert_ids_to_tokens(sorted(special)))
         return "special-token-in-answer", "Take it out of the text", f"an answer holds {named}"
     if len(ids) <= limit:
-        return Answer(text)
+        return text
     # Tokens may end inside a character, which decodes to something that is not in the text.
-    return Answer(_common_start(text, tokenizer.decode(ids[:limit])), cut=True)
+    return _common_start(text, tokenizer.decode(ids[:limit]))
 
 
 def _common_start(text: str, other: str) -> str:

@@ -15,10 +15,15 @@ from veridical.vlm.views import View, describe, is_random
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A text to score. With `cut`, its end was taken off, so the end of the turn is not scored."""
+    """A text to score. With `cut`, it is the beginning of an answer, so the end of the turn is not scored.
+
+    `edits` says for each token of the text at which of the places where the pair's sides differ it stands, from 1; 0
+    where they don't. Empty where the tokenizer doesn't tell which characters a token stands for.
+    """
 
     text: str
     cut: bool = False
+    edits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from veridical.align.config import AlignConfig
-from veridical.align.examples import Example
+from veridical.align.examples import Answer, Example
 from veridical.align.forward import score_needs, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.sight import Batch, Sight, worker_settings
@@ -48,8 +48,21 @@ def with_reference(
     scored = {}
     for need, per_token in policy.items():
         known = reference.get([e.score_key(need) for e in examples]) if need.reference else []
-        scored[need] = Scored(per_token, [tokens.to(per_token[0].device) for tokens in known])
+        answers = [example.answer(need.response) for example in examples]
+        scored[need] = Scored(
+            per_token, [tokens.to(per_token[0].device) for tokens in known], _edits(answers, per_token)
+        )
     return scored
+
+
+def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tensor]:
+    """Where the sides differ, token by token; the end of the turn is common."""
+    if not all(answer.edits for answer in answers):
+        return []
+    edits = [tokens.new_zeros(len(tokens), dtype=torch.long) for tokens in per_token]
+    for answer, numbers in zip(answers, edits, strict=True):
+        numbers[: len(answer.edits)] = torch.tensor(answer.edits)
+    return edits
 
 
 def stated(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:

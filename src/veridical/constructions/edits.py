@@ -9,17 +9,16 @@ from veridical.records import Span, Spans
 
 
 def edit_spans(chosen: str, rejected: str) -> Spans:
-    """The runs of words, with the space inside them, that only one of two texts has.
+    """The fewest runs of words in which two texts differ, the space inside a run included.
 
-    Words are compared with their case; punctuation marks stand for themselves. What is only put in has an empty place,
-    and so no span, on the other side.
+    Words are compared with their case; punctuation marks stand for themselves.
     """
     ours, theirs = _words(chosen), _words(rejected)
     matcher = SequenceMatcher(None, [word for word, _ in ours], [word for word, _ in theirs], autojunk=False)
-    changes = [opcode for opcode in matcher.get_opcodes() if opcode[0] != "equal"]
+    changes = [places for tag, *places in matcher.get_opcodes() if tag != "equal"]
     return Spans(
-        tuple(_range([span for _, span in ours[start:end]]) for _, start, end, _, _ in changes if end > start),
-        tuple(_range([span for _, span in theirs[start:end]]) for _, _, _, start, end in changes if end > start),
+        tuple(_range(ours, start, end) for start, end, _, _ in changes),
+        tuple(_range(theirs, start, end) for _, _, start, end in changes),
     )
 
 
@@ -27,5 +26,9 @@ def _words(text: str) -> list[tuple[str, Span]]:
     return [(match.group(), match.span()) for match in re.finditer(r"\w+|[^\w\s]", text)]
 
 
-def _range(spans: list[Span]) -> Span:
-    return spans[0][0], spans[-1][1]
+def _range(words: list[tuple[str, Span]], start: int, end: int) -> Span:
+    """From the start of the first word to the end of the last; for no words, the empty place behind those before."""
+    if start < end:
+        return words[start][1][0], words[end - 1][1][1]
+    place = words[start - 1][1][1] if start else 0
+    return place, place

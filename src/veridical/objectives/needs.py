@@ -48,11 +48,14 @@ class Need:
 class Scored:
     """Per-token log-probabilities of one need over a batch: one tensor [tokens] a pair, ragged.
 
-    `policy` carries gradients; `reference` is empty where the need asked for none.
+    `policy` carries gradients; `reference` is empty where the need asked for none. `edits` [tokens] number the places
+    at which the pair's sides differ, from 1, and are 0 where the text is common; a number means the same place on
+    both sides. Empty where the tokenizer doesn't tell which characters a token stands for.
     """
 
     policy: Sequence[Tensor]
     reference: Sequence[Tensor] = ()
+    edits: Sequence[Tensor] = ()
 
     def log_probs(self) -> Tensor:
         """The policy's log-probability of each whole answer, [pairs]."""

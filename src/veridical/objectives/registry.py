@@ -12,6 +12,7 @@ from veridical.objectives.needs import Objective
 OBJECTIVES: Mapping[str, str] = {
     "dpo": "veridical.objectives.dpo:Dpo",
     "sft": "veridical.objectives.sft:Sft",
+    "ddpo": "veridical.objectives.ddpo:Ddpo",
     "dpop": "veridical.objectives.dpop:Dpop",
     "hinge": "veridical.objectives.hinge:Hinge",
     "ipo": "veridical.objectives.ipo:Ipo",
