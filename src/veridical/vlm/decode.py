@@ -12,7 +12,7 @@ from torch import Tensor
 
 from veridical.errors import UserError
 from veridical.vlm import cache as caches
-from veridical.vlm import choice, families, forward, scoring, seeds, separate
+from veridical.vlm import choice, contrast, families, forward, scoring, seeds, separate
 from veridical.vlm.inputs import name
 from veridical.vlm.prefix import Prefix
 from veridical.vlm.sampling import Branch, Sampled, Sampling
@@ -27,8 +27,9 @@ _BALLAST = 0.2
 class Stepper(Protocol):
     """Rows that can be advanced by a token each."""
 
-    logits: Tensor
-    """[rows, vocabulary]: the prediction of each row's next token."""
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocabulary]: the prediction of each row's next token."""
 
     def advance(self, tokens: Tensor) -> None:
         """Append `tokens` [rows] and predict the next ones."""
@@ -52,8 +53,17 @@ class Row:
 
 def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[Sampled]:
     """See `sampling.sample`; runs without gradients, in evaluation mode."""
-    rows = [_row(vlm, prefix, branch, sampling) for branch in branches]
-    stepper = _shared_rows(vlm, prefix, rows, sampling) if prefix.shared else SeparateRows(vlm, prefix, rows)
+    if sampling.decoding is None:
+        rows = [_row(vlm, [prefix], branch, sampling) for branch in branches]
+        return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling)
+    with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, exits):
+        rows = [_row(vlm, prefixes, branch, sampling) for branch in branches]
+        written = torch.tensor([len(row.after_ids) for row in rows], device=prefix.mask.device)
+        steppers = [_stepper(vlm, one, rows, sampling) for one in prefixes]
+        return _decode(vlm, rows, contrast.Together(sampling.decoding, steppers, exits, written), sampling)
+
+
+def _decode(vlm: Vlm, rows: Sequence[Row], stepper: Stepper, sampling: Sampling) -> list[Sampled]:
     running = list(rows)
     while True:
         uniforms = torch.stack([row.uniforms[min(len(row.ids), row.limit - 1)] for row in running])
@@ -87,11 +97,12 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def _row(vlm: Vlm, prefix: Prefix, branch: Branch, sampling: Sampling) -> Row:
+def _row(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampling) -> Row:
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
     limit = sampling.max_new_tokens
     if vlm.traits.longest is not None:
-        limit = min(limit, vlm.traits.longest - prefix.prepared[branch.context].length - len(after))
+        prompt = max(prefix.prepared[branch.context].length for prefix in prefixes)
+        limit = min(limit, vlm.traits.longest - prompt - len(after))
     if limit < 1:
         raise UserError(
             f"{name(branch.key)}: the prompt and the text to continue fill all of the model's {vlm.traits.longest} "
@@ -186,7 +197,10 @@ class SharedRows:
         self.next_position = self.next_position + ids.shape[1]
 
 
-def _shared_rows(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> SharedRows:
+def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> Stepper:
+    """The rows, ready to predict the first of their new tokens."""
+    if not prefix.shared:
+        return SeparateRows(vlm, prefix, rows)
     longest_after = max(len(row.after_ids) for row in rows)
     stepper = SharedRows(vlm, prefix, [row.branch.context for row in rows], longest_after + sampling.max_new_tokens)
     if any(layer.has_state for layer in prefix.past):

@@ -38,9 +38,18 @@ class Prepared:
 
     tensors: Mapping[str, Tensor]
     placeholders: int
-    key: tuple[str | int, ...] = ()
-    view: views.View = _CLEAN
+    context: Context
     hidden: Tensor | None = None
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """The context's key."""
+        return self.context.key
+
+    @property
+    def view(self) -> views.View:
+        """The context's view."""
+        return self.context.view
 
     @property
     def length(self) -> int:
@@ -72,9 +81,9 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
     tensors.pop("labels", None)
     placeholders = count_placeholders(vlm, context, tensors["input_ids"], len(images))
     if images and isinstance(context.view, views.UnknownToken):
-        return Prepared(_unknown_in_place(vlm, tensors, len(images)), 0, context.key, context.view)
+        return Prepared(_unknown_in_place(vlm, tensors, len(images)), 0, context)
     hidden = _hidden(vlm, context, tensors["input_ids"])
-    return Prepared(dict(tensors), placeholders, context.key, context.view, hidden)
+    return Prepared(dict(tensors), placeholders, context, hidden)
 
 
 def name(key: Sequence[str | int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.vlm.contrast import Decoding
 from veridical.vlm.prefix import Prefix
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Sampling:
     """Sample only from this many likeliest tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """End an answer right after any of these texts appears in it; the text found stays in the answer."""
+    decoding: Decoding | None = None
+    """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:

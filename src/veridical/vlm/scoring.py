@@ -75,10 +75,14 @@ def next_token_logprobs(vlm: Vlm, prefix: Prefix, texts: Sequence[str]) -> Tenso
 
     from veridical.vlm import separate
 
-    firsts = [text_ids(vlm, text, ())[0] for text in texts]
     logits = prefix.logits if prefix.logits is not None else separate.first_logits(vlm, prefix)
-    chosen: Tensor = torch.log_softmax(logits.float(), -1)[:, firsts]
+    chosen: Tensor = torch.log_softmax(logits.float(), -1)[:, first_ids(vlm, texts)]
     return chosen
+
+
+def first_ids(vlm: Vlm, texts: Sequence[str]) -> list[int]:
+    """The id of each text's first token."""
+    return [text_ids(vlm, text, ())[0] for text in texts]
 
 
 def answer_ids(vlm: Vlm, text: str, key: Sequence[str | int] = ()) -> list[int]:

@@ -145,7 +145,7 @@ def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequ
             tail = whole[:, -1:].expand(-1, len(rest), *whole.shape[2:])
         tensors[name] = torch.cat([whole[:, : whole.shape[1] - own], tail], dim=1)
     inputs.count_placeholders(vlm, context, tensors["input_ids"], images=first.placeholders)
-    return replace(first, tensors=tensors, key=context.key)
+    return replace(first, tensors=tensors, context=context)
 
 
 def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> list[Trunk] | None:

@@ -1,0 +1,41 @@
+"""Methods of decoding by name. Adding one means a file in this folder and a line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.decoding.best_of_n import BestOfN
+    from veridical.decoding.calibration import Calibration
+    from veridical.vlm.contrast import Decoding
+
+Method: TypeAlias = "Decoding | BestOfN | Calibration"
+
+DECODINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "vcd": "veridical.decoding.vcd:Vcd",
+        "vdd": "veridical.decoding.vdd:Vdd",
+        "m3id": "veridical.decoding.m3id:M3id",
+        "icd": "veridical.decoding.icd:Icd",
+        "dola": "veridical.decoding.dola:Dola",
+        "best-of-n": "veridical.decoding.best_of_n:BestOfN",
+        "calibration": "veridical.decoding.calibration:Calibration",
+    }
+)
+
+
+def decoding_type(name: str) -> type[Method]:
+    """The settings class of the method called `name`. Raises UserError for a name that is not there."""
+    if name not in DECODINGS:
+        near = difflib.get_close_matches(name, DECODINGS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DECODINGS)}."
+        raise UserError(f"decoding.name: no method of decoding {name!r}; {hint}")
+    module, attribute = DECODINGS[name].split(":")
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
+    return found
