@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from veridical.vlm.loading import Vlm, load
+
+
+@pytest.fixture
+def llava(llava_folder) -> Vlm:
+    return load(llava_folder)
