@@ -17,8 +17,21 @@ from veridical.objectives.needs import Need
 from veridical.vlm.prefix import Context, encode
 from veridical.vlm.scoring import answer_ids
 from veridical.vlm.separate import answer_logits
-from veridical.vlm.views import Blank, Clean, NoImage, Noise
+from veridical.vlm.views import (
+    Blank,
+    Blur,
+    Clean,
+    Crop,
+    FeatureNoise,
+    NoImage,
+    Noise,
+    PatchMask,
+    TokenMask,
+    UnknownToken,
+    describe,
+)
 
+WEAK = [Noise(900), Blur(20), Crop(), PatchMask(), TokenMask(0.6), FeatureNoise(), Blank(), UnknownToken(), NoImage()]
 BOTH = (Need("chosen"), Need("rejected"))
 
 
@@ -111,6 +124,54 @@ def test_views_are_scored_apart(trained, examples):
     again = scored(Sight(trained, 0), examples, needs)
     for need, tokens in again.items():
         torch.testing.assert_close(tokens[2], alone[need][0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("view", WEAK, ids=describe)
+def test_views_train_as_separate_rows_do(llava_folder, examples, view):
+    """Scores and gradients of each view against full forwards, with the features kept and without."""
+    vlm = adapted(llava_folder, perturb=True)
+    vlm.tokenizer.unk_token = vlm.tokenizer.pad_token
+    some = examples[:2]
+    needs = (Need("chosen", view), Need("chosen"))
+
+    def gradients(losses):
+        vlm.model.zero_grad()
+        sum(tokens.sum() for tokens in losses).backward()
+        return torch.cat([p.grad.flatten() for p in vlm.model.parameters() if p.grad is not None])
+
+    def alone(example, shown):
+        context = Context(example.images, example.prompt, shown, example.seed_key(shown))
+        ids = answer_ids(vlm, example.chosen.text)
+        logits = answer_logits(vlm, encode(vlm, [context]), [(0, ids)])[0]
+        return logits.log_softmax(-1)[range(len(ids)), ids]
+
+    plain = gradients([alone(example, shown) for example in some for shown in (view, Clean())])
+    sight = Sight(vlm, 2**30)
+    for _ in range(2):
+        both = scored(sight, some, needs)
+        for example, tokens in zip(some, both[needs[0]], strict=True):
+            torch.testing.assert_close(tokens, alone(example, view), atol=1e-4, rtol=0)
+        shared = gradients([*both[needs[0]], *both[needs[1]]])
+        assert (shared - plain).norm() / plain.norm() < 1e-5
+
+
+def test_views_of_the_tokens_share_the_tower_with_the_clean_image(trained, examples):
+    towers = []
+    tower = trained.model.get_base_model().model.vision_tower
+    hook = tower.register_forward_hook(lambda _module, _given, output: towers.append(len(output[0])))
+    needs = tuple(Need("chosen", view) for view in (TokenMask(0.5), Clean(), FeatureNoise()))
+    pictures = len({image.sha256 for example in examples for image in example.images})
+    try:
+        sight = Sight(trained, 2**30)
+        first = scored(sight, examples, needs)
+        assert towers == [pictures]
+        assert sight.keeps(examples, views_of(needs))
+        again = scored(sight, examples, needs)
+        assert towers == [pictures]
+    finally:
+        hook.remove()
+    for need in needs:
+        assert all(torch.equal(one, two) for one, two in zip(first[need], again[need], strict=True))
 
 
 def test_likeliest_tokens_of_another_view_are_scored_on_this_one(trained, examples):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from veridical.align.examples import Example
+from veridical.records import ImageFile
 from veridical.vlm.features import Features
 from veridical.vlm.loading import Vlm
 from veridical.vlm.prefix import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
-from veridical.vlm.views import View
+from veridical.vlm.views import View, before_tower, is_random
+
+TowerKey: TypeAlias = tuple[Hashable, ...]
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,12 @@ class Sight:
         self.vlm = vlm
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
-        self._kept: dict[str, tuple[Prepared, Features]] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._features: dict[TowerKey, Features] = {}
 
     def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""
-        return all(example.context_key(view) in self._kept for example in examples for view in views)
+        return all(example.context_key(view) in self._prepared for example in examples for view in views)
 
     def load(self, examples: Sequence[Example], views: Sequence[View]) -> Batch:
         """Decode and process what is not kept. Touches no weights: data-loader workers may call it."""
@@ -47,36 +53,55 @@ class Sight:
         for view in views:
             for example in examples:
                 key = example.context_key(view)
-                if key not in self._kept and key not in prepared:
+                if key not in self._prepared and key not in prepared:
                     context = Context(example.images, example.prompt, view, example.seed_key(view))
                     prepared[key] = prepare(self.vlm, context)
         return Batch(examples, prepared)
 
     def encode(self, keys: Sequence[str], batch: Batch) -> Prefix:
         """Encode contexts of a loaded batch; gradients flow, into the tower only if it trains."""
-        prepared = {key: self._kept[key][0] if key in self._kept else batch.prepared[key] for key in keys}
-        if not self._frozen or not any(one.placeholders for one in prepared.values()):
-            return encode(self.vlm, list(prepared.values()))
-        known = {key: self._kept[key][1] for key in keys if key in self._kept}
-        known |= self._look({key: one for key, one in prepared.items() if key not in known})
+        prepared = {key: self._prepared[key] if key in self._prepared else batch.prepared[key] for key in keys}
+        contexts = list(prepared.values())
+        if not self._frozen or not any(one.placeholders for one in contexts):
+            return encode(self.vlm, contexts)
+        looked = self._look(contexts)
+        for key, one in prepared.items():
+            if key not in self._prepared and _tower_key(one) in self._features:
+                self._keep(self._prepared, key, *_without_pixels(one))
         device = self.vlm.model.device
-        return encode(self.vlm, list(prepared.values()), [_moved(known[key], device) for key in keys])
+        return encode(self.vlm, contexts, [_moved(looked[_tower_key(one)], device) for one in contexts])
 
-    def _look(self, unseen: Mapping[str, Prepared]) -> dict[str, Features]:
-        """One pass of the tower, without dropout, over what was not kept; keeps what there is room for."""
+    def _look(self, contexts: Sequence[Prepared]) -> dict[TowerKey, Features]:
+        """Each context's features, by one pass of the tower, without dropout, over what was not kept."""
+        wanted = {_tower_key(one): one for one in contexts}
+        known = {key: self._features[key] for key in wanted if key in self._features}
+        unseen = {key: one for key, one in wanted.items() if key not in known}
         if not unseen:
-            return {}
+            return known
         training = self.vlm.model.training
         self.vlm.model.eval()
         looked = dict(zip(unseen, features(self.vlm, list(unseen.values())), strict=True))
         self.vlm.model.train(training)
         for key, seen in looked.items():
-            kept = (_without_pixels(unseen[key]), _moved(seen, torch.device("cpu")))
-            size = sum(tensor.nbytes for tensor in (*kept[0].tensors.values(), *_tensors(kept[1])))
-            if size <= self._room:
-                self._room -= size
-                self._kept[key] = kept
-        return looked
+            self._keep(self._features, key, _moved(seen, torch.device("cpu")), _tensors(seen))
+        return known | looked
+
+    def _keep(self, store: dict[Key, Kept], key: Key, value: Kept, tensors: Iterable[Tensor]) -> None:
+        """Keep a value if there is room for its tensors."""
+        size = sum(tensor.nbytes for tensor in tensors)
+        if size <= self._room:
+            self._room -= size
+            store[key] = value
+
+
+def _tower_key(prepared: Prepared) -> TowerKey:
+    """What the tower's features of a context depend on: contexts that agree in it share them."""
+    context = prepared.context
+    view = before_tower(context.view)
+    images = tuple(image.sha256 if isinstance(image, ImageFile) else str(id(image)) for image in context.images)
+    # A Q-Former reads the prompt while it looks at the image.
+    reads_prompt = any(name.startswith("qformer") for name in prepared.tensors)
+    return images, view, context.key if is_random(view) else (), context.prompt if reads_prompt else ()
 
 
 def batches(
@@ -98,9 +123,10 @@ def worker_settings(workers: int) -> dict[str, Any]:
     return {"num_workers": workers, "multiprocessing_context": "fork"}
 
 
-def _without_pixels(prepared: Prepared) -> Prepared:
+def _without_pixels(prepared: Prepared) -> tuple[Prepared, Iterable[Tensor]]:
+    """The context without its pixels, and the tensors that are left."""
     rest = {name: tensor for name, tensor in prepared.tensors.items() if not name.startswith("pixel_values")}
-    return replace(prepared, tensors=rest)
+    return replace(prepared, tensors=rest), rest.values()
 
 
 def _tensors(seen: Features) -> tuple[Tensor, ...]:
