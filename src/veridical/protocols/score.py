@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
+from veridical.protocols.judging import read_judgements, write_prompts
 
 if TYPE_CHECKING:
-    from veridical.protocols.scored import Question
+    from veridical.protocols.scored import Answers, Question, Scored
 
 SHOWN = 3
 
@@ -65,7 +66,14 @@ def run(config: ScoreConfig) -> None:
     if config.check:
         _print_check(config, questions)
         return
-    scored = protocol.count(config, questions, protocol.answers(config, questions))
+    answers = protocol.answers(config, questions)
+    scored = (
+        _judged(config, protocol, questions, answers)
+        if hasattr(protocol, "prompts")
+        else (protocol.count(config, questions, answers))
+    )
+    if scored is None:
+        return
     result = scored.to_json(config.seed)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if config.out:
@@ -74,6 +82,17 @@ def run(config: ScoreConfig) -> None:
         print(text, end="")
     else:
         show(result)
+
+
+def _judged(config: Any, protocol: Any, questions: Sequence[Question], answers: Answers) -> Scored | None:
+    """The score by the judge's texts; None where only the prompts are made."""
+    made_from, prompts = protocol.judge_template(config), protocol.prompts(config, questions, answers)
+    if config.make_prompts:
+        write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE_MAX_TOKENS, protocol.JUDGE_TEMPERATURE)
+        print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
+        return None
+    found: Scored = protocol.count(config, questions, answers, read_judgements(config, prompts, made_from))
+    return found
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Answers:
 class Item:
     """One answer, read. `right` is None where nothing can be right or wrong.
 
-    `fault` is "unanswered", "unparsed", or empty.
+    `fault` is "unanswered", "unparsed", "unjudged", or empty.
     """
 
     id: str
@@ -87,21 +87,22 @@ class Scored:
 
     def counts(self) -> dict[str, int]:
         """How many items, how many of them unanswered or unparsed, and how many faults the files had."""
+        by_fault = {fault: sum(item.fault == fault for item in self.items) for fault in self._item_faults()}
         return {
             "items": len(self.items),
-            "unanswered": sum(item.fault == "unanswered" for item in self.items),
-            "unparsed": sum(item.fault == "unparsed" for item in self.items),
+            **by_fault,
             **{kind: len(found) for kind, found in self.faults.items()},
         }
 
     def named(self) -> dict[str, list[str]]:
         """Which they are, by kind: ids of items, sentences about files."""
-        by_fault = {
-            fault: [item.id for item in self.items if item.fault == fault] for fault in ("unanswered", "unparsed")
-        }
+        by_fault = {fault: [item.id for item in self.items if item.fault == fault] for fault in self._item_faults()}
         return {
             kind: found for kind, found in {**by_fault, **{k: list(v) for k, v in self.faults.items()}}.items() if found
         }
+
+    def _item_faults(self) -> tuple[str, ...]:
+        return ("unanswered", "unparsed", "unjudged") if self.judge else ("unanswered", "unparsed")
 
     def estimates(self, seed: int = 0) -> dict[str, Estimate]:
         """Every metric with its interval over resampled groups."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from veridical.errors import UserError
+from veridical.protocols.judging import Judgements, Prompt, Template
 from veridical.protocols.scored import Answers, Question, Scored
 
 
@@ -28,6 +29,22 @@ class Benchmark(Protocol):
         """Read the answers and count."""
 
 
+class Judged(Protocol):
+    """What a benchmark's module has instead where a judge scores: `count` takes the judgements as well."""
+
+    JUDGE_MAX_TOKENS: int
+    JUDGE_TEMPERATURE: float
+
+    def judge_template(self, settings: Any) -> Template:
+        """What the judge is asked."""
+
+    def prompts(self, settings: Any, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+        """What to ask the judge about each answer."""
+
+    def count(self, settings: Any, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
+        """Read the judgements and count."""
+
+
 class Entry(NamedTuple):
     """Where a benchmark lives, and what it asks."""
 
@@ -42,6 +59,10 @@ BENCHMARKS: Mapping[str, Entry] = {
     "mme": Entry("mme", "perception and cognition, two yes/no questions an image"),
     "gqa": Entry("gqa", "short answers about scenes"),
     "textvqa": Entry("textvqa", "reading text in images, by VQA accuracy"),
+    "mmhal": Entry("mmhal", "questions of eight types, rated by a judge"),
+    "mm-vet": Entry("mm_vet", "open questions that need several capabilities, rated by a judge"),
+    "llava-bench": Entry("llava_bench", "questions in the wild, rated by a judge beside GPT-4's answers"),
+    "shr": Entry("shr", "which sentences of a description are hallucinated, by a judge with facts"),
 }
 
 

@@ -1,0 +1,128 @@
+"""mm-vet/1: 218 open questions that need several capabilities at once, rated 0 to 1 by a judge (arXiv 2308.02490).
+
+Metrics are means x 100 over items, in all, for each capability (an item counts in each of its own) and for each set of
+capabilities; over several runs of the judge (files) the mean. The text before the first blank must be a number in [0,
+1], else the item rates 0. Published numbers use gpt-4-0613 at temperature 0 in five runs, and the official prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from veridical.errors import UserError
+from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, template
+from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, share, tally
+
+NAME = "mm-vet"
+VERSION = 1
+MAX_NEW_TOKENS = 512
+JUDGE_MAX_TOKENS = 3
+JUDGE_TEMPERATURE = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(JudgeSettings):
+    """MM-Vet's files and the judge's."""
+
+    questions: Path
+    """mm-vet.json: {"v1_0": {imagename, question, answer, capability}}."""
+    answers: Path | None = None
+    """{"v1_0": text}, or rows of id and text."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """The questions, asked as they stand."""
+    content = read_json(settings.questions)
+    if not isinstance(content, dict):
+        raise UserError(f'{settings.questions}: MM-Vet\'s questions are {{"v1_0": {{...}}}}.')
+    found = []
+    for key, row in content.items():
+        lacking = [name for name in ("imagename", "question", "answer", "capability") if name not in row]
+        if lacking:
+            raise UserError(f"{settings.questions}: {key} lacks {', '.join(lacking)}.")
+        kind = "+".join(sorted(row["capability"]))
+        found.append(Question(key, row["imagename"], row["question"], row["answer"], kind, key))
+    return found
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The model's answers by id."""
+    if settings.answers is None:
+        raise UserError("--answers: give the file of answers.")
+    joining = Joining()
+    known = {question.id: question for question in questions}
+    content = read_json(settings.answers) if settings.answers.suffix == ".json" else None
+    if isinstance(content, dict):
+        for key, text in content.items():
+            joining.add(str(key), text, f"{settings.answers}, {key}", known)
+    else:
+        join(read_rows(settings.answers), questions, Fields(), joining)
+    return joining.done()
+
+
+def judge_template(settings: Settings) -> Template:
+    """What the judge is asked: {question}, {answer}, {prediction}."""
+    return template(settings, "mm_vet")
+
+
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+    """One for each answer."""
+    made_from = judge_template(settings)
+    found = []
+    for q in questions:
+        if q.id in answers.texts:
+            truth = q.truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+            filled = made_from.fill(question=q.prompt, answer=truth, prediction=answers.texts[q.id])
+            found.append(Prompt(q.id, filled))
+    return found
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
+    """Parse the scores and average; what has none is left out and named."""
+    items = [_item(q, answers.texts.get(q.id), judged.texts.get(q.id, ())) for q in questions]
+    rows = []
+    for question, item in zip(questions, items, strict=True):
+        if item.fault not in ("unanswered", "unjudged"):
+            parts = ["total", *question.kind.split("+"), f"set {question.kind}"]
+            score = math.nan if item.more["score"] is None else item.more["score"]
+            rows.append((question.id, {f"{p}/{n}": v for p in parts for n, v in (("items", 1.0), ("score", score))}))
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    faults = {**answers.faults, **judged.faults}
+    return Scored(
+        f"{NAME}/{VERSION}", tally(rows, columns, partial(_metrics, columns=columns)), items, faults, judged.judge
+    )
+
+
+def parse_score(text: str) -> float | None:
+    """The number before the first blank if it is within [0, 1]; None else. "nan" passes, as in the official scorer."""
+    try:
+        score = float(text.split(" ")[0])
+    except ValueError:
+        return None
+    return None if score < 0 or score > 1 else score
+
+
+def _item(question: Question, answer: str | None, judgements: Sequence[str]) -> Item:
+    more = {"kind": question.kind, "answer": answer, "judgements": list(judgements), "score": None}
+    if answer is None:
+        return Item(question.id, None, None, "unanswered", more)
+    if not judgements:
+        return Item(question.id, None, None, "unjudged", more)
+    read = [parse_score(text) for text in judgements]
+    score = sum(0.0 if one is None else one for one in read) / len(read)
+    bad = any(one is None or math.isnan(one) for one in read)
+    shown = None if math.isnan(score) else score
+    parsed = [None if one is None or math.isnan(one) else one for one in read]
+    return Item(question.id, parsed, None, "unparsed" if bad else "", {**more, "score": shown})
+
+
+def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:
+    parts = dict.fromkeys(column.rpartition("/")[0] for column in columns)
+    return {part: share(sums[f"{part}/score"], sums[f"{part}/items"]) for part in parts}

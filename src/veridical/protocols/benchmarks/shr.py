@@ -1,0 +1,211 @@
+"""shr/1: which sentences of a description are hallucinated, by a judge with facts (HA-DPO, arXiv 2311.16839).
+
+`hal_sents_ratio` (published as SHR, x 100) is hallucinated sentences of all judged ones, `hal_words_ratio` the same by
+words; per image: sentences, words, and hallucinated ones. `gram_1` to `gram_4` are distinct of all n-grams, averaged
+over descriptions (higher is less repetition). Where a judgement has another number of lines than the description has
+sentences, none of them counts. Ratios are between 0 and 1 with three decimals, as in the official scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from veridical.errors import UserError
+from veridical.protocols.answer_files import Joining, first_field, read_json, read_rows
+from veridical.protocols.benchmarks.chair_truth import image_key
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.statistics import FloatArray
+from veridical.protocols.tally import Sums, rounded, share, tally
+
+NAME = "shr"
+VERSION = 1
+MAX_NEW_TOKENS = 512
+PROMPT = "Describe this image in detail."
+JUDGE_MAX_TOKENS = 800
+JUDGE_TEMPERATURE = 0.7
+LONGEST_PROMPT = 15_000
+CLASSES = ("hallucination", "correct", "cannot judge")
+GRAMS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(JudgeSettings):
+    """SHR's files and the judge's."""
+
+    regions: Path | None = None
+    """What is in the images: JSON {image_id: ["[x1,y1,x2,y2]: phrase", ...]}; needed for prompts."""
+    facts: tuple[Path, ...] = ()
+    """JSON lines of image_id and facts (shr_factual_part1.jsonl, ...)."""
+    answers: Path | None = None
+    """The descriptions: JSON {image_id: text}, or rows of image_id and text."""
+
+
+def ask(settings: Settings) -> list[Question]:
+    """One question for each image whose regions are known; else for each that is described."""
+    if settings.regions is not None:
+        content = read_json(settings.regions)
+        if not isinstance(content, dict):
+            raise UserError(f'{settings.regions}: regions are {{"image id": ["[x1,y1,x2,y2]: phrase", ...]}}.')
+        facts = _facts(settings.facts)
+        return [
+            _question(str(key), list(map(str, names)), facts.get(image_key(key), ())) for key, names in content.items()
+        ]
+    return [_question(key, (), ()) for key in _descriptions(settings, None).texts]
+
+
+def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
+    """The descriptions by image."""
+    return _descriptions(settings, {question.id: question for question in questions})
+
+
+def judge_template(settings: Settings) -> Template:
+    """What the judge is asked: {regions}, {facts}, {sentences}."""
+    return template(settings, "shr")
+
+
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+    """One for each description that is not longer with its facts than the official limit of 15,000 characters."""
+    if settings.make_prompts and settings.regions is None:
+        raise UserError("--make-prompts: needs --regions.")
+    made_from = judge_template(settings)
+    found = []
+    for q in questions:
+        if q.id in answers.texts:
+            numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(sentences(answers.texts[q.id]), start=1))
+            regions, facts = "\n".join(q.truth), "\n".join(q.more["facts"])
+            found.append(Prompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered)))
+    return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
+
+
+def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
+    """Read the judgements sentence by sentence; repetition needs none."""
+    one_run(settings)
+    items, rows = [], []
+    for question in questions:
+        text = answers.texts.get(question.id)
+        item = _item(question, text, judged.only(question.id))
+        items.append(item)
+        if text is not None:
+            rows.append((question.id, _cells(text, item)))
+    columns = ["judged_images", "images", "sents", "words", "hal_sents", "hal_words", "judged_sents", "judged_words"]
+    columns += [f"gram_{n}/{part}" for n in GRAMS for part in ("rate", "texts")]
+    faults = {**answers.faults, **judged.faults}
+    return Scored(f"{NAME}/{VERSION}", tally(rows, columns, _metrics), items, faults, judged.judge)
+
+
+def sentences(text: str) -> list[str]:
+    """Parts between periods, stripped, without those that an earlier one contains; "3.5" and "Mr." split, too."""
+    found: list[str] = []
+    for part in text.split("."):
+        sentence = part.strip()
+        if sentence and not any(sentence in earlier for earlier in found):
+            found.append(sentence)
+    return found
+
+
+def parse_judgement(text: str, count: int) -> list[str | None]:
+    """The class of each sentence: after the line with "Judgement:", a line's first word dropped, up to the colon.
+
+    Another number of lines than sentences makes all of them None; so is a class that is none of the three.
+    """
+    lines = text.split("\n")
+    start = next((n for n, line in enumerate(lines) if "Judgement:" in line), None)
+    judged = [line for line in lines[start + 1 :] if line.strip()] if start is not None else []
+    if len(judged) != count:
+        return [None] * count
+    classes = [" ".join(line.split(" ")[1:]).split(":")[0].lower() for line in judged]
+    return [name if name in CLASSES else None for name in classes]
+
+
+def distinct_grams(text: str, n: int) -> float | None:
+    """Distinct of all runs of n words, without . : ? , and line breaks; None where there are none."""
+    words = text.translate(str.maketrans("", "", ".:\n?,")).split()
+    runs = [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
+    return len(set(runs)) / len(runs) if runs else None
+
+
+def _item(question: Question, text: str | None, judgement: str | None) -> Item:
+    more: dict[str, Any] = {"answer": text, "judgement": judgement}
+    if text is None:
+        return Item(question.id, None, None, "unanswered", more)
+    more["sentences"] = sentences(text)
+    if judgement is None:
+        return Item(question.id, None, None, "unjudged", more)
+    classes = parse_judgement(judgement, len(more["sentences"]))
+    fault = "unparsed" if None in classes or not classes else ""
+    return Item(question.id, classes, "hallucination" not in classes if any(classes) else None, fault, more)
+
+
+def _cells(text: str, item: Item) -> dict[str, float]:
+    found = {"images": 1.0, "sents": float(len(item.more["sentences"])), "words": float(len(text.split(" ")))}
+    for n in GRAMS:
+        rate = distinct_grams(text, n)
+        if rate is not None:
+            found |= {f"gram_{n}/rate": rate, f"gram_{n}/texts": 1.0}
+    if item.fault == "unjudged":
+        return found
+    judged = [(s, c) for s, c in zip(item.more["sentences"], item.parsed, strict=True) if c is not None]
+    made_up = [len(sentence.split(" ")) for sentence, name in judged if name == "hallucination"]
+    return found | {
+        "judged_images": 1.0,
+        "judged_sents": float(len(judged)),
+        "judged_words": float(sum(len(sentence.split(" ")) for sentence, _ in judged)),
+        "hal_sents": float(len(made_up)),
+        "hal_words": float(sum(made_up)),
+    }
+
+
+def _metrics(sums: Sums) -> dict[str, FloatArray]:
+    ratios = {
+        "hal_sents_ratio": ("hal_sents", "judged_sents"),
+        "hal_words_ratio": ("hal_words", "judged_words"),
+        "hal_sents_per_image": ("hal_sents", "judged_images"),
+        "hal_words_per_image": ("hal_words", "judged_images"),
+        "sents_per_image": ("sents", "images"),
+        "words_per_image": ("words", "images"),
+    } | {f"gram_{n}": (f"gram_{n}/rate", f"gram_{n}/texts") for n in GRAMS}
+    return {name: rounded(share(sums[part], sums[whole], 1.0), 3) for name, (part, whole) in ratios.items()}
+
+
+def _question(image: str, regions: Sequence[str], facts: Sequence[str]) -> Question:
+    return Question(image_key(image), image, PROMPT, list(regions), group=image, more={"facts": list(facts)})
+
+
+def _descriptions(settings: Settings, known: Mapping[str, Any] | None) -> Answers:
+    path = settings.answers
+    if path is None:
+        raise UserError("--answers: give the descriptions.")
+    joining = Joining()
+    content = read_json(path) if path.suffix == ".json" else None
+    if isinstance(content, dict):
+        for key, text in content.items():
+            joining.add(image_key(key), text, f"{path}, {key}", known)
+        return joining.done()
+    rows = read_rows(path)
+    if rows.unreadable:
+        joining.faults["unreadable"].extend(rows.unreadable)
+    for place, row in rows.rows:
+        key, text = (
+            first_field(row, ("image_id", "image", "id")),
+            first_field(row, ("text", "caption", "response", "answer")),
+        )
+        if key is None or text is None:
+            joining.faults["unreadable"].append(f"{place}: lacks an image or a description")
+        else:
+            joining.add(image_key(key), text, place, known)
+    return joining.done()
+
+
+def _facts(paths: Sequence[Path]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        for place, row in read_rows(path).rows:
+            key, said = first_field(row, ("image_id", "id")), first_field(row, ("facts", "factual", "text"))
+            if key is None or said is None:
+                raise UserError(f"{place}: facts have image_id and facts.")
+            found.setdefault(image_key(key), []).extend([said] if isinstance(said, str) else map(str, said))
+    return found

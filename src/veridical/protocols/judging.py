@@ -1,0 +1,191 @@
+"""Benchmarks that a judge scores, in three steps that stand by themselves: make prompts, get texts, parse and count.
+
+The texts come out of a file (made with the prompts of `--make-prompts`, or by an official tool). Who judged, and the
+hash of the prompt, stand in every result; texts of several judges or of another prompt are refused, since their numbers
+can't stand in one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from veridical.errors import UserError
+from veridical.files import write_json_lines
+from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
+
+ID_FIELDS = ("id", "question_id", "image_id")
+TEXT_FIELDS = ("text", "content", "review", "judgement", "response", "output", "raw_judgement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Where judgements come from."""
+
+    make_prompts: Path | None = None
+    """Write the prompts for the judge as JSON lines to this file, and stop."""
+    template: Path | None = None
+    """Another prompt for the judge, such as the official one: a text with the same names in braces."""
+    judgements: tuple[Path, ...] = ()
+    """The judge's texts: rows of id and text, or in the order of the prompts."""
+    judge: str = ""
+    """Who judged, where the rows don't say it (`judge` or `model`)."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a judge is asked, with names in braces, and the system message before it."""
+
+    text: str
+    system: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the SHA-256 of both, which stand beside every number."""
+        return hashlib.sha256(f"{self.system}\0{self.text}".encode()).hexdigest()[:12]
+
+    def fill(self, **values: str) -> str:
+        """The prompt; braces inside the values stay as they are."""
+        return re.sub(r"\{(\w+)\}", lambda match: values.get(match.group(1), match.group(0)), self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One thing to ask the judge."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The judge's texts by id, one for each run; who judged; what was wrong with the files."""
+
+    judge: Mapping[str, str]
+    texts: Mapping[str, Sequence[str]]
+    faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def only(self, key: str) -> str | None:
+        """The text of a judgement of which there is one."""
+        found = self.texts.get(key)
+        return found[0] if found else None
+
+
+def template(settings: JudgeSettings, name: str, system: str = "") -> Template:
+    """Our own prompt called `name`, or the one that the user gives instead."""
+    if settings.template is not None:
+        return Template(read_text(settings.template), system)
+    text = resources.files("veridical.protocols.benchmarks").joinpath("prompts").joinpath(f"{name}.txt")
+    return Template(text.read_text(encoding="utf-8"), system)
+
+
+def write_prompts(
+    path: Path, prompts: Sequence[Prompt], made_from: Template, max_tokens: int, temperature: float
+) -> None:
+    """The prompts with what the judge's service needs to know; whole or not at all."""
+    common = {"system": made_from.system, "max_tokens": max_tokens, "temperature": temperature}
+    rows = ({"id": one.id, "template": made_from.hash, "prompt": one.text, **common} for one in prompts)
+    write_json_lines(path, rows)
+
+
+def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Template) -> Judgements:
+    """The texts of all files; each file is one run of the judge.
+
+    Raises:
+        UserError: there are no files, nobody says who judged, several judged, or the prompt was another.
+    """
+    if not settings.judgements:
+        raise UserError("this benchmark needs a judge: --make-prompts FILE writes its prompts, --judgements its texts.")
+    known = {prompt.id: prompt.text for prompt in prompts}
+    texts: dict[str, list[str]] = {}
+    faults: dict[str, list[str]] = {}
+    names: set[str] = set()
+    hashes: set[str] = set()
+    for path in settings.judgements:
+        rows = _rows(path)
+        faults.setdefault("unreadable", []).extend(rows.unreadable)
+        run: dict[str, str] = {}
+        for index, (place, row) in enumerate(rows.rows):
+            key = _key(row, index, prompts)
+            text = _text(row)
+            if key not in known:
+                faults.setdefault("surplus", []).append(f"{place}: no prompt has the id {key!r}")
+            elif text is None:
+                faults.setdefault("unreadable", []).append(f"{place}: has no text")
+            elif key in run:
+                faults.setdefault("duplicates", []).append(
+                    f"{place}: another judgement of {key!r}; the first one counts"
+                )
+            elif row.get("prompt") not in (None, known[key]):
+                faults.setdefault("stale", []).append(f"{place}: judges another answer than the one of {key!r}")
+            else:
+                run[key] = text
+                names.add(str(first_field(row, ("judge", "model")) or settings.judge))
+                hashes.add(str(row.get("template") or "not stated"))
+        for key, text in run.items():
+            texts.setdefault(key, []).append(text)
+    judge = {"name": _one_judge(names), "prompt": _one_prompt(hashes, made_from)}
+    return Judgements(judge, texts, {kind: found for kind, found in faults.items() if found})
+
+
+def one_run(settings: JudgeSettings) -> None:
+    """Raises UserError where there are several files of judgements and the benchmark takes one."""
+    if len(settings.judgements) > 1:
+        raise UserError("--judgements: this benchmark takes one file.")
+
+
+def _one_judge(names: set[str]) -> str:
+    if len(names) > 1:
+        raise UserError(
+            f"--judgements: they are by {', '.join(sorted(map(repr, names)))}; numbers of different judges are never "
+            "mixed: give those of one."
+        )
+    if names == {""}:
+        raise UserError("--judgements: the rows don't say who judged; give --judge NAME.")
+    return next(iter(names), "nobody")
+
+
+def _one_prompt(hashes: set[str], made_from: Template) -> str:
+    if len(hashes) > 1 or hashes - {"not stated", made_from.hash}:
+        raise UserError(
+            f"--judgements: made with the prompt {', '.join(sorted(hashes))}, and this one is {made_from.hash}; "
+            "judge again, or give the --template that they were made with."
+        )
+    return next(iter(hashes), made_from.hash)
+
+
+def _rows(path: Path) -> Rows:
+    """Rows, or {id: text}, or an official list of texts or API replies."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        if isinstance(content, dict):
+            rows = [(f"{path}, {key}", {**(_as_row(value)), "id": key}) for key, value in content.items()]
+            return Rows(path, rows)
+        if isinstance(content, list) and content:
+            return Rows(path, [(f"{path}, entry {n}", _as_row(value)) for n, value in enumerate(content, start=1)])
+    return read_rows(path)
+
+
+def _as_row(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {"text": value}
+
+
+def _key(row: Mapping[str, Any], index: int, prompts: Sequence[Prompt]) -> str:
+    key = first_field(row, ID_FIELDS)
+    if key is not None:
+        return str(key)
+    return prompts[index].id if index < len(prompts) else f"#{index + 1}"
+
+
+def _text(row: Mapping[str, Any]) -> str | None:
+    choices = row.get("choices")
+    if isinstance(choices, list) and choices:
+        message = choices[0].get("message", {})
+        return None if message.get("content") is None else str(message["content"])
+    text = first_field(row, TEXT_FIELDS)
+    return None if text is None else str(text)
