@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.families import bidirectional, grids, llava, tiles
+from tests.families import bidirectional, grids, llava, others, tiles
 from tests.families.tiny import Tiny
 
 FAMILIES: Mapping[str, Callable[[], Tiny]] = {
+    "aria": others.aria,
     "aya_vision": tiles.aya_vision,
     "cohere2_vision": tiles.cohere2_vision,
+    "deepseek_vl": others.deepseek_vl,
+    "fast_vlm": others.fast_vlm,
     "gemma3": bidirectional.gemma3,
+    "gemma4": others.gemma4,
     "glm4v": grids.glm4v,
+    "got_ocr2": others.got_ocr2,
     "idefics2": tiles.idefics2,
     "idefics3": tiles.idefics3,
     "internvl": tiles.internvl,
-    "llava": llava.llava,
+    "janus": others.janus,
+    "lfm2_vl": others.lfm2_vl,
+    "llama4": tiles.llama4,
     "llava (Pixtral)": llava.pixtral,
+    "llava": llava.llava,
     "llava_next": llava.llava_next,
     "llava_onevision": llava.llava_onevision,
     "mistral3": llava.mistral3,
+    "molmo2": others.molmo2,
+    "ovis2": others.ovis2,
     "paligemma": bidirectional.paligemma,
+    "perception_lm": others.perception_lm,
     "qwen2_5_vl": grids.qwen2_5_vl,
     "qwen2_vl": grids.qwen2_vl,
     "qwen3_5": grids.qwen3_5,

@@ -26,7 +26,7 @@ class Outcomes:
         self.rows: dict[str, dict[str, str | bool]] = {}
 
     def add(self, family: checks.Family, column: str, passed: bool) -> None:
-        row = self.rows.setdefault(family.name, {"model_type": family.vlm.family})
+        row = self.rows.setdefault(family.name, {"model_type": family.vlm.family, "note": family.tiny.note})
         row[column] = passed
 
     def write(self) -> None:
@@ -60,7 +60,8 @@ def test_the_table_says_what_passes(request, family, column, outcomes):
     says = next(row.passed[column] for row in support.support().families if row.name == family.name)
     if says and error is not None:
         raise error
-    assert says == (error is None), f"{family.name} {column} passes, and the table says it doesn't: update it"
+    if support.support().transformers == transformers.__version__:
+        assert says == (error is None), f"{family.name} {column} passes, and the table says it doesn't: update it"
 
 
 def test_the_table_has_every_family_and_every_column():

@@ -193,4 +193,5 @@ def llama4() -> Tiny:
         pixel_shuffle_ratio=0.5,
         chat_template=template("<|image|>"),
     )
-    return Tiny(config, processor)
+    note = "transformers 5.24.0 raises an AttributeError (image_outputs) in the model's own forward"
+    return Tiny(config, processor, note=note)

@@ -22,7 +22,8 @@ WIDTH = 32
 class Tiny:
     """A model's configuration and the processor that goes with it.
 
-    `images` is how many images a prompt may hold; `seed` and `spread` are those of the random weights.
+    `images` is how many images a prompt may hold; `seed` and `spread` are those of the random weights; `note` says
+    why something doesn't work.
     """
 
     config: Any
@@ -30,6 +31,7 @@ class Tiny:
     images: int = 2
     seed: int = 0
     spread: float = 0.25
+    note: str = ""
 
 
 def template(image: str = "<image>") -> str:

@@ -20,6 +20,9 @@ ANSWERS = (
 )
 
 
+PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+
+
 def picture(seed: int, width: int = 96, height: int = 96) -> Image.Image:
     """Large coloured patches, which differ between seeds and survive resizing."""
     patches = numpy.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=numpy.uint8)
@@ -70,12 +73,11 @@ def answer_ids(vlm, answer: str) -> list[int]:
 def extended(vlm, inputs, ids: list[int]):
     """The inputs with further text tokens behind the prompt: every per-token input gets what such tokens have."""
     added = torch.tensor([ids], dtype=torch.long)
-    length = inputs["input_ids"].shape[1]
     longer = dict(inputs)
     for key, tensor in inputs.items():
         if key == "input_ids":
             longer[key] = torch.cat([tensor, added], 1)
-        elif tensor.shape[:2] == (1, length):
+        elif key in PER_TOKEN:
             # PaliGemma's answers are of type 1; Mllama's see the images that the prompt's last token sees.
             value = int(key == "attention_mask" or (vlm.family, key) == ("paligemma", "token_type_ids"))
             more = tensor[:, -1:].expand(-1, len(ids), *tensor.shape[2:])

@@ -14,6 +14,12 @@ from veridical.vlm.inputs import Prepared
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
+# What these describe are images and their patches, even where their number happens to be the prompt's length.
+_PER_IMAGE = ("pixel_", "image_", "spatial_", "aspect_", "qformer_", "num_")
+_PER_TOKEN = frozenset({"image_embeds_position_mask"})
+# Molmo's: for each image token the patches it pools, by their place among all patches; -1 is none.
+_PATCH_INDICES = "image_token_pooling"
+
 
 def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
     """All processor tensors of the contexts as one batch.
@@ -28,7 +34,9 @@ def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
     pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else 0
     batch = {}
     for key in sorted(keys):
-        if key in per_token:
+        if key == _PATCH_INDICES:
+            batch[key] = torch.cat(_patch_indices(prepared))
+        elif key in per_token:
             batch[key] = _left_padded(key, prepared, length, pad if key == "input_ids" else 0)
         else:
             batch[key] = _end_to_end([one.tensors[key] for one in prepared if key in one.tensors])
@@ -54,7 +62,7 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
 
 def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
     """Keys of the tensors that have an entry for each token of the prompt."""
-    keys = {key for one in prepared for key in one.tensors}
+    keys = {key for one in prepared for key in one.tensors if not key.startswith(_PER_IMAGE) or key in _PER_TOKEN}
     shapes = {
         key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
     }
@@ -69,7 +77,18 @@ def _left_padded(key: str, prepared: Sequence[Prepared], length: int, pad: int) 
             row = torch.zeros_like(one.tensors["input_ids"])
         padding = row.new_full((1, length - row.shape[1], *row.shape[2:]), pad)
         rows.append(torch.cat([padding, row], dim=1))
-    return torch.cat(rows)
+    return _end_to_end(rows)
+
+
+def _patch_indices(prepared: Sequence[Prepared]) -> list[Tensor]:
+    """Each context's patches by their place among those of the whole batch."""
+    moved, before = [], 0
+    for one in prepared:
+        if _PATCH_INDICES in one.tensors:
+            places = one.tensors[_PATCH_INDICES]
+            moved.append(torch.where(places >= 0, places + before, places))
+            before += one.tensors["pixel_values"].shape[:2].numel()
+    return moved
 
 
 def _end_to_end(tensors: list[Tensor]) -> Tensor:

@@ -24,13 +24,15 @@ class LayerPast:
     """What one layer keeps of a prefix: the first dimension of every tensor counts the contexts.
 
     Attention keeps `keys` and `values` [contexts, heads, length, width]; convolutions and linear attention keep
-    `conv` and `recurrent` states of fixed sizes. A layer that reads another's keys keeps nothing.
+    `conv` and `recurrent` states of fixed sizes. A layer that reads another's keys keeps nothing. `across` says
+    that the keys are those of the images, which text reads by cross-attention and never adds to.
     """
 
     keys: Tensor | None = None
     values: Tensor | None = None
     conv: tuple[Tensor, ...] = ()
     recurrent: tuple[Tensor, ...] = ()
+    across: bool = False
 
     def rows(self, index: Tensor) -> LayerPast:
         """The same for `index` (int64) of its contexts, any of them any number of times."""
@@ -39,6 +41,7 @@ class LayerPast:
             None if self.values is None else self.values.index_select(0, index),
             tuple(state.index_select(0, index) for state in self.conv),
             tuple(state.index_select(0, index) for state in self.recurrent),
+            self.across,
         )
 
     @property
@@ -62,6 +65,33 @@ class PrefixLayer(DynamicLayer):  # type: ignore[misc]
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(length, offset) of what a query of this length may attend to."""
         return query_length, 0
+
+
+class AcrossLayer(PrefixLayer):
+    """Keeps the images' keys and values; they are read, and nothing is added to them."""
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
+        super().__init__()
+        if keys is not None and values is not None:
+            self.keys, self.values, self.is_initialized = keys, values, True
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop every row but `rows` (int64 indices)."""
+        if self.is_initialized:
+            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def roll_rows(self, shifts: Tensor) -> None:
+        """Images stay where they are."""
+
+
+class EmptyLayer(DummyLayer):  # type: ignore[misc]
+    """Keeps nothing: the layer reads another's keys."""
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Nothing to drop."""
+
+    def roll_rows(self, shifts: Tensor) -> None:
+        """Nothing to shift."""
 
 
 class BranchLayer(DynamicLayer):  # type: ignore[misc]
@@ -184,12 +214,13 @@ def prefix_cache(config: Any) -> Any:
     stock = DynamicCache(config=config).layers
     if not stock:
         return Cache(layer_class_to_replicate=PrefixLayer)
-    return Cache(layers=[_prefix_layer(layer) for layer in stock])
+    across = getattr(config, "cross_attention_layers", None) or ()
+    return Cache(layers=[AcrossLayer() if i in across else _prefix_layer(layer) for i, layer in enumerate(stock)])
 
 
 def _prefix_layer(stock: Any) -> Any:
     if isinstance(stock, DummyLayer):
-        return DummyLayer()
+        return EmptyLayer()
     if type(stock) is LinearAttentionLayer:
         return PrefixState(stock.number_of_states)
     if isinstance(stock, LinearAttentionLayer) or hasattr(stock, "update_indexer"):
@@ -204,7 +235,7 @@ def kept(cache: Any) -> list[LayerPast]:
 
 def _kept(layer: Any) -> LayerPast:
     if not isinstance(layer, PrefixState):
-        return LayerPast(layer.keys, layer.values)
+        return LayerPast(layer.keys, layer.values, across=isinstance(layer, AcrossLayer))
     conv = tuple(state for state in layer.conv_states.values() if state is not None)
     return LayerPast(None, None, conv, tuple(s for s in layer.recurrent_states.values() if s is not None))
 
@@ -213,7 +244,7 @@ def kept_so_far(layer: Any) -> LayerPast:
     """What a layer of a decoding cache holds. Raises `NotImplementedError` for a state of fixed size."""
     if isinstance(layer, DecodingState):
         raise NotImplementedError("a state that has gone on in place can't be shared again")
-    return LayerPast(*layer.past()) if isinstance(layer, DecodingLayer) else LayerPast()
+    return LayerPast(*layer.past()) if isinstance(layer, DecodingLayer) else _kept(layer)
 
 
 def branch_cache(past: Sequence[LayerPast]) -> Any:
@@ -229,6 +260,8 @@ def decoding_cache(past: Sequence[LayerPast], room: int) -> Any:
 def _started(past: LayerPast, attention: Callable[[Tensor, Tensor], Any], state: Callable[[LayerPast], Any]) -> Any:
     if past.has_state:
         return state(past)
+    if past.across:
+        return AcrossLayer(past.keys, past.values)
     if past.keys is None or past.values is None:
-        return DummyLayer()
+        return EmptyLayer()
     return attention(past.keys, past.values)

@@ -36,6 +36,9 @@ def run(config: ModelsConfig) -> None:
     else:
         console = Console()
         console.print(_table(support()))
+        for family in support().families:
+            if family.note:
+                console.print(f"[bold]{family.name}[/bold]: {family.note}", highlight=False)
         for column, meaning in COLUMNS.items():
             console.print(f"[bold]{_title(column)}[/bold]: {meaning}", highlight=False)
         console.print(

@@ -151,6 +151,7 @@ class SharedRows:
         self.mask = prefix.mask[owners]
         self.next_position = prefix.next_position[owners]
         self.logits = prefix.logits[owners]
+        self.beside = {key: one[owners] for key, one in prefix.beside.items()}
         self.cache = caches.decoding_cache(past, room)
 
     def advance(self, tokens: Tensor) -> None:
@@ -182,6 +183,7 @@ class SharedRows:
             self.next_position[rows],
             self.logits[rows],
         )
+        self.beside = {key: one[rows] for key, one in self.beside.items()}
         for layer in self.cache.layers:
             layer.keep_rows(rows)
 
@@ -192,7 +194,7 @@ class SharedRows:
     def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> None:
         self.mask = torch.cat([self.mask, shown], -1)
         places = families.later_positions(self.next_position, ids.shape[1], self.like)
-        inputs = {"input_ids": ids, "attention_mask": self.mask}
+        inputs = {"input_ids": ids, "attention_mask": self.mask, **families.repeated(self.beside, ids.shape[1])}
         self.logits = forward.run(self.vlm, inputs, places, self.cache, logits_to_keep)[:, -1]
         self.next_position = self.next_position + ids.shape[1]
 

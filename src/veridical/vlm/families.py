@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,3 +111,27 @@ def answer_value(model: Any, key: str) -> int:
     # PaliGemma marks its bidirectional prompt with 0 and its causal answer with 1; elsewhere 0 is text.
     causal_is_one = base_model(model).config.model_type == "paligemma" and key == "token_type_ids"
     return 1 if causal_is_one else 0
+
+
+def beside_answers(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the answer pass is given for each token beside its id and mask: [contexts, 1, ...] by name.
+
+    Most families take nothing. Mllama's answers see the images that the prompt's last token sees; Molmo wants to
+    be told that they are text.
+    """
+    found = {key: tensor[:, -1:] for key, tensor in batch.items() if key == "cross_attention_mask"}
+    if base_model(model).config.model_type == "molmo2" and "mm_token_type_ids" in batch:
+        found["mm_token_type_ids"] = torch.zeros_like(batch["mm_token_type_ids"][:, -1:])
+    return found
+
+
+def repeated(beside: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """The same for each of `length` tokens."""
+    return {key: one.expand(-1, length, *one.shape[2:]) for key, one in beside.items()}
+
+
+def batch_obstacle(model: Any, batch: Mapping[str, Tensor], images: Sequence[int]) -> str:
+    """Why contexts with these numbers of images can't stand in one batch, or an empty string where they can."""
+    if len(set(images)) > 1 and "cross_attention_mask" in batch:
+        return "images are read by cross-attention and the contexts of this batch hold different numbers of them"
+    return ""

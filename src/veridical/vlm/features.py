@@ -5,7 +5,8 @@ model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +22,24 @@ if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
 _INNER_LAYERS = "deepstack_features"
+_MARKS = "visual_indicator_features"
 
 
 @dataclass(frozen=True)
 class Features:
     """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if
-    any.
+    any; `marks` stand for the tokens around images, the same for all.
 
-    `listed` and `inner_listed` say that the model wants them as a list of tensors rather than as one.
+    `listed` and `inner_listed` say that the model wants them as a list of tensors rather than as one, `field` where
+    it looks for them.
     """
 
     tokens: Tensor
     inner_layers: tuple[Tensor, ...] = ()
+    marks: Tensor | None = None
     listed: bool = True
     inner_listed: bool = False
+    field: str = "pooler_output"
 
 
 def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> list[Features]:
@@ -47,23 +52,45 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
     if not any(one.placeholders for one in prepared):
         nothing = torch.empty(0, base.config.get_text_config().hidden_size, device=base.device, dtype=base.dtype)
         return [Features(nothing) for _ in prepared]
-    accepted = inspect.signature(base.model.get_image_features).parameters
+    inner = getattr(base, "model", base)
+    method = inner.get_image_features if hasattr(inner, "get_image_features") else base.get_image_features
+    accepted = inspect.signature(method).parameters
     given = {key: tensor for key, tensor in batch.items() if key in accepted and key != "input_ids"}
-    output = base.get_image_features(**given, return_dict=True)
+    with _without_batch_statistics(base):
+        output = base.get_image_features(**given, return_dict=True)
+    return _split(output, prepared)
+
+
+@contextmanager
+def _without_batch_statistics(model: Any) -> Iterator[None]:
+    """Batch norms as in evaluation: in training they would mix images of different examples, and remember them."""
+    norms = [one for one in model.modules() if isinstance(one, torch.nn.modules.batchnorm._BatchNorm) and one.training]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
+
+
+def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
+    """What the tower made of a batch, by context."""
+    field = "last_hidden_state" if output.get("pooler_output") is None else "pooler_output"
     counts = [one.placeholders for one in prepared]
-    tokens = _flat(output.pooler_output)
+    tokens = _flat(output[field])
     if len(tokens) != sum(counts):
         names = ", ".join(name(one.key) for one in prepared)
         raise UserError(
             f"{names}: the prompts hold {sum(counts)} image placeholders but the images give {len(tokens)} features. "
             "Check that processor and model belong together."
         )
-    layers = getattr(output, _INNER_LAYERS, None) or ()
+    layers = output.get(_INNER_LAYERS) or ()
     inner = [torch.split(_flat(layer), counts) for layer in layers]
-    listed = not isinstance(output.pooler_output, Tensor)
+    listed = not isinstance(output[field], Tensor)
     inner_listed = any(not isinstance(layer, Tensor) for layer in layers)
     return [
-        Features(own, tuple(layer[index] for layer in inner), listed, inner_listed)
+        Features(own, tuple(layer[index] for layer in inner), output.get(_MARKS), listed, inner_listed, field)
         for index, own in enumerate(torch.split(tokens, counts))
     ]
 
@@ -93,11 +120,14 @@ def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     shown = [one for one in features if len(one.tokens)]
-    tokens = [one.tokens for one in shown]
-    output = BaseModelOutputWithPooling(pooler_output=tokens if shown[0].listed else torch.cat(tokens))
-    if shown[0].inner_layers:
+    first, tokens = shown[0], [one.tokens for one in shown]
+    output = BaseModelOutputWithPooling()
+    output[first.field] = tokens if first.listed else torch.cat(tokens)
+    if first.inner_layers:
         layers = zip(*(one.inner_layers for one in shown), strict=True)
-        output[_INNER_LAYERS] = [list(layer) if shown[0].inner_listed else torch.cat(layer) for layer in layers]
+        output[_INNER_LAYERS] = [list(layer) if first.inner_listed else torch.cat(layer) for layer in layers]
+    if first.marks is not None:
+        output[_MARKS] = first.marks
     return {"image": output}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from veridical.vlm.inputs import Context, Prepared, prepare
@@ -31,7 +31,8 @@ class Prefix:
 
     `mask` [contexts, length] is 1 where a token may be seen; `positions` are as the model counts them, and
     `next_position` [contexts] follows them; `past` is what each layer of the language model keeps; `logits`
-    [contexts, vocabulary] predict the first token. `shared` is False where every answer costs a full forward;
+    [contexts, vocabulary] predict the first token; `beside` is what the model wants to be told of each answer token
+    besides its id, [contexts, 1, ...] by name. `shared` is False where every answer costs a full forward;
     `reason` then says why, and `past` and `logits` are empty.
     """
 
@@ -44,6 +45,7 @@ class Prefix:
     logits: Tensor | None
     shared: bool
     reason: str = ""
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
@@ -79,11 +81,12 @@ def encode(
     places, following = families.positions(vlm.model, batch)
     batch = batches.with_hidden(batch, prepared)
     mask = batch["attention_mask"]
-    reason = _obstacle(vlm)
+    reason = _obstacle(vlm, batch, prepared)
     if reason:
         return Prefix(prepared, known, mask, places, following, [], None, shared=False, reason=reason)
     past, logits = _first_pass(vlm, batch, known, places)
-    return Prefix(prepared, known, mask, places, following, past, logits, shared=True)
+    beside = families.beside_answers(vlm.model, batch)
+    return Prefix(prepared, known, mask, places, following, past, logits, shared=True, beside=beside)
 
 
 def features(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
@@ -113,10 +116,11 @@ def tower_is_frozen(vlm: Vlm) -> bool:
     return not any(p.requires_grad and id(p) not in inside for p in base.parameters())
 
 
-def _obstacle(vlm: Vlm) -> str:
-    from veridical.vlm import checkpointing
+def _obstacle(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> str:
+    from veridical.vlm import checkpointing, families
 
     reason = vlm.sharing.reason or checkpointing.obstacle(vlm.model)
+    reason = reason or families.batch_obstacle(vlm.model, batch, [one.placeholders for one in prepared])
     if reason:
         # Python shows a warning once for each place and text: loud, but not at every step.
         warnings.warn(f"{vlm.name}: every answer costs a full forward, because {reason}", stacklevel=3)

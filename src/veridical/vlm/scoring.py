@@ -145,9 +145,9 @@ def _shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
     cache = caches.branch_cache([layer.rows(owners) for layer in prefix.past])
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
-    return first, forward.run(
-        vlm, {"input_ids": inputs, "attention_mask": mask}, places, cache, logits_to_keep=shown.bool()
-    )
+    given = {"input_ids": inputs, "attention_mask": mask}
+    given |= families.repeated({key: one[owners] for key, one in prefix.beside.items()}, inputs.shape[1])
+    return first, forward.run(vlm, given, places, cache, logits_to_keep=shown.bool())
 
 
 def _separate(

@@ -31,8 +31,10 @@ def _row_logits(vlm: Vlm, prefix: Prefix, context: int, ids: Sequence[int]) -> T
     batch = batches.with_hidden(batches.collate(vlm, prepared), prepared)
     inputs = forward.prefix_inputs(batch, None if prefix.features is None else [prefix.features[context]])
     answer = batch["input_ids"].new_tensor([ids[:-1]])
+    beside = families.repeated(families.beside_answers(vlm.model, batch), len(ids) - 1)
     for key in batches.per_token_keys(prepared):
         rest = answer if key == "input_ids" else torch.full_like(answer, families.answer_value(vlm.model, key))
+        rest = beside.get(key, rest)
         inputs[key] = torch.cat([batch[key], rest.to(batch[key].dtype)], dim=1)
     padding = prefix.positions.shape[-1] - batch["input_ids"].shape[1]
     own = prefix.positions[..., context : context + 1, padding:]

@@ -21,11 +21,14 @@ COLUMNS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Family:
-    """What passed for one family: `name` as the table calls it, `model_type` as its config does."""
+    """What passed for one family: `name` as the table calls it, `model_type` as its config does; `note` says why
+    something didn't.
+    """
 
     name: str
     model_type: str
     passed: Mapping[str, bool]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def support() -> Support:
     text = resources.files("veridical.vlm").joinpath("support.json").read_text(encoding="utf-8")
     found = json.loads(text)
     families = (
-        Family(name, row["model_type"], {column: row[column] for column in COLUMNS})
+        Family(name, row["model_type"], {column: row.get(column, False) for column in COLUMNS}, row.get("note", ""))
         for name, row in sorted(found["families"].items())
     )
     return Support(found["transformers"], tuple(families))

@@ -217,6 +217,7 @@ def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence
         past=rows.past(),
         logits=rows.logits,
         shared=True,
+        beside=rows.beside,
     )
 
 
