@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veridical.build.summary import edit_distance, summarise, table
+from veridical.build.summary import edit_distance, same_wording, summarise, table
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.words import Words
 from veridical.records import Annotations, ImageFile, ObjectInImage, Pair, Provenance, Record, Turn
@@ -36,8 +36,10 @@ def test_numbers_by_hand():
     assert captions["chosen"] == dict(zip(keys, (3.5, 1.5, 0.0, 0.5, 50.0), strict=True))
     assert captions["rejected"] == dict(zip(keys, (6.0, 2.5, 100.0, 1.5, 100.0), strict=True))
     assert captions["edit_distance"] == pytest.approx((3 / 5 + 4 / 7) / 2, abs=1e-4)
+    # Without objects: {a} and {a, and, a} share one word of four, {a, and, a} and {two, two, and, a} two of seven.
+    assert captions["same_wording"] == pytest.approx((2 / 4 + 4 / 7) / 2, abs=1e-4)
     assert set(found["variants"]) == {"correction", "question-no"}
-    assert table(found).row_count == 6
+    assert table(found).row_count == 7
 
 
 def test_what_cannot_be_known_is_left_out():
@@ -56,3 +58,10 @@ def slow_distance(a, b):
 def test_edit_distance_against_its_definition(a, b):
     expected = slow_distance(tuple(a), tuple(b)) / max(len(a), len(b), 1)
     assert edit_distance(" ".join(a), " ".join(b)) == pytest.approx(expected)
+
+
+@given(st.lists(st.sampled_from(["fork", "knives", "cup"]), min_size=2, max_size=2))
+def test_other_objects_in_the_same_words_are_the_same_wording(objects):
+    texts = [f"There is a {name} on the table." for name in objects]
+    assert same_wording(*texts, LEXICON) == 1
+    assert same_wording(texts[0], f"I can see the {objects[1]}", LEXICON) < 0.5

@@ -194,10 +194,11 @@ def test_ha_dpo_spends_no_model_time_on_a_record_without_annotations():
 
 
 def test_the_registry_knows_functions_and_settings():
-    assert {name: settings_type(name) for name in CONSTRUCTIONS} == {
-        "bpo-image": BpoImageSettings,
-        "ha-dpo": HaDpoSettings,
-    }
+    for name in CONSTRUCTIONS:
+        assert settings_type(name)() == settings_type(name)()
+        assert construction(name).__doc__
+    assert settings_type("bpo-image") is BpoImageSettings
+    assert settings_type("ha-dpo") is HaDpoSettings
     assert construction("ha-dpo") is ha_dpo
     with pytest.raises(UserError, match="did you mean 'bpo-image'"):
         construction("bpo_image")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from veridical import __version__, files
 from veridical.build import run_folder
 from veridical.config import save_resolved, to_plain
-from veridical.constructions.registry import construction, judge_needs, settings_type
+from veridical.constructions.registry import construction, judge_needs, settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world, read_records
 from veridical.judges import registry as judges
@@ -112,6 +112,8 @@ def _checked(config: BuildConfig) -> BuildConfig:
     settings = wanted() if config.settings is None else config.settings
     if not isinstance(settings, wanted):
         raise UserError(f"{config.construction} takes {wanted.__name__}, not {type(settings).__name__}.")
+    if (why := why_adapter(config.construction)) and config.adapter is None:
+        raise UserError(f"{config.construction} needs --adapter: {why}.")
     if config.batch_size < 1 or config.shard_size < 1:
         raise UserError("batch_size and shard_size must be at least 1.")
     source = Path(config.records)
@@ -188,7 +190,8 @@ def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm
     todo = [index for index in range(len(items)) if index // config.shard_size not in done]
     judge = panel.names(judge_needs(config.construction, config.settings))
     open_shards: dict[int, dict[int, Outcome]] = {}
-    outcomes = side_by_side(_starts(config, items, todo), Engine(vlm, panel), config.batch_size)
+    starts = _starts(config, items, todo, panel)
+    outcomes = side_by_side(starts, Engine(vlm, panel), config.batch_size)
     with progress(f"{config.construction}", len(items), len(items) - len(todo)) as advance:
         for index, outcome in outcomes:
             number = index // config.shard_size
@@ -200,13 +203,17 @@ def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm
 
 
 def _starts(
-    config: BuildConfig, items: Sequence[Record | Reject], todo: Sequence[int]
+    config: BuildConfig, items: Sequence[Record | Reject], todo: Sequence[int], panel: Panel
 ) -> Iterator[tuple[int, str, Steps]]:
     construct = construction(config.construction)
+    needs = judge_needs(config.construction, config.settings)
     for index in todo:
         item = items[index]
         if isinstance(item, Reject):
             yield index, item.id, _rejected(item)
+        elif (lacking := panel.lacks(needs, item)) is not None:
+            # Before any model time is spent on it.
+            yield index, item.id, _rejected(Reject(item.id, lacking.reason, lacking.remedy, str(lacking)))
         else:
             yield index, item.id, construct(item, config.settings, config.seed)
 

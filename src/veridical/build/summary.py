@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from veridical.judges.lexicon import Lexicon
 from veridical.judges.oracle import invented
+from veridical.judges.similarity import token_f1
 from veridical.judges.words import Words
 from veridical.records import Annotations, Pair, Record
 
@@ -28,8 +30,10 @@ def summarise(pairs: Sequence[Pair], records: Sequence[Record], words: Words | N
     Means over the texts of a side: `words`; `objects`, the kinds of objects named; `partners`, the percentage of texts
     that name both an object and its usual partner; `invented`, the named kinds that are not there; `inventing`, the
     percentage of texts with one. Those that need a lexicon, partners or annotations are left out where there are none.
-    `edit_distance` is the mean word-level Levenshtein distance between the sides, as a share of the longer one. A
-    construction whose chosen and rejected sides have the same `partners` trains the prior that it should weaken.
+    `same_wording` says how alike in style the sides of a pair are: the token F1 of what is left of them when the named
+    objects are taken out, 1 for the same words. `edit_distance` is the mean word-level Levenshtein distance between the
+    sides, as a share of the longer one. A construction whose chosen and rejected sides have the same `partners` trains
+    the prior that it should weaken.
     """
     annotations = {record.id: record.annotations for record in records if record.annotations}
     captions = [pair for pair in pairs if not _is_question(pair)]
@@ -57,6 +61,8 @@ def table(summary: Mapping[str, Any]) -> Table:
     for key, label in _ROWS:
         if key in captions.get("chosen", {}):
             shown.add_row(label, *(f"{captions[side][key]:.2f}" for side in ("chosen", "rejected")))
+    if "same_wording" in captions:
+        shown.add_row("same wording, objects aside", "", f"{captions['same_wording']:.2f}")
     if "edit_distance" in captions:
         shown.add_row("edit distance", "", f"{captions['edit_distance']:.2f}")
     return shown
@@ -70,11 +76,13 @@ def _compare(pairs: Sequence[Pair], annotations: Mapping[str, Annotations], word
     if not pairs:
         return {"pairs": 0}
     known = [annotations.get(pair.record_id) for pair in pairs]
+    alike = [same_wording(pair.chosen, pair.rejected, words.lexicon) for pair in pairs] if words else []
     return {
         "pairs": len(pairs),
         "chosen": _side([pair.chosen for pair in pairs], known, words),
         "rejected": _side([pair.rejected for pair in pairs], known, words),
         "edit_distance": _mean([edit_distance(pair.chosen, pair.rejected) for pair in pairs]),
+        **({"same_wording": _mean(alike)} if alike else {}),
     }
 
 
@@ -95,6 +103,19 @@ def _side(texts: Sequence[str], known: Sequence[Annotations | None], words: Word
         ]
         numbers |= {"invented": _mean(wrong), "inventing": _percent([count > 0 for count in wrong])}
     return numbers
+
+
+def same_wording(one: str, other: str, lexicon: Lexicon) -> float:
+    """Token F1 of two texts without the objects that they name, 0 to 1: a measure of style, not of content."""
+    return token_f1(_without_objects(one, lexicon), _without_objects(other, lexicon))
+
+
+def _without_objects(text: str, lexicon: Lexicon) -> str:
+    kept, end = [], 0
+    for mention in lexicon.mentions(text):
+        kept.append(text[end : mention.start])
+        end = mention.end
+    return "".join([*kept, text[end:]])
 
 
 def edit_distance(one: str, other: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from veridical.constructions.protocol import Answer
@@ -19,6 +19,9 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "same-as-chosen": "weaken the image more, raise the temperature or draw more candidates",
         "nothing-invented": "weaken the image more or draw more candidates; or the model is right about this image",
         "other-object-count": "draw more candidates, or switch match_objects off",
+        "alike": "raise the temperature or draw more candidates",
+        "not-injected": "take another kind of error or another writer: this one can't get the text wrong in this way",
+        "nothing-wrong": "ask the writer more often, or switch verify off",
     }
 )
 _LONG_ENOUGH = 12
@@ -51,6 +54,24 @@ def repetitive(text: str) -> bool:
 def same(one: str, other: str) -> bool:
     """Whether two texts say the same in the same words, spaces and case aside."""
     return one.lower().split() == other.lower().split()
+
+
+def distinct(
+    offered: Iterable[tuple[Answer, str]], max_words: int, keep_unfinished: bool = False
+) -> tuple[dict[str, str], Counter[str]]:
+    """The different texts that are fit, each with its source, out of (answer, source); and what is wrong with the
+    others, `alike` for those that come again."""
+    texts: dict[str, str] = {}
+    faults: Counter[str] = Counter()
+    for answer, source in offered:
+        wrong = fault(answer, max_words, keep_unfinished)
+        if wrong is None and any(same(answer.text, text) for text in texts):
+            wrong = "alike"
+        if wrong is None:
+            texts[answer.text] = source
+        else:
+            faults[wrong] += 1
+    return texts, faults
 
 
 def reject(record_id: str, side: str, faults: Counter[str]) -> Reject:

@@ -2,11 +2,12 @@
 one style).
 
 The model describes the image; a judge finds what it made up and corrects it. Chosen is the corrected
-description, rejected the model's own: they differ in nothing but the invented objects, so that style
-teaches nothing. As in the released data, findings also become yes/no questions in POPE's form. Two things
-are ours, because "shorter" is the easiest lesson to learn from such pairs: omission pairs, in which the
-rejected side leaves out a true object, and corrections that put true objects in the place of invented ones.
-The paper's rewriting into several styles needs a language model and is not done here.
+description, rejected the model's own: they differ in nothing but what was wrong. With `styles` a writer then puts
+both sides into one style after another, so that style teaches nothing even where the correction changed it; what
+each side says must stay true and wrong as it was. Findings also become yes/no questions, in POPE's form or as the
+judge asks them. Two things are ours, because "shorter" is the easiest lesson to learn from such pairs: omission
+pairs, in which the rejected side leaves out a true object, and corrections that put true objects in the place of
+invented ones.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from veridical.constructions import checks
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.judges.interface import Detect, Findings, Kind, Rewrite
+from veridical.judges.interface import Detect, Findings, Item, Kind, Quiz, Restyle, Rewrite
 from veridical.records import Pair, Record, Reject, Turn
 from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
@@ -44,6 +45,12 @@ class HaDpoSettings:
     correction: Literal["remove", "replace", "complete"] = "remove"
     """What becomes of invented objects: they go; or a true object that was not named takes the place of
     each as far as there are any; or they go and all true objects that were not named come in."""
+    faults: Literal["objects", "all"] = "objects"
+    """What is put right: invented objects, or also wrong counts, attributes, relations and places, as far as the
+    judge finds them."""
+    styles: int = 0
+    """In how many styles both sides of a correction are rewritten; each gives a pair, in the place of the one with the
+    description as it is. 0 rewrites nothing."""
     omission_share: float = 0.5
     """Share of the usable records that also give an omission pair: chosen is the corrected description,
     rejected the same without one of its true objects."""
@@ -54,13 +61,17 @@ class HaDpoSettings:
     """Share of the corrected records that also give question pairs: one about an invented object (chosen
     "No.") and one about an object that is there, preferably one that the description left out (chosen
     "Yes.")."""
+    questions_by: Literal["objects", "judge"] = "objects"
+    """How such questions are made: about objects that the findings name, one to answer with no and one with yes; or by
+    the judge, about what the corrected and the own description say differently."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""
 
 
 def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:
-    """What is asked of the judge."""
-    return Detect, Rewrite
+    """What is asked of the judges."""
+    quizzed = settings.question_share > 0 and settings.questions_by == "judge"
+    return (Detect, Rewrite, *((Restyle,) if settings.styles else ()), *((Quiz,) if quizzed else ()))
 
 
 def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
@@ -78,19 +89,34 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
     attempt, description, findings = picked
 
     corrected: str | None = description
-    if findings.invented:
+    wrong = _wrong(findings, settings)
+    if wrong:
         corrected = yield _correction(description, findings, settings)
     if corrected is None:
         return Reject(
             record.id, "not-corrected", "nothing true would be left, or the judge can't rewrite this text", description
         )
     made = _Maker(record, settings, seed, attempt)
-    pairs = [made.correction(corrected, description, findings)] if findings.invented else []
+    pairs: list[Pair] = []
+    if wrong and settings.styles:
+        pairs += yield from _in_styles(corrected, description, findings, made)
+    elif wrong:
+        pairs.append(made.correction(corrected, description, findings))
     if _draw(seed, record, "omission") < settings.omission_share:
         pairs += yield from _omission(corrected, made)
-    if findings.invented and _draw(seed, record, "questions") < settings.question_share:
-        pairs += _questions(findings, made)
+    if wrong and _draw(seed, record, "questions") < settings.question_share:
+        if settings.questions_by == "judge":
+            pairs += yield from _quiz(corrected, description, findings, made)
+        elif findings.invented:
+            pairs += _questions(findings, made)
+    if not pairs and wrong:
+        return Reject(record.id, "not-restyled", "the writer can't keep what the texts say; take another, or no styles")
     return pairs or Reject(record.id, "nothing-invented", "the model is right about this image; nothing to learn here")
+
+
+def _wrong(findings: Findings, settings: HaDpoSettings) -> bool:
+    """Whether there is anything that would be put right."""
+    return findings.wrong if settings.faults == "all" else bool(findings.invented)
 
 
 def _pick(
@@ -103,7 +129,7 @@ def _pick(
         wrong = checks.fault(description, settings.max_words, settings.keep_unfinished)
         if wrong is None:
             findings: Findings = yield Detect(record, description.text)
-            if findings.invented:
+            if _wrong(findings, settings):
                 return attempt, description.text, findings
             right = right or (attempt, description.text, findings)
             wrong = "nothing-invented"
@@ -115,11 +141,46 @@ def _pick(
 
 def _correction(text: str, findings: Findings, settings: HaDpoSettings) -> Rewrite:
     wrong = findings.invented_names
+    others = tuple(fault for fault in findings.faults if fault.kind != "object") if settings.faults == "all" else ()
     if settings.correction == "replace":
         swap = dict(zip(wrong, findings.missing, strict=False))
-        return Rewrite(text, tuple(name for name in wrong if name not in swap), swap)
+        return Rewrite(text, tuple(name for name in wrong if name not in swap), swap, faults=others)
     put_in = findings.missing if settings.correction == "complete" else ()
-    return Rewrite(text, wrong, put_in=put_in)
+    return Rewrite(text, wrong, put_in=put_in, faults=others)
+
+
+def _in_styles(
+    corrected: str, description: str, findings: Findings, made: _Maker
+) -> Generator[Request, Any, list[Pair]]:
+    """Both sides rewritten, a pair for each style in which the one stays right and the other wrong."""
+    pairs = []
+    for variant in range(made.settings.styles):
+        key = (made.seed, made.record.id, "style", variant)
+        texts: tuple[str, ...] | None = yield Restyle(made.record, (corrected, description), variant, key)
+        if texts is None or checks.same(*texts):
+            continue
+        right: Findings = yield Detect(made.record, texts[0])
+        wrong: Findings = yield Detect(made.record, texts[1])
+        if _wrong(wrong, made.settings) and not _wrong(right, made.settings):
+            pairs.append(made.correction(texts[0], texts[1], findings, style=variant))
+    return pairs
+
+
+def _quiz(corrected: str, description: str, findings: Findings, made: _Maker) -> Generator[Request, Any, list[Pair]]:
+    """The judge's questions about what the two descriptions say differently, as many answered with no as with yes.
+
+    A correction that only takes away gives none to be answered with yes; a true object then does.
+    """
+    items: tuple[Item, ...] = yield Quiz(made.record, corrected, description)
+    no = [item for item in items if item.right.startswith("No")]
+    yes = [item for item in items if item.right.startswith("Yes")]
+    there = findings.missing or findings.true_names
+    if no and not yes and there:
+        yes = [_asked(_one_of(there, made, "present"), "Yes.", "No.")]
+    even = min(len(no), len(yes))
+    open_ended = [item for item in items if item not in no and item not in yes]
+    asked = [*no[:even], *yes[:even], *open_ended]
+    return [made.question(item, number) for number, item in enumerate(asked)]
 
 
 def _omission(corrected: str, made: _Maker) -> Generator[Request, Any, list[Pair]]:
@@ -140,7 +201,11 @@ def _questions(findings: Findings, made: _Maker) -> list[Pair]:
         return []
     absent = _one_of(findings.invented_names, made, "absent")
     present = _one_of(there, made, "present")
-    return [made.question(absent, right="No.", wrong="Yes."), made.question(present, right="Yes.", wrong="No.")]
+    return [made.question(_asked(absent, "No.", "Yes.")), made.question(_asked(present, "Yes.", "No."))]
+
+
+def _asked(name: str, right: str, wrong: str) -> Item:
+    return Item(QUESTION.format(a="an" if name[0] in "aeiou" else "a", name=name), right, wrong)
 
 
 def _one_of(names: Sequence[str], made: _Maker, purpose: str) -> str:
@@ -161,21 +226,23 @@ class _Maker:
     seed: int
     attempt: int
 
-    def correction(self, corrected: str, description: str, findings: Findings) -> Pair:
+    def correction(self, corrected: str, description: str, findings: Findings, style: int | None = None) -> Pair:
+        rewritten = "" if style is None else ", rewritten"
         sides = (
-            (corrected, f"own description, corrected ({self.settings.correction})"),
-            (description, "own description"),
+            (corrected, f"own description, corrected ({self.settings.correction}){rewritten}"),
+            (description, f"own description{rewritten}"),
         )
-        return self._pair("correction", *sides, {"invented": len(findings.invented_names)})
+        scores: dict[str, float] = {"invented": len(findings.invented_names)}
+        return self._pair("correction" if style is None else "style", *sides, scores, number=style)
 
     def omission(self, corrected: str, shorter: str, left_out: str) -> Pair:
         sides = (corrected, "own description, corrected"), (shorter, f"the same without {left_out}")
         return self._pair("omission", *sides)
 
-    def question(self, name: str, right: str, wrong: str) -> Pair:
-        asked = QUESTION.format(a="an" if name[0] in "aeiou" else "a", name=name)
-        sides = (right, "annotations"), (wrong, "the opposite")
-        return self._pair(f"question-{right[:-1].lower()}", *sides, prompt=(Turn("user", asked),))
+    def question(self, item: Item, number: int | None = None) -> Pair:
+        sides = (item.right, "annotations"), (item.wrong, "the opposite")
+        variant = f"question-{item.right[:-1].lower()}" if item.right in ("Yes.", "No.") else "question"
+        return self._pair(variant, *sides, prompt=(Turn("user", item.question),), number=number)
 
     def _pair(
         self,
@@ -184,6 +251,7 @@ class _Maker:
         rejected: tuple[str, str],
         scores: dict[str, float] | None = None,
         prompt: Sequence[Turn] | None = None,
+        number: int | None = None,
     ) -> Pair:
         return make_pair(
             self.record,
@@ -196,4 +264,5 @@ class _Maker:
             attempts=self.attempt,
             scores=scores,
             prompt=prompt,
+            number=number,
         )

@@ -16,7 +16,12 @@ from veridical.judges.interface import Kind
 CONSTRUCTIONS: Mapping[str, str] = MappingProxyType(
     {
         "bpo-image": "veridical.constructions.bpo_image:bpo_image",
+        "bpo-inject": "veridical.constructions.bpo_inject:bpo_inject",
         "ha-dpo": "veridical.constructions.ha_dpo:ha_dpo",
+        "povid": "veridical.constructions.povid:povid",
+        "ranked": "veridical.constructions.ranked:ranked",
+        "self-correct": "veridical.constructions.self_correct:self_correct",
+        "spa": "veridical.constructions.spa:spa",
     }
 )
 
@@ -47,3 +52,9 @@ def judge_needs(name: str, settings: Any) -> frozenset[Kind]:
     module = importlib.import_module(CONSTRUCTIONS[name].partition(":")[0])
     needs: Callable[[Any], tuple[Kind, ...]] = getattr(module, "judge_needs", lambda _: ())
     return frozenset(needs(settings))
+
+
+def why_adapter(name: str) -> str:
+    """Why a construction only makes sense for a model with an adapter, as `NEEDS_ADAPTER` in its file says; else ""."""
+    module = importlib.import_module(CONSTRUCTIONS[name].partition(":")[0])
+    return getattr(module, "NEEDS_ADAPTER", "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from veridical.errors import UserError
 from veridical.judges.lexicon import Mention
@@ -254,6 +254,14 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Stands in the provenance of what it judged."""
+
+
+@runtime_checkable
+class KnowsItsLimits(Judge, Protocol):
+    """A judge that can tell beforehand which records it can't judge, so that no model time is spent on them."""
+
+    def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
+        """What the judge misses in a record to answer requests of a kind about it; None where nothing is."""
 
 
 class Writer(Protocol):

@@ -17,6 +17,7 @@ from veridical.judges.interface import (
     Inject,
     Item,
     JudgeError,
+    Kind,
     Name,
     Preference,
     Quiz,
@@ -73,6 +74,11 @@ class Oracle:
         """What it knows of language."""
         return Words(self.lexicon, self.partner, self.scenes)
 
+    def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
+        """Annotations, for everything that is judged by them."""
+        by_annotations = kind in (Detect, Rate, Compare, Verify)
+        return _no_annotations(record) if by_annotations and record.annotations is None else None
+
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """Findings for each request; a JudgeError for a record without annotations."""
         return [self._findings(request.record, request.text) for request in requests]
@@ -119,11 +125,7 @@ class Oracle:
 
     def _findings(self, record: Record, text: str) -> Findings | JudgeError:
         if record.annotations is None:
-            return JudgeError(
-                f"{record.id}: has no annotations, and the oracle judges by nothing else.",
-                "no-annotations",
-                "list the objects that are in the image",
-            )
+            return _no_annotations(record)
         return findings(text, record.annotations, self.lexicon, self.scenes)
 
     def _rate(self, record: Record, text: str) -> float | JudgeError:
@@ -159,6 +161,14 @@ class Oracle:
         kept = set(self.lexicon.names(request.text)) - {*request.leave_out, *request.swap, *wrong}
         named = set(self.lexicon.names(text))
         return bool(named) and new <= named <= kept | new
+
+
+def _no_annotations(record: Record) -> JudgeError:
+    return JudgeError(
+        f"{record.id}: has no annotations, and the oracle judges by nothing else.",
+        "no-annotations",
+        "list the objects that are in the image",
+    )
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ from veridical.judges.interface import (
     Claims,
     Inject,
     Judge,
+    JudgeError,
     JudgeRequest,
     Kind,
+    KnowsItsLimits,
     Quiz,
     Restyle,
     Rewrite,
 )
+from veridical.records import Record
 
 WRITING: frozenset[Kind] = frozenset((Rewrite, Inject, Restyle, Claims, Ask, Quiz))
 
@@ -67,6 +70,14 @@ class Panel:
                 f"{_remedies(lacking)} An oracle needs annotated records ("
                 '"objects") and words for them (--lexicon).'
             )
+
+    def lacks(self, kinds: Iterable[Kind], record: Record) -> JudgeError | None:
+        """What a judge here would miss in a record that it is asked about, for judges that can tell beforehand."""
+        for kind in kinds:
+            judge = self.who(kind)
+            if isinstance(judge, KnowsItsLimits) and (lacking := judge.lacks(kind, record)) is not None:
+                return lacking
+        return None
 
     def answer(self, requests: Sequence[JudgeRequest]) -> list[Any]:
         """Answers to requests of one kind, in order; a JudgeError stands where a judge had none."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.judges.interface import Detect, Findings, JudgeError, Name, Rewrite
+from veridical.judges.interface import Detect, Findings, JudgeError, Kind, Name, Rewrite
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.oracle import findings
 from veridical.judges.writers import SentenceWriter
@@ -27,6 +27,16 @@ class Rules:
     lexicon: Lexicon
     name: str = "rules"
 
+    def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
+        """Annotations and a reference both, where objects are to be judged."""
+        if kind is not Detect or self._known(record) is not None:
+            return None
+        return JudgeError(
+            f"{record.id}: has neither annotations nor a reference",
+            "nothing-to-judge-by",
+            "list its objects, or give it a caption",
+        )
+
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """Findings by annotations and reference together; a JudgeError for a record with neither."""
         return [self._detect(request) for request in requests]
@@ -41,14 +51,9 @@ class Rules:
         return [writer(request) for request in requests]
 
     def _detect(self, request: Detect) -> Findings | JudgeError:
-        known = self._known(request.record)
-        if known is None:
-            return JudgeError(
-                f"{request.record.id}: has neither annotations nor a reference",
-                "nothing-to-judge-by",
-                "list its objects, or give it a caption",
-            )
-        return findings(request.text, known, self.lexicon)
+        lacking = self.lacks(Detect, request.record)
+        known = self._known(request.record) or Annotations()
+        return lacking or findings(request.text, known, self.lexicon)
 
     def _known(self, record: Record) -> Annotations | None:
         if record.annotations is None and record.reference is None:

@@ -1,0 +1,114 @@
+"""BPO, error injection: Bootstrapped Preference Optimization, arXiv 2403.08730, section 3.2 (LLM bias injection), and
+both its kinds of negatives together.
+
+A language model puts plausible errors into the reference: in a description it adds, takes away or changes objects and
+their looks; of an answer to a question it imagines what it would be for a similar but other image. Every record thus
+has completions with scores: the reference 1, the injected one 0, the one sampled from the weakened image 0. As in the
+released code all completions of different scores become pairs, and a record is left out as soon as one of its
+completions is too long.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from veridical.constructions import checks
+from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
+from veridical.constructions.injection import injected, mode_of
+from veridical.constructions.protocol import Answer, Request, Steps, make_pair
+from veridical.judges.interface import Corruption, Detect, Inject, Kind
+from veridical.records import Pair, Record, Reject
+
+NAME = "bpo-inject"
+
+
+@dataclass(frozen=True)
+class BpoInjectSettings:
+    """Which errors are put in, and whether the weakened image's answer stands beside them."""
+
+    mode: Literal["auto", "description", "question"] = "auto"
+    """How the writer is asked: to alter a description, or to answer a question about a similar but other image. Auto
+    is the latter for prompts that end in a question mark."""
+    kind: Corruption = "any"
+    """What to get wrong: objects, attributes, counts, relations, a conclusion, or whatever is most plausible."""
+    errors: int = 1
+    """Errors in a text."""
+    negatives: Literal["both", "injected"] = "both"
+    """Rejected answers of a record: the injected one and the one sampled from the weakened image, each in a pair of its
+    own; or the injected one alone."""
+    image: BpoImageSettings = field(default_factory=BpoImageSettings)
+    """How the other rejected answer is sampled from the weakened image."""
+    tries: int = 2
+    """How often the writer is asked for a text that differs from the reference."""
+    verify: bool = False
+    """Keep an injected text only if the judge finds something wrong with it."""
+    max_words: int = 350
+    """Records with a longer completion are rejected, as in the released code."""
+
+
+def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:
+    """What is asked of the judges."""
+    from veridical.constructions import bpo_image as weakened
+
+    others = weakened.judge_needs(settings.image) if settings.negatives == "both" else ()
+    return (Inject, *((Detect,) if settings.verify else ()), *others)
+
+
+def bpo_inject(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: the reference with errors put in; and what the model says to a weak image."""
+    if record.reference is None:
+        return Reject(record.id, "no-reference", "give it a caption or an answer to put errors into")
+    wrong = checks.fault(Answer(record.reference, finished=True), settings.max_words)
+    if wrong:
+        return checks.reject(record.id, "chosen", Counter([wrong]))
+
+    own = yield from _injected(record, record.reference, settings, seed)
+    weak: list[Pair] | Reject = []
+    if settings.negatives == "both":
+        image = replace(settings.image, max_words=min(settings.max_words, settings.image.max_words))
+        weak = yield from bpo_image(record, image, seed)
+    for outcome in (own, weak):
+        if isinstance(outcome, Reject) and outcome.reason.endswith("too-long"):
+            return outcome
+    pairs = [*([] if isinstance(own, Reject) else own), *([] if isinstance(weak, Reject) else _renamed(weak, settings))]
+    return pairs or (own if isinstance(own, Reject) else Reject(record.id, "no-negative", "see the settings", ""))
+
+
+def _injected(
+    record: Record, reference: str, settings: BpoInjectSettings, seed: int
+) -> Generator[Request, Any, list[Pair] | Reject]:
+    mode = mode_of(record, settings.mode)
+    found = yield from injected(
+        record,
+        reference,
+        (settings.kind,),
+        key=(seed, record.id, NAME),
+        errors=settings.errors,
+        mode=mode,
+        max_words=settings.max_words,
+        tries=settings.tries,
+        verify=settings.verify,
+    )
+    if isinstance(found, Counter):
+        return checks.reject(record.id, "rejected", found)
+    sides = (reference, "reference"), (found.text, f"reference with errors injected ({mode} mode)")
+    return [make_pair(record, NAME, "injected", *sides, parameters=asdict(settings), seed=seed, attempts=found.attempt)]
+
+
+def _renamed(pairs: list[Pair], settings: BpoInjectSettings) -> list[Pair]:
+    """The pairs of the weakened image as pairs of this construction."""
+    return [
+        replace(
+            pair,
+            id=pair.id.replace("/bpo-image/", f"/{NAME}/", 1),
+            provenance=replace(
+                pair.provenance,
+                construction=NAME,
+                parameters={**asdict(settings), "image": dict(pair.provenance.parameters)},
+            ),
+        )
+        for pair in pairs
+    ]

@@ -1,0 +1,96 @@
+"""POVID: Aligning Modalities in Vision Large Language Models via Preference Fine-tuning, arXiv 2402.11411, section
+3.1 (hallucinating textual responses).
+
+Chosen is the reference; rejected the reference corrupted by a language model, by the kind of task. In a description an
+object that usually comes along is put in, or an attribute or a relation is wrong; in an answer that reasons, a wrong
+conclusion is drawn from a fact that was made up. (POVID's second negative, the distorted image's, is made while
+training: the objective `povid`.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from veridical.constructions import checks
+from veridical.constructions.injection import injected, mode_of
+from veridical.constructions.protocol import Answer, Steps, make_pair
+from veridical.judges.interface import Corruption, Detect, Inject, Kind
+from veridical.records import Pair, Record, Reject
+from veridical.vlm.seeds import generator
+
+NAME = "povid"
+
+
+@dataclass(frozen=True)
+class PovidSettings:
+    """Which errors answer to which task."""
+
+    task: Literal["auto", "description", "question"] = "auto"
+    """What the records ask for; auto is question for prompts that end in a question mark."""
+    in_descriptions: tuple[Corruption, ...] = ("object", "attribute", "relation")
+    """Kinds of errors in descriptions; each record draws an order and takes the first that can be had."""
+    in_answers: tuple[Corruption, ...] = ("reasoning", "object", "attribute", "relation")
+    """Kinds of errors in answers to questions, in order: the first that can be had is taken."""
+    every_kind: bool = False
+    """Make a pair of every kind that can be had, so that a chosen answer has several rejected ones."""
+    errors: int = 1
+    """Errors in a text."""
+    tries: int = 2
+    """How often the writer is asked for each kind."""
+    verify: bool = False
+    """Keep a corrupted text only if the judge finds something wrong with it."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+
+
+def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:
+    """What is asked of the judges."""
+    return (Inject, Detect) if settings.verify else (Inject,)
+
+
+def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: the reference with a plausible error of a kind that fits the task."""
+    if record.reference is None:
+        return Reject(record.id, "no-reference", "give it a caption or an answer to corrupt")
+    wrong = checks.fault(Answer(record.reference, finished=True), settings.max_words)
+    if wrong:
+        return checks.reject(record.id, "chosen", Counter([wrong]))
+    mode = mode_of(record, settings.task)
+    kinds = settings.in_answers if mode == "question" else _shuffled(settings.in_descriptions, record, seed)
+    pairs: list[Pair] = []
+    faults: Counter[str] = Counter()
+    for some in [(kind,) for kind in kinds] if settings.every_kind else [kinds]:
+        found = yield from injected(
+            record,
+            record.reference,
+            some,
+            key=(seed, record.id, NAME),
+            errors=settings.errors,
+            mode=mode,
+            max_words=settings.max_words,
+            tries=settings.tries,
+            verify=settings.verify,
+        )
+        if isinstance(found, Counter):
+            faults += found
+            continue
+        pairs.append(
+            make_pair(
+                record,
+                NAME,
+                found.kind,
+                (record.reference, "reference"),
+                (found.text, f"reference with a wrong {found.kind}"),
+                parameters=asdict(settings),
+                seed=seed,
+                attempts=found.attempt,
+            )
+        )
+    return pairs or checks.reject(record.id, "rejected", faults)
+
+
+def _shuffled(kinds: tuple[Corruption, ...], record: Record, seed: int) -> tuple[Corruption, ...]:
+    order = generator("povid kinds", (seed, record.id)).permutation(len(kinds))
+    return tuple(kinds[place] for place in order)

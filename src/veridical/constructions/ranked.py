@@ -1,0 +1,215 @@
+"""Ranked samples: the model answers several times, a judge says which answers are better.
+
+Best of N against worst of N, as in VLFeedback (arXiv 2312.10665), PDS-DPO (arXiv 2412.17417, with a reward model) and,
+with two samples, Online-DPO of arXiv 2407.02477, section 2.3; or all pairs, as in RLAIF-V (arXiv 2405.17220), whose
+divide and conquer is `score` claims: an answer is split into atomic claims, each becomes a yes/no question, and the
+score is minus the number of claims that are denied. Longer answers make more claims, so lengths are balanced. With
+`likelihood_weight` ranks by the judge and by the model's own likelihood are mixed, as in CSR (arXiv 2405.14622), which
+does so sentence by sentence; here whole answers are ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, Score, Steps, YesNo, make_pair
+from veridical.errors import UserError
+from veridical.judges.interface import Ask, Claims, Compare, Kind, Preference, Rate, Verify
+from veridical.records import Pair, Record, Reject, Turn
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+
+NAME = "ranked"
+
+
+@dataclass(frozen=True)
+class RankedSettings:
+    """How answers are drawn, how they are scored, and which become pairs."""
+
+    candidates: int = 6
+    """Answers drawn for each record; 10 in RLAIF-V, 4 in VLFeedback, 2 in Online-DPO."""
+    temperature: float = 0.7
+    """Sampling temperature; 0.7 in RLAIF-V."""
+    top_p: float = 1.0
+    """Sample only from the likeliest tokens that together reach this probability."""
+    max_new_tokens: int = 512
+    """Longest answer in tokens."""
+    with_reference: bool = False
+    """Let the record's reference, if it has one, compete with the samples."""
+    score: Literal["rate", "compare", "claims"] = "rate"
+    """How answers are scored: the judge rates each; or compares every two, and an answer's score is its mean margin; or
+    each is split into claims, and the score is minus the number of claims that are not true."""
+    check: Literal["model", "judge"] = "judge"
+    """Who checks claims: the model itself, by its probability of yes; or the judge."""
+    likelihood_weight: float = 0.0
+    """Share of the rank by the model's own likelihood per token in the order of answers; 0.1 in CSR. Answers that the
+    judge scores alike are never paired."""
+    pairs: Literal["best-worst", "all"] = "best-worst"
+    """Which answers become a pair: the best and the worst, or every two that differ by the margin."""
+    margin: float = 0.0
+    """By how much the scores must differ, beyond which answers are paired; 1 is a claim in RLAIF-V."""
+    most_pairs: int = 2
+    """With all pairs: at most that many of a record, the widest margins first; 2 in RLAIF-V."""
+    length_gap: float = 0.5
+    """Leave out pairs whose shorter side lacks more than this share of the longer one's words; 1 keeps all."""
+    max_words: int = 350
+    """Longer answers are left out."""
+    keep_unfinished: bool = False
+    """Keep answers that were cut off at max_new_tokens."""
+
+    def __post_init__(self) -> None:
+        if self.candidates + self.with_reference < 2:
+            raise UserError(f"settings.candidates is {self.candidates}; ranking takes at least 2 answers.")
+        if not 0 <= self.likelihood_weight <= 1:
+            raise UserError(f"settings.likelihood_weight is {self.likelihood_weight}; it must lie between 0 and 1.")
+
+
+def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:
+    """What is asked of the judges."""
+    if settings.score == "rate":
+        return (Rate,)
+    if settings.score == "compare":
+        return (Compare,)
+    return (Claims, Ask) if settings.check == "model" else (Claims, Verify)
+
+
+def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
+    """Chosen: an answer that scores higher. Rejected: one that scores lower, of about the same length."""
+    context = Context(record.images, record.prompt, key=(record.id,))
+    sampled: list[Answer] = yield Sample(
+        context,
+        keys=tuple((seed, record.id, "ranked", index) for index in range(settings.candidates)),
+        sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+    )
+    offered = _offered(record, sampled, settings)
+    texts, faults = checks.distinct(offered, settings.max_words, settings.keep_unfinished)
+    if len(texts) < 2:
+        return checks.reject(record.id, "candidates", faults)
+    scores = yield from _scores(record, list(texts), settings)
+    order = scores
+    if settings.likelihood_weight:
+        order = yield from _with_likelihood(context, scores, settings.likelihood_weight)
+    pairs = _paired(scores, order, settings)
+    if not pairs:
+        detail = ", ".join(f"{score:g}" for score in scores.values())
+        return Reject(record.id, "none-better", "draw more candidates, raise the temperature, or lower margin", detail)
+    return [_pair(record, settings, seed, texts, scores, one, number) for number, one in enumerate(pairs)]
+
+
+def _offered(record: Record, sampled: Sequence[Answer], settings: RankedSettings) -> list[tuple[Answer, str]]:
+    """All answers that compete, with where each comes from."""
+    offered = [(answer, "own sample") for answer in sampled]
+    if settings.with_reference and record.reference:
+        offered.append((Answer(record.reference, finished=True), "reference"))
+    return offered
+
+
+def _scores(
+    record: Record, texts: Sequence[str], settings: RankedSettings
+) -> Generator[Request, Any, dict[str, float]]:
+    if settings.score == "compare":
+        return (yield from _margins(record, texts))
+    scores: dict[str, float] = {}
+    for text in texts:
+        if settings.score == "rate":
+            scores[text] = yield Rate(record, record.prompt, text)
+        else:
+            scores[text] = yield from _denied(record, text, settings.check)
+    return scores
+
+
+def _margins(record: Record, texts: Sequence[str]) -> Generator[Request, Any, dict[str, float]]:
+    """Each text's mean margin over the others."""
+    total = dict.fromkeys(texts, 0.0)
+    for first, second in combinations(texts, 2):
+        found: Preference = yield Compare(record, record.prompt, first, second)
+        total[first] += found.margin
+        total[second] -= found.margin
+    return {text: margin / (len(texts) - 1) for text, margin in total.items()}
+
+
+def _denied(record: Record, text: str, check: Literal["model", "judge"]) -> Generator[Request, Any, float]:
+    """Minus the number of a text's claims that are rather false than true."""
+    claims: tuple[str, ...] = yield Claims(text)
+    wrong = 0
+    for claim in claims:
+        if check == "judge":
+            true: float = yield Verify(record, claim)
+        else:
+            question: str = yield Ask(claim)
+            true = yield YesNo(Context(record.images, (Turn("user", question),), key=(record.id,)))
+        wrong += true < 0.5
+    return -float(wrong)
+
+
+def _with_likelihood(
+    context: Context, scores: Mapping[str, float], weight: float
+) -> Generator[Request, Any, dict[str, float]]:
+    """Ranks, 0 to 1 and higher for better, by the judge and by likelihood per token, mixed."""
+    texts = tuple(scores)
+    found: list[LogProbs] = yield Score(context, texts)
+    likelihood = {text: sum(one.policy) / len(one.policy) for text, one in zip(texts, found, strict=True)}
+    by_judge, by_model = _ranks(scores), _ranks(likelihood)
+    return {text: (1 - weight) * by_judge[text] + weight * by_model[text] for text in texts}
+
+
+def _ranks(values: Mapping[str, float]) -> dict[str, float]:
+    """The share of the other texts that each is better than; a tie counts half."""
+    others = len(values) - 1
+    return {
+        text: sum((value > other) + 0.5 * (value == other) for name, other in values.items() if name != text) / others
+        for text, value in values.items()
+    }
+
+
+def _paired(scores: Mapping[str, float], order: Mapping[str, float], settings: RankedSettings) -> list[tuple[str, str]]:
+    """(Better, worse) texts of about one length, the widest apart by `order` first.
+
+    The judge's scores differ by more than nothing and at least the margin, and `order` does not disagree.
+    """
+    found = []
+    for one, other in combinations(scores, 2):
+        better, worse = (one, other) if scores[one] >= scores[other] else (other, one)
+        gap, apart = scores[better] - scores[worse], order[better] - order[worse]
+        if gap > 0 and gap >= settings.margin and apart > 0 and _balanced(better, worse, settings.length_gap):
+            found.append((apart, better, worse))
+    widest = sorted(found, key=lambda one: -one[0])
+    kept = widest[:1] if settings.pairs == "best-worst" else widest[: settings.most_pairs]
+    return [(better, worse) for _, better, worse in kept]
+
+
+def _balanced(one: str, other: str, gap: float) -> bool:
+    a, b = len(one.split()), len(other.split())
+    return abs(a - b) <= gap * max(a, b)
+
+
+def _pair(
+    record: Record,
+    settings: RankedSettings,
+    seed: int,
+    texts: Mapping[str, str],
+    scores: Mapping[str, float],
+    pair: tuple[str, str],
+    number: int,
+) -> Pair:
+    better, worse = pair
+    return make_pair(
+        record,
+        NAME,
+        settings.score,
+        (better, texts[better]),
+        (worse, texts[worse]),
+        parameters=asdict(settings),
+        seed=seed,
+        scores={
+            "chosen_score": scores[better],
+            "rejected_score": scores[worse],
+            "margin": scores[better] - scores[worse],
+            "candidates": len(texts),
+        },
+        number=number if settings.pairs == "all" else None,
+    )

@@ -1,0 +1,86 @@
+"""SPA: Spread Preference Annotation, arXiv 2406.04412: the model labels its own answers by its implicit reward.
+
+After a first alignment on few labels, the model answers unlabelled prompts twice; what DPO has taught it makes the
+reward, r(y) = beta (log policy(y) - log reference(y)), by which the better answer is picked. Such labels are unsure
+ones, so each pair states its confidence, sigmoid(r(chosen) - r(rejected)): `--objective.labels stated` smooths labels
+by it, and `--objective.name spa` finds the unsure ones while training.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, Steps, make_pair
+from veridical.records import Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+
+NAME = "spa"
+NEEDS_ADAPTER = "its implicit reward compares the aligned model with its base: align one on a few pairs first"
+
+
+@dataclass(frozen=True)
+class SpaSettings:
+    """How answers are drawn and how their reward is measured."""
+
+    candidates: int = 2
+    """Answers drawn for each record; the best and the worst make the pair."""
+    temperature: float = 0.7
+    """Sampling temperature; 0.7 in the paper."""
+    max_new_tokens: int = 512
+    """Longest answer in tokens."""
+    beta: float = 0.1
+    """The beta of the alignment, which scales the reward; 0.1 in the paper."""
+    per_token: bool = False
+    """Divide the reward by the answer's tokens, as RLAIF-V does to rank by it: longer answers have larger ones."""
+    least_margin: float = 0.0
+    """Leave out pairs whose rewards differ by no more than this."""
+    max_words: int = 350
+    """Longer answers are left out."""
+    keep_unfinished: bool = False
+    """Keep answers that were cut off at max_new_tokens."""
+
+
+def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:
+    """Chosen: the own answer that alignment made likelier. Rejected: the one that it made less likely."""
+    context = Context(record.images, record.prompt, key=(record.id,))
+    sampled: list[Answer] = yield Sample(
+        context,
+        keys=tuple((seed, record.id, NAME, index) for index in range(settings.candidates)),
+        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+    )
+    offered = ((answer, "own sample") for answer in sampled)
+    found, faults = checks.distinct(offered, settings.max_words, settings.keep_unfinished)
+    texts = tuple(found)
+    if len(texts) < 2:
+        return checks.reject(record.id, "candidates", faults)
+
+    scored: list[LogProbs] = yield Score(context, texts)
+    rewards = [_reward(one, settings) for one in scored]
+    worst, best = min(range(len(texts)), key=rewards.__getitem__), max(range(len(texts)), key=rewards.__getitem__)
+    margin = rewards[best] - rewards[worst]
+    if margin <= settings.least_margin:
+        return Reject(record.id, "no-margin", "align the model further first, or draw more candidates", f"{margin:g}")
+    return [
+        make_pair(
+            record,
+            NAME,
+            "implicit-reward",
+            (texts[best], "own sample"),
+            (texts[worst], "own sample"),
+            parameters=asdict(settings),
+            seed=seed,
+            scores={
+                "chosen_reward": rewards[best],
+                "rejected_reward": rewards[worst],
+                "margin": margin,
+                "confidence": 1 / (1 + math.exp(-margin)),
+            },
+        )
+    ]
+
+
+def _reward(scored: LogProbs, settings: SpaSettings) -> float:
+    return settings.beta * scored.log_ratio / (len(scored.policy) if settings.per_token else 1)
