@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
+from veridical.protocols.benchmarks.registry import BENCHMARKS, Benchmark, benchmark
 from veridical.protocols.judging import read_judgements, write_prompts
 
 if TYPE_CHECKING:
     from veridical.protocols.scored import Answers, Question, Scored
 
 SHOWN = 3
+MOST_TRUTHS = 10
+"""With more, answers are texts rather than labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +69,8 @@ def run(config: ScoreConfig) -> None:
         _print_check(config, questions)
         return
     answers = protocol.answers(config, questions)
-    scored = (
-        _judged(config, protocol, questions, answers)
-        if hasattr(protocol, "prompts")
-        else (protocol.count(config, questions, answers))
-    )
+    judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
+    scored = (_judged if judged else _counted)(config, protocol, questions, answers)
     if scored is None:
         return
     result = scored.to_json(config.seed)
@@ -82,6 +81,10 @@ def run(config: ScoreConfig) -> None:
         print(text, end="")
     else:
         show(result)
+
+
+def _counted(config: Any, protocol: Benchmark, questions: Sequence[Question], answers: Answers) -> Scored:
+    return protocol.count(config, questions, answers)
 
 
 def _judged(config: Any, protocol: Any, questions: Sequence[Question], answers: Answers) -> Scored | None:
@@ -145,8 +148,9 @@ def check(config: ScoreConfig, questions: Sequence[Question]) -> dict[str, Any]:
         "questions": len(questions),
         "images": len(images),
         "kinds": dict(Counter(question.kind for question in questions)),
-        "truths": dict(truths) if len(truths) <= 10 else {"different": len(truths)},
     }
+    if len(truths) <= MOST_TRUTHS:
+        report["truths"] = dict(truths)
     if config.images:
         report["images_missing"] = sorted(name for name in images if not (config.images / name).is_file())
     if getattr(config, "answers", None):

@@ -34,6 +34,7 @@ def score(capsys):
     """Run `veridical score` with --json and return what it prints."""
 
     def score(*arguments: str | Path) -> dict[str, Any]:
+        capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(["score", *map(str, arguments), "--json"])
         shown = capsys.readouterr()

@@ -21,8 +21,14 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Joining, Rows, first_field, read_json, read_rows
-from veridical.protocols.benchmarks.chair_truth import ObjectReader, Truth, image_key, read_coco, read_objects
-from veridical.protocols.benchmarks.chair_words import Lemmas, SynonymReader, read_synonyms
+from veridical.protocols.benchmarks.chair_truth import (
+    ObjectReader,
+    ObjectSettings,
+    coco80_reader,
+    image_key,
+    object_reader,
+    object_truth,
+)
 from veridical.protocols.chair import ChairItem, ChairMention
 from veridical.protocols.equal_recall import CutCurve, at_recall, cut_counts
 from veridical.protocols.scored import Answers, Item, Question, Scored
@@ -39,21 +45,11 @@ TEXT_FIELDS = ("caption", "text", "answer", "response", "prediction")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ObjectSettings):
     """CHAIR's files, and how objects are found."""
 
     captions: tuple[Path, ...] = ()
     """Rows of image_id and caption (JSON or JSON lines); of two files the second is compared with the first."""
-    objects: Path | None = None
-    """What is in the images: JSON {image_id: [names]}."""
-    instances: tuple[Path, ...] = ()
-    """Or COCO's instances files ..."""
-    reference_captions: tuple[Path, ...] = ()
-    """... together with COCO's captions files, whose objects count as present, too."""
-    synonyms: Path | None = None
-    """CHAIR's published list of synonyms; without it veridical's own lexicon of the 80 classes."""
-    lemmas: Lemmas = "official"
-    """How words become singular: official, or wordnet (needs NLTK's data)."""
     beside_own_lexicon: bool = False
     """With --synonyms: also score with veridical's own lexicon, and show the difference."""
     at_recall: float | None = None
@@ -62,11 +58,11 @@ class Settings:
 
 def ask(settings: Settings) -> list[Question]:
     """One question for each image whose objects are known."""
-    reader, classes = _reader(settings)
+    reader, classes = object_reader(settings)
     wanted = None
     if settings.instances and settings.captions:
         wanted = {key for path in settings.captions for key in _captions(path).texts}
-    truth = _truth(settings, classes, reader, wanted)
+    truth = object_truth(settings, classes, reader, wanted)
     return [
         Question(key, truth.files.get(key) or key, PROMPT, names, group=key, more={"unknown": truth.unknown})
         for key, names in truth.objects.items()
@@ -93,7 +89,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read the captions and count; two files are compared image by image."""
-    reader, _ = _reader(settings)
+    reader, _ = object_reader(settings)
     faults = dict(answers.faults)
     unknown = next((q.more["unknown"] for q in questions), ())
     if unknown:
@@ -104,7 +100,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     missing = [] if settings.instances else [q for q in questions if q.id not in answers.texts]
     made = counted(read, settings.at_recall)
     if settings.beside_own_lexicon and settings.synonyms:
-        made = _beside(made, counted(read_captions(questions, answers.texts, own_lexicon()), None))
+        made = _beside(made, counted(read_captions(questions, answers.texts, coco80_reader()), None))
     return Scored(
         protocol=_protocol(settings),
         tally=made,
@@ -270,34 +266,6 @@ def _notes(settings: Settings, read: Sequence[ChairItem]) -> list[str]:
     if any(not item.caption.strip() for item in read):
         notes.append("an empty caption names nothing, so it invents nothing, and recalls nothing")
     return notes
-
-
-def own_lexicon() -> ObjectReader:
-    """Veridical's own words for COCO's 80 classes."""
-    from veridical.judges.words import coco80
-
-    return coco80().lexicon
-
-
-def _reader(settings: Settings) -> tuple[ObjectReader, Mapping[str, str]]:
-    """How objects are found, and the words that are classes or mean one."""
-    if settings.synonyms is not None:
-        synonyms = read_synonyms(settings.synonyms)
-        return SynonymReader(synonyms, settings.lemmas), synonyms
-    if settings.lemmas != "official":
-        raise UserError("--lemmas wordnet: reads by CHAIR's list; give it with --synonyms.")
-    from veridical.judges.words import coco80
-
-    lexicon = coco80().lexicon
-    return lexicon, lexicon.synonyms
-
-
-def _truth(settings: Settings, classes: Mapping[str, str], reader: ObjectReader, images: set[str] | None) -> Truth:
-    if (settings.objects is None) == (not settings.instances):
-        raise UserError("give what is in the images: --objects FILE, or COCO's --instances with --reference-captions.")
-    if settings.objects is not None:
-        return read_objects(settings.objects, classes, reader)
-    return read_coco(settings.instances, settings.reference_captions, classes, reader, images)
 
 
 def _captions(path: Path, known: set[str] | None = None) -> Answers:

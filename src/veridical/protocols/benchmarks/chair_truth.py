@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from veridical.errors import UserError
 from veridical.judges.lexicon import Mention
 from veridical.protocols.answer_files import read_json
+from veridical.protocols.benchmarks.chair_words import Lemmas, SynonymReader, read_synonyms
 
 
 class ObjectReader(Protocol):
@@ -21,6 +22,22 @@ class ObjectReader(Protocol):
         """The objects in order, each as often as it is named."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectSettings:
+    """What is in the images, and how texts name it."""
+
+    objects: Path | None = None
+    """What is in the images: JSON {image_id: [names]}."""
+    instances: tuple[Path, ...] = ()
+    """Or COCO's instances files ..."""
+    reference_captions: tuple[Path, ...] = ()
+    """... together with COCO's captions files, whose objects count as present, too."""
+    synonyms: Path | None = None
+    """CHAIR's published list of synonyms; without it veridical's own lexicon of the 80 classes."""
+    lemmas: Lemmas = "official"
+    """How words become singular: official, or wordnet (needs NLTK's data)."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """The objects in each image, file names of images where they are known, and names that the list does not hold."""
@@ -28,6 +45,41 @@ class Truth:
     objects: Mapping[str, frozenset[str]]
     files: Mapping[str, str] = field(default_factory=dict)
     unknown: Sequence[str] = ()
+
+
+def coco80_reader() -> ObjectReader:
+    """Veridical's own words for COCO's 80 classes."""
+    from veridical.judges.words import coco80
+
+    return coco80().lexicon
+
+
+def object_reader(settings: ObjectSettings) -> tuple[ObjectReader, Mapping[str, str]]:
+    """How objects are found, and the words that are classes or mean one.
+
+    Raises:
+        UserError: settings that can't be.
+    """
+    if settings.synonyms is not None:
+        synonyms = read_synonyms(settings.synonyms)
+        return SynonymReader(synonyms, settings.lemmas), synonyms
+    if settings.lemmas != "official":
+        raise UserError("--lemmas wordnet: reads by CHAIR's list; give it with --synonyms.")
+    from veridical.judges.words import coco80
+
+    lexicon = coco80().lexicon
+    return lexicon, lexicon.synonyms
+
+
+def object_truth(
+    settings: ObjectSettings, classes: Mapping[str, str], reader: ObjectReader, images: set[str] | None
+) -> Truth:
+    """What is in the images (the only ones wanted, all if None). Raises UserError for files that can't be."""
+    if (settings.objects is None) == (not settings.instances):
+        raise UserError("give what is in the images: --objects FILE, or COCO's --instances with --reference-captions.")
+    if settings.objects is not None:
+        return read_objects(settings.objects, classes, reader)
+    return read_coco(settings.instances, settings.reference_captions, classes, reader, images)
 
 
 def image_key(value: Any) -> str:

@@ -35,6 +35,9 @@ class Judged(Protocol):
     JUDGE_MAX_TOKENS: int
     JUDGE_TEMPERATURE: float
 
+    def wants_judge(self, settings: Any) -> bool:
+        """Whether a judge is asked; a module where one always is may lack this."""
+
     def judge_template(self, settings: Any) -> Template:
         """What the judge is asked."""
 
@@ -56,6 +59,9 @@ BENCHMARKS: Mapping[str, Entry] = {
     "pope": Entry("pope", "is an object there, yes or no"),
     "chair": Entry("chair", "which of the objects that a caption names are not in the image"),
     "amber": Entry("amber", "descriptions and yes/no questions, without a judge"),
+    "object-halbench": Entry("object_halbench", "CHAIR on detailed answers; a judge may list the objects"),
+    "recall-coco": Entry("recall_coco", "how many of the objects in an image a caption names"),
+    "hallusionbench": Entry("hallusionbench", "yes/no questions about images and their altered twins"),
     "mme": Entry("mme", "perception and cognition, two yes/no questions an image"),
     "gqa": Entry("gqa", "short answers about scenes"),
     "textvqa": Entry("textvqa", "reading text in images, by VQA accuracy"),

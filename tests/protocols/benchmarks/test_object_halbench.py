@@ -1,0 +1,108 @@
+"""Object HalBench and Recall^coco: with a judge's lists of objects and without."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from protocols.benchmarks.conftest import column
+from veridical.cli import main
+from veridical.protocols.benchmarks.object_halbench import parse_objects
+
+SYNONYMS = "person, man, woman\ndog, puppy\ncat\ncake\ndining table, table, coffee table\ncup\n"
+
+
+@pytest.fixture
+def given(write):
+    objects = write("objects.json", {"1": ["dog", "person"], "2": ["cat"], "3": ["cup"]})
+    return ("--objects", objects, "--synonyms", write("synonyms.txt", SYNONYMS))
+
+
+ANSWERS = [
+    {"question_id": 0, "image_id": 1, "text": "Assistant: A man, a woman and a dog beside a cat, a cat."},
+    {"question_id": 1, "image_id": 2, "text": "A chocolate cake on a table."},
+    {"question_id": 2, "image_id": 3, "text": "Nothing at all here."},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "objects"),
+    [
+        ('["dog", "cat"]', ["dog", "cat"]),
+        ('Sure:\n["a"]', ["a"]),
+        ("[]", []),
+        ('["a"]\nDone', None),
+        ("Sure: []", None),
+        ('{"a": 1}', None),
+        ("3", None),
+        ("null", None),
+        ("", None),
+        ('["a"', None),
+        ('["狗"]', ["狗"]),
+    ],
+)
+def test_what_a_judge_lists(text, objects):
+    assert parse_objects(text) == objects
+
+
+def test_without_a_judge_worked_by_hand(write, score, given):
+    found = score("object-halbench", *given, "--answers", write("a.jsonl", ANSWERS))
+    assert found["protocol"] == "object-halbench[official]/1"
+    assert column(found, "parsed") == [["person", "person", "dog", "cat", "cat"], ["cake", "dining table"], []]
+    metrics = found["metrics"]
+    assert metrics["response"] == 100  # both answers that name something
+    assert metrics["chair_s"] == pytest.approx(200 / 3)
+    assert metrics["mention"] == pytest.approx(100 * 4 / 7)
+    assert metrics["recall"] == pytest.approx(50)
+    assert metrics["f1"] == pytest.approx(2 * 50 * (300 / 7) / (50 + 300 / 7))
+
+
+def test_a_judge_s_list_counts_each_wording_once(write, score, given):
+    rows = [
+        {"id": 1, "text": '["man", "woman", "dog", "the dog", "cat"]', "judge": "j"},
+        {"id": 2, "text": "I see a cake.", "judge": "j"},
+        {"id": 3, "text": "[]", "judge": "j"},
+    ]
+    found = score(
+        "object-halbench", *given, "--answers", write("a.jsonl", ANSWERS), "--judgements", write("j.jsonl", rows)
+    )
+    assert found["protocol"] == "object-halbench[official,judge]/1"
+    assert column(found, "parsed") == [["person", "person", "dog", "cat"], None, []]
+    assert found["faults"]["unparsed"] == ["2"]
+    assert found["metrics"]["mention"] == 25
+    assert found["metrics"]["response"] == 100
+
+
+def test_short_answers_are_not_sent_and_name_nothing(write, score, given, tmp_path):
+    a = write("a.jsonl", [{"image_id": 1, "text": "A big cat"}, {"image_id": 2, "text": "A big black cat"}])
+    out = tmp_path / "p.jsonl"
+    with pytest.raises(SystemExit):
+        main(["score", "object-halbench", *map(str, given), "--answers", str(a), "--make-prompts", str(out)])
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["2"]
+    j = write("j.jsonl", [{"id": 2, "text": '["cat"]', "judge": "j"}])
+    found = score("object-halbench", *given, "--answers", a, "--judgements", j)
+    assert column(found, "parsed") == [[], ["cat"], None]
+    assert found["counts"]["unanswered"] == 1
+
+
+def test_the_question_file_says_what_is_asked(write, score, refused, given):
+    q = write("q.jsonl", [{"image_id": 2, "question": "Tell me all."}])
+    found = score("object-halbench", *given, "--questions", q, "--answers", write("a.jsonl", ANSWERS))
+    assert column(found, "id") == ["2"]
+    assert found["counts"]["surplus"] == 2
+    unknown = write("u.jsonl", [{"image_id": 77, "question": "Tell me all."}])
+    assert "nothing is known of the objects in image 77" in refused("object-halbench", *given, "--questions", unknown)
+
+
+def test_recall_coco_is_the_recall_alone(write, score, given):
+    found = score("recall-coco", *given, "--answers", write("a.jsonl", ANSWERS))
+    assert found["protocol"] == "recall-coco[official]/1"
+    assert found["metrics"] == {"recall": 50, "objects": pytest.approx(7 / 3), "words": pytest.approx((12 + 6 + 4) / 3)}
+    assert all("invented" not in item and item["right"] is None for item in found["items"])
+
+
+def test_bad_answers(write, score, given):
+    rows = [*ANSWERS[:1], ANSWERS[0], {"image_id": 9, "text": "x"}, {"image_id": 2}, {"image_id": 3, "text": ""}]
+    counts = score("object-halbench", *given, "--answers", write("a.jsonl", rows))["counts"]
+    assert (counts["duplicates"], counts["surplus"], counts["unreadable"], counts["unanswered"]) == (1, 1, 1, 1)
