@@ -11,7 +11,7 @@ from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.records import Turn
-from veridical.vlm import seeds, views, weaken
+from veridical.vlm import dropping, seeds, views, weaken
 from veridical.vlm.prefix import Context, encode, features, prepare
 from veridical.vlm.probe import Sharing
 from veridical.vlm.sampling import Branch, Sampling, sample
@@ -269,6 +269,34 @@ def test_hiding_equals_dropping_with_positions_kept(llava):
         logits = llava.model.lm_head(hidden)[0, -len(ids) - 1 : -1]
         found = score(llava, encode(llava, [context]), [["A dog and a ball."]])[0][0]
     assert (found - logits.log_softmax(-1)[range(len(ids)), ids]).abs().max() < 1e-5
+
+
+def test_hidden_tokens_are_left_out_where_that_is_the_same(vlm, monkeypatch):
+    """Scores, positions and what follows them, against the masked row; contexts hide different numbers of tokens."""
+    contexts = [dataclasses.replace(one, view=view) for one in plain.contexts() for view in (TokenMask(0.8), Clean())]
+    answers = [["There is a fork."]] * len(contexts)
+    with torch.no_grad():
+        dropped = encode(vlm, contexts)
+        scores = score(vlm, dropped, answers)
+        monkeypatch.setattr(dropping, "equals_masking", lambda *_: False)
+        masked = encode(vlm, contexts)
+        assert plain.largest_difference(scores, score(vlm, masked, answers)) < 1e-5
+    seen = [one.length - (0 if one.hidden is None else len(one.hidden)) for one in masked.prepared]
+    assert dropped.mask.sum(-1).tolist() == masked.mask.sum(-1).tolist() == seen
+    assert torch.equal(dropped.next_position, masked.next_position)
+    for row in range(len(contexts)):
+        one, other = (prefix.positions[..., row, prefix.mask[row].bool()] for prefix in (dropped, masked))
+        assert torch.equal(one, other)
+    with torch.no_grad():
+        assert encode(vlm, contexts[:1]).mask.shape[1] > int(dropped.mask[0].sum())
+
+
+def test_a_window_or_a_family_not_tested_keeps_masking(llava):
+    prepared = [prepare(llava, Context((plain.picture(0),), plain.DESCRIBE, TokenMask(0.8)))]
+    assert dropping.equals_masking(llava, prepared)
+    assert not dropping.equals_masking(dataclasses.replace(llava, family="gemma3"), prepared)
+    llava.model.config.get_text_config(decoder=True).sliding_window = 8
+    assert not dropping.equals_masking(llava, prepared)
 
 
 def test_the_tower_looks_once_for_views_of_its_tokens(vlm):

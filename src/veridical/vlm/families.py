@@ -50,6 +50,15 @@ def cache_argument(model: Any) -> str:
     return "cache" if "cache" in accepted else "past_key_values"
 
 
+def attends_fully(model: Any) -> bool:
+    """Whether every layer of the language model attends to all that comes before, however far back."""
+    config = text_config(model)
+    kinds = getattr(config, "layer_types", None) or ()
+    # A window counts tokens, where the configuration does not say layer by layer which have one.
+    window = None if kinds else getattr(config, "sliding_window", None)
+    return set(kinds) <= {"full_attention"} and not window
+
+
 def image_id(config: Any) -> int | None:
     """Id of the token that holds an image feature's place, or None where there is none."""
     found = (getattr(config, field, None) for field in _IMAGE_FIELDS)

@@ -27,7 +27,7 @@ __all__ = ["Context", "Prefix", "Prepared", "encode", "features", "prepare", "to
 
 @dataclass(frozen=True)
 class Prefix:
-    """Encoded contexts, padded on the left to one length.
+    """Encoded contexts, padded on the left to one length; where dropping equals masking, without hidden tokens.
 
     `mask` [contexts, length] is 1 where a token may be seen; `positions` are as the model counts them, and
     `next_position` [contexts] follows them; `past` is what each layer of the language model keeps; `logits`
@@ -68,7 +68,7 @@ def encode(
     given the same. Gradients flow into whatever requires them, unless they are disabled.
     """
     from veridical.vlm import batch as batches
-    from veridical.vlm import families
+    from veridical.vlm import dropping, families
     from veridical.vlm import features as tower
 
     prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
@@ -84,7 +84,11 @@ def encode(
     reason = _obstacle(vlm, batch, prepared)
     if reason:
         return Prefix(prepared, known, mask, places, following, [], None, shared=False, reason=reason)
-    past, logits = _first_pass(vlm, batch, known, places)
+    seen: Sequence[Features] | None = known
+    if known is not None and dropping.equals_masking(vlm, prepared):
+        batch, seen, places = dropping.without_hidden(vlm, prepared, known, places)
+        mask = batch["attention_mask"]
+    past, logits = _first_pass(vlm, batch, seen, places)
     beside = families.beside_answers(vlm.model, batch)
     return Prefix(prepared, known, mask, places, following, past, logits, shared=True, beside=beside)
 
@@ -128,7 +132,7 @@ def _obstacle(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared
 
 
 def _first_pass(
-    vlm: Vlm, batch: Mapping[str, Tensor], known: tuple[Features, ...] | None, places: Tensor
+    vlm: Vlm, batch: Mapping[str, Tensor], known: Sequence[Features] | None, places: Tensor
 ) -> tuple[list[LayerPast], Tensor]:
     from veridical.vlm import cache as caches
     from veridical.vlm import families, forward

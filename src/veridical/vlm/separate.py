@@ -28,7 +28,9 @@ def first_logits(vlm: Vlm, prefix: Prefix) -> Tensor:
 
 def _row_logits(vlm: Vlm, prefix: Prefix, context: int, ids: Sequence[int]) -> Tensor:
     prepared = [prefix.prepared[context]]
-    batch = batches.with_hidden(batches.collate(vlm, prepared), prepared)
+    batch = batches.collate(vlm, prepared)
+    own, following = families.positions(vlm.model, batch)
+    batch = batches.with_hidden(batch, prepared)
     inputs = forward.prefix_inputs(batch, None if prefix.features is None else [prefix.features[context]])
     answer = batch["input_ids"].new_tensor([ids[:-1]])
     beside = families.repeated(families.beside_answers(vlm.model, batch), len(ids) - 1)
@@ -36,7 +38,5 @@ def _row_logits(vlm: Vlm, prefix: Prefix, context: int, ids: Sequence[int]) -> T
         rest = answer if key == "input_ids" else torch.full_like(answer, families.answer_value(vlm.model, key))
         rest = beside.get(key, rest)
         inputs[key] = torch.cat([batch[key], rest.to(batch[key].dtype)], dim=1)
-    padding = prefix.positions.shape[-1] - batch["input_ids"].shape[1]
-    own = prefix.positions[..., context : context + 1, padding:]
-    later = families.later_positions(prefix.next_position[context : context + 1], len(ids) - 1, own)
+    later = families.later_positions(following, len(ids) - 1, own)
     return forward.run(vlm, inputs, torch.cat([own, later], dim=-1), None, logits_to_keep=len(ids))[0]
