@@ -42,8 +42,15 @@ def test_a_difference_is_paired_by_group_whatever_their_order():
     order = np.random.default_rng(3).permutation(200)
     model = Tally(tuple(names[i] for i in order), {"x": hard[order] - 0.1, "n": np.ones(200)}, base.formula)
     assert difference(model, base)["m"] == Estimate(*[pytest.approx(-10)] * 3)
-    with pytest.raises(ValueError, match="same groups"):
-        difference(model, Tally(("a",), {"x": np.ones(1), "n": np.ones(1)}, base.formula))
+
+
+def test_a_difference_is_over_the_groups_that_both_have():
+    def mean(sums):
+        return {"m": share(sums["x"], sums["n"], 1)}
+
+    model = Tally(("a", "b", "c"), {"x": np.array([3.0, 5, 9]), "n": np.ones(3)}, mean)
+    base = Tally(("b", "z", "a"), {"x": np.array([1.0, 9, 2]), "n": np.ones(3)}, mean)
+    assert difference(model, base)["m"].value == pytest.approx((3 + 5) / 2 - (2 + 1) / 2)
 
 
 def test_what_is_not_defined_is_none_and_one_group_has_no_interval():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.registry import BENCHMARKS, Benchmark, benchmark
+from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.judging import read_judgements, write_prompts
+from veridical.protocols.tally import difference
 
 if TYPE_CHECKING:
-    from veridical.protocols.scored import Answers, Question, Scored
+    from veridical.protocols.scored import Question, Scored
 
 SHOWN = 3
 MOST_TRUTHS = 10
@@ -36,6 +38,10 @@ class ScoreConfig:
     """Only read and check the files: counts, categories, missing answers, duplicates."""
     images: Path | None = None
     """With --check: a folder that should hold the images."""
+    against: tuple[Path, ...] = ()
+    """Other answers to the same questions, to compare with: both, and the paired differences."""
+    against_judgements: tuple[Path, ...] = ()
+    """With a judge: the same judge's texts on those."""
     seed: int = 0
     """Of the resamples behind the intervals."""
 
@@ -68,71 +74,71 @@ def run(config: ScoreConfig) -> None:
     if config.check:
         _print_check(config, questions)
         return
-    answers = protocol.answers(config, questions)
     judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
-    scored = (_judged if judged else _counted)(config, protocol, questions, answers)
-    if scored is None:
+    if judged and getattr(config, "make_prompts", None):
+        _make_prompts(config, protocol, questions)
         return
+    scored = _score(config, protocol, questions, judged)
     result = scored.to_json(config.seed)
+    if config.against:
+        result |= _against(config, scored, _score(_other(config), protocol, questions, judged))
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if config.out:
         _save(config.out, text)
     if config.json:
         print(text, end="")
     else:
+        from veridical.protocols.score_table import show
+
         show(result)
 
 
-def _counted(config: Any, protocol: Benchmark, questions: Sequence[Question], answers: Answers) -> Scored:
-    return protocol.count(config, questions, answers)
-
-
-def _judged(config: Any, protocol: Any, questions: Sequence[Question], answers: Answers) -> Scored | None:
-    """The score by the judge's texts; None where only the prompts are made."""
-    made_from, prompts = protocol.judge_template(config), protocol.prompts(config, questions, answers)
-    if config.make_prompts:
-        write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE_MAX_TOKENS, protocol.JUDGE_TEMPERATURE)
-        print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
-        return None
-    found: Scored = protocol.count(config, questions, answers, read_judgements(config, prompts, made_from))
+def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bool) -> Scored:
+    answers = protocol.answers(config, questions)
+    if not judged:
+        counted: Scored = protocol.count(config, questions, answers)
+        return counted
+    prompts = protocol.prompts(config, questions, answers)
+    judgements = read_judgements(config, prompts, protocol.judge_template(config))
+    found: Scored = protocol.count(config, questions, answers, judgements)
     return found
 
 
-def show(result: Mapping[str, Any]) -> None:
-    """Print a result as a table, with what was wrong with the answers below."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> None:
+    made_from = protocol.judge_template(config)
+    prompts = protocol.prompts(config, questions, protocol.answers(config, questions))
+    write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE_MAX_TOKENS, protocol.JUDGE_TEMPERATURE)
+    print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
 
-    table = Table(title=escape(result["protocol"]), box=None, padding=(0, 2), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("95 %", justify="right", no_wrap=True)
-    for name, value in result["metrics"].items():
-        low, high = result["intervals"][name]
-        table.add_row(
-            name, _number(value), "" if low is None or value is None else f"{_number(low)} to {_number(high)}"
+
+def _other(config: ScoreConfig) -> ScoreConfig:
+    """The settings with the other answers in the place of the answers, however many files the protocol takes."""
+    changes: dict[str, Any] = {}
+    field_types = typing.get_type_hints(type(config))
+    if "answers" not in field_types:
+        raise UserError("--against: this protocol compares by its own settings; see its --help.")
+    several = typing.get_origin(field_types["answers"]) is tuple
+    if not several and len(config.against) != 1:
+        raise UserError("--against: give one file.")
+    changes["answers"] = config.against if several else config.against[0]
+    if "judgements" in field_types:
+        changes["judgements"] = config.against_judgements
+    return dataclasses.replace(config, **changes)
+
+
+def _against(config: ScoreConfig, scored: Scored, other: Scored) -> dict[str, Any]:
+    """The other result beside this one. Raises UserError where two judges or prompts would stand in one table."""
+    if scored.judge != other.judge:
+        ours, theirs = (f"{one.get('name')} (prompt {one.get('prompt')})" for one in (scored.judge, other.judge))
+        raise UserError(
+            f"--against: judged by {theirs}, and this by {ours}; numbers of different judges don't compare."
         )
-    console = Console()
-    console.print(table)
-    console.print(", ".join(f"{count} {kind}" for kind, count in result["counts"].items()), highlight=False)
-    for line in [*_judge(result), *_faults(result["faults"]), *result["notes"]]:
-        console.print(f"- {line}", highlight=False, markup=False)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _judge(result: Mapping[str, Any]) -> list[str]:
-    return [f"{key}: {value}" for key, value in result.get("judge", {}).items()]
-
-
-def _faults(faults: Mapping[str, Sequence[str]]) -> list[str]:
-    return [
-        f"{kind}: {'; '.join(found[:SHOWN])}{f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''}"
-        for kind, found in faults.items()
-    ]
+    found = difference(scored.tally, other.tally, config.seed)
+    theirs_json = other.to_json(config.seed)
+    return {
+        "against": {key: theirs_json[key] for key in ("metrics", "intervals", "counts", "faults", "items")},
+        "differences": {name: [one.value, one.low, one.high] for name, one in found.items()},
+    }
 
 
 def _print_check(config: ScoreConfig, questions: Sequence[Question]) -> None:

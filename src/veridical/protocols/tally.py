@@ -76,26 +76,27 @@ def tally(rows: Iterable[tuple[str, Mapping[str, float]]], columns: Sequence[str
 
 
 def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
-    """`model` minus `base` for each metric that both have, with the paired 95 % interval.
-
-    Raises:
-        ValueError: they are not about the same groups.
-    """
-    if set(model.groups) != set(base.groups):
-        raise ValueError("a paired difference needs the same groups on both sides")
-    order = [base.groups.index(group) for group in model.groups]
-    aligned = Tally(model.groups, {name: column[order] for name, column in base.sums.items()}, base.formula)
-    ours, theirs = model.values(), aligned.values()
-    samples, rivals = model.resampled(seed), aligned.resampled(seed)
+    """`model` minus `base` on the groups that both have, for each metric of both, with the paired 95 % interval."""
+    known = set(base.groups)
+    shared = [group for group in model.groups if group in known]
+    ours, theirs = _among(model, shared), _among(base, shared)
+    values, rivals = ours.values(), theirs.values()
+    samples, rival_samples = ours.resampled(seed), theirs.resampled(seed)
     found = {}
-    for name in [name for name in ours if name in theirs]:
-        one, other = ours[name], theirs[name]
+    for name in [name for name in values if name in rivals]:
+        one, other = values[name], rivals[name]
         found[name] = (
             Estimate(None, None, None)
             if one is None or other is None
-            else Estimate(one - other, *map(_number, interval(samples[name] - rivals[name])))
+            else Estimate(one - other, *map(_number, interval(samples[name] - rival_samples[name])))
         )
     return found
+
+
+def _among(whole: Tally, groups: Sequence[str]) -> Tally:
+    place = {group: at for at, group in enumerate(whole.groups)}
+    order = [place[group] for group in groups]
+    return Tally(tuple(groups), {name: column[order] for name, column in whole.sums.items()}, whole.formula)
 
 
 def share(part: FloatArray, whole: FloatArray, scale: float = 100.0) -> FloatArray:

@@ -1,0 +1,88 @@
+"""The command around the benchmarks: tables, comparisons, what it refuses, and that it stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from protocols.benchmarks.conftest import rows
+from veridical.cli import main
+from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
+
+
+def pope(write, labels: str = "ynyn") -> list:
+    questions = [
+        {"question_id": n, "image": f"{n}.jpg", "text": f"Is there a cat {n}?", "label": {"y": "yes", "n": "no"}[label]}
+        for n, label in enumerate(labels, start=1)
+    ]
+    return ["pope", "--questions", write("q.jsonl", questions)]
+
+
+def test_two_sets_of_answers_stand_beside_their_paired_difference(write, score):
+    better = write("a.jsonl", rows(["Yes", "No", "Yes", "No"]))
+    worse = write("b.jsonl", rows(["Yes", "No", "No", "Yes"]))
+    found = score(*pope(write), "--answers", better, "--against", worse)
+    assert found["metrics"]["accuracy"] == 100
+    assert found["against"]["metrics"]["accuracy"] == 50
+    difference, low, high = found["differences"]["accuracy"]
+    assert difference == 50
+    assert low <= 50 <= high
+    same = score(*pope(write), "--answers", worse, "--against", worse)
+    assert same["differences"]["accuracy"] == [0, 0, 0]
+
+
+def test_answers_of_two_judges_are_not_compared(write, score, refused):
+    template = [{"image_content": ["x"], "question": f"{n}?", "gt_answer": "y", "model_answer": "z"} for n in range(3)]
+    a = write("a.json", template)
+    one = write("j.jsonl", [{"id": n, "text": "Rating: 5", "judge": "one"} for n in (1, 2, 3)])
+    two = write("k.jsonl", [{"id": n, "text": "Rating: 2", "judge": "two"} for n in (1, 2, 3)])
+    given = ("mmhal", "--answers", a, "--judgements", one, "--against", a, "--against-judgements")
+    assert "different judges don't compare" in refused(*given, two)
+    again = write("l.jsonl", [{"id": n, "text": "Rating: 2", "judge": "one"} for n in (1, 2)])
+    found = score(*given, again)
+    assert found["differences"]["score"][0] == 3
+    assert found["against"]["faults"]["unjudged"] == ["3"]
+
+
+def test_the_table_shows_numbers_intervals_faults_and_notes(write, capsys):
+    a = write("a.jsonl", rows(["Yes", "No", "", "No", "No"]))
+    with pytest.raises(SystemExit):
+        main(["score", *map(str, [*pope(write), "--answers", a])])
+    shown = capsys.readouterr().out
+    assert "pope[official]/1" in shown
+    assert "accuracy" in shown
+    assert "100.00 [" in shown
+    assert "4 items, 0 unanswered, 1 unparsed, 1 surplus" in shown
+    assert "- unparsed: q/3" in shown
+
+
+def test_a_settings_file_names_the_protocol_and_its_files(write, tmp_path, capsys):
+    given = pope(write)
+    a = write("a.jsonl", rows(["Yes", "No", "Yes", "No"]))
+    settings = write("score.yaml", f"protocol: pope\nquestions: [{given[2]}]\nanswers: [{a}]\nparser: lmms-eval\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["score", str(settings), "--out", str(tmp_path / "r.json")])
+    assert ended.value.code == 0
+    assert "pope[lmms-eval]/1" in capsys.readouterr().out
+    assert (tmp_path / "r.json").is_file()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_what_the_others_have(name):
+    module = benchmark(name)
+    assert name == module.NAME
+    assert isinstance(module.MAX_NEW_TOKENS, int)
+    assert all(callable(getattr(module, part)) for part in ("ask", "answers", "count"))
+
+
+def test_neither_torch_nor_transformers_is_imported(write):
+    a = write("a.jsonl", rows(["Yes", "No", "Yes", "No"]))
+    program = (
+        "import sys; from veridical.cli import main\n"
+        f"try: main({['score', *map(str, pope(write)), '--answers', str(a)]!r})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
