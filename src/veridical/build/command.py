@@ -159,7 +159,8 @@ def _settings_identity(config: BuildConfig) -> dict[str, Any]:
     """The settings that decide what comes out."""
     free = ("out", "batch_size", "device", "allow_remote_code")
     plain: dict[str, Any] = to_plain(config)
-    return {key: value for key, value in plain.items() if key not in free} | {"veridical": __version__}
+    asked = {"judge": judges.identity(config.judge), "writer": judges.identity(config.writer)}
+    return {key: value for key, value in plain.items() if key not in free} | asked | {"veridical": __version__}
 
 
 def _read(config: BuildConfig, work: Path) -> list[Record | Reject]:
@@ -188,7 +189,9 @@ def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm
 
     done = run_folder.finished_shards(config.out)
     todo = [index for index in range(len(items)) if index // config.shard_size not in done]
-    judge = panel.names(judge_needs(config.construction, config.settings))
+    needs = judge_needs(config.construction, config.settings)
+    judge = panel.names(needs)
+    panel.add_usage(run_folder.judges_usage(config.out))
     open_shards: dict[int, dict[int, Outcome]] = {}
     starts = _starts(config, items, todo, panel)
     outcomes = side_by_side(starts, Engine(vlm, panel), config.batch_size)
@@ -198,6 +201,7 @@ def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm
             shard = open_shards.setdefault(number, {})
             shard[index] = _signed(outcome, vlm.name, judge)
             if len(shard) == min(config.shard_size, len(items) - number * config.shard_size):
+                run_folder.keep_judges_usage(config.out, panel.usage())
                 run_folder.finish_shard(config.out, number, [shard[i] for i in sorted(open_shards.pop(number))])
             advance()
 

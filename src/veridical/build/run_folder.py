@@ -94,18 +94,32 @@ def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
     files.write_json(out / WORK / "marks" / f"{name}.json", mark)
 
 
+def keep_judges_usage(out: Path, usage: Mapping[str, Any]) -> None:
+    """Remember what was asked of the services behind the judges so far."""
+    if usage:
+        files.write_json(out / WORK / "judges.json", usage)
+
+
+def judges_usage(out: Path) -> dict[str, Any]:
+    """What was asked of the services behind the judges, as of the last shard; empty where nothing was."""
+    path = out / WORK / "judges.json"
+    return files.read_json(path) if path.exists() else {}
+
+
 def manifest_of(out: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
     """Write rejects.jsonl; returns what the manifest will say about the whole build."""
     marks = [files.read_json(path) for path in sorted((out / WORK / "marks").glob("*.json"))]
     rejects = [reject for mark in marks for reject in mark["rejects"]]
     records_in = sum(mark["records_in"] for mark in marks)
     files.write_json_lines(out / "rejects.jsonl", rejects)
+    usage = judges_usage(out)
     return {
         "records_in": records_in,
         "records_used": records_in - len(rejects),
         "rejected": dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         "pairs_out": sum(mark["pairs"] for mark in marks),
         "identity": dict(identity),
+        **({"judges": usage} if usage else {}),
         "versions": dict(versions),
         "shards": [
             {key: mark[key] for key in ("file", "sha256", "pairs", "records_in")} for mark in marks if mark["file"]

@@ -5,7 +5,7 @@ A *writer* among them makes the texts (`WRITING`), whoever else could.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,18 @@ class Panel:
             if isinstance(judge, KnowsItsLimits) and (lacking := judge.lacks(kind, record)) is not None:
                 return lacking
         return None
+
+    def usage(self) -> dict[str, Any]:
+        """What was asked of the services behind the judges, by the judge's name, as JSON values."""
+        return {name: service.usage.plain() for name, service in self._services().items()}
+
+    def add_usage(self, earlier: Mapping[str, Any]) -> None:
+        """Count on from what `usage` said in an earlier part of the same run."""
+        for name, service in self._services().items():
+            service.usage.add(earlier.get(name, {}))
+
+    def _services(self) -> dict[str, Any]:
+        return {judge.name: judge.service for judge in self.members if hasattr(judge, "service")}
 
     def answer(self, requests: Sequence[JudgeRequest]) -> list[Any]:
         """Answers to requests of one kind, in order; a JudgeError stands where a judge had none."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from veridical.config import to_plain
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS, Judge
 from veridical.judges.panel import Panel, offers
@@ -53,6 +54,12 @@ JUDGES: Mapping[str, Entry] = MappingProxyType(
     {
         "oracle": Entry("veridical.judges.oracle:OracleSettings", "veridical.judges.oracle:Oracle"),
         "rules": Entry("veridical.judges.rules:RulesSettings", "veridical.judges.rules:Rules"),
+        "language-model": Entry(
+            "veridical.judges.models:LanguageModelSettings", "veridical.judges.language:LanguageJudge"
+        ),
+        "vision-language-model": Entry(
+            "veridical.judges.models:VisionLanguageModelSettings", "veridical.judges.language:LanguageJudge"
+        ),
     }
 )
 
@@ -77,6 +84,14 @@ def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting) ->
     """The panel of a run. Raises UserError for settings that can't be."""
     opened = [judge.open(setting), TokenSimilarity()]
     return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
+
+
+def identity(settings: JudgeSettings) -> dict[str, Any]:
+    """The settings that decide what a judge says, as JSON values; not where it runs or how patiently it is asked."""
+    from veridical.judges.models import INCIDENTAL
+
+    plain: dict[str, Any] = to_plain(settings)
+    return {key: value for key, value in plain.items() if key not in INCIDENTAL}
 
 
 def settings_type(name: str, flag: str = "judge.name") -> type[JudgeSettings]:

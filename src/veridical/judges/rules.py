@@ -14,7 +14,7 @@ from veridical.judges.interface import Detect, Findings, JudgeError, Kind, Name,
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.oracle import findings
 from veridical.judges.writers import SentenceWriter
-from veridical.records import Annotations, ObjectInImage, Record
+from veridical.records import Annotations, Record, Region
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
@@ -59,8 +59,8 @@ class Rules:
         if record.annotations is None and record.reference is None:
             return None
         annotated = record.annotations.objects if record.annotations else ()
-        said = tuple(ObjectInImage(name) for name in self.lexicon.names(record.reference or ""))
-        return Annotations(annotated + said)
+        # What the reference names is there, but how many of it is not known.
+        return Annotations(annotated, regions=(Region(record.reference or ""),))
 
 
 @dataclass(frozen=True)

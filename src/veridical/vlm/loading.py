@@ -104,6 +104,15 @@ def assemble(name: str, model: Any, processor: Any) -> Vlm:
 
 def fingerprint(model: Any, processor: Any) -> str:
     """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor and the chat template."""
+    digest = hash_of_weights(model)
+    digest.update(processor.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+def hash_of_weights(model: Any) -> hashlib._Hash:
+    """SHA-256 over all weights of a model: names, types, shapes, bytes."""
     import torch
 
     digest = hashlib.sha256()
@@ -111,10 +120,7 @@ def fingerprint(model: Any, processor: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         whole = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(whole.view(torch.uint8).numpy())
-    digest.update(processor.to_json_string().encode())
-    digest.update(str(processor.chat_template).encode())
-    digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
-    return digest.hexdigest()
+    return digest
 
 
 def _source(model: str | Path) -> str | Path:

@@ -1,0 +1,241 @@
+"""Judges that are language models, with or without eyes: each kind of request is one prompt file and one reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from veridical.judges import interface, readings
+from veridical.judges.asking import Ask, Manner, put, seed_of
+from veridical.judges.interface import (
+    Claims,
+    Compare,
+    Corruption,
+    Detect,
+    Findings,
+    Inject,
+    Item,
+    JudgeError,
+    Kind,
+    Name,
+    Preference,
+    Quiz,
+    Rate,
+    Restyle,
+    Rewrite,
+    Verify,
+)
+from veridical.judges.known import is_known, known, question_of
+from veridical.judges.lexicon import Mention
+from veridical.judges.service import TextService
+from veridical.records import ImageFile, Record
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ERRORS: Mapping[Corruption, str] = MappingProxyType(
+    {
+        "object": "name a thing that is not there but usually comes along with what is there",
+        "attribute": "give a thing another look: colour, shape, material or size",
+        "count": "give another number of things",
+        "relation": "put a thing somewhere else, or let it stand otherwise to another thing",
+        "reasoning": "draw a wrong conclusion from a fact that you make up",
+        "any": "whichever of a thing added, a look, a number, a place or a conclusion is the most believable here",
+    }
+)
+"""The kinds of errors, as `inject` names them to the model."""
+
+STYLES = (
+    "plain and matter-of-fact, in short sentences",
+    "flowing prose in long, connected sentences",
+    "as a helpful assistant that answers a question about the picture",
+    "as a caption for somebody who can't see the picture, the most important first",
+    "lively and informal, as told to a friend",
+)
+"""The styles that variants count through."""
+
+
+@dataclass(frozen=True)
+class LanguageJudge:
+    """A judge that asks a model; one without eyes goes by annotations and reference alone."""
+
+    service: TextService
+    manner: Manner = field(default_factory=Manner)
+    writing_temperature: float = 0.8
+    """The temperature at which errors are made up and texts reworded, seeded by the request's key."""
+
+    @property
+    def name(self) -> str:
+        """The model's id."""
+        return self.service.name
+
+    def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
+        """Named objects and faults, each with its words in the text and a reason."""
+        return self._informed(requests, "detect", lambda r: {"text": r.text}, lambda r, j: readings.findings(j, r.text))
+
+    def mentions(self, requests: Sequence[Name]) -> list[list[Mention] | JudgeError]:
+        """The objects that each text names, by the model's own words for them."""
+        return put(self.service, "name", [_ask(r, {"text": r.text}, _mentions) for r in requests], self.manner)
+
+    def compare(self, requests: Sequence[Compare]) -> list[Preference | JudgeError]:
+        """Asked in both orders; a judge that changes its mind with the order makes it a tie."""
+        pairs = [(r.first, r.second) for r in requests]
+        swapped = [(second, first) for first, second in pairs]
+        both = [*self._compared(requests, pairs), *self._compared(requests, swapped)]
+        return [_preference(*two) for two in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
+
+    def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
+        """A grade from 0 to 1, in tenths."""
+        return self._informed(
+            requests,
+            "rate",
+            lambda r: {"question": question_of(r.prompt), "text": r.text},
+            lambda _, reading: readings.grade(reading),
+        )
+
+    def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
+        """1 for yes, 0 for no, a half for unclear."""
+        return self._informed(requests, "verify", lambda r: {"claim": r.claim}, lambda _, j: readings.holds(j))
+
+    def rewrite(self, requests: Sequence[Rewrite]) -> list[str | JudgeError | None]:
+        """The text with the changes that were asked for."""
+        asks = [_ask(r, {"text": r.text, "changes": changes(r)}, lambda _, j: readings.new_text(j)) for r in requests]
+        return put(self.service, "rewrite", asks, self.manner)
+
+    def inject(self, requests: Sequence[Inject]) -> list[str | JudgeError | None]:
+        """The text with errors in it; never the text as it was."""
+        asks = [
+            Ask(
+                {
+                    "known": known(r.record),
+                    "about": _about(r),
+                    "text": r.text,
+                    "count": str(r.count),
+                    "kind": ERRORS[r.kind],
+                },
+                _reader(r, lambda r, reading: readings.changed_text(reading, r.text)),
+                self._shown(r.record),
+                seed_of(r.key),
+            )
+            for r in requests
+        ]
+        return put(self.service, "inject", asks, self._writing)
+
+    def restyle(self, requests: Sequence[Restyle]) -> list[tuple[str, ...] | JudgeError | None]:
+        """The texts in the style of their variant."""
+        asks = [
+            Ask(
+                {
+                    "style": STYLES[r.variant % len(STYLES)],
+                    "texts": "\n\n".join(f"{i}. {text}" for i, text in enumerate(r.texts, start=1)),
+                    "count": str(len(r.texts)),
+                },
+                _reader(r, lambda r, reading: readings.texts(reading, len(r.texts))),
+                (),
+                seed_of(r.key),
+            )
+            for r in requests
+        ]
+        return [*put(self.service, "restyle", asks, self._writing)]
+
+    def claims(self, requests: Sequence[Claims]) -> list[tuple[str, ...] | JudgeError]:
+        """The atomic claims of each text."""
+        asks = [_ask(r, {"text": r.text}, lambda _, j: tuple(readings.strings(j, "claims"))) for r in requests]
+        return put(self.service, "claims", asks, self.manner)
+
+    def ask(self, requests: Sequence[interface.Ask]) -> list[str | JudgeError]:
+        """The yes/no question of each claim."""
+        asks = [_ask(r, {"claim": r.claim}, lambda _, j: readings.string(j, "question")) for r in requests]
+        return put(self.service, "ask", asks, self.manner)
+
+    def quiz(self, requests: Sequence[Quiz]) -> list[tuple[Item, ...] | JudgeError]:
+        """Questions on which the two descriptions differ."""
+        asks = [_ask(r, {"right": r.right, "wrong": r.wrong}, lambda _, j: readings.quiz(j)) for r in requests]
+        return put(self.service, "quiz", asks, self.manner)
+
+    def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
+        """Anything known about the record, where a judge without eyes is to say what is true."""
+        judged = kind in (Detect, Compare, Rate, Verify)
+        return _unknown(record) if judged and not self.service.sees and not is_known(record) else None
+
+    @property
+    def _writing(self) -> Manner:
+        return Manner(self.manner.max_tokens, self.writing_temperature)
+
+    def _shown(self, record: Record) -> tuple[ImageFile, ...]:
+        return record.images if self.service.sees else ()
+
+    def _compared(self, requests: Sequence[Compare], pairs: Sequence[tuple[str, str]]) -> list[float | JudgeError]:
+        texts = dict(zip(map(id, requests), pairs, strict=True))
+        return self._informed(
+            requests,
+            "compare",
+            lambda r: dict(zip(("first", "second"), texts[id(r)], strict=True)) | {"question": question_of(r.prompt)},
+            lambda _, reading: readings.better(reading),
+        )
+
+    def _informed(
+        self,
+        requests: Sequence[R],
+        name: str,
+        values: Callable[[R], dict[str, str]],
+        read: Callable[[R, Mapping[str, Any]], T],
+    ) -> list[T | JudgeError]:
+        """Put a prompt that says what is known; a judge without eyes is not asked where nothing is."""
+        records = [getattr(request, "record") for request in requests]  # noqa: B009
+        able = [self.service.sees or is_known(record) for record in records]
+        asks = [
+            Ask(values(r) | {"known": known(record)}, _reader(r, read), self._shown(record))
+            for r, record, can in zip(requests, records, able, strict=True)
+            if can
+        ]
+        answers = iter(put(self.service, name, asks, self.manner) if asks else ())
+        return [next(answers) if can else _unknown(record) for record, can in zip(records, able, strict=True)]
+
+
+def changes(request: Rewrite) -> str:
+    """What a rewrite asks for, in words, one change a line."""
+    lines = [f"- Name no {name} any more." for name in request.leave_out]
+    lines += [f"- Put a {new} in the place of the {old}." for old, new in request.swap.items()]
+    lines += [f"- Name also: {name}." for name in request.put_in]
+    for fault in request.faults:
+        said = request.text[fault.start : fault.end]
+        mended = f'say "{fault.correction}"' if fault.correction else "leave it out"
+        lines.append(f'- "{said}" is wrong ({fault.reason}): {mended}.')
+    return "\n".join(lines) or "- Nothing: give the text back as it is."
+
+
+def _reader(request: R, read: Callable[[R, Mapping[str, Any]], T]) -> Callable[[Mapping[str, Any]], T]:
+    return lambda reading: read(request, reading)
+
+
+def _ask(request: R, values: Mapping[str, str], read: Callable[[R, Mapping[str, Any]], T]) -> Ask[T]:
+    return Ask(values, _reader(request, read))
+
+
+def _mentions(request: Name, reading: Mapping[str, Any]) -> list[Mention]:
+    return readings.mentions(reading, request.text)
+
+
+def _about(request: Inject) -> str:
+    if request.mode == "description":
+        return "A description of the picture:"
+    return f"Asked about the picture:\n{question_of(request.record.prompt)}\n\nThe right answer:"
+
+
+def _preference(forward: float | JudgeError, backward: float | JudgeError) -> Preference | JudgeError:
+    if isinstance(forward, JudgeError):
+        return forward
+    if isinstance(backward, JudgeError):
+        return backward
+    return Preference((forward - backward) / 2, consistent=forward == -backward)
+
+
+def _unknown(record: Record) -> JudgeError:
+    return JudgeError(
+        f"{record.id}: has neither annotations nor a reference, and this judge does not see",
+        "nothing-to-judge-by",
+        "annotate the record, give it a reference, or take --judge.name vision-language-model",
+    )

@@ -1,0 +1,125 @@
+"""Settings of the judges that are models: which model, where it runs, and what a call may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from veridical.errors import UserError
+from veridical.judges.asking import Manner
+from veridical.judges.cache import Cache, default_folder
+from veridical.judges.language import LanguageJudge
+from veridical.judges.service import Backend, Service
+
+if TYPE_CHECKING:
+    from veridical.judges.registry import Setting
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """A language or vision-language model, at an OpenAI-compatible endpoint or local."""
+
+    model: str = ""
+    """The model's id at the endpoint; or, without a url, a local model by folder or hub name."""
+    url: str = ""
+    """The endpoint, such as http://localhost:8000/v1; left out, the model runs in this process."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the endpoint's key. Keys are read from nowhere else."""
+    concurrency: int = 8
+    """Calls under way at a time."""
+    timeout: float = 120.0
+    """Seconds until a call without an answer is tried again."""
+    tries: int = 6
+    """How often a call is tried that fails for a reason that may pass."""
+    first_wait: float = 1.0
+    """Seconds before the second try; the wait doubles with each try."""
+    price_in: float = 0.0
+    """What a million prompt tokens cost, for the manifest."""
+    price_out: float = 0.0
+    """What a million completion tokens cost."""
+    cache: Path | None = None
+    """Where replies are kept; by default in the user's cache folder, for all runs."""
+    device: str = "auto"
+    """Where a local model runs: auto, cpu, cuda, ...."""
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0 or self.first_wait < 0:
+            raise UserError("concurrency and tries must be at least 1, timeout above 0, first_wait not below 0.")
+
+
+INCIDENTAL = frozenset(
+    ("url", "key_variable", "concurrency", "timeout", "tries", "first_wait", "price_in", "price_out", "cache", "device")
+)
+"""Settings that don't change what a model says."""
+
+
+def open_service(settings: ServiceSettings, sees: bool) -> Service:
+    """The service that settings describe, with its cache. Raises UserError where it can't be had."""
+    if not settings.model:
+        raise UserError("A judge that is a model needs --judge.model: an id at --judge.url, a folder or a hub name.")
+    return Service(_backend(settings, sees), Cache(settings.cache or default_folder()))
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings(ServiceSettings):
+    """Ask a language model, which goes by annotations and references."""
+
+    name: Literal["language-model"] = "language-model"
+    """Which judge: a language model, local or behind a url; it does not see the images."""
+    max_tokens: int = 1024
+    """Longest answer of the judge, in tokens."""
+    temperature: float = 0.0
+    """Temperature of judgements."""
+    writing_temperature: float = 0.8
+    """Temperature of made-up errors and of restyling."""
+
+    def open(self, setting: Setting) -> LanguageJudge:
+        """The judge."""
+        manner = Manner(self.max_tokens, self.temperature)
+        return LanguageJudge(open_service(self, sees=False), manner, self.writing_temperature)
+
+
+@dataclass(frozen=True)
+class VisionLanguageModelSettings(ServiceSettings):
+    """Ask a vision-language model, which sees the images."""
+
+    name: Literal["vision-language-model"] = "vision-language-model"
+    """Which judge: a vision-language model, local or behind a url; it sees the images."""
+    max_tokens: int = 1024
+    """Longest answer of the judge, in tokens."""
+    temperature: float = 0.0
+    """Temperature of judgements."""
+    writing_temperature: float = 0.8
+    """Temperature of made-up errors and of restyling."""
+
+    def open(self, setting: Setting) -> LanguageJudge:
+        """The judge."""
+        manner = Manner(self.max_tokens, self.temperature)
+        return LanguageJudge(open_service(self, sees=True), manner, self.writing_temperature)
+
+
+def _backend(settings: ServiceSettings, sees: bool) -> Backend:
+    if settings.url:
+        from veridical.judges.endpoint import Endpoint
+
+        return Endpoint(
+            settings.url,
+            settings.model,
+            sees,
+            settings.key_variable,
+            settings.concurrency,
+            settings.timeout,
+            settings.tries,
+            settings.first_wait,
+            settings.price_in,
+            settings.price_out,
+        )
+    if sees:
+        from veridical.judges.local import LocalVision
+        from veridical.vlm.loading import load
+
+        return LocalVision(load(settings.model, device=settings.device))
+    from veridical.judges.local import load_language_model
+
+    return load_language_model(settings.model, settings.device)
