@@ -94,3 +94,20 @@ def test_a_file_that_is_no_lexicon_is_refused_by_name(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match=r"words\.json"):
         read_lexicon(path)
+
+
+SAID = ("hot dog", "dog", "dogs", "Traffic-light", "light", "bus stop", "cup", "t-shirt", "the", "x")
+
+
+@given(st.lists(st.sampled_from(SAID), max_size=9), st.data())
+def test_looking_up_first_words_finds_what_one_long_pattern_finds(words, data):
+    lexicon = Lexicon(
+        {form: form for form in ("hot dog", "dog", "traffic light", "light", "bus", "cup", "t-shirt")},
+        others=frozenset({"bus stop"}),
+    )
+    gaps = st.sampled_from([" ", "  ", "-", ", ", ".", "'s ", " - ", "_", "\n"])
+    text = "".join(word + data.draw(gaps) for word in words)
+    forms = "hot dogs?|dogs?|traffic lights?|lights?|bus stops?|bus(?:es)?|cups?|t shirts?".replace(" ", r"[\s-]+")
+    found = re.finditer(rf"(?<![\w-])(?:{forms})(?![\w-])", text, re.IGNORECASE)
+    expected = [match.span() for match in found if "stop" not in match.group()]
+    assert [(m.start, m.end) for m in lexicon.mentions(text)] == expected

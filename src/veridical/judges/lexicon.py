@@ -12,6 +12,8 @@ from pathlib import Path
 from veridical.errors import UserError
 
 _OTHER = ""
+_START = re.compile(r"(?<![\w-])(?:\w+|\S)")
+"""Where a form may begin: a word, or a single other character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,17 @@ class Lexicon:
         any case; a word joined by a hyphen is another word ("hot-dog" names no dog), while "traffic-light"
         and "traffic light" are the same form.
         """
-        if not self._forms:
-            return []
-        found = ((self._forms[_normal(match.group())], match) for match in self._pattern.finditer(text))
-        return [Mention(name, match.start(), match.end()) for name, match in found if name != _OTHER]
+        found = []
+        end = 0
+        for word in _START.finditer(text):
+            forms = self._by_start.get(word.group().lower())
+            match = forms.match(text, word.start()) if forms and word.start() >= end else None
+            if match:
+                end = match.end()
+                name = self._forms[_normal(match.group())]
+                if name != _OTHER:
+                    found.append(Mention(name, match.start(), end))
+        return found
 
     def names(self, text: str) -> tuple[str, ...]:
         """The distinct classes named in `text`, in order of first mention."""
@@ -79,10 +88,15 @@ class Lexicon:
         return {**regular, **irregular, **forms}
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
+    def _by_start(self) -> dict[str, re.Pattern[str]]:
+        """The forms by their first word, which is quick to look up: few words of a text begin any form."""
         longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
-        forms = "|".join(r"[\s-]+".join(map(re.escape, form.split(" "))) for form in longest_first)
-        return re.compile(rf"(?<![\w-])(?:{forms})(?![\w-])", re.IGNORECASE)
+        starts: dict[str, list[str]] = {}
+        for form in longest_first:
+            start = _START.match(form)
+            if start:
+                starts.setdefault(start.group(), []).append(r"[\s-]+".join(map(re.escape, form.split(" "))))
+        return {start: re.compile(rf"(?:{'|'.join(f)})(?![\w-])", re.IGNORECASE) for start, f in starts.items()}
 
 
 def read_lexicon(path: Path) -> tuple[Lexicon, Mapping[str, str]]:

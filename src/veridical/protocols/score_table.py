@@ -14,7 +14,7 @@ def show(result: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(result["protocol"]), box=None, padding=(0, 2), pad_edge=False)
+    table = Table(title=escape(result["protocol"]), box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in ("against", "", "difference") if "against" in result else ("",):
         table.add_column(heading, justify="right", no_wrap=True)

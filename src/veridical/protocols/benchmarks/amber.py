@@ -104,6 +104,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read the responses in the dimensions that have any, and count."""
     kinds = {question.kind for question in questions if question.id in answers.texts}
+    kinds = kinds or {question.kind for question in questions}
     asked = [question for question in questions if question.kind in kinds]
     describe = _describer(settings) if "generative" in kinds else None
     items, rows = [], []
