@@ -94,10 +94,10 @@ def test_a_file_and_flags_over_it_run_a_command(tmp_path):
 
 
 def test_a_choice_in_the_file_decides_which_settings_there_are(tmp_path):
-    (tmp_path / "build.yaml").write_text("construction: ha-dpo\nsettings:\n  noise_step: 3\n")
+    (tmp_path / "build.yaml").write_text("construction: ha-dpo\nsettings:\n  view: blank\n")
     ended = veridical("build", "build.yaml", "--out", "x", cwd=tmp_path)
-    assert "unknown setting 'settings.noise_step'" in ended.stderr
-    (tmp_path / "build.yaml").write_text("construction: bpo-image\nsettings:\n  noise_step: 3\nrecords: absent\n")
+    assert "unknown setting 'settings.view'" in ended.stderr
+    (tmp_path / "build.yaml").write_text("construction: bpo-image\nsettings:\n  view: blank\nrecords: absent\n")
     ended = veridical("build", "build.yaml", "--out", "x", cwd=tmp_path)
     assert "absent: no such folder or file" in ended.stderr
 

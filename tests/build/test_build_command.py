@@ -20,7 +20,7 @@ from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.ha_dpo import HaDpoSettings
 from veridical.errors import UserError
 
-BPO = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, noise_step=600)
+BPO = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, view="noise:600")
 HA_DPO = HaDpoSettings(max_new_tokens=96, omission_share=0.7, question_share=0.5)
 
 
@@ -93,7 +93,7 @@ import sys
 from pathlib import Path
 from veridical.build.command import BuildConfig, run
 from veridical.constructions.bpo_image import BpoImageSettings
-settings = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, noise_step=600)
+settings = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, view="noise:600")
 run(BuildConfig(Path(sys.argv[1]), model=sys.argv[2], limit=22, seed=3, batch_size=2, shard_size=5, device="cpu",
                 settings=settings))
 """
@@ -172,7 +172,7 @@ def test_a_folder_of_all_sorts_of_images_without_captions(config, tmp_path, caps
     turned[0x0112] = 6
     noise().save(photos / "gedreht ü.jpg", exif=turned)
     (photos / "text.png").write_text("no")
-    settings = replace(BPO, noise_step=950, temperature=1.5, keep_unfinished=True)
+    settings = replace(BPO, view="noise:950", temperature=1.5, keep_unfinished=True)
     out = run(replace(config, out=tmp_path / "run", records=str(photos), limit=None, settings=settings))
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["records_in"] == 4

@@ -20,7 +20,7 @@ from veridical.errors import UserError
 
 HOT = {"max_new_tokens": 64, "temperature": 1.0}
 BUILDS = {
-    "bpo-inject": BpoInjectSettings(image=BpoImageSettings(noise_step=600, keep_unfinished=True, **HOT)),
+    "bpo-inject": BpoInjectSettings(image=BpoImageSettings(view="noise:600", keep_unfinished=True, **HOT)),
     "povid": PovidSettings(every_kind=True, verify=True),
     "ranked": RankedSettings(candidates=4, score="claims", check="model", pairs="all", likelihood_weight=0.1, **HOT),
     "self-correct": SelfCorrectSettings(max_new_tokens=96, enrich=True),

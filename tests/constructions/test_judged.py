@@ -7,18 +7,20 @@ come out can be worked out on paper.
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.constructions.follow import follow as by_hand
 
 from veridical.build.summary import same_wording
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.bpo_inject import BpoInjectSettings, bpo_inject
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
 from veridical.constructions.povid import PovidSettings, povid
-from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, YesNo
+from veridical.constructions.protocol import LogProbs, Sample, Score, YesNo
 from veridical.constructions.ranked import RankedSettings, judge_needs, ranked
 from veridical.constructions.self_correct import SelfCorrectSettings, self_correct
 from veridical.constructions.spa import SpaSettings, spa
@@ -50,21 +52,7 @@ CAPTIONS = (
 )
 
 
-def follow(steps, *answers, panel=PANEL):
-    """Answer the model's requests with what is given and the judges' with the panel; returns (asked, outcome)."""
-    given_answers, asked, answer = iter(answers), [], None
-    while True:
-        try:
-            request = steps.send(answer)
-        except StopIteration as end:
-            return asked, end.value
-        asked.append(request)
-        if isinstance(request, Sample):
-            answer = [text if isinstance(text, Answer) else Answer(text, True) for text in next(given_answers)]
-        elif isinstance(request, Score | YesNo):
-            answer = next(given_answers)
-        else:
-            [answer] = panel.answer([request])
+follow = partial(by_hand, panel=PANEL)
 
 
 def wrong(text, record=RECORD) -> bool:
@@ -79,15 +67,15 @@ def kinds(asked) -> Counter:
 
 
 def test_bpo_injection_gives_one_chosen_and_two_rejected():
-    settings = BpoInjectSettings(kind="object", image=BpoImageSettings(noise_step=700))
+    settings = BpoInjectSettings(kind="object", image=BpoImageSettings(view="noise:700"))
     asked, pairs = follow(bpo_inject(RECORD, settings, 0), ["A boat."])
-    assert [pair.id for pair in pairs] == ["r1/bpo-inject/injected", "r1/bpo-inject/noise"]
+    assert [pair.id for pair in pairs] == ["r1/bpo-inject/injected", "r1/bpo-inject/noisy-image"]
     injected, noise = pairs
     assert injected.chosen == noise.chosen == RECORD.reference
     assert wrong(injected.rejected)
     assert noise.rejected == "A boat."
     assert noise.provenance.construction == "bpo-inject"
-    assert noise.provenance.parameters["image"]["noise_step"] == 700
+    assert noise.provenance.parameters["image"]["view"] == "noise:700"
     assert [request.mode for request in asked if isinstance(request, Inject)] == ["description"]
 
 
@@ -114,7 +102,7 @@ def test_bpo_keeps_the_negative_that_it_got():
     assert pair.provenance.variant == "injected"
     record = replace(RECORD, reference="Something.")
     _, [pair] = follow(bpo_inject(record, BpoInjectSettings(kind="object"), 0), ["A boat."])
-    assert pair.provenance.variant == "noise"
+    assert pair.provenance.variant == "noisy-image"
     _, outcome = follow(bpo_inject(record, BpoInjectSettings(kind="object", negatives="injected"), 0))
     assert (outcome.reason, outcome.detail) == ("rejected-not-injected", "2 x not-injected")
 

@@ -3,24 +3,23 @@
 Judges are the real oracle; the model's answers are given, so that what must come out can be worked out on paper.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from tests.constructions.follow import follow
 
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
-from veridical.constructions.protocol import Answer, Sample
-from veridical.constructions.registry import CONSTRUCTIONS, construction, settings_type
+from veridical.constructions.protocol import Answer
+from veridical.constructions.registry import CONSTRUCTIONS, construction, judge_needs, settings_type
 from veridical.errors import UserError
-from veridical.judges.interface import Detect, Name
-from veridical.judges.oracle import Oracle
-from veridical.judges.writers import GrammarWriter
+from veridical.judges.interface import METHODS
 from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Reject, Turn
 from veridical.vlm.views import Clean, Noise
-from veridical.world.vocabulary import lexicon
 
-ORACLE = Oracle(lexicon(), (GrammarWriter(),))
 RECORD = Record(
     "r1",
     (ImageFile(Path("a.png"), "00"),),
@@ -32,33 +31,13 @@ RECORD = Record(
 OWN = "There is a fork, a knife and a cup on the table."
 
 
-def follow(steps, *answers):
-    """Answer samples with the given texts and judges' questions with the oracle; returns (asked, outcome)."""
-    given, asked, answer = iter(answers), [], None
-    while True:
-        try:
-            request = steps.send(answer)
-        except StopIteration as end:
-            return asked, end.value
-        asked.append(request)
-        if isinstance(request, Sample):
-            texts = next(given)
-            answer = [text if isinstance(text, Answer) else Answer(text, True) for text in texts]
-        elif isinstance(request, Detect):
-            [answer] = ORACLE.detect([request])
-        elif isinstance(request, Name):
-            [answer] = ORACLE.mentions([request])
-        else:
-            [answer] = ORACLE.rewrite([request])
-
-
 def test_bpo_takes_the_answer_to_the_noised_image():
-    settings = BpoImageSettings(noise_step=700, candidates=2, temperature=0.5)
+    settings = BpoImageSettings(view="noise:700", candidates=2, temperature=0.5)
     asked, [pair] = follow(bpo_image(RECORD, settings, 5), ["There is a fork on the table.", "A boat."])
     assert [request.context.view for request in asked] == [Noise(700)]
     assert len(set(asked[0].keys)) == 2
     assert (pair.chosen, pair.rejected) == (RECORD.reference, "There is a fork on the table.")
-    assert pair.provenance.parameters["noise_step"] == 700
+    assert pair.provenance.parameters["view"] == "noise:700"
     assert (pair.provenance.seed, pair.provenance.attempts, pair.provenance.chosen_source) == (5, 1, "reference")
 
 
@@ -66,7 +45,7 @@ def test_bpo_takes_the_answer_to_the_noised_image():
 def test_bpo_default_noise_depends_on_the_source_and_is_written_down(source, step):
     asked, [pair] = follow(bpo_image(replace(RECORD, source=source), BpoImageSettings(), 0), ["A boat."])
     assert asked[0].context.view == Noise(step)
-    assert pair.provenance.parameters["noise_step"] == step
+    assert pair.provenance.parameters["view"] == f"noise:{step}"
 
 
 def test_bpo_without_a_reference_takes_the_own_greedy_caption():
@@ -195,10 +174,24 @@ def test_ha_dpo_spends_no_model_time_on_a_record_without_annotations():
 
 def test_the_registry_knows_functions_and_settings():
     for name in CONSTRUCTIONS:
-        assert settings_type(name)() == settings_type(name)()
+        settings = settings_type(name)()
+        assert name == sys.modules[type(settings).__module__].NAME
+        assert judge_needs(name, settings) <= METHODS.keys()
         assert construction(name).__doc__
     assert settings_type("bpo-image") is BpoImageSettings
-    assert settings_type("ha-dpo") is HaDpoSettings
     assert construction("ha-dpo") is ha_dpo
     with pytest.raises(UserError, match="did you mean 'bpo-image'"):
         construction("bpo_image")
+
+
+def test_bpo_by_contrast_shows_the_clean_image_and_weakens_a_stream():
+    settings = BpoImageSettings(variant="contrast", view="noise:700", alpha=-1.0)
+    [asked], [pair] = follow(bpo_image(RECORD, settings, 5), ["A boat."])
+    assert asked.context.view == Clean()
+    [stream] = asked.sampling.decoding.streams()
+    assert stream.view == Noise(700)
+    clean, noised = torch.tensor([[2.0, 1.9, -9.0]]), torch.tensor([[0.0, 3.0, 9.0]])
+    # The third token is out of the question on the clean image; of the others the noised image decides.
+    mixed = asked.sampling.decoding.logits(clean, [noised], torch.zeros(1))
+    assert mixed.tolist() == [[0.0, 3.0, float("-inf")]]
+    assert (pair.provenance.variant, pair.provenance.parameters["alpha"]) == ("contrast", -1.0)

@@ -185,6 +185,7 @@ def _refuse_other_build(config: BuildConfig) -> None:
 def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm, panel: Panel) -> None:
     from veridical.build.engine import Engine
     from veridical.build.progress import progress
+    from veridical.build.retrieval import Gallery
     from veridical.build.runner import side_by_side
 
     done = run_folder.finished_shards(config.out)
@@ -192,9 +193,10 @@ def _make_shards(config: BuildConfig, items: Sequence[Record | Reject], vlm: Vlm
     needs = judge_needs(config.construction, config.settings)
     judge = panel.names(needs)
     panel.add_usage(run_folder.judges_usage(config.out))
+    gallery = Gallery([item for item in items if isinstance(item, Record)])
     open_shards: dict[int, dict[int, Outcome]] = {}
     starts = _starts(config, items, todo, panel)
-    outcomes = side_by_side(starts, Engine(vlm, panel), config.batch_size)
+    outcomes = side_by_side(starts, Engine(vlm, panel, gallery), config.batch_size)
     with progress(f"{config.construction}", len(items), len(items) - len(todo)) as advance:
         for index, outcome in outcomes:
             number = index // config.shard_size

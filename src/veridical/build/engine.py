@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 
-from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Request, Sample, Score, YesNo
+from veridical.build.retrieval import Gallery
+from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Request, Retrieve, Sample, Score, YesNo
 from veridical.errors import UserError
 from veridical.judges.panel import Panel
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine:
-    """A model and the judges."""
+    """A model, the judges, and the records among which images are retrieved."""
 
     vlm: Vlm
     judges: Panel
+    gallery: Gallery = field(default_factory=lambda: Gallery(()))
 
     def __call__(self, requests: Sequence[Request]) -> list[Any]:
         """Answers to requests of one kind, in order."""
@@ -35,14 +37,20 @@ class Engine:
                 return _answered(self.vlm, requests, _score)
             case YesNo():
                 return _answered(self.vlm, requests, _yes_no)
+            case Retrieve():
+                asked = cast("Sequence[Retrieve]", requests)
+                return [self.gallery.similar(one.record, one.count) for one in asked]
         return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
 
 
 def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]) -> list[Any]:
     import torch
 
+    from veridical.vlm.decode import evaluating
+
     try:
-        with torch.no_grad():
+        # In a training loop the model comes as it is; its answers must not have dropout.
+        with torch.no_grad(), evaluating(vlm.model):
             return together(vlm, requests)
     except UserError as error:
         if len(requests) == 1:

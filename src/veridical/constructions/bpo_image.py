@@ -1,9 +1,12 @@
 """BPO, image weakening: Bootstrapped Preference Optimization, arXiv 2403.08730, section 3.2 (image-weakened
 prompting).
 
-The rejected answer is the model's own, sampled from a noised image: the less it sees, the more its language
-prior speaks. This is the paper's procedure. (The released code contrasts the noised with the clean image
-instead, with the sign that *reduces* hallucination; that is another construction.)
+The rejected answer is the model's own, sampled from a weakened image: the less it sees, the more its language prior
+speaks. `noisy-image` is the paper's procedure. The released code contrasts the noised with the clean image instead,
+(1 + a) clean - a noised among tokens that are plausible on the clean one; `contrast` does that, each image with a cache
+of its own (the released script shares one, so that its noise reaches the first token only). With a = 1, as released,
+that moves *away* from what the noise brings out; a = -1, the default here, is the noised image's prediction among
+plausible tokens.
 """
 
 from __future__ import annotations
@@ -15,28 +18,35 @@ from typing import Any, Literal
 
 from veridical.constructions import checks
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.weakening import WithoutReference, check_view, chosen_side, view_for
+from veridical.decoding.vcd import Vcd
 from veridical.judges.interface import Detect, Findings, Kind, Name
 from veridical.judges.lexicon import Mention
 from veridical.records import Record, Reject
 from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
-from veridical.vlm.views import Noise, describe
+from veridical.vlm.views import Clean, parse
 
 NAME = "bpo-image"
-RELEASED_STEP = 900
-WORLD_STEP = 450
+RELEASED_VIEW = "noise:900"
+WORLD_VIEW = "noise:450"
 
 
 @dataclass(frozen=True)
 class BpoImageSettings:
     """How answers are drawn from the weakened image, and which are kept."""
 
-    noise_step: int | None = None
-    """How strong the noise is, 0 to 999. Left out, it is 900 as in the released code, and 450 for records
-    of the picture world, whose small model says nothing sensible beyond 600."""
-    noise_space: Literal["normalised", "pixels"] = "normalised"
-    """What the noise is added to: the pixels as the model's processor normalises them (the released code),
-    or pixels in [0, 1], where the same step is several times as strong."""
+    variant: Literal["noisy-image", "contrast"] = "noisy-image"
+    """Sample from the weakened image (the paper), or from its contrast with the clean one (the released code)."""
+    alpha: float = -1.0
+    """Of the contrast: -1 takes the weakened image's prediction, 1 is the released command's, away from it."""
+    plausibility: float = 0.2
+    """Of the contrast: tokens less likely than this share of the likeliest one on the clean image are left out; 0.2 in
+    the released code, 0 keeps all."""
+    view: str | None = None
+    """How the image is weakened: noise:STEP, token-mask:RHO, blur:PERCENT, crop, none.... Left out, it is noise:900
+    as in the released code, and noise:450 for records of the picture world, whose small model says nothing sensible
+    beyond 600. `noise:STEP:pixels` adds the noise to pixels in [0, 1], where a step is several times as strong."""
     temperature: float = 0.2
     """Sampling temperature; 0.2 in the released code."""
     candidates: int = 1
@@ -49,11 +59,15 @@ class BpoImageSettings:
     """Keep a candidate only if it names as many kinds of objects as the chosen caption (needs a lexicon)."""
     only_invented: bool = False
     """Keep a candidate only if it names an object that is not there (needs annotations and a lexicon)."""
-    without_reference: Literal["own-caption", "reject"] = "own-caption"
+    without_reference: WithoutReference = "own-caption"
     """What stands on the chosen side where a record has no reference: the model's own greedy caption of the
     clean image, or nothing, and the record is rejected."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens, as the released code does."""
+
+    def __post_init__(self) -> None:
+        check_view(self.view)
+        checks.require_share("plausibility", self.plausibility)
 
 
 def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
@@ -62,36 +76,32 @@ def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
 
 
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: what the model says about the noised image."""
+    """Chosen: the reference. Rejected: what the model says about the weakened image."""
     if settings.only_invented and record.annotations is None:
         return Reject(record.id, "no-annotations", "annotate the objects, or switch only_invented off")
-    if record.reference is None and settings.without_reference == "reject":
-        return Reject(record.id, "no-reference", "give it a caption, or set without_reference to own-caption")
-    chosen, source = Answer(record.reference or "", finished=True), "reference"
-    if record.reference is None:
-        [chosen], source = (yield _greedy(record, settings)), "own greedy caption"
-    wrong = checks.fault(chosen, settings.max_words, settings.keep_unfinished)
-    if wrong:
-        return checks.reject(record.id, "chosen", Counter([wrong]))
-
-    view = _view(record, settings)
-    candidates: list[Answer] = yield Sample(
-        Context(record.images, record.prompt, view, key=(seed, record.id, "noise")),
-        keys=tuple((seed, record.id, "candidate", index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+    view = view_for(settings.view, record, RELEASED_VIEW, WORLD_VIEW)
+    chosen = yield from chosen_side(
+        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
     )
+    if isinstance(chosen, Reject):
+        return chosen
+
+    candidates: list[Answer] = yield _sample(record, settings, view, seed)
     faults: Counter[str] = Counter()
     for attempt, candidate in enumerate(candidates, start=1):
-        wrong = yield from _fault(record, candidate, chosen.text, settings)
+        wrong = yield from _fault(record, candidate, chosen[0], settings)
         if wrong is None:
             return [
                 make_pair(
                     record,
                     NAME,
-                    "noise",
-                    (chosen.text, source),
-                    (candidate.text, f"sampled from {describe(view)}"),
-                    parameters=asdict(settings) | {"noise_step": view.step},
+                    settings.variant,
+                    chosen,
+                    (
+                        candidate.text,
+                        f"sampled from {view}" if settings.variant == "noisy-image" else f"contrast with {view}",
+                    ),
+                    parameters=asdict(settings) | {"view": view},
                     seed=seed,
                     attempts=attempt,
                 )
@@ -100,14 +110,16 @@ def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
     return checks.reject(record.id, "rejected", faults)
 
 
-def _view(record: Record, settings: BpoImageSettings) -> Noise:
-    default = WORLD_STEP if record.source.startswith("world") else RELEASED_STEP
-    return Noise(default if settings.noise_step is None else settings.noise_step, settings.noise_space)
-
-
-def _greedy(record: Record, settings: BpoImageSettings) -> Sample:
-    context = Context(record.images, record.prompt, key=(record.id,))
-    return Sample(context, keys=((record.id,),), sampling=Sampling(settings.max_new_tokens, 0.0))
+def _sample(record: Record, settings: BpoImageSettings, view: str, seed: int) -> Sample:
+    contrast = (
+        None if settings.variant == "noisy-image" else Vcd(alpha=settings.alpha, beta=settings.plausibility, view=view)
+    )
+    shown = parse(view) if contrast is None else Clean()
+    return Sample(
+        Context(record.images, record.prompt, shown, key=(seed, record.id, "noise")),
+        keys=tuple((seed, record.id, "candidate", index) for index in range(settings.candidates)),
+        sampling=Sampling(settings.max_new_tokens, settings.temperature, decoding=contrast),
+    )
 
 
 def _fault(

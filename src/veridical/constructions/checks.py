@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from veridical.constructions.protocol import Answer
+from veridical.errors import UserError
 from veridical.records import Reject
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -15,12 +16,16 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "empty": "look at the model's answers to this prompt; its chat template may be wrong",
         "unfinished": "raise max_new_tokens",
         "too-long": "raise max_words, or ask for shorter answers in the prompt",
+        "too-short": "give it a longer caption: there is nothing to cut",
+        "all-wrong": "draw more candidates for each sentence, or lower the temperature",
+        "more-than-edited": "raise max_edited, or take a writer that changes less",
+        "not-injected": "take another kind of error or another writer: this one can't get the text wrong in this way",
         "repetitive": "lower the temperature or weaken the image less",
+        "too-similar": "weaken the image more, raise the threshold or allow more tries",
         "same-as-chosen": "weaken the image more, raise the temperature or draw more candidates",
         "nothing-invented": "weaken the image more or draw more candidates; or the model is right about this image",
         "other-object-count": "draw more candidates, or switch match_objects off",
         "alike": "raise the temperature or draw more candidates",
-        "not-injected": "take another kind of error or another writer: this one can't get the text wrong in this way",
         "nothing-wrong": "ask the writer more often, or switch verify off",
     }
 )
@@ -49,6 +54,18 @@ def repetitive(text: str) -> bool:
     words = re.findall(r"\w+", text.lower())
     runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     return len(runs) >= _LONG_ENOUGH and len(set(runs)) < _DISTINCT * len(runs)
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise UserError for a setting that is a share and does not lie between 0 and 1."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} is {value}; it is a share, from 0 to 1.")
+
+
+def first_words(text: str, count: int) -> str:
+    """The text up to the end of that many of its words, spaces between them as they are."""
+    found = re.match(rf"\s*(?:\S+\s*){{{min(count, len(text.split()))}}}", text)
+    return found.group().rstrip() if found else ""
 
 
 def same(one: str, other: str) -> bool:

@@ -22,6 +22,18 @@ def edit_spans(chosen: str, rejected: str) -> Spans:
     )
 
 
+def edited_share(one: str, other: str) -> float:
+    """The share of changed words and marks, on the side where it is larger."""
+    spans = edit_spans(one, other)
+    sides = ((_words(one), spans.chosen), (_words(other), spans.rejected))
+    return max(_share_inside([span for _, span in words], places) for words, places in sides)
+
+
+def _share_inside(words: list[Span], places: tuple[Span, ...]) -> float:
+    inside = sum(any(start < b and a < end for a, b in places) for start, end in words)
+    return inside / max(len(words), 1)
+
+
 def _words(text: str) -> list[tuple[str, Span]]:
     return [(match.group(), match.span()) for match in re.finditer(r"\w+|[^\w\s]", text)]
 

@@ -76,8 +76,19 @@ class YesNo:
     context: Context
 
 
+@dataclass(frozen=True, slots=True)
+class Retrieve:
+    """Asks for the records of the build whose images are most like this record's, the most similar first.
+
+    Answered with a list of up to `count` `Record`s, never the record itself or one with the same image.
+    """
+
+    record: Record
+    count: int
+
+
 ModelRequest: TypeAlias = Sample | Score | YesNo
-Request: TypeAlias = ModelRequest | JudgeRequest
+Request: TypeAlias = ModelRequest | Retrieve | JudgeRequest
 Steps: TypeAlias = Generator[Request, Any, list[Pair] | Reject]
 
 

@@ -15,12 +15,18 @@ from veridical.judges.interface import Kind
 
 CONSTRUCTIONS: Mapping[str, str] = MappingProxyType(
     {
+        "bdhs": "veridical.constructions.bdhs:bdhs",
         "bpo-image": "veridical.constructions.bpo_image:bpo_image",
         "bpo-inject": "veridical.constructions.bpo_inject:bpo_inject",
+        "caption-edit": "veridical.constructions.caption_edit:caption_edit",
+        "dropout-ntp": "veridical.constructions.dropout_ntp:dropout_ntp",
         "ha-dpo": "veridical.constructions.ha_dpo:ha_dpo",
         "povid": "veridical.constructions.povid:povid",
         "ranked": "veridical.constructions.ranked:ranked",
+        "re-align": "veridical.constructions.re_align:re_align",
+        "sapo": "veridical.constructions.sapo:sapo",
         "self-correct": "veridical.constructions.self_correct:self_correct",
+        "sentinel": "veridical.constructions.sentinel:sentinel",
         "spa": "veridical.constructions.spa:spa",
     }
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from veridical.judges.faults import article
 from veridical.judges.interface import Fault, Rewrite
 from veridical.judges.lexicon import Lexicon
+from veridical.judges.sentences import sentences
 from veridical.world import captions, writer
 
 
@@ -91,7 +91,7 @@ class SentenceWriter:
         if request.swap or request.put_in:
             return None
         kept, start = [], 0
-        for part in _sentences(request.text):
+        for part in sentences(request.text):
             inside = [f for f in request.faults if start <= f.start < start + len(part)]
             moved = [replace(f, start=f.start - start, end=f.end - start) for f in inside]
             start += len(part)
@@ -101,8 +101,3 @@ class SentenceWriter:
 
     def _names(self, sentence: str, names: Collection[str]) -> bool:
         return not set(self.lexicon.names(sentence)).isdisjoint(names)
-
-
-def _sentences(text: str) -> list[str]:
-    """The sentences of a text with the space after each; joined they are the text."""
-    return re.findall(r".+?(?:[.!?]+(?=\s|$)\s*|$)", text, re.DOTALL)

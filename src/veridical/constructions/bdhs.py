@@ -1,0 +1,108 @@
+"""BDHS: Bias-Driven Hallucination Sampling, arXiv 2407.02477, section 3.4 and Algorithm 1 (appendix E).
+
+The model says the reference again while it hardly sees the image: of each sentence it is given a beginning, behind the
+true sentences before it, and completes it. So the rejected answer stays as close to the chosen one as the image lets
+it, and differs in what the language prior fills in. Answers that come out too similar are drawn again, with another
+mask and other cuts; the last try is a free answer, whatever it is.
+
+The paper embeds texts for the similarity (all-mpnet-base-v2); whichever judge offers similarity is asked here, and by
+default that counts common words, which needs another threshold. The paper leaves open what a cut may fall behind; here
+that is any word or mark. `guidance none` is the paper's ablation without a reference (table 15).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from veridical.constructions import checks
+from veridical.constructions.completion import complete
+from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.weakening import WithoutReference, check_view, chosen_side, view_for
+from veridical.judges.interface import Kind, Similarity
+from veridical.records import Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+from veridical.vlm.views import parse
+
+NAME = "bdhs"
+PAPER_VIEW = "token-mask:0.99"
+WORLD_VIEW = "token-mask:0.8"
+
+
+@dataclass(frozen=True)
+class BdhsSettings:
+    """How the image is weakened, how much the reference guides, and when an answer is different enough."""
+
+    view: str | None = None
+    """How the image is weakened: token-mask:RHO (BDHS attn; left out, RHO is 0.99 as in the paper, and 0.8 for records
+    of the picture world), noise:500 (BDHS noise), or any other view."""
+    guidance: Literal["reference", "none"] = "reference"
+    """Complete the reference sentence by sentence, or answer freely."""
+    tries: int = 5
+    """Answers drawn at most, each with another mask and other cuts; 5 in the paper. With more than one, the last is a
+    free one and kept in any case."""
+    threshold: float = 0.97
+    """Keep an answer whose similarity to the reference is below this; 0.97 in the paper, for cosines of embeddings."""
+    temperature: float = 1.0
+    """Sampling temperature; the paper doesn't say."""
+    max_new_tokens: int = 512
+    """Longest free answer and longest completion of a sentence, in tokens."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+    without_reference: WithoutReference = "own-caption"
+    """What is said again where a record has no reference: the model's own greedy caption of the clean image, or
+    nothing, and the record is rejected."""
+    keep_unfinished: bool = False
+    """Keep answers that were cut off at max_new_tokens."""
+
+    def __post_init__(self) -> None:
+        check_view(self.view)
+
+
+def judge_needs(settings: BdhsSettings) -> tuple[Kind, ...]:
+    """What is asked of the judge."""
+    return (Similarity,)
+
+
+def bdhs(record: Record, settings: BdhsSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: the reference as the model completes it while it hardly sees the image."""
+    chosen = yield from chosen_side(
+        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
+    )
+    if isinstance(chosen, Reject):
+        return chosen
+    view = view_for(settings.view, record, PAPER_VIEW, WORLD_VIEW)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature)
+    faults: Counter[str] = Counter()
+    for attempt in range(1, settings.tries + 1):
+        last = attempt == settings.tries > 1
+        how = "free" if last or settings.guidance == "none" else "guided"
+        context = Context(record.images, record.prompt, parse(view), key=(seed, record.id, NAME, attempt))
+        answer = yield from (complete(context, chosen[0], sampling) if how == "guided" else _free(context, sampling))
+        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not checks.same(answer.text, chosen[0]):
+            similarity: float = yield Similarity(answer.text, chosen[0])
+            if last or similarity < settings.threshold:
+                return [
+                    make_pair(
+                        record,
+                        NAME,
+                        how,
+                        chosen,
+                        (answer.text, f"{how} answer to {view}"),
+                        parameters=asdict(settings) | {"view": view},
+                        seed=seed,
+                        attempts=attempt,
+                        scores={"similarity": similarity},
+                    )
+                ]
+        faults[wrong or "too-similar"] += 1
+    return checks.reject(record.id, "rejected", faults)
+
+
+def _free(context: Context, sampling: Sampling) -> Generator[Request, Any, Answer]:
+    [answer] = yield Sample(context, (context.key,), sampling)
+    return answer  # type: ignore[no-any-return]

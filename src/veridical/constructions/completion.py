@@ -1,0 +1,57 @@
+"""A text said again by the model: beginnings of its sentences are given, and the model completes them (BDHS, arXiv
+2407.02477, Algorithm 1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from veridical.constructions.protocol import Answer, Request, Sample
+from veridical.judges.sentences import sentences
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+from veridical.vlm.seeds import generator
+
+if TYPE_CHECKING:
+    import numpy
+
+_OPPOSITE = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
+
+
+def complete(context: Context, text: str, sampling: Sampling) -> Generator[Request, Any, Answer]:
+    """The text with each of its sentences cut at random and completed to its first full stop, all at once, each behind
+    the true sentences before it. The context's key seeds cuts and completions."""
+    draws = generator("cuts", context.key)
+    starts, spaces, before = [], [], ""
+    for sentence in sentences(text):
+        beginning = _beginning(_swapped(sentence, draws), draws)
+        starts.append(((before + beginning).rstrip(), beginning))
+        spaces.append(sentence[len(sentence.rstrip()) :])
+        before += sentence
+    completions: list[Answer] = yield Sample(
+        context,
+        keys=tuple((*context.key, number) for number in range(len(starts))),
+        sampling=replace(sampling, stop=(".",)),
+        after=tuple(after for after, _ in starts),
+    )
+    pieces = [
+        (beginning.rstrip() + completion.text).strip() + space
+        for (_, beginning), completion, space in zip(starts, completions, spaces, strict=True)
+    ]
+    return Answer("".join(pieces).strip(), all(completion.finished for completion in completions))
+
+
+def _swapped(sentence: str, draws: numpy.random.Generator) -> str:
+    """Every second sentence, by chance, that says yes or no first says the other."""
+    found = re.match(r"\s*(Yes|yes|No|no)\b", sentence)
+    if found is None or draws.random() < 0.5:
+        return sentence
+    return sentence[: found.start(1)] + _OPPOSITE[found[1]] + sentence[found.end(1) :]
+
+
+def _beginning(sentence: str, draws: numpy.random.Generator) -> str:
+    """The sentence up to before one of its words and marks, drawn evenly: at least that one is left to say."""
+    places = [match.start() for match in re.finditer(r"\w+|[^\w\s]", sentence)] or [0]
+    return sentence[: places[int(draws.integers(len(places)))]]

@@ -1,0 +1,90 @@
+"""DropoutNTP: next-token prediction without the image, from InternVL's mixed preference optimisation (MPO).
+
+The chosen answer is cut, and the model goes on without seeing the image. It is BDHS with everything masked, one cut in
+the whole answer instead of one a sentence, and no second try: https://arxiv.org/abs/2411.10442, section 3.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
+from veridical.constructions.weakening import WithoutReference, check_view, chosen_side
+from veridical.records import Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+from veridical.vlm.seeds import generator
+from veridical.vlm.views import parse
+
+NAME = "dropout-ntp"
+
+
+@dataclass(frozen=True)
+class DropoutNtpSettings:
+    """Where the answer is cut and how the model goes on."""
+
+    view: str = "none"
+    """What the model sees while it goes on: nothing, or any weakened image, such as token-mask:0.99."""
+    cut: Literal["half", "random"] = "half"
+    """Cut after half of the words, or after any of them, drawn evenly."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    candidates: int = 1
+    """Continuations drawn for each record; the first that is fit is kept."""
+    max_new_tokens: int = 512
+    """Longest continuation in tokens."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+    without_reference: WithoutReference = "own-caption"
+    """What is cut where a record has no reference: the model's own greedy caption, or nothing (a reject)."""
+    keep_unfinished: bool = False
+    """Keep answers that were cut off at max_new_tokens."""
+
+    def __post_init__(self) -> None:
+        check_view(self.view)
+
+
+def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: its beginning, as the model goes on without the image."""
+    chosen = yield from chosen_side(
+        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
+    )
+    if isinstance(chosen, Reject):
+        return chosen
+    key = (seed, record.id, NAME)
+    words = chosen[0].split()
+    if len(words) < 2:
+        return checks.reject(record.id, "chosen", Counter(["too-short"]))
+    half = settings.cut == "half"
+    kept = len(words) // 2 if half else 1 + int(generator("cut", key).integers(len(words) - 1))
+    beginning = checks.first_words(chosen[0], kept)
+
+    continuations: list[Answer] = yield Sample(
+        Context(record.images, record.prompt, parse(settings.view), key),
+        keys=tuple((*key, index) for index in range(settings.candidates)),
+        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+        after=(beginning,) * settings.candidates,
+    )
+    faults: Counter[str] = Counter()
+    for attempt, continuation in enumerate(continuations, start=1):
+        answer = Answer(beginning + continuation.text, continuation.finished)
+        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not checks.same(answer.text, chosen[0]):
+            rejected = answer.text, f"continued from {settings.view}"
+            return [
+                make_pair(
+                    record,
+                    NAME,
+                    "continued",
+                    chosen,
+                    rejected,
+                    parameters=asdict(settings),
+                    seed=seed,
+                    attempts=attempt,
+                )
+            ]
+        faults[wrong or "same-as-chosen"] += 1
+    return checks.reject(record.id, "rejected", faults)

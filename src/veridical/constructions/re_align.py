@@ -1,0 +1,83 @@
+"""Re-Align, the pairs of retrieval-augmented DPO (rDPO), arXiv 2502.13146, section 3: a similar image as the weak one.
+
+Segments of the chosen answer are masked and completed by the model while it looks at a retrieved image that is similar
+to the record's. What comes out is plausible for such an image and wrong for this one. The most similar image is tried
+first; where the answer stays too close to the chosen one, the next. Segments are the ends of sentences, which a model
+that only goes on can complete, as in BDHS. Images are retrieved among the records of the build.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from veridical.constructions import checks
+from veridical.constructions.completion import complete
+from veridical.constructions.protocol import Retrieve, Steps, make_pair
+from veridical.constructions.weakening import WithoutReference, chosen_side
+from veridical.judges.interface import Kind, Similarity
+from veridical.records import Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+
+NAME = "re-align"
+
+
+@dataclass(frozen=True)
+class ReAlignSettings:
+    """How many images are tried, and when an answer is different enough."""
+
+    images: int = 3
+    """Similar images tried, the most similar first."""
+    threshold: float = 0.95
+    """Keep an answer whose similarity to the chosen one is below this; 0.95 in the paper, for cosines of embeddings."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_new_tokens: int = 512
+    """Longest completion of a sentence in tokens."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+    without_reference: WithoutReference = "own-caption"
+    """What is completed where a record has no reference: the model's own greedy caption, or nothing (a reject)."""
+    keep_unfinished: bool = False
+    """Keep answers that were cut off at max_new_tokens."""
+
+
+def judge_needs(settings: ReAlignSettings) -> tuple[Kind, ...]:
+    """What is asked of the judge."""
+    return (Similarity,)
+
+
+def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: the reference as the model completes it on a similar image."""
+    chosen = yield from chosen_side(
+        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
+    )
+    if isinstance(chosen, Reject):
+        return chosen
+    similar: list[Record] = yield Retrieve(record, settings.images)
+    if not similar:
+        return Reject(record.id, "no-similar-image", "build on more records: images are retrieved among them")
+    faults: Counter[str] = Counter()
+    for attempt, other in enumerate(similar, start=1):
+        context = Context(other.images, record.prompt, key=(seed, record.id, NAME, attempt))
+        answer = yield from complete(context, chosen[0], Sampling(settings.max_new_tokens, settings.temperature))
+        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not checks.same(answer.text, chosen[0]):
+            similarity: float = yield Similarity(answer.text, chosen[0])
+            if similarity < settings.threshold:
+                return [
+                    make_pair(
+                        record,
+                        NAME,
+                        "retrieved",
+                        chosen,
+                        (answer.text, f"completed on the image of {other.id}"),
+                        parameters=asdict(settings),
+                        seed=seed,
+                        attempts=attempt,
+                        scores={"similarity": similarity},
+                    )
+                ]
+        faults[wrong or "too-similar"] += 1
+    return checks.reject(record.id, "rejected", faults)

@@ -1,0 +1,106 @@
+"""SAPO: Self-Augmented Preference Optimization, arXiv 2405.20830: a segment of the chosen answer is written anew.
+
+The reference is cut at random, the model writes a segment from there, and what stood behind as long a segment of the
+reference is attached again, unless the model ended its turn. So the sides differ in a segment only. In the paper the
+segment comes from a moving average of the policy; here it comes from the model that the build is given, which in a
+loop is the current policy. Any view can weaken the image meanwhile, which the paper, on text alone, doesn't do.
+Segments are counted in tokens when written and in words when replaced, so that no word is torn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
+from veridical.constructions.weakening import WithoutReference, check_view, chosen_side
+from veridical.records import Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+from veridical.vlm.seeds import generator
+from veridical.vlm.views import parse
+
+NAME = "sapo"
+RELEASED_SEGMENT = 256
+
+
+@dataclass(frozen=True)
+class SapoSettings:
+    """How long the segment is and how it is drawn; the defaults are the released code's."""
+
+    segment: int | None = None
+    """Tokens of the segment. Left out, 256 as in the released code, but no more than half of the reference's words."""
+    view: str = "clean"
+    """What the model sees while it writes: the image as it is, or any weakened one, such as noise:500."""
+    temperature: float = 0.7
+    """Sampling temperature; 0.7 in the released code."""
+    top_k: int = 50
+    """Sample from this many likeliest tokens; 50 in the released code."""
+    top_p: float = 0.95
+    """Sample from the likeliest tokens that reach this probability; 0.95 in the released code."""
+    tries: int = 3
+    """Cuts tried until the answer differs from the reference."""
+    max_new_tokens: int = 512
+    """Longest own caption, where a record has no reference."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+    without_reference: WithoutReference = "own-caption"
+    """What is written anew in part where a record has no reference: the model's own greedy caption, or nothing."""
+
+    def __post_init__(self) -> None:
+        check_view(self.view)
+
+
+def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
+    """Chosen: the reference. Rejected: the same with a segment written anew."""
+    chosen = yield from chosen_side(
+        record, settings.without_reference, settings.max_words, settings.max_new_tokens, keep_unfinished=False
+    )
+    if isinstance(chosen, Reject):
+        return chosen
+    words = len(chosen[0].split())
+    if words < 2:
+        return checks.reject(record.id, "chosen", Counter(["too-short"]))
+    segment = settings.segment or min(RELEASED_SEGMENT, words // 2)
+    faults: Counter[str] = Counter()
+    for attempt in range(1, settings.tries + 1):
+        key = (seed, record.id, NAME, attempt)
+        beginning = checks.first_words(chosen[0], int(generator("cut", key).integers(words)))
+        [written] = yield Sample(
+            Context(record.images, record.prompt, parse(settings.view), key),
+            keys=(key,),
+            sampling=Sampling(segment, settings.temperature, settings.top_p, settings.top_k),
+            after=(beginning,),
+        )
+        answer = spliced(chosen[0], beginning, written)
+        wrong = checks.fault(Answer(answer, finished=True), settings.max_words)
+        if wrong is None and not checks.same(answer, chosen[0]):
+            rejected = answer, f"a segment written from {settings.view}"
+            return [
+                make_pair(
+                    record,
+                    NAME,
+                    "segment",
+                    chosen,
+                    rejected,
+                    parameters=asdict(settings) | {"segment": segment},
+                    seed=seed,
+                    attempts=attempt,
+                )
+            ]
+        faults[wrong or "same-as-chosen"] += 1
+    return checks.reject(record.id, "rejected", faults)
+
+
+def spliced(text: str, beginning: str, written: Answer) -> str:
+    """The beginning, what was written, and then what stood behind as many words of the text.
+
+    Nothing follows where the model ended its turn; a word that was cut off in the middle goes.
+    """
+    if written.finished:
+        return (beginning + written.text).strip()
+    whole = written.text.rsplit(" ", 1)[0] if " " in written.text.strip() else written.text
+    start = (beginning + whole).rstrip()
+    behind = len(start.split())
+    return f"{start} {text[len(checks.first_words(text, behind)) :].lstrip()}".strip()

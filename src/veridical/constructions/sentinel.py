@@ -1,0 +1,107 @@
+"""SENTINEL, arXiv 2507.12455: preferences between single sentences, behind a context without hallucinations.
+
+The model describes sentence by sentence. Several continuations of a clean context are drawn; a judge checks each. A
+clean one and a hallucinated one make a pair, and the clean one joins the context; where all are hallucinated the
+record ends, for a hallucination invites the next. In the paper two detectors must agree, and what they disagree on is
+ignored; here any judge that detects will do.
+
+The sides of a pair hold the context, so that any objective can read them. It cancels out of DPO's margin, and with it
+the loss is the paper's, on the sentence alone. The end of the turn is left out, for the answer goes on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.judges.interface import Detect, Findings, Kind
+from veridical.records import Pair, Record, Reject
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+
+NAME = "sentinel"
+
+
+@dataclass(frozen=True)
+class SentinelSettings:
+    """How sentences are drawn, and how far a description is followed."""
+
+    candidates: int = 5
+    """Continuations drawn for each sentence."""
+    temperature: float = 0.7
+    """Sampling temperature."""
+    max_sentences: int = 10
+    """Sentences followed at most."""
+    max_new_tokens: int = 128
+    """Longest sentence in tokens."""
+    max_words: int = 350
+    """Longer texts are not followed."""
+
+
+def judge_needs(settings: SentinelSettings) -> tuple[Kind, ...]:
+    """What is asked of the judge."""
+    return (Detect,)
+
+
+def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
+    """Chosen: a clean context and a clean sentence. Rejected: the same context and a hallucinated sentence."""
+    pairs: list[Pair] = []
+    faults: Counter[str] = Counter()
+    context = ""
+    for number in range(settings.max_sentences):
+        sampled: list[Answer] = yield Sample(
+            Context(record.images, record.prompt, key=(record.id,)),
+            keys=tuple((seed, record.id, NAME, number, index) for index in range(settings.candidates)),
+            sampling=Sampling(settings.max_new_tokens, settings.temperature, stop=(".",)),
+            after=(context,) * settings.candidates,
+        )
+        clean, wrong = yield from _sorted(record, context, sampled, settings, faults)
+        if not clean:
+            break
+        if wrong:
+            invented = wrong[0][1]
+            pairs.append(
+                make_pair(
+                    record,
+                    NAME,
+                    "sentence",
+                    (context + clean[0], "own clean sentence behind a clean context"),
+                    (context + wrong[0][0], "own hallucinated sentence behind a clean context"),
+                    parameters=asdict(settings),
+                    seed=seed,
+                    scores={"sentence": number, "faults": max(len(invented.faults), len(invented.invented_names))},
+                    number=number,
+                    open_ended=True,
+                )
+            )
+        context += clean[0]
+    if pairs:
+        return pairs
+    if not faults:
+        return Reject(record.id, "nothing-invented", checks.REMEDIES["nothing-invented"])
+    return checks.reject(record.id, "sentence", faults)
+
+
+def _sorted(
+    record: Record, context: str, sampled: Sequence[Answer], settings: SentinelSettings, faults: Counter[str]
+) -> Generator[Request, Any, tuple[list[str], list[tuple[str, Findings]]]]:
+    """The distinct sentences that are clean, those that name something first; and those with something wrong."""
+    clean: list[tuple[str, Findings]] = []
+    wrong: list[tuple[str, Findings]] = []
+    for text in dict.fromkeys(answer.text for answer in sampled if answer.finished):
+        fault = checks.fault(Answer(context + text, finished=True), settings.max_words)
+        if not text.strip() or text.strip() in context:
+            continue
+        if fault:
+            faults[fault] += 1
+            continue
+        findings: Findings = yield Detect(record, text.strip())
+        (wrong if findings.wrong else clean).append((text, findings))
+    if not clean and wrong:
+        faults["all-wrong"] += 1
+    clean.sort(key=lambda one: not one[1].named)
+    return [text for text, _ in clean], wrong

@@ -1,0 +1,45 @@
+"""What constructions on weakened images share: which view it is, and which answer stands on the chosen side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from typing import Any, Literal, TypeAlias
+
+from veridical.constructions import checks
+from veridical.constructions.protocol import Answer, Request, Sample
+from veridical.records import Record, Reject
+from veridical.vlm import views
+from veridical.vlm.inputs import Context
+from veridical.vlm.sampling import Sampling
+
+WithoutReference: TypeAlias = Literal["own-caption", "reject"]
+
+
+def view_for(given: str | None, record: Record, paper: str, world: str) -> str:
+    """The view that settings name; left out, the paper's, or for records of the picture world its own."""
+    if given is not None:
+        return given
+    return world if record.source.startswith("world") else paper
+
+
+def check_view(given: str | None) -> None:
+    """Raise UserError for settings that name no view."""
+    if given is not None:
+        views.parse(given)
+
+
+def chosen_side(
+    record: Record, without_reference: WithoutReference, max_words: int, max_new_tokens: int, keep_unfinished: bool
+) -> Generator[Request, Any, tuple[str, str] | Reject]:
+    """The chosen text and where it comes from: the record's reference or, where it has none and that is wanted, the
+    model's own greedy caption of the clean image."""
+    chosen, source = Answer(record.reference or "", finished=True), "reference"
+    if record.reference is None:
+        if without_reference == "reject":
+            return Reject(record.id, "no-reference", "give it a caption, or set without_reference to own-caption")
+        context = Context(record.images, record.prompt, key=(record.id,))
+        [chosen] = yield Sample(context, keys=((record.id,),), sampling=Sampling(max_new_tokens, 0.0))
+        source = "own greedy caption"
+    wrong = checks.fault(chosen, max_words, keep_unfinished)
+    return checks.reject(record.id, "chosen", Counter([wrong])) if wrong else (chosen.text, source)
