@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import tempfile
@@ -32,6 +33,9 @@ class LoraSettings:
     """Share of the adapter's inputs that are dropped while training."""
     targets: Literal["language", "attention"] = "language"
     """`language`: every linear layer of the language model; `attention`: only those in its attention."""
+    acts_on: Literal["everything", "answers"] = "everything"
+    """`answers`: the adapter acts from the opening of the answer on, and image and prompt are read by the frozen
+    base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
     train_projector: bool = False
     """Also train the projector between tower and language model, in full."""
 
@@ -50,6 +54,7 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
+    opening = _opening(vlm, settings)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -62,7 +67,25 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
         torch.manual_seed(seed)
         model = get_peft_model(vlm.model, config)
     model.eval()
-    return dataclasses.replace(vlm, model=model, fingerprint=fingerprint(model, vlm.processor))
+    return dataclasses.replace(
+        vlm, model=model, fingerprint=fingerprint(model, vlm.processor, opening), opening=opening
+    )
+
+
+def _opening(vlm: Vlm, settings: LoraSettings) -> tuple[int, ...]:
+    """Where an answer-only adapter begins to act; empty for one that acts on everything."""
+    from veridical.vlm.opening import obstacle, opening_ids
+
+    if settings.acts_on == "everything":
+        return ()
+    if settings.train_projector:
+        raise UserError(
+            "lora.acts_on: answers leaves the image to the frozen base model, so the projector can't train; set "
+            "lora.train_projector to false, or lora.acts_on to everything."
+        )
+    if reason := obstacle(vlm):
+        raise UserError(f"{vlm.name} can't have an answer-only adapter: {reason}; set lora.acts_on to everything.")
+    return opening_ids(vlm)
 
 
 def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:
@@ -115,6 +138,18 @@ def adapters_off(vlm: Vlm) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def reading_prompts(vlm: Vlm) -> Iterator[None]:
+    """How images and prompts are read: by the base model without gradients if the adapter acts on answers only."""
+    import torch
+
+    if not vlm.opening:
+        yield
+        return
+    with torch.no_grad(), adapters_off(vlm):
+        yield
+
+
 def save_adapter(vlm: Vlm, folder: Path) -> None:
     """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not
     at all.
@@ -124,6 +159,8 @@ def save_adapter(vlm: Vlm, folder: Path) -> None:
     try:
         # "auto" would ask the hub about the base model's vocabulary.
         vlm.model.save_pretrained(str(fresh), save_embedding_layers=False)
+        if vlm.opening:
+            _name_opening(fresh / "adapter_config.json", vlm.opening)
         fresh.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
@@ -134,3 +171,9 @@ def save_adapter(vlm: Vlm, folder: Path) -> None:
             fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _name_opening(path: Path, opening: tuple[int, ...]) -> None:
+    """Tell PEFT from which tokens on the adapter acts."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "alora_invocation_tokens": list(opening)}, indent=2), encoding="utf-8")

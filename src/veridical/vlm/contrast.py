@@ -104,10 +104,10 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
     """The method's logits [contexts, vocabulary] (fp32) of each context's first answer token."""
     import torch
 
-    from veridical.vlm import separate
+    from veridical.vlm import decode
 
     with torch.no_grad(), streams(vlm, prefix, decoding) as (prefixes, exits):
-        logits = [one.logits if one.logits is not None else separate.first_logits(vlm, one) for one in prefixes]
+        logits = [decode.first_logits(vlm, one) for one in prefixes]
         own, *early = logits[0].float().chunk(1 + exits, dim=-1)
         written = torch.zeros(len(prefix), dtype=torch.long, device=own.device)
         return decoding.logits(own, [*early, *(one.float() for one in logits[1:])], written)

@@ -101,7 +101,7 @@ def _row(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Samplin
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
     limit = sampling.max_new_tokens
     if vlm.traits.longest is not None:
-        prompt = max(prefix.prepared[branch.context].length for prefix in prefixes)
+        prompt = max(prefix.prepared[branch.context].length + len(prefix.opening) for prefix in prefixes)
         limit = min(limit, vlm.traits.longest - prompt - len(after))
     if limit < 1:
         raise UserError(
@@ -138,21 +138,34 @@ def _decoded(vlm: Vlm, ids: list[int]) -> str:
     return str(vlm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def first_logits(vlm: Vlm, prefix: Prefix) -> Tensor:
+    """The logits [contexts, vocabulary] of each context's first answer token."""
+    if prefix.logits is not None:
+        return prefix.logits
+    if not prefix.shared:
+        return separate.first_logits(vlm, prefix)
+    return SharedRows(vlm, prefix, range(len(prefix)), 0).logits
+
+
 class SharedRows:
     """Rows that go on from a shared prefix, with a growing cache."""
 
     def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
         """One row for each of `contexts`, with room for `room` further tokens."""
-        assert prefix.logits is not None
         owners = torch.tensor(contexts, device=prefix.mask.device)
         past = [layer.rows(owners) for layer in prefix.past]
         self.vlm = vlm
         self.like = prefix.positions
         self.mask = prefix.mask[owners]
         self.next_position = prefix.next_position[owners]
-        self.logits = prefix.logits[owners]
         self.beside = {key: one[owners] for key, one in prefix.beside.items()}
-        self.cache = caches.decoding_cache(past, room)
+        self.cache = caches.decoding_cache(past, room + len(prefix.opening))
+        if prefix.opening:
+            opening = torch.tensor([prefix.opening] * len(contexts), device=prefix.mask.device)
+            self._extend(opening, torch.ones_like(opening), 1)
+        else:
+            assert prefix.logits is not None
+            self.logits = prefix.logits[owners]
 
     def advance(self, tokens: Tensor) -> None:
         """Append one token to each row."""

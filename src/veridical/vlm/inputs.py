@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.records import ImageFile, Turn
-from veridical.vlm import chat, seeds, views, weaken
+from veridical.vlm import chat, opening, seeds, views, weaken
 from veridical.vlm.images import open_image
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
 
     Data-loader workers may call it: it touches the processor only, not the model. Raises `ImageError` for an
     image that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
+    For a model with an answer-only adapter the opening of the answer is left off: see `vlm/opening.py`.
     """
+    return opening.without_opening(vlm, _prepare(vlm, context))
+
+
+def _prepare(vlm: Vlm, context: Context) -> Prepared:
     refuse_placeholders(vlm, context)
     _refuse_view(vlm, context)
     images = [] if isinstance(context.view, views.NoImage) else _shown(context)
@@ -84,6 +89,17 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
         return Prepared(_unknown_in_place(vlm, tensors, len(images)), 0, context)
     hidden = _hidden(vlm, context, tensors["input_ids"])
     return Prepared(dict(tensors), placeholders, context, hidden)
+
+
+def cut(prepared: Prepared, length: int) -> Prepared:
+    """The first `length` tokens of a context, with all its images."""
+    from veridical.vlm.batch import per_token_keys
+
+    per_token = per_token_keys([prepared])
+    return replace(
+        prepared,
+        tensors={name: t[:, :length] if name in per_token else t for name, t in prepared.tensors.items()},
+    )
 
 
 def name(key: Sequence[str | int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ class Vlm:
 
     `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
     two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
-    and how that is known.
+    and how that is known. `opening` are the token ids from which on the adapter acts, if it acts on answers only.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Vlm:
     fingerprint: str
     traits: Traits
     sharing: Sharing
+    opening: tuple[int, ...] = ()
 
 
 def load(
@@ -70,14 +72,15 @@ def load(
             "model with safetensors weights, and its processor beside it."
         ) from error
     loaded.to(place).requires_grad_(False).eval()
+    opening: tuple[int, ...] = ()
     if adapter is not None:
-        loaded = _with_adapter(loaded, adapter)
-    return assemble(str(model), loaded, processor)
+        loaded, opening = _with_adapter(loaded, adapter)
+    return assemble(str(model), loaded, processor, opening)
 
 
-def assemble(name: str, model: Any, processor: Any) -> Vlm:
+def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
-    unknown.
+    unknown. `opening` as in `Vlm`.
     """
     from veridical.vlm import chat, families, probe, support
 
@@ -98,16 +101,19 @@ def assemble(name: str, model: Any, processor: Any) -> Vlm:
     )
     family = str(base.config.model_type)
     sharing = probe.Sharing(tested=family in support.shared_families())
-    vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor), traits, sharing)
-    return vlm if sharing.tested else probe.probed(vlm)
+    vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor, opening), traits, sharing)
+    known = vlm if sharing.tested else probe.probed(vlm)
+    return dataclasses.replace(known, opening=opening)
 
 
-def fingerprint(model: Any, processor: Any) -> str:
-    """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor and the chat template."""
+def fingerprint(model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
+    """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor, the chat template, and where
+    an answer-only adapter begins."""
     digest = hash_of_weights(model)
     digest.update(processor.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    digest.update(repr(opening).encode() if opening else b"")
     return digest.hexdigest()
 
 
@@ -152,13 +158,18 @@ def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
     return {int(token) for token in (*found, tokenizer.eos_token_id) if token is not None}
 
 
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+def _with_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
+    """The model with an adapter, and the opening if it acts on answers only."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
     try:
-        adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
+        config = PeftConfig.from_pretrained(str(adapter))
+        opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
+        # The engine itself switches such an adapter on where the opening begins: see `vlm/opening.py`.
+        config.alora_invocation_tokens = None
+        adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
     saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
@@ -169,7 +180,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
             f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
             f"{different[0]} for one. Load the base model that it was trained on."
         )
-    return adapted
+    return adapted, opening
 
 
 def _is_embedding(name: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from veridical.errors import UserError
 from veridical.vlm.inputs import Context, Prepared, prepare
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Prefix:
     `next_position` [contexts] follows them; `past` is what each layer of the language model keeps; `logits`
     [contexts, vocabulary] predict the first token; `beside` is what the model wants to be told of each answer token
     besides its id, [contexts, 1, ...] by name. `shared` is False where every answer costs a full forward;
-    `reason` then says why, and `past` and `logits` are empty.
+    `reason` then says why, and `past` and `logits` are empty. With an answer-only adapter `opening` holds the token
+    ids that stand before every answer and are read with it, and `logits` is None: they come after the opening.
     """
 
     prepared: tuple[Prepared, ...]
@@ -46,6 +48,7 @@ class Prefix:
     shared: bool
     reason: str = ""
     beside: Mapping[str, Tensor] = field(default_factory=dict)
+    opening: tuple[int, ...] = ()
 
     @property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
@@ -65,10 +68,11 @@ def encode(
 
     Contexts may have been prepared before (`prepare`), and their image features computed before (`features`),
     one for each context; noise on features is added here, so contexts whose `views.before_tower` agree may be
-    given the same. Gradients flow into whatever requires them, unless they are disabled.
+    given the same. Gradients flow into whatever requires them, unless they are disabled; never with an
+    answer-only adapter, to which a prefix is the frozen base model's, whoever answers.
     """
+    from veridical.vlm import adapters, dropping, families
     from veridical.vlm import batch as batches
-    from veridical.vlm import dropping, families
     from veridical.vlm import features as tower
 
     prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
@@ -88,9 +92,13 @@ def encode(
     if known is not None and dropping.equals_masking(vlm, prepared):
         batch, seen, places = dropping.without_hidden(vlm, prepared, known, places)
         mask = batch["attention_mask"]
-    past, logits = _first_pass(vlm, batch, seen, places)
+    with adapters.reading_prompts(vlm):
+        past, logits = _first_pass(vlm, batch, seen, places)
     beside = families.beside_answers(vlm.model, batch)
-    return Prefix(prepared, known, mask, places, following, past, logits, shared=True, beside=beside)
+    first = None if vlm.opening else logits
+    return Prefix(
+        prepared, known, mask, places, following, past, first, shared=True, beside=beside, opening=vlm.opening
+    )
 
 
 def features(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
@@ -125,6 +133,8 @@ def _obstacle(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared
 
     reason = vlm.sharing.reason or checkpointing.obstacle(vlm.model)
     reason = reason or families.batch_obstacle(vlm.model, batch, [one.placeholders for one in prepared])
+    if reason and vlm.opening:
+        raise UserError(f"{vlm.name}: its answer-only adapter needs a shared prefix, which can't be had: {reason}.")
     if reason:
         # Python shows a warning once for each place and text: loud, but not at every step.
         warnings.warn(f"{vlm.name}: every answer costs a full forward, because {reason}", stacklevel=3)

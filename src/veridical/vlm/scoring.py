@@ -73,9 +73,9 @@ def next_token_logprobs(vlm: Vlm, prefix: Prefix, texts: Sequence[str]) -> Tenso
     """Log-probabilities (fp32) [contexts, texts] of each text's first token as the first of the answer."""
     import torch
 
-    from veridical.vlm import separate
+    from veridical.vlm import decode
 
-    logits = prefix.logits if prefix.logits is not None else separate.first_logits(vlm, prefix)
+    logits = decode.first_logits(vlm, prefix)
     chosen: Tensor = torch.log_softmax(logits.float(), -1)[:, first_ids(vlm, texts)]
     return chosen
 
@@ -105,7 +105,7 @@ def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
     longest = vlm.traits.longest
     if longest is None:
         return
-    lengths = [one.length for one in prefix.prepared]
+    lengths = [one.length + len(prefix.opening) for one in prefix.prepared]
     for context, ids in rows:
         if lengths[context] + len(ids) > longest:
             raise UserError(
@@ -128,26 +128,33 @@ def _shared(
 
 
 def _shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor]:
-    """Logits of first tokens [rows, vocabulary], the prefix's own prediction, and of all later tokens [tokens,
-    vocabulary], row after row, from one pass over the branches."""
+    """Logits of first tokens [rows, vocabulary], the prefix's own prediction unless an opening comes between, and of
+    all later tokens [tokens, vocabulary], row after row, from one pass over the branches."""
     import torch
 
     from veridical.vlm import cache as caches
     from veridical.vlm import families, forward
 
-    assert prefix.logits is not None
-    device = prefix.logits.device
+    device = prefix.mask.device
     owners = torch.tensor([context for context, _ in rows], device=device)
-    first = prefix.logits.index_select(0, owners)
-    inputs, shown = forward.right_padded([ids[:-1] for _, ids in rows], device)
-    if not inputs.shape[1]:
+    first = None if prefix.logits is None else prefix.logits.index_select(0, owners)
+    inputs, shown = forward.right_padded([[*prefix.opening, *ids[:-1]] for _, ids in rows], device)
+    if first is not None and not inputs.shape[1]:
         return first, first[:0]
     cache = caches.branch_cache([layer.rows(owners) for layer in prefix.past])
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
     given = {"input_ids": inputs, "attention_mask": mask}
     given |= families.repeated({key: one[owners] for key, one in prefix.beside.items()}, inputs.shape[1])
-    return first, forward.run(vlm, given, places, cache, logits_to_keep=shown.bool())
+    wanted = shown.bool()
+    wanted[:, : max(len(prefix.opening) - 1, 0)] = False
+    logits = forward.run(vlm, given, places, cache, logits_to_keep=wanted)
+    if first is not None:
+        return first, logits
+    counts = torch.tensor([len(ids) for _, ids in rows], device=device)
+    starts = counts.cumsum(0) - counts
+    later = torch.ones(len(logits), dtype=torch.bool, device=device).index_fill(0, starts, value=False)
+    return logits[starts], logits[later]
 
 
 def _separate(

@@ -45,7 +45,7 @@ def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = Fals
         trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
         if trunks is None:
             return _encode_each(vlm, prepared, members)
-        starts = encode(vlm, [_cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
+        starts = encode(vlm, [inputs.cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
         if any(layer.has_state for layer in starts.past):
             return _encode_each(vlm, prepared, members)
         return _go_on(vlm, starts, trunks, prepared)
@@ -73,8 +73,9 @@ def obstacle(vlm: Vlm) -> str:
 def _predictions(vlm: Vlm, prefix: Prefix) -> Tensor:
     import torch
 
-    assert prefix.logits is not None
-    return torch.log_softmax(prefix.logits.float(), -1)
+    from veridical.vlm import decode
+
+    return torch.log_softmax(decode.first_logits(vlm, prefix).float(), -1)
 
 
 def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepared], list[list[int]]]:
@@ -115,6 +116,7 @@ def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[
         return None
     # A special token is always a token of its own, so that what follows it can be tokenised without what precedes.
     rests = [vlm.tokenizer(text[start:], add_special_tokens=False).input_ids[1:] for text in texts]
+    rests = [rest[: len(rest) - len(vlm.opening)] for rest in rests]
     whole = first.tensors["input_ids"][0].tolist()
     ends_so = all(rests) and whole[-len(rests[0]) :] == rests[0]
     return rests if ends_so else None
@@ -170,17 +172,6 @@ def _common_length(sequences: Sequence[Sequence[Any]]) -> int:
     return next(differing, min(map(len, sequences)))
 
 
-def _cut(prepared: Prepared, length: int) -> Prepared:
-    """The first `length` tokens of a context, with all its images."""
-    from veridical.vlm.batch import per_token_keys
-
-    per_token = per_token_keys([prepared])
-    return replace(
-        prepared,
-        tensors={name: t[:, :length] if name in per_token else t for name, t in prepared.tensors.items()},
-    )
-
-
 def _encode_each(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> Prefix:
     if not vlm.traits.takes_features:
         return encode(vlm, prepared)
@@ -194,6 +185,7 @@ def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence
     import torch
 
     from veridical.vlm import families
+    from veridical.vlm.adapters import reading_prompts
     from veridical.vlm.decode import SharedRows
 
     owner_of = {index: owner for owner, trunk in enumerate(trunks) for index in trunk.members}
@@ -203,8 +195,10 @@ def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence
         for one, owner in zip(prepared, owners, strict=True)
     ]
     width = max(map(len, rests))
-    rows = SharedRows(vlm, starts, owners, width)
-    rows.append_texts(rests)
+    first = starts.mask.new_zeros(len(starts), 1) if starts.logits is None else starts.logits
+    with reading_prompts(vlm):
+        rows = SharedRows(vlm, replace(starts, opening=(), logits=first), owners, width)
+        rows.append_texts(rests)
     index = torch.tensor(owners, device=starts.mask.device)
     later = families.later_positions(starts.next_position[index], width, starts.positions)
     whole = torch.cat([starts.positions.index_select(-2, index), later], dim=-1)
@@ -215,9 +209,10 @@ def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence
         positions=_ending_together(whole, rests),
         next_position=rows.next_position,
         past=rows.past(),
-        logits=rows.logits,
+        logits=None if vlm.opening else rows.logits,
         shared=True,
         beside=rows.beside,
+        opening=vlm.opening,
     )
 
 
