@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.families import bidirectional, grids, llava, others, tiles
+from tests.families import apart, bidirectional, grids, llava, others, tiles
 from tests.families.tiny import Tiny
 
 FAMILIES: Mapping[str, Callable[[], Tiny]] = {
     "aria": others.aria,
     "aya_vision": tiles.aya_vision,
+    "blip-2 (OPT)": apart.blip_2,
     "cohere2_vision": tiles.cohere2_vision,
     "deepseek_vl": others.deepseek_vl,
     "fast_vlm": others.fast_vlm,
@@ -19,6 +20,7 @@ FAMILIES: Mapping[str, Callable[[], Tiny]] = {
     "got_ocr2": others.got_ocr2,
     "idefics2": tiles.idefics2,
     "idefics3": tiles.idefics3,
+    "instructblip (Llama)": apart.instructblip,
     "internvl": tiles.internvl,
     "janus": others.janus,
     "lfm2_vl": others.lfm2_vl,
@@ -28,6 +30,7 @@ FAMILIES: Mapping[str, Callable[[], Tiny]] = {
     "llava_next": llava.llava_next,
     "llava_onevision": llava.llava_onevision,
     "mistral3": llava.mistral3,
+    "mllama": apart.mllama,
     "molmo2": others.molmo2,
     "ovis2": others.ovis2,
     "paligemma": bidirectional.paligemma,

@@ -64,6 +64,8 @@ def test_the_table_says_what_passes(request, family, column, outcomes):
         assert says == (error is None), f"{family.name} {column} passes, and the table says it doesn't: update it"
 
 
-def test_the_table_has_every_family_and_every_column():
+def test_the_table_has_every_family_and_every_column(request):
+    if request.config.getoption("--update-support"):
+        pytest.skip("the table is being written")
     assert sorted(row.name for row in support.support().families) == sorted(FAMILIES)
     assert list(support.COLUMNS) == list(checks.COLUMNS)

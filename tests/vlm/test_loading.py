@@ -74,7 +74,7 @@ def test_what_cannot_be_loaded_is_named(llava_folder, tmp_path):
 
 
 def test_a_processor_without_a_template_is_refused(llava):
-    llava.processor.chat_template = None
+    llava.processor.chat_template = llava.tokenizer.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
         assemble("mine", llava.model, llava.processor)
 

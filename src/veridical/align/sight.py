@@ -69,7 +69,7 @@ class Sight:
             if key not in self._prepared and _tower_key(one) in self._features:
                 self._keep(self._prepared, key, *_without_pixels(one))
         device = self.vlm.model.device
-        return encode(self.vlm, contexts, [_moved(looked[_tower_key(one)], device) for one in contexts])
+        return encode(self.vlm, contexts, [looked[_tower_key(one)].to(device) for one in contexts])
 
     def _look(self, contexts: Sequence[Prepared]) -> dict[TowerKey, Features]:
         """Each context's features, by one pass of the tower, without dropout, over what was not kept."""
@@ -83,7 +83,7 @@ class Sight:
         looked = dict(zip(unseen, features(self.vlm, list(unseen.values())), strict=True))
         self.vlm.model.train(training)
         for key, seen in looked.items():
-            self._keep(self._features, key, _moved(seen, torch.device("cpu")), _tensors(seen))
+            self._keep(self._features, key, seen.to(torch.device("cpu")), seen.tensors)
         return known | looked
 
     def _keep(self, store: dict[Key, Kept], key: Key, value: Kept, tensors: Iterable[Tensor]) -> None:
@@ -127,15 +127,3 @@ def _without_pixels(prepared: Prepared) -> tuple[Prepared, Iterable[Tensor]]:
     """The context without its pixels, and the tensors that are left."""
     rest = {name: tensor for name, tensor in prepared.tensors.items() if not name.startswith("pixel_values")}
     return replace(prepared, tensors=rest), rest.values()
-
-
-def _tensors(seen: Features) -> tuple[Tensor, ...]:
-    return (seen.tokens, *seen.inner_layers)
-
-
-def _moved(seen: Features, device: torch.device) -> Features:
-    return replace(
-        seen,
-        tokens=seen.tokens.to(device),
-        inner_layers=tuple(layer.to(device) for layer in seen.inner_layers),
-    )

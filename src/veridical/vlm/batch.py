@@ -81,13 +81,13 @@ def _left_padded(key: str, prepared: Sequence[Prepared], length: int, pad: int) 
 
 
 def _patch_indices(prepared: Sequence[Prepared]) -> list[Tensor]:
-    """Each context's patches by their place among those of the whole batch."""
+    """Each context's patches by their place among those of the whole batch, wherever pixels are still there."""
     moved, before = [], 0
     for one in prepared:
         if _PATCH_INDICES in one.tensors:
             places = one.tensors[_PATCH_INDICES]
             moved.append(torch.where(places >= 0, places + before, places))
-            before += one.tensors["pixel_values"].shape[:2].numel()
+            before += one.tensors["pixel_values"].shape[:2].numel() if "pixel_values" in one.tensors else 0
     return moved
 
 

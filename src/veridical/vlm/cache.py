@@ -115,6 +115,8 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.length = keys.shape[-2]
         self.store = [torch.cat([past, past.new_zeros(_wider(past, room))], -2) for past in (keys, values)]
+        # Mllama looks at these to see whether a layer holds images.
+        self.keys = self.values = keys.new_empty(0)
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
 

@@ -22,8 +22,8 @@ class Traits:
     """Facts about a loaded model that the engine reads again and again.
 
     `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place
-    in a text; `takes_features` says that the model accepts image features computed earlier; `longest` is its
-    length limit.
+    in a text; `takes_features` says that the model accepts image features computed earlier, `demands_image` that
+    it can't be called without any; `longest` is its length limit.
     """
 
     image_id: int | None
@@ -32,6 +32,7 @@ class Traits:
     stop_ids: frozenset[int]
     takes_features: bool
     longest: int | None
+    demands_image: bool = False
 
 
 def base_model(model: Any) -> Any:
@@ -75,7 +76,16 @@ def takes_features(model: Any) -> bool:
     """Whether `forward` accepts image features in place of pixels."""
     base = base_model(model)
     accepted = "mm_encoder_outputs" in inspect.signature(base.forward).parameters
-    return accepted and hasattr(base, "get_image_features")
+    if not accepted or not hasattr(base, "get_image_features"):
+        return False
+    # A Q-Former that reads the prompt makes other features of the same image for another prompt.
+    return "qformer_input_ids" not in inspect.signature(base.get_image_features).parameters
+
+
+def demands_image(model: Any) -> bool:
+    """Whether `forward` can't do without an image, so that further text goes to the language model inside."""
+    pixels = inspect.signature(base_model(model).forward).parameters.get("pixel_values")
+    return pixels is not None and pixels.default is inspect.Parameter.empty
 
 
 def decoder_name(model: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from veridical.errors import UserError
 from veridical.vlm import families, seeds, views
@@ -30,8 +31,8 @@ class Features:
     """Image features of one context: `tokens` [placeholders, width], and those that enter inner layers, if
     any; `marks` stand for the tokens around images, the same for all.
 
-    `listed` and `inner_listed` say that the model wants them as a list of tensors rather than as one, `field` where
-    it looks for them.
+    `kind` is the type of output in which the model looks for them, `field` the place in it; `listed` and
+    `inner_listed` say that it wants a list of tensors there rather than one.
     """
 
     tokens: Tensor
@@ -40,6 +41,21 @@ class Features:
     listed: bool = True
     inner_listed: bool = False
     field: str = "pooler_output"
+    kind: type = BaseModelOutputWithPooling
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is kept, for its size."""
+        return (self.tokens, *self.inner_layers, *(() if self.marks is None else (self.marks,)))
+
+    def to(self, device: torch.device) -> Features:
+        """The same on another device."""
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            inner_layers=tuple(layer.to(device) for layer in self.inner_layers),
+            marks=None if self.marks is None else self.marks.to(device),
+        )
 
 
 def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> list[Features]:
@@ -88,9 +104,9 @@ def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
     layers = output.get(_INNER_LAYERS) or ()
     inner = [torch.split(_flat(layer), counts) for layer in layers]
     listed = not isinstance(output[field], Tensor)
-    inner_listed = any(not isinstance(layer, Tensor) for layer in layers)
+    inner_listed, kind = any(not isinstance(layer, Tensor) for layer in layers), type(output)
     return [
-        Features(own, tuple(layer[index] for layer in inner), output.get(_MARKS), listed, inner_listed, field)
+        Features(own, tuple(layer[index] for layer in inner), output.get(_MARKS), listed, inner_listed, field, kind)
         for index, own in enumerate(torch.split(tokens, counts))
     ]
 
@@ -117,11 +133,9 @@ def under_view(features: Features, prepared: Prepared) -> Features:
 
 def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
     """The features of a batch (some, at least), in the form the models' `mm_encoder_outputs` argument takes."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
     shown = [one for one in features if len(one.tokens)]
     first, tokens = shown[0], [one.tokens for one in shown]
-    output = BaseModelOutputWithPooling()
+    output = first.kind()
     output[first.field] = tokens if first.listed else torch.cat(tokens)
     if first.inner_layers:
         layers = zip(*(one.inner_layers for one in shown), strict=True)

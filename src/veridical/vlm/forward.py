@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
 _PIXELS = "pixel_values"
+_FEATURES = "mm_encoder_outputs"
 
 
 def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logits_to_keep: int | Tensor) -> Tensor:
@@ -33,8 +34,14 @@ def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logi
         given |= {families.cache_argument(vlm.model): cache, "use_cache": True}
     else:
         given["use_cache"] = False
+    module = vlm.model
+    if vlm.traits.demands_image:
+        if given.keys() & {_PIXELS, _FEATURES}:
+            given.setdefault(_PIXELS, None)
+        else:
+            module = families.base_model(vlm.model).language_model
     with checkpointing.keeping_cache(vlm.model):
-        logits: Tensor = vlm.model(**given, position_ids=positions, logits_to_keep=logits_to_keep).logits
+        logits: Tensor = module(**given, position_ids=positions, logits_to_keep=logits_to_keep).logits
     return logits
 
 
@@ -44,7 +51,7 @@ def prefix_inputs(batch: Mapping[str, Tensor], features: Sequence[Features] | No
         return dict(batch)
     inputs: dict[str, Any] = {key: tensor for key, tensor in batch.items() if not key.startswith(_PIXELS)}
     if any(len(one.tokens) for one in features):
-        inputs["mm_encoder_outputs"] = tower.as_encoder_output(features)
+        inputs[_FEATURES] = tower.as_encoder_output(features)
     return inputs
 
 

@@ -86,7 +86,9 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
 
     base = families.base_model(model)
     tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or not getattr(processor, "chat_template", None):
+    if not getattr(processor, "chat_template", None):
+        processor.chat_template = getattr(tokenizer, "chat_template", None)
+    if tokenizer is None or not processor.chat_template:
         raise UserError(f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template.")
     eos_ids = _eos_ids(base, tokenizer)
     end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
@@ -98,6 +100,7 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
         stop_ids=frozenset({*eos_ids, end_ids[-1]}),
         takes_features=families.takes_features(model),
         longest=getattr(text, "max_position_embeddings", None),
+        demands_image=families.demands_image(model),
     )
     family = str(base.config.model_type)
     sharing = probe.Sharing(tested=family in support.shared_families())

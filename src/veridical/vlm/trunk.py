@@ -106,8 +106,10 @@ def _shown(context: Context) -> Hashable:
 def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[int]] | None:
     """Token ids of each prompt behind the last special token that all have in common, images not expanded.
 
-    None where the first prompt, which is known as a whole, does not end that way.
+    None where the first prompt, which is known as a whole, does not end that way, or where a Q-Former reads it.
     """
+    if _is_read_by_tower(first):
+        return None
     texts = [_rendered(vlm, context) for context in contexts]
     common = texts[0][: _common_length(texts)]
     specials = [str(token) for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
@@ -120,6 +122,11 @@ def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[
     whole = first.tensors["input_ids"][0].tolist()
     ends_so = all(rests) and whole[-len(rests[0]) :] == rests[0]
     return rests if ends_so else None
+
+
+def _is_read_by_tower(prepared: Prepared) -> bool:
+    """Whether what is made of the image depends on the prompt."""
+    return any(name.startswith("qformer") for name in prepared.tensors)
 
 
 def _rendered(vlm: Vlm, context: Context) -> str:
@@ -152,7 +159,7 @@ def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequ
 
 def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> list[Trunk] | None:
     """The shared starts; None where nothing is shared, or the images stand behind where the questions part."""
-    if all(len(group) == 1 for group in members):
+    if all(len(group) == 1 for group in members) or any(_is_read_by_tower(one) for one in prepared):
         return None
     found = []
     for group in members:
