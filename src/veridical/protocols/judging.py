@@ -1,8 +1,8 @@
 """Benchmarks that a judge scores, in three steps that stand by themselves: make prompts, get texts, parse and count.
 
-The texts come out of a file (made with the prompts of `--make-prompts`, or by an official tool). Who judged, and the
-hash of the prompt, stand in every result; texts of several judges or of another prompt are refused, since their numbers
-can't stand in one table.
+The texts come out of a file (made with the prompts of `--make-prompts`, or by an official tool), or from a model. Who
+judged, and the hash of the prompt, stand in every result; texts of several judges or of another prompt are refused,
+since their numbers can't stand in one table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.files import write_json_lines
+from veridical.judges.models import ServiceSettings
 from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
 
 ID_FIELDS = ("id", "question_id", "image_id")
@@ -35,6 +35,14 @@ class JudgeSettings:
     """The judge's texts: rows of id and text, or in the order of the prompts."""
     judge: str = ""
     """Who judged, where the rows don't say it (`judge` or `model`)."""
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    """Or ask a model now, --service.model, at --service.url or in this process."""
+    save_judgements: Path | None = None
+    """Write the model's texts to this file, in the form that --judgements reads."""
+    judge_sees: bool = False
+    """Show the images to the model, too; the result is another judge's."""
+    judge_images: Path | None = None
+    """With --judge-sees: the folder of the images."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Prompt:
 
     id: str
     text: str
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,21 +85,17 @@ class Judgements:
         return found[0] if found else None
 
 
+def wants_judge(settings: JudgeSettings) -> bool:
+    """Whether a judge is asked, or was."""
+    return bool(settings.make_prompts or settings.judgements or settings.service.model)
+
+
 def template(settings: JudgeSettings, name: str, system: str = "") -> Template:
     """Our own prompt called `name`, or the one that the user gives instead."""
     if settings.template is not None:
         return Template(read_text(settings.template), system)
     text = resources.files("veridical.protocols.benchmarks").joinpath("prompts").joinpath(f"{name}.txt")
     return Template(text.read_text(encoding="utf-8"), system)
-
-
-def write_prompts(
-    path: Path, prompts: Sequence[Prompt], made_from: Template, max_tokens: int, temperature: float
-) -> None:
-    """The prompts with what the judge's service needs to know; whole or not at all."""
-    common = {"system": made_from.system, "max_tokens": max_tokens, "temperature": temperature}
-    rows = ({"id": one.id, "template": made_from.hash, "prompt": one.text, **common} for one in prompts)
-    write_json_lines(path, rows)
 
 
 def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Template) -> Judgements:
@@ -100,7 +105,10 @@ def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_fro
         UserError: there are no files, nobody says who judged, several judged, or the prompt was another.
     """
     if not settings.judgements:
-        raise UserError("this benchmark needs a judge: --make-prompts FILE writes its prompts, --judgements its texts.")
+        raise UserError(
+            "this benchmark needs a judge: --service.model asks one, --make-prompts FILE writes the "
+            "prompts for one, --judgements FILE reads its texts."
+        )
     known = {prompt.id: prompt.text for prompt in prompts}
     texts: dict[str, list[str]] = {}
     faults: dict[str, list[str]] = {}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
-from veridical.protocols.judging import read_judgements, write_prompts
+from veridical.protocols.judge_service import ask_judge, write_prompts
+from veridical.protocols.judging import read_judgements
 from veridical.protocols.tally import difference
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bo
         counted: Scored = protocol.count(config, questions, answers)
         return counted
     prompts = protocol.prompts(config, questions, answers)
-    judgements = read_judgements(config, prompts, protocol.judge_template(config))
+    made_from = protocol.judge_template(config)
+    asks = config.service.model and not config.judgements
+    judgements = (
+        ask_judge(config, prompts, made_from, protocol.JUDGE) if asks else read_judgements(config, prompts, made_from)
+    )
     found: Scored = protocol.count(config, questions, answers, judgements)
     return found
 
@@ -107,7 +112,7 @@ def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bo
 def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> None:
     made_from = protocol.judge_template(config)
     prompts = protocol.prompts(config, questions, protocol.answers(config, questions))
-    write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE_MAX_TOKENS, protocol.JUDGE_TEMPERATURE)
+    write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE)
     print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
 
 

@@ -20,16 +20,18 @@ from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import Fields as AnswerFields
 from veridical.protocols.answer_files import Joining, first_field, join, read_json, read_rows
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.judge_service import Manner
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template, wants_judge
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
 
+__all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
+
 NAME = "hallusionbench"
 VERSION = 1
 MAX_NEW_TOKENS = 256
-JUDGE_MAX_TOKENS = 16
-JUDGE_TEMPERATURE = 0.0
+JUDGE = Manner(max_tokens=16, temperature=0.0)
 
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
@@ -41,7 +43,8 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(JudgeSettings):
-    """HallusionBench's files. With --make-prompts or --judgements a judge decides, else the words yes and no."""
+    """HallusionBench's files. With a judge (--service.model, --make-prompts, --judgements) it decides, else the words
+    yes and no."""
 
     questions: Path
     """HallusionBench.json."""
@@ -76,11 +79,6 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     return joining.done()
 
 
-def wants_judge(settings: Settings) -> bool:
-    """Whether a judge decides."""
-    return bool(settings.make_prompts or settings.judgements)
-
-
 def judge_template(settings: Settings) -> Template:
     """What the judge is asked: {question}, {reference}, {prediction}."""
     return template(settings, "hallusionbench")
@@ -90,7 +88,11 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     """One for each answer."""
     made_from = judge_template(settings)
     return [
-        Prompt(q.id, made_from.fill(question=q.prompt, reference=q.more["details"], prediction=answers.texts[q.id]))
+        Prompt(
+            q.id,
+            made_from.fill(question=q.prompt, reference=q.more["details"], prediction=answers.texts[q.id]),
+            q.image,
+        )
         for q in questions
         if q.id in answers.texts
     ]

@@ -17,6 +17,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require
+from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
@@ -25,8 +26,7 @@ from veridical.protocols.tally import Sums, rounded, share, tally
 NAME = "llava-bench"
 VERSION = 1
 MAX_NEW_TOKENS = 1024
-JUDGE_MAX_TOKENS = 1024
-JUDGE_TEMPERATURE = 0.2
+JUDGE = Manner(max_tokens=1024, temperature=0.2)
 SYSTEM = "You check the quality of answers, and you are helpful and precise."
 NO_RATING = (-1.0, -1.0)
 
@@ -85,6 +85,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
                 reference=references.get(q.id, ""),
                 answer=answers.texts[q.id],
             ),
+            q.image,
         )
         for q in questions
         if q.id in answers.texts

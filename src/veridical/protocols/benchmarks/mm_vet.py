@@ -15,6 +15,7 @@ from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
@@ -23,8 +24,6 @@ from veridical.protocols.tally import Sums, share, tally
 NAME = "mm-vet"
 VERSION = 1
 MAX_NEW_TOKENS = 512
-JUDGE_MAX_TOKENS = 3
-JUDGE_TEMPERATURE = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         if q.id in answers.texts:
             truth = q.truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
             filled = made_from.fill(question=q.prompt, answer=truth, prediction=answers.texts[q.id])
-            found.append(Prompt(q.id, filled))
+            found.append(Prompt(q.id, filled, q.image))
     return found
 
 
@@ -107,6 +106,15 @@ def parse_score(text: str) -> float | None:
     except ValueError:
         return None
     return None if score < 0 or score > 1 else score
+
+
+JUDGE = Manner(
+    max_tokens=3,
+    temperature=0.0,
+    usable=lambda text: parse_score(text) is not None,
+    hint="Write one number between 0 and 1 and nothing else: ",
+)
+"""As the official scorer: what is no number in [0, 1] is asked again up to five times, warmer each time."""
 
 
 def _item(question: Question, answer: str | None, judgements: Sequence[str]) -> Item:

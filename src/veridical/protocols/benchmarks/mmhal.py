@@ -3,7 +3,7 @@
 Score is the mean rating (0 to 6), the hallucination rate the share of ratings below 3 (0 to 1), informativeness
 RLAIF-V's mean of rating - 3 for ratings from 3 on and of the rating below, over 3, in percent. A judgement without
 exactly one "rating: N" with N from 0 to 6 rates 0, as in the official scorer. Published numbers use gpt-4 and the
-official prompt.
+official prompt; with --judge-sees the judge sees the image (MMHALBench-V, arXiv 2407.02477).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
@@ -24,8 +25,7 @@ from veridical.protocols.tally import Sums, share, tally
 NAME = "mmhal"
 VERSION = 1
 MAX_NEW_TOKENS = 512
-JUDGE_MAX_TOKENS = 1024
-JUDGE_TEMPERATURE = 0.0
+JUDGE = Manner(max_tokens=1024, temperature=0.0)
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 RATINGS = range(7)
@@ -80,6 +80,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
                 gt_answer=q.truth,
                 model_answer=answers.texts[q.id],
             ),
+            q.image,
         )
         for q in questions
         if q.id in answers.texts

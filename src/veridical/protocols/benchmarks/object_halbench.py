@@ -27,17 +27,19 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_reader,
     object_truth,
 )
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.judge_service import Manner
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template, wants_judge
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, harmonic, share, tally
+
+__all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
 
 NAME = "object-halbench"
 VERSION = 1
 PROMPT = "Describe this image in detail."
 MAX_NEW_TOKENS = 1024
-JUDGE_MAX_TOKENS = 512
-JUDGE_TEMPERATURE = 0.2
+JUDGE = Manner(max_tokens=512, temperature=0.2)
 FEWEST_WORDS = 4
 """Shorter answers are not sent to a judge: they name nothing."""
 
@@ -46,7 +48,7 @@ _COLUMNS = ("answers", "inventing", "naming", "invented", "mentions", "found", "
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ObjectSettings, JudgeSettings):
-    """Object HalBench's files. With --make-prompts or --judgements a judge lists the objects."""
+    """Object HalBench's files. With a judge (--service.model, --make-prompts, --judgements) it lists the objects."""
 
     questions: Path | None = None
     """obj_halbench_300_with_image.jsonl: image_id and question; without it every image is described."""
@@ -94,11 +96,6 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     return joining.done()
 
 
-def wants_judge(settings: Settings) -> bool:
-    """Whether a judge lists the objects."""
-    return bool(settings.make_prompts or settings.judgements)
-
-
 def judge_template(settings: Settings) -> Template:
     """What the judge is asked: {question}, {answer}."""
     return template(settings, "object_halbench")
@@ -108,7 +105,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     """One for each answer of more than three words."""
     made_from = judge_template(settings)
     return [
-        Prompt(q.id, made_from.fill(question=q.prompt, answer=answers.texts[q.id]))
+        Prompt(q.id, made_from.fill(question=q.prompt, answer=answers.texts[q.id]), q.image)
         for q in questions
         if q.id in answers.texts and _is_sent(answers.texts[q.id])
     ]

@@ -20,8 +20,7 @@ __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"
 NAME = "recall-coco"
 VERSION = 1
 MAX_NEW_TOKENS = object_halbench.MAX_NEW_TOKENS
-JUDGE_MAX_TOKENS = object_halbench.JUDGE_MAX_TOKENS
-JUDGE_TEMPERATURE = object_halbench.JUDGE_TEMPERATURE
+JUDGE = object_halbench.JUDGE
 METRICS = ("recall", "objects", "words")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from veridical.errors import UserError
+from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, Prompt, Template
 from veridical.protocols.scored import Answers, Question, Scored
 
@@ -32,8 +33,7 @@ class Benchmark(Protocol):
 class Judged(Protocol):
     """What a benchmark's module has instead where a judge scores: `count` takes the judgements as well."""
 
-    JUDGE_MAX_TOKENS: int
-    JUDGE_TEMPERATURE: float
+    JUDGE: Manner
 
     def wants_judge(self, settings: Any) -> bool:
         """Whether a judge is asked; a module where one always is may lack this."""

@@ -16,6 +16,7 @@ from typing import Any
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Joining, first_field, read_json, read_rows
 from veridical.protocols.benchmarks.chair_truth import image_key
+from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
@@ -25,8 +26,7 @@ NAME = "shr"
 VERSION = 1
 MAX_NEW_TOKENS = 512
 PROMPT = "Describe this image in detail."
-JUDGE_MAX_TOKENS = 800
-JUDGE_TEMPERATURE = 0.7
+JUDGE = Manner(max_tokens=800, temperature=0.7)
 LONGEST_PROMPT = 15_000
 CLASSES = ("hallucination", "correct", "cannot judge")
 GRAMS = (1, 2, 3, 4)
@@ -77,7 +77,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         if q.id in answers.texts:
             numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(sentences(answers.texts[q.id]), start=1))
             regions, facts = "\n".join(q.truth), "\n".join(q.more["facts"])
-            found.append(Prompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered)))
+            found.append(Prompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
     return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
 
 
