@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
+from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
 from veridical.protocols.tally import difference
 
 if TYPE_CHECKING:
     from veridical.protocols.scored import Question, Scored
-
-SHOWN = 3
-MOST_TRUTHS = 10
-"""With more, answers are texts rather than labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +69,13 @@ def run(config: ScoreConfig) -> None:
     """
     protocol = benchmark(config.protocol)
     questions = protocol.ask(config)
+    twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
+    if twice:
+        raise UserError(
+            f"{config.protocol}: the question {twice[0]} stands twice in its files, and {len(twice)} in all do."
+        )
     if config.check:
-        _print_check(config, questions)
+        print_check(config, questions)
         return
     judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
     if judged and getattr(config, "make_prompts", None):
@@ -144,44 +146,6 @@ def _against(config: ScoreConfig, scored: Scored, other: Scored) -> dict[str, An
         "against": {key: theirs_json[key] for key in ("metrics", "intervals", "counts", "faults", "items")},
         "differences": {name: [one.value, one.low, one.high] for name, one in found.items()},
     }
-
-
-def _print_check(config: ScoreConfig, questions: Sequence[Question]) -> None:
-    report = check(config, questions)
-    print(json.dumps(report, indent=1, ensure_ascii=False) if config.json else _plain(report))
-
-
-def check(config: ScoreConfig, questions: Sequence[Question]) -> dict[str, Any]:
-    """What the files hold: questions, images, categories, truths; and, with answers, what is wrong with them."""
-    images = {question.image for question in questions if question.image}
-    truths = Counter(str(q.truth) for q in questions if isinstance(q.truth, str))
-    report: dict[str, Any] = {
-        "questions": len(questions),
-        "images": len(images),
-        "kinds": dict(Counter(question.kind for question in questions)),
-    }
-    if len(truths) <= MOST_TRUTHS:
-        report["truths"] = dict(truths)
-    if config.images:
-        report["images_missing"] = sorted(name for name in images if not (config.images / name).is_file())
-    if getattr(config, "answers", None):
-        found = benchmark(config.protocol).answers(config, questions)
-        report["answers"] = len(found.texts)
-        report["unanswered"] = [question.id for question in questions if question.id not in found.texts]
-        report.update({kind: list(faults) for kind, faults in found.faults.items()})
-    return report
-
-
-def _plain(report: Mapping[str, Any]) -> str:
-    lines = []
-    for name, value in report.items():
-        if isinstance(value, list):
-            lines.append(f"{name}: {len(value)}" + (f" ({', '.join(value[:SHOWN])} ...)" if value else ""))
-        elif isinstance(value, dict):
-            lines.append(f"{name}: " + ", ".join(f"{key or '-'} {number}" for key, number in value.items()))
-        else:
-            lines.append(f"{name}: {value}")
-    return "\n".join(lines)
 
 
 def _save(path: Path, text: str) -> None:

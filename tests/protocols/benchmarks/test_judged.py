@@ -160,6 +160,14 @@ def test_mmhal_worked_by_hand(write, score, mmhal):
     assert found["faults"] == {"unanswered": ["4"], "unparsed": ["3"]}
 
 
+def test_mmhal_s_types_come_in_turns(score, mmhal):
+    found = score("mmhal", "--questions", mmhal, "--check")
+    assert found["unlike_official"] == [f"{kind}: {n} questions, officially 12" for kind, n in (
+        ("attribute", 1), ("counting", 2), ("other", 1)
+    )]  # fmt: skip
+    assert found["out_of_order"][0] == "2: is counting, and it is the turn of adversarial"
+
+
 def test_prompts_are_made_judged_elsewhere_and_read_again(write, score, mmhal, tmp_path, capsys):
     prompts = tmp_path / "prompts.jsonl"
     with pytest.raises(SystemExit):

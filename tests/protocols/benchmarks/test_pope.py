@@ -204,7 +204,24 @@ def test_check_counts_without_scoring(write, score, tmp_path):
         "images": 1,
         "kinds": {"random": 3},
         "truths": {"yes": 2, "no": 1},
+        "unlike_official": ["random: 3 questions, officially 3000"],
+        "out_of_order": [],
         "images_missing": ["COCO_val2014_000000000001.jpg"],
         "answers": 2,
         "unanswered": ["random/3"],
     }
+
+
+def test_check_finds_questions_out_of_order_and_twice(write, score, refused):
+    rows = questions("ynn")
+    found = score("pope", "--questions", write("q.jsonl", [rows[1], rows[0], rows[2]]), "--check")
+    assert found["out_of_order"] == ["q/1: stands after 2"]
+    assert "the question r/1 stands twice" in refused(
+        "pope", "--questions", write("r.jsonl", [rows[0], rows[0]]), "--check"
+    )
+
+
+def test_every_label_but_no_counts_as_yes(write, score):
+    rows = [{**row, "label": label} for row, label in zip(questions("yyy"), ("Yes", "no", "No"), strict=True)]
+    found = score("pope", "--questions", write("q.jsonl", rows), "--check")
+    assert found["truths"] == {"yes": 2, "no": 1}

@@ -31,6 +31,7 @@ from veridical.protocols.tally import Sums, rounded, tally
 NAME = "amber"
 VERSION = 1
 MAX_NEW_TOKENS = 512
+OFFICIAL = {"generative": 1004, "existence": 4924, "state": 4764, "number": 2072, "action": 792, "relation": 1664}
 
 KINDS: Mapping[str, str] = {
     "generative": "generative",

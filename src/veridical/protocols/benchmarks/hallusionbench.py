@@ -31,6 +31,7 @@ __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"
 NAME = "hallusionbench"
 VERSION = 1
 MAX_NEW_TOKENS = 256
+OFFICIAL = {"VD": 591, "VS": 538}
 JUDGE = Manner(max_tokens=16, temperature=0.0)
 
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")

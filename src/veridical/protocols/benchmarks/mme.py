@@ -33,6 +33,10 @@ PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
 )  # fmt: skip
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+OFFICIAL = dict.fromkeys(("existence", "count", "position", "color"), 60) | {
+    "posters": 294, "celebrity": 340, "scene": 400, "landmark": 400, "artwork": 400, "OCR": 40,
+    "commonsense_reasoning": 140, "numerical_calculation": 40, "text_translation": 40, "code_reasoning": 40,
+}  # fmt: skip
 
 Parser = Literal["official", "lmms-eval", "vlmevalkit"]
 PARSERS: Mapping[Parser, Callable[[str], str | None]] = {

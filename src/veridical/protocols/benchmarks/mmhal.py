@@ -28,6 +28,8 @@ MAX_NEW_TOKENS = 512
 JUDGE = Manner(max_tokens=1024, temperature=0.0)
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+CYCLE = TYPES
+OFFICIAL = dict.fromkeys(TYPES, 12)
 RATINGS = range(7)
 
 

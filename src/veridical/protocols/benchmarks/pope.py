@@ -29,6 +29,7 @@ from veridical.protocols.yes_no import one_of_both, whole_word
 NAME = "pope"
 VERSION = 1
 MAX_NEW_TOKENS = 16
+OFFICIAL = {"random": 3000, "popular": 3000, "adversarial": 3000}
 
 Parser = Literal["official", "lmms-eval", "vlmevalkit"]
 Read = tuple[str | None, bool]
@@ -54,15 +55,11 @@ def ask(settings: Settings) -> list[Question]:
     found = [question for path in settings.questions for question in _read_questions(path)]
     if settings.labels:
         found = _labelled(found, settings.labels)
-    seen: set[str] = set()
     for question in found:
         if question.truth is None:
             raise UserError(
                 f"{settings.questions[0]}: {question.id} has no label; give the official files as --labels."
             )
-        if question.id in seen:
-            raise UserError(f"question {question.id} stands twice in {', '.join(map(str, settings.questions))}.")
-        seen.add(question.id)
     return found
 
 
