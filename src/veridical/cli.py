@@ -125,12 +125,17 @@ def _config_type(module: Any, command: Command, choices: Mapping[str, str]) -> A
 
 
 def _choices(arguments: Sequence[str]) -> dict[str, str]:
-    """What the flags say before they are parsed, the last of each; `--name value` and `--name=value`."""
-    found = {}
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if flag.startswith("--"):
-            key, equals, value = flag[2:].partition("=")
-            found[key.replace("-", "_")] = value if equals else following
+    """What the flags say before they are parsed, the last of each; several values are joined by blanks."""
+    found: dict[str, str] = {}
+    key = ""
+    for word in arguments:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            key = name.replace("-", "_")
+            found[key] = value
+            key = "" if equals else key
+        elif key:
+            found[key] = f"{found[key]} {word}".strip()
     return found
 
 

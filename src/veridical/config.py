@@ -41,8 +41,12 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found = {}
     for key, value in settings.items():
         name = f"{prefix}{key}".replace("-", "_")
-        found.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)})
+        found.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: _words(value)})
     return found
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def flags(settings: Mapping[str, Any], config_type: type, source: Path) -> list[str]:

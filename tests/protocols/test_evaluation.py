@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import time
@@ -14,14 +15,20 @@ from rich.console import Console
 from tests.models import tiny_llava
 
 from veridical.errors import UserError
-from veridical.protocols.answering import answer_by_likelihood, answer_by_text, describe_records
+from veridical.protocols import answering
 from veridical.protocols.command import EvalConfig, NoiseCurve
-from veridical.protocols.evaluation import evaluate
-from veridical.protocols.sources import read_splits, world_vocabulary
+from veridical.protocols.evaluation import evaluate, read_tasks
+from veridical.protocols.sources import read_pictures, read_splits
 from veridical.protocols.table import show
 from veridical.vlm.adapters import LoraSettings, attach_lora, save_adapter
 from veridical.vlm.loading import load
-from veridical.vlm.views import Clean
+from veridical.vlm.prefix import Context, encode
+from veridical.vlm.sampling import Branch, sample
+from veridical.vlm.scoring import next_token_logprobs
+from veridical.world.records import write_folder
+from veridical.world.vocabulary import CLASSES
+
+PROTOCOLS = ("world-chair", "world-pope", "world-shr", "world-mme")
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +51,19 @@ def finished(places, tmp_path_factory) -> tuple[EvalConfig, dict]:
     model, trained = places
     out = tmp_path_factory.mktemp("eval") / "run"
     noise = NoiseCurve(steps=(0, 500), limit=4)
-    config = EvalConfig(out, (str(model), str(trained)), limit=40, batch=16, noise=noise)
+    config = EvalConfig(out=out, models=(str(model), str(trained)), protocols=PROTOCOLS, limit=8, batch=16, noise=noise)
     return config, evaluate(config)
 
 
 def test_results_hold_every_model_split_and_comparison(finished):
     config, results = finished
     assert json.loads((config.out / "results.json").read_text()) == results
-    assert results["protocols"] == {"chair": "world-chair/1", "pope": "world-pope/1"}
-    assert results["records"]["splits"] == {"in-theme": 40, "anti-bias": 40}
+    named = {"chair": "world-chair/1", "pope": "world-pope/1", "shr": "world-shr/1", "mme": "world-mme/1"}
+    assert results["protocols"] == named
+    assert results["records"]["splits"] == {"in-theme": 8, "anti-bias": 8}
     assert list(results["models"]) == ["base", "dpo"]
-    for metric in ("chair_s", "recall", "repetition", "pope_adversarial_accuracy", "pope_popular_yes_ratio"):
+    assert set(results["metrics"]) <= set(results["models"]["dpo"])
+    for metric in ("chair_s", "recall", "repetition", "pope_popular_yes_ratio", "shr_ratio", "mme_count_acc_plus"):
         found = results["models"]["base"][metric]
         assert found["low"] <= found["value"] <= found["high"]
     (comparison,) = results["comparisons"]
@@ -75,7 +84,7 @@ def test_results_hold_every_model_split_and_comparison(finished):
 def test_every_item_is_there_and_agrees_with_itself(finished):
     config, results = finished
     captions = [json.loads(line) for line in (config.out / "items/base/chair.jsonl").open()]
-    assert len(captions) == 80
+    assert len(captions) == 16
     for row in captions:
         assert Path(row["image"]).is_file()
         assert all(m["invented"] == (m["name"] not in row["truth"]) for m in row["mentions"])
@@ -87,31 +96,60 @@ def test_every_item_is_there_and_agrees_with_itself(finished):
 
 
 def test_base_and_adapter_answer_as_they_do_when_loaded_alone(finished, places):
-    """The base must not have been touched by the adapter, nor the adapter by what was measured before it."""
+    """Each request by itself, without sharing, the adapter beside the weights: the same replies."""
     config, _ = finished
     model, trained = places
-    records = read_splits(config.records, config.out / "images", 3, config.seed)["anti-bias"]
-    vocabulary = world_vocabulary()
+    asked = read_tasks(replace(config, limit=1))
     for name, adapter in (("base", None), ("dpo", trained / "adapter")):
         vlm = load(model, adapter=adapter)
-        stored = {r["id"]: r for r in map(json.loads, (config.out / "items" / name / "chair.jsonl").open())}
-        for item in describe_records(vlm, records, vocabulary, Clean()):
-            assert stored[item.id]["caption"] == item.caption
-        rows = [json.loads(line) for line in (config.out / "items" / name / "pope.jsonl").open()]
-        stored_p = {(r["id"], r["setting"], r["object"]): r["p_yes"] for r in rows}
-        for record in records:  # one picture at a time, so that no other shares its batch
-            for item in answer_by_likelihood(vlm, [record], vocabulary, config.questions, config.seed):
-                assert stored_p[item.id, item.setting, item.object] == pytest.approx(item.p_yes, abs=1e-5)
+        for key, task in asked.tasks.items():
+            stored = {row_id(key, row): row for row in rows(config, name, key)}
+            for question, request in task.requests.items():
+                row = stored[question]
+                with torch.no_grad():
+                    prefix = encode(vlm, [Context(request.images, request.prompt)])
+                    if request.choices:
+                        yes, no = next_token_logprobs(vlm, prefix, request.choices)[0].tolist()
+                        assert row["p_yes"] == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-5)
+                    else:
+                        (sampled,) = sample(vlm, prefix, [Branch(0)], request.sampling)
+                        assert sampled.text == row[{"chair": "caption", "shr": "text", "mme": "answer"}[key]]
     base, dpo = ((config.out / "items" / name / "pope.jsonl").read_text() for name in ("base", "dpo"))
     assert base != dpo
 
 
-def test_a_second_run_uses_the_answers_that_are_there(finished):
+def rows(config: EvalConfig, model: str, key: str) -> list[dict]:
+    return [json.loads(line) for line in (config.out / "items" / model / f"{key}.jsonl").open()]
+
+
+def row_id(key: str, row: dict) -> str:
+    return f"{row['id']}/{row['setting']}/{row['object']}" if key == "pope" else row["id"]
+
+
+def test_a_second_run_asks_nothing_and_says_the_same(finished, monkeypatch):
     config, results = finished
-    files = list((config.out / "items").rglob("*.jsonl"))
-    before = {path: path.stat().st_mtime_ns for path in files}
+    before = {path: path.read_text() for path in (config.out / "items").rglob("*.jsonl")}
+    monkeypatch.setattr("veridical.protocols.answering._answer", lambda *_: pytest.fail("asked again"))
     assert evaluate(config) == results
-    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert {path: path.read_text() for path in before} == before
+
+
+def test_another_protocol_is_added_without_asking_again(places, tmp_path, monkeypatch):
+    """Answers are kept by request, and the run's own folder takes more protocols and models."""
+    model, trained = places
+    first = EvalConfig(out=tmp_path, models=(str(model),), protocols=("world-chair",), limit=4)
+    alone = evaluate(first)
+    asked: list[int] = []
+    answer = answering._answer
+    monkeypatch.setattr(
+        answering,
+        "_answer",
+        lambda vlm, requests, *rest: (asked.append(len(requests)), answer(vlm, requests, *rest))[1],
+    )
+    both = evaluate(replace(first, protocols=("world-chair", "world-pope"), models=(str(model), str(trained))))
+    pope = {(r["id"], r["object"]) for r in rows(first, "base", "pope")}
+    assert sum(asked) == len(pope) + (len(pope) + 8)
+    assert both["models"]["base"]["chair_s"] == alone["models"]["base"]["chair_s"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(finished):
@@ -121,7 +159,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
 
 
 def killed_at(config: EvalConfig, parts: Path) -> None:
-    """Evaluate in a process of its own, and kill that once three chunks of `parts` are there."""
+    """Evaluate in a process of its own, and kill that once two files of replies are there in `parts`."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # the pool of threads does not live on in a forked process
@@ -129,7 +167,7 @@ def killed_at(config: EvalConfig, parts: Path) -> None:
             evaluate(config)
         finally:
             os._exit(1)
-    while len(list(parts.glob("*.jsonl"))) < 3:
+    while len(list(parts.glob("*.jsonl"))) < 2:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "the run ended before it could be killed"
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
@@ -137,31 +175,64 @@ def killed_at(config: EvalConfig, parts: Path) -> None:
 
 
 def test_a_killed_run_continues_to_the_same_result(finished, tmp_path):
-    """SIGKILL in the middle of the base's captions, then of the adapter's questions; then on to the end."""
+    """SIGKILL in the middle of the base's answers, then of the adapter's; then on to the end."""
     whole, results = finished
     config = replace(whole, out=tmp_path / "run", batch=4)
-    for parts in ("items/base/chair.parts", "items/dpo/pope.parts"):
-        killed_at(config, config.out / parts)
-        assert (config.out / parts).is_dir()
+    for name in ("base", "dpo"):
+        model = results["measured"][name]["fingerprint"]
+        folder = config.out / "requests" / f"{model}-float32"
+        killed_at(config, folder)
         assert not (config.out / "results.json").exists()
-    found = evaluate(config)
-    assert found == results
+        assert len(list(folder.glob("*.jsonl"))) < 4
+    assert evaluate(config) == results
 
 
-def test_answers_as_text_are_read_by_the_official_rule(places):
-    vlm = load(places[0])
-    records = read_splits("world:dev", places[0].parent / "images", 4, 0)["dev"]
-    items = answer_by_text(vlm, records, world_vocabulary(), 2, 0)
-    assert {item.p_yes for item in items} <= {0.0, 1.0}
-    assert [(i.id, i.setting, i.object) for i in items] == [
-        (i.id, i.setting, i.object) for i in answer_by_likelihood(vlm, records, world_vocabulary(), 2, 0)
-    ]
+def test_answers_as_text_are_read_by_the_official_rule(places, tmp_path):
+    config = EvalConfig(out=tmp_path, models=(str(places[0]),), protocols=("world-pope",), limit=4, answers="text")
+    results = evaluate(config)
+    assert results["protocols"]["pope"] == "world-pope-text/1"
+    found = rows(config, "base", "pope")
+    assert {row["p_yes"] for row in found} <= {0.0, 1.0}
+    unparsed = [row for row in found if not row["said"]]
+    assert all(row["answer"] == "yes" for row in unparsed)
+    assert results["models"]["base"]["pope_unparsed"]["value"] == pytest.approx(100 * len(unparsed) / len(found))
+    assert results["counts"]["base"]["pope"] == {"items": len(found), "unanswered": 0, "unparsed": len(unparsed)}
+
+
+def test_own_annotated_pictures(places, tmp_path):
+    """A folder of PNG files and what is in them, with a lexicon beside it."""
+    records = read_splits("world:dev", tmp_path, 6, 0)["dev"]
+    folder = records[0].images[0].path.parent
+    write_folder(records, folder)
+    lexicon = tmp_path / "words.json"
+    lexicon.write_text(json.dumps({"synonyms": {name: name for name in CLASSES}}))
+    config = EvalConfig(
+        out=tmp_path / "run", models=(str(places[0]),), protocols=PROTOCOLS, records=str(folder),
+        lexicon=str(lexicon),
+    )  # fmt: skip
+    results = evaluate(config)
+    assert results["records"]["splits"] == {folder.name: 6}
+    assert results["protocols"]["chair"] == "records-chair/1"
+    truth = {record.id: sorted(record.annotations.names) for record in records}
+    assert {row["id"]: row["truth"] for row in rows(config, "base", "chair")} == truth
+    lexicon.write_text(json.dumps({"synonyms": {"mug": "cup"}}))
+    with pytest.raises(UserError, match=r"annotated names are no classes of it"):
+        evaluate(replace(config, out=tmp_path / "other"))
+
+
+def test_pictures_without_annotations_are_named(tmp_path):
+    records = read_splits("world:dev", tmp_path / "work", 3, 0)["dev"]
+    folder = records[0].images[0].path.parent
+    row = {"file_name": records[0].images[0].path.name, "text": "A cup."}
+    (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"3 of 3 records lack annotated objects.*dev-0-00000.png"):
+        read_pictures(str(folder), "auto", tmp_path / "other", None, 0)
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("photos", "only the picture world"),
+        ("photos", "no such folder or file"),
         ("world:nowhere", "no split 'nowhere'"),
         ("world:dev+dev", "named twice"),
     ],
@@ -177,5 +248,13 @@ def test_the_table_fits_80_columns_and_names_the_protocols(finished):
     show(results, console)
     text = console.export_text()
     assert "…" not in text
-    for wanted in ("world-chair/1, world-pope/1", "CHAIRs %", "recall %", "difference", "POPE adversarial %"):
+    for wanted in (
+        "world-chair/1",
+        "world-mme/1",
+        "8 in-theme",
+        "CHAIRs %",
+        "recall %",
+        "difference",
+        "POPE adversarial %",
+    ):
         assert wanted in text

@@ -1,83 +1,78 @@
-"""Answers on disk: whole chunks, continued where they stopped, never mixed."""
+"""What a run folder belongs to, and replies on disk: whole batches, shared by request, never mixed."""
 
 import json
-from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from veridical.errors import UserError
 from veridical.protocols import items
+from veridical.protocols.answering import outstanding
+from veridical.protocols.replies import Replies
+from veridical.protocols.task import Request
+from veridical.records import ImageFile, Turn
+from veridical.vlm.sampling import Sampling
+from veridical.vlm.views import Noise
+
+IMAGES = tuple(ImageFile(Path(f"{n}.png"), str(n) * 64) for n in range(3))
 
 
-@dataclass(frozen=True)
-class Square:
-    number: int
-    squared: int
+def request(image: int, text: str = "What is it?", **more) -> Request:
+    return Request((IMAGES[image],), (Turn("user", text),), **more)
 
 
-class StoppedError(Exception):
-    pass
-
-
-def collect(path, numbers, chunk, asked, stop_after=None):
-    def answer(batch):
-        if stop_after is not None and len(asked) >= stop_after:
-            raise StoppedError
-        asked.extend(batch)
-        # One input may give no item or several, as a picture gives questions.
-        return [Square(n, n * n) for n in batch for _ in range(n % 3)]
-
-    return items.collect(path, numbers, chunk, answer, lambda row: Square(**row), lambda done: None)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 20), st.integers(1, 7), st.integers(1, 7), st.integers(0, 20))
-def test_stopped_anywhere_and_continued_with_any_chunk_it_gives_the_same(tmp_path_factory, n, first, second, stop):
-    folder = tmp_path_factory.mktemp("items")
-    numbers = list(range(n))
-    whole = collect(folder / "whole.jsonl", numbers, 3, [])
-    assert whole == [Square(k, k * k) for k in numbers for _ in range(k % 3)]
-    try:
-        collect(folder / "again.jsonl", numbers, first, [], stop_after=stop)
-    except StoppedError:
-        assert not (folder / "again.jsonl").exists()
-    assert collect(folder / "again.jsonl", numbers, second, []) == whole
-    assert (folder / "again.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
-    assert not (folder / "again.parts").exists()
-
-
-def test_what_is_there_is_not_asked_again(tmp_path):
-    path, asked = tmp_path / "x.jsonl", []
-    with pytest.raises(StoppedError):
-        collect(path, list(range(10)), 2, asked, stop_after=4)
-    collect(path, list(range(10)), 2, asked)
-    collect(path, list(range(10)), 2, asked)
-    assert asked == list(range(10))
-
-
-def test_a_half_written_chunk_of_a_crash_is_not_read(tmp_path):
-    path = tmp_path / "x.jsonl"
-    parts = tmp_path / "x.parts"
-    parts.mkdir()
-    (parts / ".0000000-0000002.jsonl.partial").write_text('{"number": 1, "squ')
-    assert collect(path, [1, 2], 2, []) == [Square(1, 1), Square(2, 4), Square(2, 4)]
-
-
-def test_answers_of_other_settings_are_refused_with_what_changed(tmp_path):
-    key = {"limit": 5, "seed": 0, "fingerprint": "a"}
-    assert items.claim(tmp_path / "base", key) is False
-    assert items.claim(tmp_path / "base", key) is False
+def test_a_folder_of_other_settings_is_refused_with_what_changed(tmp_path):
+    key = {"limit": 5, "seed": 0}
+    items.claim(tmp_path / "run", key)
+    items.claim(tmp_path / "run", key)
     with pytest.raises(UserError, match=r"limit was 5, now 6.*--out"):
-        items.claim(tmp_path / "base", {**key, "limit": 6})
-    assert json.loads((tmp_path / "base" / "key.json").read_text()) == key
+        items.claim(tmp_path / "run", {**key, "limit": 6})
+    assert json.loads((tmp_path / "run" / "key.json").read_text()) == key
 
 
-def test_answers_of_a_model_that_changed_are_made_anew(tmp_path):
-    folder = tmp_path / "base"
-    key = {"limit": 5, "fingerprint": "a"}
-    items.claim(folder, key)
-    collect(folder / "x.jsonl", [1], 1, [])
-    assert items.claim(folder, {**key, "fingerprint": "b"}) is True
-    assert not (folder / "x.jsonl").exists()
+def test_replies_come_back_as_they_were_and_batches_become_one_file(tmp_path):
+    kept = Replies(tmp_path / "model")
+    kept.add({"a": "a text\u2028with a strange end of line", "b": (-0.25, -1.5)})
+    kept.add({"c": ""})
+    (tmp_path / "model" / ".000002-1.jsonl.partial").write_text('{"request": "d", "te')
+    again = Replies(tmp_path / "model")
+    for one in (kept, again):
+        assert (one["a"], one["b"], one["c"]) == ("a text\u2028with a strange end of line", (-0.25, -1.5), "")
+        assert "d" not in one
+    again.compact()
+    assert len(list((tmp_path / "model").glob("*.jsonl"))) == 1
+    assert Replies(tmp_path / "model")["b"] == (-0.25, -1.5)
+
+
+def test_a_file_that_holds_no_replies_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text("hello\n")
+    with pytest.raises(UserError, match=r"x\.jsonl: no replies"):
+        Replies(tmp_path)
+
+
+def test_what_a_reply_depends_on_is_in_the_digest():
+    base = request(0)
+    others = [
+        request(1),
+        request(0, "What else?"),
+        request(0, sampling=Sampling(max_new_tokens=17, temperature=0.0)),
+        request(0, choices=("Yes", "No")),
+        request(0, view=Noise(500), key=("a",)),
+        request(0, view=Noise(500), key=("b",)),
+        request(0, sampling=Sampling(max_new_tokens=16, temperature=1.0), key=("a",)),
+        request(0, sampling=Sampling(max_new_tokens=16, temperature=1.0), key=("b",)),
+    ]
+    digests = {one.digest() for one in [base, *others]}
+    assert len(digests) == len(others) + 1
+    # Nothing is drawn, so that a key changes nothing, nor does a file's place.
+    assert request(0, key=("another",)).digest() == base.digest()
+    moved = Request((ImageFile(Path("elsewhere.png"), IMAGES[0].sha256),), base.prompt)
+    assert moved.digest() == base.digest()
+
+
+def test_questions_about_an_image_stand_together_and_are_asked_once(tmp_path):
+    kept = Replies(tmp_path)
+    asked = [request(0), request(1), request(0, "More?"), request(1), request(2), request(1, "More?")]
+    kept.add({request(2).digest(): "known"})
+    missing = list(outstanding(asked, kept).values())
+    assert missing == [asked[0], asked[2], asked[1], asked[5]]

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from veridical.protocols.statistics import Estimate, Ratio, estimate, interval, paired_difference, resample
+from veridical.protocols.statistics import Estimate, Ratio, estimate, interval, resample
+from veridical.protocols.tally import difference, of_ratios
 
 
 def binomial_quantile(n: int, p: float, level: float) -> int:
@@ -65,9 +66,14 @@ def test_questions_about_one_image_move_together():
     assert (tenfold.low, tenfold.high) == (once.low, once.high)
 
 
+def paired(model: Ratio, base: Ratio, seed: int = 0) -> Estimate:
+    groups = [str(number) for number in range(len(base.numerator))]
+    return difference(of_ratios(groups, {"it": model}), of_ratios(groups, {"it": base}), seed)["it"]
+
+
 def test_a_model_compared_with_itself_differs_by_exactly_nothing():
     ratio = Ratio(np.array([1.0, 0, 3]), np.array([2.0, 1, 3]))
-    assert paired_difference(ratio, ratio, resample(3, 0, 100)) == Estimate(0.0, 0.0, 0.0)
+    assert paired(ratio, ratio) == Estimate(0.0, 0.0, 0.0)
 
 
 def test_pairing_removes_what_the_images_share():
@@ -75,17 +81,17 @@ def test_pairing_removes_what_the_images_share():
     hard = rng.normal(0, 10, size=300)
     base, model = share(hard), share(hard - 1 + rng.normal(0, 0.5, size=300))
     weights = resample(300, 0)
-    paired = paired_difference(model, base, weights)
+    found = paired(model, base)
     own = estimate(base, weights)
-    assert paired.high - paired.low < 0.1 * (own.high - own.low)
-    assert paired.low < -100 < paired.high
+    assert found.high - found.low < 0.1 * (own.high - own.low)
+    assert found.low < -100 < found.high
 
 
 def test_what_is_not_defined_is_none_and_does_not_crash():
     nothing = Ratio(np.zeros(4), np.zeros(4))
     weights = resample(4, 0, 50)
     assert estimate(nothing, weights) == Estimate(None, None, None)
-    assert paired_difference(nothing, share([1, 0, 1, 0]), weights) == Estimate(None, None, None)
+    assert paired(nothing, share([1, 0, 1, 0])) == Estimate(None, None, None)
 
 
 def test_resamples_without_a_value_are_left_out():
@@ -114,6 +120,6 @@ def test_coverage_of_a_paired_difference():
         chance = rng.beta(2, 2, size=120)
         base = share(rng.random(120) < chance)
         model = share(rng.random(120) < 0.7 * chance)
-        found = paired_difference(model, base, resample(120, trial, 400))
+        found = paired(model, base, trial)
         held += found.low <= -15.0 <= found.high
     assert 0.91 <= held / 400 <= 0.98

@@ -10,15 +10,18 @@ import pytest
 
 from veridical.build.dataset import write_build
 from veridical.config import save_resolved
-from veridical.protocols import chair, pope
-from veridical.protocols.results import Answers, caption_estimates, summarise
-from veridical.protocols.sources import Vocabulary, world_vocabulary
+from veridical.protocols.command import EvalConfig
+from veridical.protocols.picture_tasks import chair_task, pope_task
+from veridical.protocols.results import summarise
+from veridical.protocols.sources import Pictures, world_vocabulary
+from veridical.protocols.task import Counted
 from veridical.records import Pair, Provenance, Record
 from veridical.world.records import world_records
 from veridical.world.vocabulary import PARTNER, article
 
 SCRIPT = "<script>document.title = 'broken'</script>"
 COUNT = 14
+CONFIG = EvalConfig(out=Path("unused"), questions=1)
 
 
 @dataclass(frozen=True)
@@ -68,29 +71,33 @@ def write_align_run(folder: Path) -> None:
 
 
 def write_eval_run(folder: Path, records: list[Record]) -> None:
-    words = world_vocabulary()
-    answers = {
-        "base": answer(records, [inventing(record) for record in records], words, sure=-0.5),
-        "a<b> $x$": answer(records, [record.reference for record in records], words, sure=-3.0),
+    pictures = Pictures({"dev": records}, world_vocabulary())
+    counted = {
+        "base": count(pictures, [inventing(record) for record in records], sure=-0.5),
+        "a<b> $x$": count(pictures, [record.reference for record in records], sure=-3.0),
     }
-    for name, one in answers.items():
+    for name, one in counted.items():
         (folder / "items" / name).mkdir(parents=True)
-        lines = "".join(json.dumps(asdict(item)) + "\n" for item in one.captions)
+        lines = "".join(json.dumps(row) + "\n" for row in one["chair"].rows)
         (folder / "items" / name / "chair.jsonl").write_text(lines)
-    protocols = {"chair": chair.NAME, "pope": pope.NAME}
-    counted = {"count": len(records), "splits": {"dev": len(records)}}
-    results = {"protocols": protocols, "records": counted, **summarise(answers, words, seed=0)}
-    (folder / "results.json").write_text(json.dumps(results))
-    points = [{"step": s, **caption_estimates(answers["base"].captions, words, 0)} for s in (0, 400, 800)]
-    (folder / "noise.json").write_text(json.dumps({"model": "base", "protocol": chair.NAME, "points": points}))
+    tasks = {task.key: task for task in (chair_task(pictures, CONFIG), pope_task(pictures, CONFIG))}
+    protocols = {key: task.name for key, task in tasks.items()}
+    described = {"count": len(records), "splits": {"dev": len(records)}}
+    found = summarise(counted, tasks, pictures.vocabulary.classes, seed=0)
+    (folder / "results.json").write_text(json.dumps({"protocols": protocols, "records": described, **found}))
+    base = {metric: asdict(one) for metric, one in counted["base"]["chair"].tally.estimates().items()}
+    noise = {"model": "base", "protocol": protocols["chair"], "points": [{"step": s, **base} for s in (0, 400, 800)]}
+    (folder / "noise.json").write_text(json.dumps(noise))
     save_resolved({"models": ["bundled"]}, folder / "config.yaml")
 
 
-def answer(records: list[Record], captions: list[str], words: Vocabulary, sure: float) -> Answers:
+def count(pictures: Pictures, captions: list[str], sure: float) -> dict[str, Counted]:
     """Captions as given; questions answered with yes at a log-probability of -1, with no at `sure`."""
-    asked = [q for r in records for q in pope.ask(r, words.classes, words.statistics, 1, 0)]
-    items = [chair.read(r, text, words.lexicon) for r, text in zip(records, captions, strict=True)]
-    return Answers(items, [pope.read(question, -1.0, sure) for question in asked])
+    chair, pope = chair_task(pictures, CONFIG), pope_task(pictures, CONFIG)
+    return {
+        "chair": chair.count(dict(zip(chair.requests, captions, strict=True))),
+        "pope": pope.count(dict.fromkeys(pope.requests, (-1.0, sure))),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,95 +1,100 @@
-"""Get a model's answers to a protocol's questions. The image of a record is encoded once for all of them."""
+"""Puts requests to a model: what the questions about one image have in common is encoded once for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from veridical.protocols import chair, pope
-from veridical.protocols.chair import ChairItem
-from veridical.protocols.pope import PopeItem, Question
-from veridical.protocols.sources import Vocabulary
-from veridical.records import Record
+from veridical.protocols.replies import Replies
+from veridical.protocols.task import Reply, Request
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
-    from veridical.vlm.prefix import Prefix
-    from veridical.vlm.views import View
-
-TEXT_ANSWER_TOKENS = 16
+    from veridical.vlm.trunk import Started
 
 
-def describe_records(
-    vlm: Vlm, records: Sequence[Record], vocabulary: Vocabulary, view: View, temperature: float = 0.0
-) -> list[ChairItem]:
-    """One caption of each record, read by CHAIR; greedy at temperature 0, else keyed draws."""
+def outstanding(requests: Iterable[Request], replies: Replies) -> dict[str, Request]:
+    """The different requests that have no reply yet, by digest; those about the same images stand together."""
+    asked = {request.digest(): request for request in requests}
+    rank: dict[tuple[str, ...], int] = {}
+    for request in asked.values():
+        rank.setdefault(_images(request), len(rank))
+    missing = [(digest, request) for digest, request in asked.items() if digest not in replies]
+    return dict(sorted(missing, key=lambda item: rank[_images(item[1])]))
+
+
+def answer(
+    vlm: Vlm, requests: Iterable[Request], replies: Replies, batch: int, progress: Callable[[int], None]
+) -> None:
+    """Answer what has no reply yet, and keep the replies as they come.
+
+    Args:
+        vlm: the model.
+        requests: in any order; equal ones are answered once.
+        replies: where replies are looked up and kept.
+        batch: how many images are held encoded, and how many answers are worked on together.
+        progress: told the number of requests answered, step by step.
+    """
+    from veridical.vlm.trunk import obstacle
+
+    missing = outstanding(requests, replies)
+    if not missing:
+        return
+    apart = bool(obstacle(vlm))
+    for chunk in _chunks(missing, batch):
+        replies.add(_answer(vlm, chunk, batch, apart))
+        progress(len(chunk))
+    replies.compact()
+
+
+def _images(request: Request) -> tuple[str, ...]:
+    return tuple(image.sha256 for image in request.images)
+
+
+def _chunks(requests: dict[str, Request], images: int) -> Iterable[dict[str, Request]]:
+    """Requests about up to `images` different sets of images at a time."""
+    chunk: dict[str, Request] = {}
+    seen: set[tuple[str, ...]] = set()
+    for digest, request in requests.items():
+        if _images(request) not in seen and len(seen) == images:
+            yield chunk
+            chunk, seen = {}, set()
+        chunk[digest] = request
+        seen.add(_images(request))
+    yield chunk
+
+
+def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> dict[str, Reply]:
+    from veridical.vlm.inputs import Context
+    from veridical.vlm.trunk import start
+
+    # A text and a likelihood may be wanted of one context, so that contexts are fewer than requests.
+    contexts = {
+        digest: Context(r.images, r.prompt, r.view, key=r.key if r.draws else (*r.key[:1], r.prompt[-1].text))
+        for digest, r in requests.items()
+    }
+    places = {context: place for place, context in enumerate(dict.fromkeys(contexts.values()))}
+    started = start(vlm, list(places), apart=apart)
+    found: dict[str, Reply] = {}
+    for kind in dict.fromkeys((r.choices, r.sampling if not r.choices else None) for r in requests.values()):
+        alike = [d for d, r in requests.items() if (r.choices, r.sampling if not r.choices else None) == kind]
+        for first in range(0, len(alike), batch):
+            rows = alike[first : first + batch]
+            replies = _together(vlm, started, [requests[d] for d in rows], [places[contexts[d]] for d in rows])
+            found.update(zip(rows, replies, strict=True))
+    return {digest: found[digest] for digest in requests}
+
+
+def _together(vlm: Vlm, started: Started, requests: Sequence[Request], places: Sequence[int]) -> list[Reply]:
+    """Replies to requests of one kind; `places` are their contexts."""
     import torch
 
-    from veridical.vlm.prefix import Context, encode
-    from veridical.vlm.sampling import Branch, Sampling, sample
-
-    contexts = [Context(record.images, chair.ask(), view, key=("chair", record.id)) for record in records]
-    branches = [Branch(index, key=("chair", record.id)) for index, record in enumerate(records)]
-    with torch.no_grad():
-        sampling = Sampling(max_new_tokens=chair.MAX_NEW_TOKENS, temperature=temperature)
-        captions = sample(vlm, encode(vlm, contexts), branches, sampling)
-    return [chair.read(r, caption.text, vocabulary.lexicon) for r, caption in zip(records, captions, strict=True)]
-
-
-def answer_by_likelihood(
-    vlm: Vlm, records: Sequence[Record], vocabulary: Vocabulary, questions: int, seed: int
-) -> list[PopeItem]:
-    """POPE, answered by the likelier of "Yes" and "No" as the first token."""
-    import torch
-
+    from veridical.vlm.sampling import Branch, sample
     from veridical.vlm.scoring import next_token_logprobs
 
-    asked = _ask(records, vocabulary, questions, seed)
-    if not asked:
-        return []
-    with torch.no_grad():
-        names, prefix = _encode(vlm, records, asked)
-        scores = next_token_logprobs(vlm, prefix, pope.ANSWERS).tolist()
-    answers = dict(zip(names, scores, strict=True))
-    return [pope.read(question, *answers[question.record, question.object]) for question in asked]
-
-
-def answer_by_text(
-    vlm: Vlm, records: Sequence[Record], vocabulary: Vocabulary, questions: int, seed: int
-) -> list[PopeItem]:
-    """POPE, answered by greedy text of at most 16 tokens, read by the official rule."""
-    import torch
-
-    from veridical.vlm.sampling import Branch, Sampling, sample
-
-    asked = _ask(records, vocabulary, questions, seed)
-    if not asked:
-        return []
-    with torch.no_grad():
-        names, prefix = _encode(vlm, records, asked)
-        branches = [Branch(index) for index in range(len(names))]
-        texts = sample(vlm, prefix, branches, Sampling(max_new_tokens=TEXT_ANSWER_TOKENS, temperature=0.0))
-    answers = dict(zip(names, (one.text for one in texts), strict=True))
-    return [pope.read_text(question, answers[question.record, question.object]) for question in asked]
-
-
-def _ask(records: Sequence[Record], vocabulary: Vocabulary, questions: int, seed: int) -> list[Question]:
-    return [
-        question
-        for record in records
-        for question in pope.ask(record, vocabulary.classes, vocabulary.statistics, questions, seed)
-    ]
-
-
-def _encode(vlm: Vlm, records: Sequence[Record], asked: Sequence[Question]) -> tuple[list[tuple[str, str]], Prefix]:
-    """Every different question, as (record, object), and their prefix; the same may stand in several settings."""
-    from veridical.vlm.prefix import Context, encode, features, prepare
-
-    images = {record.id: record.images for record in records}
-    names = list(dict.fromkeys((question.record, question.object) for question in asked))
-    prepared = [prepare(vlm, Context(images[r], pope.prompt(name), key=("pope", r))) for r, name in names]
-    if not vlm.traits.takes_features:
-        return names, encode(vlm, prepared)
-    firsts = {record: one for (record, _), one in reversed(list(zip(names, prepared, strict=True)))}
-    seen = dict(zip(firsts, features(vlm, list(firsts.values())), strict=True))
-    return names, encode(vlm, prepared, [seen[record] for record, _ in names])
+    prefix = started.prefix(places)
+    if requests[0].choices:
+        with torch.no_grad():
+            return [tuple(row) for row in next_token_logprobs(vlm, prefix, requests[0].choices).tolist()]
+    branches = [Branch(row, request.key) for row, request in enumerate(requests)]
+    return [sampled.text for sampled in sample(vlm, prefix, branches, requests[0].sampling)]

@@ -1,4 +1,4 @@
-"""world-chair/1: which of the objects that a caption names are not in the picture.
+"""chair/1: which of the objects that a caption names are not in the picture.
 
 CHAIR (Rohrbach et al. 2018, arXiv 1809.02156) with a closed vocabulary and complete annotations.
 One greedy caption a picture, "Describe this image.", at most 96 new tokens; objects are found by
@@ -21,7 +21,7 @@ from veridical.records import Record, Turn
 if TYPE_CHECKING:
     from veridical.judges.lexicon import Lexicon
 
-NAME = "world-chair/1"
+NAME = "chair/1"
 PROMPT = "Describe this image."
 MAX_NEW_TOKENS = 96
 REPETITION_WORDS = 4

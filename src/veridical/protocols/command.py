@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,33 +23,68 @@ class NoiseCurve:
     """Records in each split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Settings of `veridical eval`."""
 
     out: Path
-    """The run folder: config.yaml, results.json, items/."""
+    """The run folder: config.yaml, results.json, items/, answers/."""
     models: tuple[str, ...] = ("bundled",)
     """The base model first (folder, hub name, "bundled"), then adapters on it, align runs or other models;
     each may be given as NAME=FOLDER."""
+    protocols: tuple[str, ...] = ("world-chair", "world-pope")
+    """On annotated pictures: world-chair, world-pope, world-shr, world-mme; or published benchmarks: those of
+    `veridical score`, with their files and images in settings of their own (--protocols pope --help)."""
     records: str = "world:in-theme+anti-bias"
-    """Splits of the picture world, joined by "+"; each is also reported by itself."""
-    limit: int = 200
-    """Records in each split."""
+    """Annotated pictures: splits of the picture world, joined by "+" (each is also reported by itself), or a folder or
+    file of records with "objects"."""
+    lexicon: str = "auto"
+    """The words that name objects in answers: auto, world, coco80 or a JSON file."""
+    limit: int | None = None
+    """Records in each split; by default 200 of the picture world, or all of a folder or file."""
     seed: int = 0
     """Picks the scenes, the questions and the resamples."""
     questions: int = 3
-    """POPE asks after up to this many present and as many absent objects of a picture, in each setting."""
+    """world-pope asks after up to this many present and as many absent objects of a picture, in each setting."""
     answers: Literal["likelihood", "text"] = "likelihood"
-    """POPE's answer: the likelier of "Yes" and "No", or greedy text read by the official rule."""
+    """world-pope's answer: the likelier of "Yes" and "No", or greedy text read by the official rule."""
     batch: int = 32
-    """Pictures that are worked on together; changes speed and memory, not results."""
+    """Images held encoded at a time, and answers worked on together; changes speed and memory, not results."""
+    cache: Path | None = None
+    """Folder of answers that runs may share; by default the run's own, requests/."""
+    merge_adapters: bool = True
+    """Add LoRA to the weights before measuring, which is faster; adapters for the answer alone are never merged."""
     noise: NoiseCurve = field(default_factory=NoiseCurve)
     """Captions of noised pictures, for the report's plot."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights are loaded as this; auto is bfloat16 on a GPU, else float32."""
     device: str = "auto"
     """A torch device, or auto: a GPU if there is one."""
+
+
+def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
+    """EvalConfig with a block of settings for each published benchmark among the protocols.
+
+    Raises:
+        UserError: a protocol that there is not, or that is named twice.
+    """
+    from veridical.protocols.official import block_type
+    from veridical.protocols.registry import PICTURES, check_names
+
+    names = tuple(choices.get("protocols", "").split())
+    check_names(names)
+    blocks = [(name.replace("-", "_"), block_type(name)) for name in names if name not in PICTURES]
+    if not blocks:
+        return EvalConfig
+    made: type[EvalConfig] = dataclasses.make_dataclass(
+        "EvalConfig",
+        [(name, block, field(kw_only=True)) for name, block in blocks],
+        bases=(EvalConfig,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": EvalConfig.__doc__},
+    )
+    return made
 
 
 def run(config: EvalConfig) -> Path:

@@ -2,171 +2,218 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from veridical.align.progress import Line
-from veridical.config import save_resolved
-from veridical.protocols import chair, items, pope
-from veridical.protocols.answering import answer_by_likelihood, answer_by_text, describe_records
+from veridical.config import save_resolved, to_plain
+from veridical.errors import UserError
+from veridical.protocols import items
+from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig
 from veridical.protocols.models import Measured, measured_models, with_adapter
-from veridical.protocols.results import Answers, caption_estimates, summarise
-from veridical.protocols.sources import Vocabulary, read_splits, world_vocabulary
-from veridical.records import Record
-from veridical.vlm.views import Clean, Noise
+from veridical.protocols.registry import PICTURES, check_names, picture_task
+from veridical.protocols.replies import Replies
+from veridical.protocols.results import among, summarise
+from veridical.protocols.sources import Pictures, read_pictures
+from veridical.protocols.task import Counted, Reply, Task
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that is asked: the tasks by key, in their order, and the annotated pictures if any are about them."""
+
+    tasks: Mapping[str, Task]
+    pictures: Pictures | None
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Everything that results.json holds, which is written to the run folder.
 
     Raises:
-        UserError: a model, adapter, split or setting that is not there, or an `out` of other settings.
+        UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
     """
     models = measured_models(config.models)
-    splits = read_splits(config.records, config.out / "images", config.limit, config.seed)
-    vocabulary = world_vocabulary()
-    answers: dict[str, Answers] = {}
+    asked = read_tasks(config)
+    _claim(config, asked)
+    counted: dict[str, dict[str, Counted]] = {}
     fingerprints: dict[str, str] = {}
     vlm: Vlm | None = None
     for model in models:
         vlm = _load(model, config, vlm)
-        folder = _claim(config, model, vlm, splits)
-        answers[model.name] = _answers(config, vlm, model.name, folder, splits, vocabulary)
+        replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
+        counted[model.name] = _measure(config, vlm, model.name, asked.tasks, replies)
         fingerprints[model.name] = vlm.fingerprint
-        if model is models[0] and config.noise.steps:
-            curve = noise_curve(config, vlm, folder / "noise", splits, vocabulary)
+        if model is models[0] and config.noise.steps and asked.pictures:
+            curve = noise_curve(config, vlm, asked.pictures, replies)
             items.write_json(config.out / "noise.json", {"model": model.name, **curve})
     results = {
-        "protocols": {"chair": chair.NAME, "pope": _pope_name(config)},
-        "settings": {"chair": _chair_settings(), "pope": {"questions": config.questions}},
-        "records": _describe_records(config, splits, answers[models[0].name]),
+        "protocols": {key: task.name for key, task in asked.tasks.items()},
+        "settings": {key: dict(task.settings) for key, task in asked.tasks.items()},
+        "metrics": _describe_metrics(asked.tasks),
+        "counts": {name: {key: dict(c.counts) for key, c in found.items()} for name, found in counted.items()},
+        "notes": _notes(counted, asked.tasks),
+        "records": _describe_records(config, asked),
         "measured": {m.name: _describe_model(m, fingerprints[m.name]) for m in models},
-        **summarise(answers, vocabulary, config.seed),
-        "by_split": {
-            split: summarise(
-                {n: a.among(frozenset(r.id for r in records)) for n, a in answers.items()},
-                vocabulary,
-                config.seed,
-            )
-            for split, records in splits.items()
-        },
+        **_summaries(config, counted, asked),
     }
     save_resolved(config, config.out / "config.yaml")
     items.write_json(config.out / "results.json", results)
     return results
 
 
-def noise_curve(
-    config: EvalConfig, vlm: Vlm, folder: Path, splits: Mapping[str, Sequence[Record]], vocabulary: Vocabulary
-) -> dict[str, Any]:
+def read_tasks(config: EvalConfig) -> Asked:
+    """The protocols of a run with all that they ask; files and images are checked here, before any model is loaded.
+
+    Raises:
+        UserError: a protocol, file, image or record that cannot be used.
+    """
+    from veridical.protocols.official import official_task
+
+    if not config.protocols:
+        raise UserError("--protocols: name at least one")
+    check_names(config.protocols)
+    pictures = None
+    if any(name in PICTURES for name in config.protocols):
+        pictures = read_pictures(config.records, config.lexicon, config.out / "images", config.limit, config.seed)
+    tasks = []
+    for name in config.protocols:
+        if name in PICTURES and pictures is not None:
+            tasks.append(picture_task(name, pictures, config))
+        else:
+            tasks.append(official_task(name, getattr(config, name.replace("-", "_"))))
+    return Asked({task.key: task for task in tasks}, pictures)
+
+
+def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Replies) -> dict[str, Any]:
     """CHAIR's metrics of captions of noised images, with intervals: {"points": [one for each noise step], ...}."""
-    records = [record for split in splits.values() for record in split[: config.noise.limit]]
-    space, temperature = config.noise.space, config.noise.temperature
-    settings = {"space": space, "temperature": temperature, "records": len(records)}
-    items.claim(folder, {"fingerprint": vlm.fingerprint, **settings})
-    points = []
-    with Line("noised images", len(records) * len(config.noise.steps)) as line:
-        for step in config.noise.steps:
-            captions = items.collect(
-                folder / f"chair-{step:03d}.jsonl",
-                records,
-                config.batch,
-                partial(_describe, vlm, vocabulary, Noise(step, space), temperature),
-                chair.item_from_row,
-                line.advance,
-            )
-            points.append({"step": step, **caption_estimates(captions, vocabulary, config.seed)})
-    return {"protocol": chair.NAME, **settings, "points": points}
+    from veridical.protocols.picture_tasks import under_view
+    from veridical.vlm.views import Noise
+
+    noise = config.noise
+    tasks = {
+        step: under_view(pictures, noise.limit, Noise(step, noise.space), noise.temperature) for step in noise.steps
+    }
+    requests = [request for task in tasks.values() for request in task.requests.values()]
+    with Line("noised images", len(outstanding(requests, replies))) as line:
+        answer(vlm, requests, replies, config.batch, line.advance)
+    points = [
+        {"step": step, **{k: asdict(v) for k, v in _count(task, replies).tally.estimates(config.seed).items()}}
+        for step, task in tasks.items()
+    ]
+    records = len(requests) // len(tasks)
+    name = next(iter(tasks.values())).name
+    settings = {"space": noise.space, "temperature": noise.temperature, "records": records}
+    return {"protocol": name, **settings, "points": points}
 
 
-def _answers(
-    config: EvalConfig,
-    vlm: Vlm,
-    name: str,
-    folder: Path,
-    splits: Mapping[str, Sequence[Record]],
-    vocabulary: Vocabulary,
-) -> Answers:
-    records = [record for split in splits.values() for record in split]
-    with Line(f"{name}: captions", len(records)) as line:
-        captions = items.collect(
-            folder / "chair.jsonl",
-            records,
-            config.batch,
-            partial(_describe, vlm, vocabulary, Clean(), 0.0),
-            chair.item_from_row,
-            line.advance,
-        )
-    answer = answer_by_likelihood if config.answers == "likelihood" else answer_by_text
-    with Line(f"{name}: questions", len(records)) as line:
-        yes_no = items.collect(
-            folder / "pope.jsonl",
-            records,
-            config.batch,
-            lambda batch: answer(vlm, batch, vocabulary, config.questions, config.seed),
-            pope.item_from_row,
-            line.advance,
-        )
-    return Answers(captions, yes_no)
+def _measure(
+    config: EvalConfig, vlm: Vlm, name: str, tasks: Mapping[str, Task], replies: Replies
+) -> dict[str, Counted]:
+    """Ask one model everything, count, and write its items and the benchmarks' own answer files."""
+    requests = [request for task in tasks.values() for request in task.requests.values()]
+    missing = outstanding(requests, replies)
+    with Line(f"{name}: answers", len(missing)) as line:
+        answer(vlm, missing.values(), replies, config.batch, line.advance)
+    counted = {}
+    folder = config.out / "items" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, task in tasks.items():
+        counted[key] = _count(task, replies)
+        rows = counted[key].rows
+        items.write_whole(folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if task.write:
+            task.write(_replies_to(task, replies), config.out / "answers" / name / key.removeprefix("official-"))
+    return counted
 
 
-def _describe(
-    vlm: Vlm, vocabulary: Vocabulary, view: Clean | Noise, temperature: float, batch: Sequence[Record]
-) -> list[chair.ChairItem]:
-    return describe_records(vlm, batch, vocabulary, view, temperature)
+def _replies_to(task: Task, replies: Replies) -> dict[str, Reply]:
+    return {question: replies[request.digest()] for question, request in task.requests.items()}
+
+
+def _count(task: Task, replies: Replies) -> Counted:
+    return task.count(_replies_to(task, replies))
 
 
 def _load(model: Measured, config: EvalConfig, before: Vlm | None) -> Vlm:
     """The model to measure next: an adapter goes onto the base in memory while that has none yet."""
+    from veridical.vlm.adapters import merged
     from veridical.vlm.loading import load
 
     if model.adapter and before and before.name == model.model and not hasattr(before.model, "peft_config"):
-        return with_adapter(before, model.adapter)
-    return load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
+        found = with_adapter(before, model.adapter)
+    else:
+        found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
+    return merged(found) if model.adapter and config.merge_adapters else found
 
 
-def _claim(config: EvalConfig, model: Measured, vlm: Vlm, splits: Mapping[str, Sequence[Record]]) -> Path:
-    """The folder of this model's answers; answers of other settings in it are refused."""
-    folder = config.out / "items" / model.name
-    key = {
-        "protocols": [chair.NAME, _pope_name(config)],
-        "records": config.records,
-        "limit": config.limit,
-        "seed": config.seed,
-        "questions": config.questions,
-        "dtype": str(vlm.model.dtype),
-        "images": items.digest(i.sha256 for split in splits.values() for r in split for i in r.images),
-        "fingerprint": vlm.fingerprint,
-    }
-    if items.claim(folder, key):
-        print(f"{model.name}: its weights changed since it was measured here; measuring again")
-    return folder
+def _folder_name(vlm: Vlm) -> str:
+    """Weights, precision and whether an adapter is merged decide what a model says."""
+    return f"{vlm.fingerprint}-{str(vlm.model.dtype).removeprefix('torch.')}"
 
 
-def _pope_name(config: EvalConfig) -> str:
-    return pope.NAME if config.answers == "likelihood" else pope.TEXT_NAME
+def _claim(config: EvalConfig, asked: Asked) -> None:
+    """Refuse a run folder that holds results of other settings; models and protocols may be added to one."""
+    plain = to_plain(config)
+    loose = {"out", "models", "protocols", "batch", "cache", "noise", "device", *_blocks(config)}
+    pictures = asked.pictures.records if asked.pictures else []
+    key = {name: value for name, value in plain.items() if name not in loose}
+    items.claim(config.out, {**key, "images": items.digest(i.sha256 for r in pictures for i in r.images)})
 
 
-def _chair_settings() -> dict[str, Any]:
-    return {"prompt": chair.PROMPT, "decoding": "greedy", "max_new_tokens": chair.MAX_NEW_TOKENS}
+def _blocks(config: EvalConfig) -> set[str]:
+    return {name.replace("-", "_") for name in config.protocols if name not in PICTURES}
 
 
-def _describe_records(config: EvalConfig, splits: Mapping[str, Sequence[Record]], base: Answers) -> dict[str, Any]:
-    asked = {item.id for item in base.yes_no}
+def _summaries(config: EvalConfig, counted: Mapping[str, Mapping[str, Counted]], asked: Asked) -> dict[str, Any]:
+    pictures = asked.pictures
+    classes = pictures.vocabulary.classes if pictures else ()
+    splits = pictures.splits if pictures else {}
+    by_split = {}
+    for split, records in splits.items():
+        ids = frozenset(record.id for record in records)
+        part = {name: among(found, ids) for name, found in counted.items()}
+        by_split[split] = summarise(part, asked.tasks, classes, config.seed)
+    return {**summarise(counted, asked.tasks, classes, config.seed), "by_split": by_split}
+
+
+def _describe_metrics(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What the table shows, in its order: by metric, its protocol's key, its label and decimal places."""
     return {
-        "source": config.records,
+        task.prefix + shown.metric: {"protocol": key, "label": shown.label, "places": shown.places}
+        for key, task in tasks.items()
+        for shown in task.shown
+    }
+
+
+def _notes(counted: Mapping[str, Mapping[str, Counted]], tasks: Mapping[str, Task]) -> list[str]:
+    """What must be known beside the numbers, by protocol and model."""
+    found = []
+    for name, one in counted.items():
+        for key, c in one.items():
+            odd = [f"{c.counts[kind]} {kind}" for kind in ("unanswered", "unparsed") if c.counts.get(kind)]
+            of_all = [f"{' and '.join(odd)} of {c.counts['items']}"] if odd else []
+            found += [f"{tasks[key].name}, {name}: {note}" for note in [*of_all, *c.notes]]
+    return found
+
+
+def _describe_records(config: EvalConfig, asked: Asked) -> dict[str, Any]:
+    splits = asked.pictures.splits if asked.pictures else {}
+    ids = {record.id for records in splits.values() for record in records}
+    pope = asked.tasks.get("pope")
+    with_questions = {str(request.key[1]) for request in pope.requests.values()} if pope else ids
+    return {
+        "source": config.records if splits else "",
         "seed": config.seed,
         "limit": config.limit,
-        "count": sum(map(len, splits.values())),
+        "count": len(ids),
         "splits": {split: len(records) for split, records in splits.items()},
-        "without_questions": sum(r.id not in asked for records in splits.values() for r in records),
+        "without_questions": len(ids - with_questions),
     }
 
 

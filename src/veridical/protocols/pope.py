@@ -1,21 +1,22 @@
-"""world-pope/1: is an object there, yes or no; half of the questions ask for one that is not.
+"""pope/1: is an object there, yes or no; half of the questions ask for one that is not.
 
 POPE (Li et al. 2023, arXiv 2305.10355) on annotated pictures. Each picture is asked after up to
 `questions` of its own objects and after as many absent ones, chosen in three settings: at random,
 the most popular in a corpus, or those that most often come with what is in the picture. The answer
 is the likelier of "Yes" and "No" as the first word; all questions of a picture share its encoding.
-In "world-pope-text/1" the answer is greedy text instead, read by POPE's official rule.
+In "pope-text/1" the answer is greedy text instead, read by POPE's official rule.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -23,8 +24,8 @@ from veridical.errors import UserError
 from veridical.protocols.statistics import Ratio
 from veridical.records import Record, Turn
 
-NAME = "world-pope/1"
-TEXT_NAME = "world-pope-text/1"
+NAME = "pope/1"
+TEXT_NAME = "pope-text/1"
 ANSWERS = ("Yes", "No")
 
 YesNo = Literal["yes", "no"]
@@ -59,7 +60,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class PopeItem:
-    """One answered question. `p_yes` is the share of "Yes" in the probability of "Yes" and "No"."""
+    """One answered question. `p_yes` is the share of "Yes" in the probability of "Yes" and "No".
+
+    `said` is false for a text that is read as a "yes" only since the official rule reads everything else so.
+    """
 
     id: str
     image: str
@@ -69,6 +73,7 @@ class PopeItem:
     answer: YesNo
     p_yes: float
     right: bool
+    said: bool = True
 
 
 def count_objects(scenes: Iterable[Iterable[str]]) -> ObjectStatistics:
@@ -98,7 +103,7 @@ def ask(
             f"record {record.id}: POPE needs one image and its annotated objects; measure on records that "
             "have them, such as --records world:in-theme+anti-bias"
         )
-    rng = random.Random(f"{NAME}/{seed}/{record.id}")
+    rng = random.Random(f"world-pope/1/{seed}/{record.id}")
     present = sorted(record.annotations.names)
     absent = [name for name in classes if name not in record.annotations.names]
     number = min(questions, len(present), len(absent))
@@ -134,7 +139,12 @@ def read(question: Question, yes: float, no: float) -> PopeItem:
 def read_text(question: Question, text: str) -> PopeItem:
     """Read an answer given as text by POPE's official rule; `p_yes` is then 1 or 0."""
     answer = parse_official(text)
-    return _item(question, answer, float(answer == "yes"))
+    return replace(_item(question, answer, float(answer == "yes")), said=answer == "no" or says_yes(text))
+
+
+def says_yes(text: str) -> bool:
+    """Whether "yes" is a word of the text, in any case."""
+    return re.search(r"\byes\b", text, re.IGNORECASE) is not None
 
 
 def parse_official(text: str) -> YesNo:
@@ -173,9 +183,14 @@ def count(items: Sequence[PopeItem], ids: Sequence[str]) -> dict[str, Ratio]:
     return metrics
 
 
-def item_from_row(row: Mapping[str, Any]) -> PopeItem:
-    """Turn a row of pope.jsonl back into an item."""
-    return PopeItem(**row)
+def unparsed(items: Sequence[PopeItem], ids: Sequence[str]) -> Ratio:
+    """Answers as text that say neither yes nor no, over the pictures `ids`."""
+    row = {record: index for index, record in enumerate(ids)}
+    neither, asked = np.zeros(len(ids)), np.zeros(len(ids))
+    for item in items:
+        asked[row[item.id]] += 1
+        neither[row[item.id]] += not item.said
+    return Ratio(neither, asked)
 
 
 def _item(question: Question, answer: YesNo, p_yes: float) -> PopeItem:

@@ -1,73 +1,67 @@
-"""From answers to results: every metric with its interval, every model against the base."""
+"""From counts to results: every metric with its interval, every model against the base."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from veridical.protocols import chair, pope
 from veridical.protocols.by_object import by_object
 from veridical.protocols.chair import ChairItem
 from veridical.protocols.equal_recall import cut_curve, equal_recall
-from veridical.protocols.pope import PopeItem
-from veridical.protocols.sources import Vocabulary
-from veridical.protocols.statistics import (
-    Estimate,
-    FloatArray,
-    Ratio,
-    estimate,
-    interval,
-    paired_difference,
-    resample,
-)
+from veridical.protocols.statistics import Estimate, FloatArray, interval, resample
+from veridical.protocols.tally import difference
+from veridical.protocols.task import Counted, Task
+
+CAPTIONS = "chair"
+"""The task whose captions are compared at equal recall and object by object."""
+
+ByTask = Mapping[str, Counted]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """All that one model answered: one caption a picture, and the yes/no questions."""
-
-    captions: Sequence[ChairItem]
-    yes_no: Sequence[PopeItem]
-
-    def among(self, ids: frozenset[str]) -> Answers:
-        """The answers about the pictures `ids`."""
-        return Answers([item for item in self.captions if item.id in ids], [i for i in self.yes_no if i.id in ids])
+def among(counted: ByTask, groups: Collection[str]) -> dict[str, Counted]:
+    """What was counted about some pictures, of the tasks that are about any of them."""
+    kept = {}
+    for key, one in counted.items():
+        own = [group for group in one.tally.groups if group in groups]
+        captions = [item for item in one.captions if item.id in groups]
+        kept[key] = replace(one, tally=one.tally.among(own), captions=captions)
+    return {key: one for key, one in kept.items() if one.tally.groups}
 
 
-def summarise(answers: Mapping[str, Answers], vocabulary: Vocabulary, seed: int) -> dict[str, Any]:
+def summarise(
+    counted: Mapping[str, ByTask], tasks: Mapping[str, Task], classes: Sequence[str], seed: int
+) -> dict[str, Any]:
     """The parts `models`, `comparisons`, `by_object` and `cut_curves` of results.json.
 
     Args:
-        answers: by model, the base first; all about the same pictures.
-        vocabulary: for the usual partners and the list of classes.
+        counted: by model, the base first, and by task; all about the same pictures.
+        tasks: by key.
+        classes: that `by_object` is about.
         seed: of the resamples, which all models and metrics share.
     """
-    base = next(iter(answers))
-    weights = resample(len(answers[base].captions), seed)
-    ratios = {name: _ratios(one, vocabulary) for name, one in answers.items()}
+    base = next(iter(counted))
+    captions = {name: one[CAPTIONS].captions for name, one in counted.items() if CAPTIONS in one}
+    weights = resample(len(captions[base]), seed) if captions else np.ones((1, 0))
     return {
-        "models": {
-            name: {metric: asdict(estimate(ratio, weights)) for metric, ratio in metrics.items()}
-            for name, metrics in ratios.items()
-        },
+        "models": {name: _estimates(one, tasks, seed) for name, one in counted.items()},
         "comparisons": [
             {
                 "base": base,
                 "model": name,
-                "differences": _differences(ratios[name], ratios[base], weights),
-                "at_equal_recall": asdict(equal_recall(answers[base].captions, one.captions, weights)),
+                "differences": _differences(one, counted[base], tasks, seed),
+                "at_equal_recall": asdict(equal_recall(captions[base], captions[name], weights)) if captions else None,
             }
-            for name, one in answers.items()
+            for name, one in counted.items()
             if name != base
         ],
         "by_object": {
-            name: {o: asdict(rates) for o, rates in by_object(one.captions, vocabulary.classes).items()}
-            for name, one in answers.items()
+            name: {o: asdict(rates) for o, rates in by_object(items, classes).items()}
+            for name, items in captions.items()
         },
-        "cut_curves": {name: cut_points(one.captions, weights) for name, one in answers.items()},
+        "cut_curves": {name: cut_points(items, weights) for name, items in captions.items()},
     }
 
 
@@ -84,21 +78,19 @@ def cut_points(items: Sequence[ChairItem], weights: FloatArray) -> list[dict[str
     ]
 
 
-def caption_estimates(items: Sequence[ChairItem], vocabulary: Vocabulary, seed: int) -> dict[str, Any]:
-    """CHAIR's metrics of one model's captions, with intervals."""
-    weights = resample(len(items), seed)
+def _estimates(counted: ByTask, tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, float | None]]:
     return {
-        metric: asdict(estimate(ratio, weights)) for metric, ratio in chair.count(items, vocabulary.partner).items()
+        tasks[key].prefix + metric: asdict(estimate)
+        for key, one in counted.items()
+        for metric, estimate in one.tally.estimates(seed).items()
     }
 
 
-def _ratios(answers: Answers, vocabulary: Vocabulary) -> dict[str, Ratio]:
-    ids = [item.id for item in answers.captions]
-    return {**chair.count(answers.captions, vocabulary.partner), **pope.count(answers.yes_no, ids)}
-
-
 def _differences(
-    model: Mapping[str, Ratio], base: Mapping[str, Ratio], weights: FloatArray
+    model: ByTask, base: ByTask, tasks: Mapping[str, Task], seed: int
 ) -> dict[str, dict[str, float | None]]:
-    found = {metric: paired_difference(ratio, base[metric], weights) for metric, ratio in model.items()}
-    return {metric: {"difference": one.value, "low": one.low, "high": one.high} for metric, one in found.items()}
+    return {
+        tasks[key].prefix + metric: {"difference": found.value, "low": found.low, "high": found.high}
+        for key, one in model.items()
+        for metric, found in difference(one.tally, base[key].tally, seed).items()
+    }

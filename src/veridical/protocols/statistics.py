@@ -77,15 +77,5 @@ def interval(samples: FloatArray, level: float = LEVEL) -> tuple[float, float]:
 
 def estimate(ratio: Ratio, weights: FloatArray) -> Estimate:
     """The metric with its interval over the resamples in `weights` [resamples, images]."""
-    return _estimate(ratio.value(), ratio.resampled(weights))
-
-
-def paired_difference(model: Ratio, base: Ratio, weights: FloatArray) -> Estimate:
-    """`model` minus `base`, both recomputed on the same images in every resample."""
-    return _estimate(model.value() - base.value(), model.resampled(weights) - base.resampled(weights))
-
-
-def _estimate(value: float, samples: FloatArray) -> Estimate:
-    if math.isnan(value):
-        return Estimate(None, None, None)
-    return Estimate(value, *interval(samples))
+    value = ratio.value()
+    return Estimate(None, None, None) if math.isnan(value) else Estimate(value, *interval(ratio.resampled(weights)))

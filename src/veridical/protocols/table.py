@@ -1,91 +1,111 @@
-"""The results as tables in the terminal: numbers with intervals, guards beside them, protocols below."""
+"""The results as tables in the terminal: numbers with intervals, guards beside them, protocols above their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-ROWS: Mapping[str, str] = {
-    "chair_s": "CHAIRs %",
-    "chair_i": "CHAIRi %",
-    "invented_partner": "usual partner *%",
-    "recall": "recall %",
-    "objects": "objects a caption",
-    "words": "words a caption",
-    "repetition": "names one twice %",
-    "pope_random_accuracy": "POPE random %",
-    "pope_random_yes_ratio": "  says yes %",
-    "pope_popular_accuracy": "POPE popular %",
-    "pope_popular_yes_ratio": "  says yes %",
-    "pope_adversarial_accuracy": "POPE adversarial %",
-    "pope_adversarial_yes_ratio": "  says yes %",
-}
-PLACES: Mapping[str, int] = {"objects": 2}
+Results = Mapping[str, Any]
 
 
-def show(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the results: the base alone, or each model beside it, with differences on the same pictures."""
+def show(results: Results, console: Console | None = None) -> None:
+    """Print the results: all models at a glance where there are several, then each beside the base, then notes."""
     from rich.console import Console
 
     console = console or Console()
     for table in tables(results):
         console.print(table)
+    for note in results["notes"]:
+        console.print(f"- {note}", highlight=False, markup=False)
 
 
-def tables(results: Mapping[str, Any]) -> list[Table]:
-    """A table for each model that is compared with the base; one of the base alone if there is none."""
+def tables(results: Results) -> list[Table]:
+    """The base alone; or all models at a glance if there are three, and each that is compared with the base."""
     base = next(iter(results["models"]))
     if not results["comparisons"]:
         return [_alone(results, base)]
-    return [_compared(results, comparison) for comparison in results["comparisons"]]
+    compared = [_compared(results, comparison) for comparison in results["comparisons"]]
+    return [_at_a_glance(results), *compared] if len(compared) > 1 else compared
 
 
-def _alone(results: Mapping[str, Any], base: str) -> Table:
+def _sections(results: Results) -> Iterator[tuple[str, list[str]]]:
+    """Each protocol's key and the metrics to show of it."""
+    for key in results["protocols"]:
+        yield key, [metric for metric, about in results["metrics"].items() if about["protocol"] == key]
+
+
+def _alone(results: Results, base: str) -> Table:
     table = _start(results, base)
     table.add_column(base, justify="right", no_wrap=True)
-    for metric, label in ROWS.items():
-        table.add_row(label, _estimate(results["models"][base][metric], metric))
+    for key, metrics in _sections(results):
+        _head(table, results, key)
+        for metric in metrics:
+            table.add_row(_label(results, metric), _estimate(results, base, metric))
     return table
 
 
-def _compared(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Table:
+def _compared(results: Results, comparison: Mapping[str, Any]) -> Table:
     base, model = comparison["base"], comparison["model"]
     table = _start(results, f"{model} against {base}")
     for heading in (base, model, "difference"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for metric, label in ROWS.items():
-        table.add_row(
-            label,
-            _estimate(results["models"][base][metric], metric),
-            _estimate(results["models"][model][metric], metric),
-            _difference(comparison["differences"][metric], metric),
-        )
+    for key, metrics in _sections(results):
+        _head(table, results, key)
+        for metric in metrics:
+            table.add_row(
+                _label(results, metric),
+                _estimate(results, base, metric),
+                _estimate(results, model, metric),
+                _difference(comparison["differences"][metric], _places(results, metric)),
+            )
     even = comparison["at_equal_recall"]
-    table.add_section()
-    table.add_row(
-        f"CHAIRs % at {even['recall']:.1f}",
-        f"{even['base_cut']:.1f} {even['against']}",
-        f"{even['aligned']:.1f}",
-        _difference(even, "chair_s"),
-    )
+    if even:
+        table.add_section()
+        table.add_row(
+            f"CHAIRs % at {even['recall']:.1f}",
+            f"{even['base_cut']:.1f} {even['against']}",
+            f"{even['aligned']:.1f}",
+            _difference(even, 1),
+        )
     return table
 
 
-def _start(results: Mapping[str, Any], title: str) -> Table:
+def _at_a_glance(results: Results) -> Table:
+    """All models' numbers; a star where the paired difference from the base is clear of zero."""
+    table = _start(results, "all models; * where the difference from the first is clear of zero")
+    for name in results["models"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, metrics in _sections(results):
+        _head(table, results, key)
+        for metric in metrics:
+            table.add_row(_label(results, metric), *(_glance(results, name, metric) for name in results["models"]))
+    return table
+
+
+def _glance(results: Results, name: str, metric: str) -> str:
+    value = results["models"][name][metric]["value"]
+    if value is None:
+        return "- "
+    differences: dict[str, Any] = {one["model"]: one["differences"][metric] for one in results["comparisons"]}
+    low, high = (differences.get(name, {}).get(bound) for bound in ("low", "high"))
+    clear = low is not None and high is not None and (low > 0 or high < 0)
+    return f"{value:.{_places(results, metric)}f}{'*' if clear else ' '}"
+
+
+def _start(results: Results, title: str) -> Table:
     from rich.table import Table
 
     records = results["records"]
     splits = ", ".join(f"{count} {split}" for split, count in records["splits"].items())
-    protocols = ", ".join(results["protocols"].values())
-    caption = (
-        f"{protocols} on {splits} pictures, seed {records['seed']}; 95 % intervals.\n"
-        "* of the objects invented: those whose usual partner is there"
-    )
-    if results["comparisons"]:
+    pictures = f"{splits} pictures, " if splits else ""
+    caption = f"{pictures}seed {records['seed']}; 95 % intervals, differences paired by picture"
+    if "chair" in results["protocols"]:
+        caption += "\n* of the objects invented: those whose usual partner is there"
+    if results["comparisons"] and results["cut_curves"]:
         caption += "\nlast line: at the model's recall, the base's captions cut to it"
     # Tight, so that three numbers with their intervals fit into 80 columns.
     table = Table(title=title, caption=caption, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
@@ -94,17 +114,37 @@ def _start(results: Mapping[str, Any], title: str) -> Table:
     return table
 
 
-def _estimate(found: Mapping[str, float | None], metric: str) -> str:
-    return _with_interval(found["value"], found["low"], found["high"], metric, "")
+def _head(table: Table, results: Results, key: str) -> None:
+    """A protocol's name above its rows."""
+    table.add_section()
+    table.add_row(f"[bold]{_escaped(results['protocols'][key])}[/bold]")
 
 
-def _difference(found: Mapping[str, float | None], metric: str) -> str:
-    return _with_interval(found["difference"], found["low"], found["high"], metric, "+")
+def _escaped(text: str) -> str:
+    """The text with brackets that rich would read as markup escaped."""
+    return text.replace("[", "\\[")
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, metric: str, sign: str) -> str:
-    if value is None or low is None or high is None:
+def _label(results: Results, metric: str) -> str:
+    return str(results["metrics"][metric]["label"])
+
+
+def _places(results: Results, metric: str) -> int:
+    return int(results["metrics"][metric]["places"])
+
+
+def _estimate(results: Results, model: str, metric: str) -> str:
+    found = results["models"][model][metric]
+    return _with_interval(found["value"], found["low"], found["high"], _places(results, metric), "")
+
+
+def _difference(found: Mapping[str, float | None], places: int) -> str:
+    return _with_interval(found["difference"], found["low"], found["high"], places, "+")
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None, places: int, sign: str) -> str:
+    if value is None:
         return "-"
-    style = f"{sign}.{PLACES.get(metric, 1)}f"
+    shown = f"{value:{sign}.{places}f}"
     # The bracket is escaped, since rich reads "[...]" as markup.
-    return f"{value:{style}} \\[{low:{style}}, {high:{style}}]"
+    return shown if low is None or high is None else f"{shown} \\[{low:.{places}f}, {high:.{places}f}]"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from veridical.protocols.statistics import RESAMPLES, Estimate, FloatArray, interval
+from veridical.protocols.statistics import RESAMPLES, Estimate, FloatArray, Ratio, interval
 
 Sums = Mapping[str, FloatArray]
 Formula = Callable[[Sums], dict[str, FloatArray]]
@@ -40,6 +40,12 @@ class Tally:
         """The metrics as they are."""
         found = self.formula({name: np.asarray([column.sum()]) for name, column in self.sums.items()})
         return {name: _number(float(value[0])) for name, value in found.items()}
+
+    def among(self, groups: Sequence[str]) -> Tally:
+        """What was counted in some of the groups, in the order given."""
+        place = {group: at for at, group in enumerate(self.groups)}
+        order = [place[group] for group in groups]
+        return Tally(tuple(groups), {name: column[order] for name, column in self.sums.items()}, self.formula)
 
     def resampled(self, seed: int) -> dict[str, FloatArray]:
         """The metrics in each of the resamples: the same groups drawn for the same seed and number of groups."""
@@ -75,11 +81,24 @@ def tally(rows: Iterable[tuple[str, Mapping[str, float]]], columns: Sequence[str
     return Tally(tuple(index), sums, formula)
 
 
+def of_ratios(groups: Sequence[str], ratios: Mapping[str, Ratio]) -> Tally:
+    """Metrics that are each a ratio of two sums over the same groups."""
+
+    def formula(sums: Sums) -> dict[str, FloatArray]:
+        return {
+            name: share(sums[f"{name} above"], sums[f"{name} below"], ratio.scale) for name, ratio in ratios.items()
+        }
+
+    sums = {f"{name} above": ratio.numerator for name, ratio in ratios.items()}
+    sums |= {f"{name} below": ratio.denominator for name, ratio in ratios.items()}
+    return Tally(tuple(groups), sums, formula)
+
+
 def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
     """`model` minus `base` on the groups that both have, for each metric of both, with the paired 95 % interval."""
     known = set(base.groups)
     shared = [group for group in model.groups if group in known]
-    ours, theirs = _among(model, shared), _among(base, shared)
+    ours, theirs = model.among(shared), base.among(shared)
     values, rivals = ours.values(), theirs.values()
     samples, rival_samples = ours.resampled(seed), theirs.resampled(seed)
     found = {}
@@ -91,12 +110,6 @@ def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
             else Estimate(one - other, *map(_number, interval(samples[name] - rival_samples[name])))
         )
     return found
-
-
-def _among(whole: Tally, groups: Sequence[str]) -> Tally:
-    place = {group: at for at, group in enumerate(whole.groups)}
-    order = [place[group] for group in groups]
-    return Tally(tuple(groups), {name: column[order] for name, column in whole.sums.items()}, whole.formula)
 
 
 def share(part: FloatArray, whole: FloatArray, scale: float = 100.0) -> FloatArray:

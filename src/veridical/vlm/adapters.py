@@ -150,6 +150,19 @@ def reading_prompts(vlm: Vlm) -> Iterator[None]:
         yield
 
 
+def merged(vlm: Vlm) -> Vlm:
+    """The model with its adapter added to the weights, which saves the adapter's own passes; its answers stay the
+    same but for rounding, which its fingerprint tells.
+
+    An adapter that acts on the answer alone can't be merged; the model is then returned as it is. The model given
+    must not be used afterwards.
+    """
+    if vlm.opening or not hasattr(vlm.model, "merge_and_unload"):
+        return vlm
+    model = vlm.model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
+    return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
+
+
 def save_adapter(vlm: Vlm, folder: Path) -> None:
     """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not
     at all.

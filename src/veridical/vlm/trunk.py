@@ -21,6 +21,7 @@ from veridical.vlm.prefix import features as image_features
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from veridical.vlm.features import Features
     from veridical.vlm.loading import Vlm
 
 
@@ -32,8 +33,33 @@ class Trunk:
     length: int
 
 
-def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Prefix:
-    """Encode contexts, those that show the same images together; as `encode`, without gradients.
+@dataclass(frozen=True)
+class Started:
+    """Contexts whose shared starts are encoded, from which prefixes of any of them are made.
+
+    `trunks` and `starts` are None where each prompt is read anew; `features` then holds what the tower made of
+    each context's images, if the model takes that from outside.
+    """
+
+    vlm: Vlm
+    prepared: Sequence[Prepared]
+    trunks: Sequence[Trunk] | None
+    starts: Prefix | None
+    features: Sequence[Features] | None
+
+    def prefix(self, contexts: Sequence[int]) -> Prefix:
+        """The prefix of some contexts, in the order given; without gradients."""
+        import torch
+
+        with torch.no_grad():
+            if self.starts is not None and self.trunks is not None:
+                return _go_on(self, contexts)
+            seen = None if self.features is None else [self.features[index] for index in contexts]
+            return encode(self.vlm, [self.prepared[index] for index in contexts], seen)
+
+
+def start(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Started:
+    """Encode what contexts that show the same images have in common, once for all of them.
 
     With `apart`, for a model that has an `obstacle`, the language model reads each prompt anew, and only the
     images are still processed and seen by the tower once.
@@ -43,12 +69,16 @@ def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = Fals
     prepared, members = prepare_together(vlm, contexts)
     with torch.no_grad():
         trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
-        if trunks is None:
-            return _encode_each(vlm, prepared, members)
-        starts = encode(vlm, [inputs.cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
-        if any(layer.has_state for layer in starts.past):
-            return _encode_each(vlm, prepared, members)
-        return _go_on(vlm, starts, trunks, prepared)
+        if trunks is not None:
+            starts = encode(vlm, [inputs.cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
+            if not any(layer.has_state for layer in starts.past):
+                return Started(vlm, prepared, trunks, starts, None)
+    return Started(vlm, prepared, None, None, _seen(vlm, prepared, members))
+
+
+def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Prefix:
+    """The prefix of contexts, those that show the same images read together; as `encode`, without gradients."""
+    return start(vlm, contexts, apart=apart).prefix(range(len(contexts)))
 
 
 def obstacle(vlm: Vlm) -> str:
@@ -130,9 +160,7 @@ def _is_read_by_tower(prepared: Prepared) -> bool:
 
 
 def _rendered(vlm: Vlm, context: Context) -> str:
-    from veridical.vlm.views import NoImage
-
-    images = [] if isinstance(context.view, NoImage) else context.images
+    images = [] if isinstance(context.view, views.NoImage) else context.images
     conversation = chat.messages(context.prompt, images)
     return str(vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
 
@@ -179,32 +207,37 @@ def _common_length(sequences: Sequence[Sequence[Any]]) -> int:
     return next(differing, min(map(len, sequences)))
 
 
-def _encode_each(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> Prefix:
+def _seen(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> list[Features] | None:
+    """What the tower makes of each context's images, looked at once for all that show the same."""
     if not vlm.traits.takes_features:
-        return encode(vlm, prepared)
+        return None
     seen = image_features(vlm, [prepared[group[0]] for group in members])
     by_context = {index: one for group, one in zip(members, seen, strict=True) for index in group}
-    return encode(vlm, prepared, [by_context[index] for index in range(len(prepared))])
+    return [by_context[index] for index in range(len(prepared))]
 
 
-def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence[Prepared]) -> Prefix:
-    """The prefix of all contexts, from that of their shared starts."""
+def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
+    """The prefix of some contexts, from that of their shared starts."""
     import torch
 
     from veridical.vlm import families
     from veridical.vlm.adapters import reading_prompts
     from veridical.vlm.decode import SharedRows
 
+    starts, trunks = started.starts, started.trunks
+    assert starts is not None
+    assert trunks is not None
     owner_of = {index: owner for owner, trunk in enumerate(trunks) for index in trunk.members}
-    owners = [owner_of[index] for index in range(len(prepared))]
+    owners = [owner_of[index] for index in contexts]
+    prepared = [started.prepared[index] for index in contexts]
     rests = [
         one.tensors["input_ids"][0, trunks[owner].length :].tolist()
         for one, owner in zip(prepared, owners, strict=True)
     ]
     width = max(map(len, rests))
     first = starts.mask.new_zeros(len(starts), 1) if starts.logits is None else starts.logits
-    with reading_prompts(vlm):
-        rows = SharedRows(vlm, replace(starts, opening=(), logits=first), owners, width)
+    with reading_prompts(started.vlm):
+        rows = SharedRows(started.vlm, replace(starts, opening=(), logits=first), owners, width)
         rows.append_texts(rests)
     index = torch.tensor(owners, device=starts.mask.device)
     later = families.later_positions(starts.next_position[index], width, starts.positions)
@@ -216,10 +249,10 @@ def _go_on(vlm: Vlm, starts: Prefix, trunks: Sequence[Trunk], prepared: Sequence
         positions=_ending_together(whole, rests),
         next_position=rows.next_position,
         past=rows.past(),
-        logits=None if vlm.opening else rows.logits,
+        logits=None if started.vlm.opening else rows.logits,
         shared=True,
         beside=rows.beside,
-        opening=vlm.opening,
+        opening=started.vlm.opening,
     )
 
 

@@ -10,7 +10,6 @@ precision, recall and F1, and as wrong in accuracy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require, same_question
-from veridical.protocols.pope import parse_official
+from veridical.protocols.pope import parse_official, says_yes
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, harmonic, share, tally
@@ -95,7 +94,7 @@ def parse(text: str, parser: Parser) -> Read:
     """Read one answer by one rule."""
     if parser == "official":
         answer = parse_official(text)
-        return answer, answer == "no" or re.search(r"\byes\b", text, re.IGNORECASE) is not None
+        return answer, answer == "no" or says_yes(text)
     found = whole_word(text) if parser == "lmms-eval" else one_of_both(text)
     return found, found is not None
 
