@@ -10,7 +10,6 @@ from typing import Any
 
 from veridical.errors import UserError
 
-
 Key = Mapping[str, Any]
 
 
