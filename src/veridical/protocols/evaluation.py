@@ -13,7 +13,7 @@ from veridical.errors import UserError
 from veridical.protocols import items
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig
-from veridical.protocols.models import Measured, measured_models, with_adapter
+from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import PICTURES, check_names, picture_task
 from veridical.protocols.replies import Replies
 from veridical.protocols.results import among, summarise
@@ -143,7 +143,7 @@ def _count(task: Task, replies: Replies) -> Counted:
 def _load(model: Measured, config: EvalConfig, before: Vlm | None) -> Vlm:
     """The model to measure next: an adapter goes onto the base in memory while that has none yet."""
     from veridical.vlm.adapters import merged
-    from veridical.vlm.loading import load
+    from veridical.vlm.loading import load, with_adapter
 
     if model.adapter and before and before.name == model.model and not hasattr(before.model, "peft_config"):
         found = with_adapter(before, model.adapter)

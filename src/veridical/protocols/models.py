@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-
-if TYPE_CHECKING:
-    from veridical.vlm.loading import Vlm
 
 
 @dataclass(frozen=True)
@@ -48,23 +44,6 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
         if not name.strip(". ") or set(name) & set('/\\:*?"<>|\0'):
             raise UserError(f"--models: {name!r} cannot be a folder's name; give another as NAME=FOLDER")
     return found
-
-
-def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
-    """The loaded base `vlm` with an adapter on it; the weights are shared, so `vlm` must not be used again.
-
-    Raises:
-        UserError: the adapter does not fit the base.
-    """
-    from peft import PeftModel
-
-    from veridical.vlm.loading import assemble
-
-    try:
-        model = PeftModel.from_pretrained(vlm.model, str(adapter)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"--models {adapter}: the adapter does not fit {vlm.name}: {error}") from error
-    return assemble(vlm.name, model, vlm.processor)
 
 
 def _split(given: str) -> tuple[str, str]:

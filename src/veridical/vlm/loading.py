@@ -78,6 +78,15 @@ def load(
     return assemble(str(model), loaded, processor, opening)
 
 
+def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
+    """The loaded base `vlm` with an adapter on it; the weights are shared, so `vlm` must not be used again.
+
+    Raises `UserError` where the adapter doesn't fit.
+    """
+    model, opening = _with_adapter(vlm.model, adapter)
+    return assemble(vlm.name, model, vlm.processor, opening)
+
+
 def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
     unknown. `opening` as in `Vlm`.
