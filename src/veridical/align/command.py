@@ -47,6 +47,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     from veridical.align.sight import Sight
     from veridical.build.dataset import read_pairs
     from veridical.vlm.adapters import attach_lora, save_adapter
+    from veridical.vlm.keeping import PrefixStore
     from veridical.vlm.loading import load
 
     laps = _Laps()
@@ -64,7 +65,8 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
     _tell(prepared, len(pairs), config.out)
     laps.end("check")
-    sight = Sight(vlm, config.feature_memory_mb * 2**20)
+    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, config.out / "prefixes")
+    sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes)
     cache = ReferenceCache(config.reference_folder / model_key(base.fingerprint, vlm.model.dtype))
     computed = _fill_reference(config, sight, cache, prepared.examples)
     laps.end("reference")
@@ -72,6 +74,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     laps.end("train")
     save_adapter(vlm, config.out / "adapter")
     final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
+    prefixes.close()
     laps.end("measure")
     summary = {
         "objective": config.objective.name,

@@ -62,6 +62,11 @@ class AlignConfig:
     """Where the reference's scores are kept, for runs to share. By default `reference/` in the run folder."""
     feature_memory_mb: int = 2048
     """Memory for features of a frozen vision tower; images beyond it are looked at again in every epoch."""
+    prefix_memory_mb: int = 2048
+    """Memory for images and prompts as the frozen model read them, which an answer-only adapter shares with it
+    (lora.acts_on: answers); what is kept is read once in the whole training."""
+    prefix_disk_mb: int = 0
+    """Disk for those that memory has no room for; they take a few hundred kB to some hundred MB each, by model."""
     workers: int = 2
     """Processes that decode images; not used when all the features fit in memory."""
 
@@ -108,6 +113,8 @@ INCIDENTAL = frozenset(
         "out",
         "reference_cache",
         "feature_memory_mb",
+        "prefix_memory_mb",
+        "prefix_disk_mb",
         "workers",
         "save_every",
         "keep_checkpoints",

@@ -1,4 +1,4 @@
-"""What the model is shown: images decoded in workers, features of a frozen tower kept in memory."""
+"""What the model is shown: images decoded in workers, features of a frozen tower and frozen prefixes kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from veridical.align.examples import Example
 from veridical.records import ImageFile
 from veridical.vlm.features import Features
+from veridical.vlm.keeping import PrefixStore, apart, together
 from veridical.vlm.loading import Vlm
 from veridical.vlm.prefix import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
 from veridical.vlm.views import View, before_tower, is_random
@@ -35,9 +36,13 @@ class Batch:
 class Sight:
     """Decodes and encodes the contexts of examples, looking at each image as seldom as memory allows."""
 
-    def __init__(self, vlm: Vlm, budget: int) -> None:
-        """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept."""
+    def __init__(self, vlm: Vlm, budget: int, prefixes: PrefixStore | None = None) -> None:
+        """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept.
+
+        `prefixes` keeps what an answer-only adapter leaves as it is: image and prompt as the base model read them.
+        """
         self.vlm = vlm
+        self._prefixes = prefixes if vlm.opening else None
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
         self._prepared: dict[str, Prepared] = {}
@@ -45,7 +50,7 @@ class Sight:
 
     def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""
-        return all(example.context_key(view) in self._prepared for example in examples for view in views)
+        return all(self._knows(example.context_key(view)) for example in examples for view in views)
 
     def load(self, examples: Sequence[Example], views: Sequence[View]) -> Batch:
         """Decode and process what is not kept. Touches no weights: data-loader workers may call it."""
@@ -53,13 +58,32 @@ class Sight:
         for view in views:
             for example in examples:
                 key = example.context_key(view)
-                if key not in self._prepared and key not in prepared:
+                if not self._knows(key) and key not in prepared:
                     context = Context(example.images, example.prompt, view, example.seed_key(view))
                     prepared[key] = prepare(self.vlm, context)
         return Batch(examples, prepared)
 
+    def _knows(self, key: str) -> bool:
+        return key in self._prepared or (self._prefixes is not None and key in self._prefixes)
+
     def encode(self, keys: Sequence[str], batch: Batch) -> Prefix:
         """Encode contexts of a loaded batch; gradients flow, into the tower only if it trains."""
+        if self._prefixes is None:
+            return self._encode(keys, batch)
+        unread = [key for key in keys if key not in self._prefixes]
+        fresh: dict[str, Prefix] = {}
+        if unread:
+            read = self._encode(unread, batch)
+            alone = apart(read)
+            if alone is None:
+                return read if unread == list(keys) else self._encode(keys, batch)
+            fresh = dict(zip(unread, alone, strict=True))
+        for key, prefix in fresh.items():
+            self._prefixes.put(key, prefix)
+        known = [fresh[key] if key in fresh else self._prefixes.get(key) for key in keys]
+        return together(known, self.vlm.model.device)
+
+    def _encode(self, keys: Sequence[str], batch: Batch) -> Prefix:
         prepared = {key: self._prepared[key] if key in self._prepared else batch.prepared[key] for key in keys}
         contexts = list(prepared.values())
         if not self._frozen or not any(one.placeholders for one in contexts):
