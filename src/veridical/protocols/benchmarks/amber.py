@@ -119,7 +119,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         rows.append((question.group, row))
     columns = [*_DESCRIBED, *(f"{kind}/{name}" for kind in QUESTIONS for name in _ASKED)]
     return Scored(
-        protocol=f"{NAME}[{settings.nouns},{settings.vectors},{settings.parser}]/{VERSION}",
+        protocol=f"{NAME}[{settings.nouns},{Path(settings.vectors).name},{settings.parser}]/{VERSION}",
         tally=tally(rows, columns, partial(_metrics, kinds=frozenset(kinds))),
         items=items,
         faults=answers.faults,
