@@ -119,6 +119,15 @@ def test_ha_dpo_omission_pairs_leave_out_one_true_object():
     assert omission.rejected in ("There is a fork on the table.", "There is a cup on the table.")
 
 
+def test_ha_dpo_repetition_pairs_name_a_true_object_again_in_the_invented_ones_place():
+    settings = HaDpoSettings(omission_share=0, repetition_share=1)
+    _, [correction, repetition] = follow(ha_dpo(RECORD, settings, 0), [OWN])
+    assert repetition.chosen == correction.chosen == "There is a fork and a cup on the table."
+    assert repetition.rejected in ("There is a fork, a fork and a cup on the table.",
+                                   "There is a fork, a cup and a cup on the table.")  # fmt: skip
+    assert repetition.provenance.variant == "repetition"
+
+
 def test_ha_dpo_questions_come_as_one_no_and_one_yes():
     _, pairs = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=0, question_share=1), 0), [OWN])
     no, yes = pairs[1:]

@@ -5,9 +5,10 @@ The model describes the image; a judge finds what it made up and corrects it. Ch
 description, rejected the model's own: they differ in nothing but what was wrong. With `styles` a writer then puts
 both sides into one style after another, so that style teaches nothing even where the correction changed it; what
 each side says must stay true and wrong as it was. Findings also become yes/no questions, in POPE's form or as the
-judge asks them. Two things are ours, because "shorter" is the easiest lesson to learn from such pairs: omission
-pairs, in which the rejected side leaves out a true object, and corrections that put true objects in the place of
-invented ones.
+judge asks them. Three things are ours, because "shorter" is the easiest lesson to learn from such pairs and "say it
+again" the next: omission pairs, in which the rejected side leaves out a true object; corrections that put true objects
+in the place of invented ones; and repetition pairs, in which the rejected side names a true object again in such a
+place.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class HaDpoSettings:
     omit_from: Literal["corrected", "all"] = "corrected"
     """Which records give omission pairs: those with a correction, or also those whose description is right
     as it is, which are rejected otherwise."""
+    repetition_share: float = 0.0
+    """Share of the corrected records that also give a repetition pair: chosen is the corrected description,
+    rejected the same description with a true object that it names once more in an invented one's place."""
     question_share: float = 0.0
     """Share of the corrected records that also give question pairs: one about an invented object (chosen
     "No.") and one about an object that is there, preferably one that the description left out (chosen
@@ -104,6 +108,8 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
         pairs.append(made.correction(corrected, description, findings))
     if _draw(seed, record, "omission") < settings.omission_share:
         pairs += yield from _omission(corrected, made)
+    if findings.invented and _draw(seed, record, "repetition") < settings.repetition_share:
+        pairs += yield from _repetition(corrected, description, findings, made)
     if wrong and _draw(seed, record, "questions") < settings.question_share:
         if settings.questions_by == "judge":
             pairs += yield from _quiz(corrected, description, findings, made)
@@ -194,6 +200,20 @@ def _omission(corrected: str, made: _Maker) -> Generator[Request, Any, list[Pair
     return [made.omission(corrected, shorter, left_out)] if shorter is not None else []
 
 
+def _repetition(
+    corrected: str, description: str, findings: Findings, made: _Maker
+) -> Generator[Request, Any, list[Pair]]:
+    """A pair that teaches not to fill an invented object's place with one that was named already."""
+    if not findings.true_names:
+        return []
+    wrong, *others = findings.invented_names
+    again = _one_of(findings.true_names, made, "again")
+    repeated: str | None = yield Rewrite(description, tuple(others), {wrong: again})
+    if repeated is None or checks.same(repeated, corrected):
+        return []
+    return [made.repetition(corrected, repeated, again)]
+
+
 def _questions(findings: Findings, made: _Maker) -> list[Pair]:
     """Equally many questions to be answered with no and with yes: one each."""
     there = findings.missing or findings.true_names
@@ -238,6 +258,10 @@ class _Maker:
     def omission(self, corrected: str, shorter: str, left_out: str) -> Pair:
         sides = (corrected, "own description, corrected"), (shorter, f"the same without {left_out}")
         return self._pair("omission", *sides)
+
+    def repetition(self, corrected: str, repeated: str, again: str) -> Pair:
+        sides = (corrected, "own description, corrected"), (repeated, f"own description, {again} named again")
+        return self._pair("repetition", *sides)
 
     def question(self, item: Item, number: int | None = None) -> Pair:
         sides = (item.right, "annotations"), (item.wrong, "the opposite")
