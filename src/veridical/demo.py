@@ -107,26 +107,33 @@ def measure(config: DemoConfig, seed: int) -> Step:
 
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of the report. Raises UserError where a step fails."""
-    from veridical.report.command import ReportConfig
-    from veridical.report.command import run as report
-
     config.out.mkdir(parents=True, exist_ok=True)
     # Steps run in sessions of their own, so whoever ends this process must end them through it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = {seed: _run_seed(config, seed) for seed in config.seeds}
     first = config.out / f"seed-{config.seeds[0]}"
     started = time.monotonic()
-    page = report(
-        ReportConfig(
-            runs=tuple(first / n for n in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval")),
-            out=config.out / "report.html",
-        )
-    )
+    page = _report(config, first, seconds[config.seeds[0]])
     stages = {**seconds[config.seeds[0]], "report": round(time.monotonic() - started, 1)}
     results = collect(config, stages)
     write_whole(config.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     _show(config, results)
     return page
+
+
+def _report(config: DemoConfig, folder: Path, seconds: Mapping[str, float]) -> Path:
+    """Write the report about one seed's runs and return its path."""
+    from veridical.report.command import ReportConfig
+    from veridical.report.page import render
+    from veridical.report.runs import read_runs
+
+    settings = ReportConfig(
+        runs=tuple(folder / n for n in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval")),
+        out=config.out / "report.html",
+    )
+    page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
+    write_whole(settings.out, page.encode())
+    return settings.out
 
 
 def _run_seed(config: DemoConfig, seed: int) -> Mapping[str, float]:

@@ -1,0 +1,61 @@
+"""The demo from one command: interrupted at every stage and continued, it ends where an undisturbed one ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 300
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "veridical", "demo", "--pictures", "24", "--scenes", "6", "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def interrupt_in(out: Path, step: str) -> str:
+    """Run the demo until a step has begun its work, and press Ctrl-C; returns what was printed."""
+    demo = start(out)
+    log = out / "seed-0" / "logs" / f"{step}.log"
+    deadline = time.monotonic() + PATIENCE
+    while demo.poll() is None and not (log.exists() and log.stat().st_size):
+        assert time.monotonic() < deadline, f"{step} did not start"
+        time.sleep(0.05)
+    demo.send_signal(signal.SIGINT)
+    printed, _ = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 130, printed
+    return printed
+
+
+def finish(out: Path) -> str:
+    demo = start(out)
+    printed, _ = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 0, printed
+    return printed
+
+
+def results(out: Path) -> dict[str, object]:
+    found = json.loads((out / "results.json").read_text())
+    assert found.pop("wall_seconds")["report"] > 0
+    return found
+
+
+@pytest.mark.end_to_end
+def test_interrupted_at_every_stage_it_ends_as_if_undisturbed(tmp_path):
+    for step in ("build-ha-dpo", "align-aligned", "align-sft", "eval"):
+        assert "to continue, run again: veridical demo" in interrupt_in(tmp_path / "disturbed", step)
+        assert not (tmp_path / "disturbed" / "results.json").exists()
+    printed = finish(tmp_path / "disturbed")
+    assert "at equal recall" in printed
+    page = (tmp_path / "disturbed" / "report.html").read_text()
+    assert "Time taken, in seconds" in page
+    finish(tmp_path / "calm")
+    assert results(tmp_path / "disturbed") == results(tmp_path / "calm")
