@@ -55,7 +55,8 @@ def lanes(config: DemoConfig, seed: int) -> tuple[tuple[Step, ...], ...]:
     """The recipe: two rows of steps that run beside each other.
 
     Detect-and-correct pairs (HA-DPO) with invented objects replaced by true ones that the caption missed, omission
-    pairs against shortening, and questions; BPO beside it; SFT on the same chosen captions as the control.
+    pairs against shortening, repetition pairs against saying things twice, and questions; trained by DPO with a
+    likelihood term. BPO beside it; SFT on the same chosen captions as the control. Chosen on the split `dev`.
     """
     folder = config.out / f"seed-{seed}"
     records = ("--records", "world:pairs", "--limit", str(config.pictures), "--seed", str(seed))
@@ -70,9 +71,11 @@ def lanes(config: DemoConfig, seed: int) -> tuple[tuple[Step, ...], ...]:
 
     return (
         (
-            build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.5",
-                  "--settings.omit-from", "all", "--settings.question-share", "1.0"),
-            align(MAIN, "ha-dpo", "--objective.name", "dpo", "--learning-rate", "1e-3"),
+            build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.8",
+                  "--settings.omit-from", "all", "--settings.repetition-share", "1.0",
+                  "--settings.question-share", "1.0"),
+            align(MAIN, "ha-dpo", "--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3",
+                  "--learning-rate", "1e-3"),
         ),
         (
             build("bpo-image", "--settings.only-invented", "--settings.match-objects", "--settings.candidates", "3",
