@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
         "veridical.build.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
+    "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
     ),

@@ -113,3 +113,35 @@ def test_a_second_adapter_and_a_misfit_are_refused(llava_folder, qwen2_vl_folder
     save_adapter(attach_lora(other, LoraSettings(rank=2, train_projector=True), seed=0), tmp_path / "adapter")
     with pytest.raises(UserError, match="doesn't fit"):
         load(llava_folder, adapter=tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("train_projector", [False, True])
+def test_an_adapter_can_go_on_training_from_a_saved_one(folder, tmp_path, train_projector):
+    settings = LoraSettings(rank=4, train_projector=train_projector)
+    first = attach_lora(load(folder), settings, seed=0)
+    stir(first)
+    save_adapter(first, tmp_path / "adapter")
+    again = attach_lora(load(folder), settings, seed=5, start=tmp_path / "adapter")
+    assert plain.largest_difference(scores(first), scores(again)) == 0
+    assert again.fingerprint == attach_lora(load(folder), settings, 9, tmp_path / "adapter").fingerprint
+    assert any(p.requires_grad for p in again.model.parameters())
+    with adapters_off(again):
+        assert plain.largest_difference(scores(again), scores(load(folder))) == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (LoraSettings(rank=3), "another shape"),
+        (LoraSettings(rank=4, alpha=8), "has alpha 32"),
+        (LoraSettings(rank=4, acts_on="answers"), "acts on everything"),
+        (LoraSettings(rank=4, targets="attention"), "other layers"),
+        (LoraSettings(rank=4, train_projector=True), "other layers"),
+    ],
+)
+def test_an_adapter_of_other_settings_is_refused(folder, tmp_path, other, message):
+    save_adapter(attach_lora(load(folder), LoraSettings(rank=4), seed=0), tmp_path / "adapter")
+    with pytest.raises(UserError, match=message):
+        attach_lora(load(folder), other, seed=0, start=tmp_path / "adapter")
+    with pytest.raises(UserError, match="holds no adapter"):
+        attach_lora(load(folder), other, seed=0, start=tmp_path)

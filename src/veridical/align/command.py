@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from veridical.align.examples import Example
     from veridical.align.reference import ReferenceCache
     from veridical.align.sight import Sight
+    from veridical.vlm.loading import Vlm
 
 __all__ = ["AlignConfig", "config_type", "run"]
 
@@ -59,7 +60,9 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         # What transformers tells PEFT about renamed attributes is of no use to the user.
         warnings.simplefilter("ignore", FutureWarning)
         # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-        vlm = attach_lora(base, config.lora, config.seed)
+        vlm = attach_lora(base, config.lora, config.seed, config.start)
+    if config.start is not None:
+        run_folder.settle_inputs(config.out, {"start": vlm.fingerprint})
     laps.end("load")
     reads = scores_read(config.objective)
     prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
@@ -67,7 +70,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     laps.end("check")
     prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, config.out / "prefixes")
     sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes)
-    cache = ReferenceCache(config.reference_folder / model_key(base.fingerprint, vlm.model.dtype))
+    cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
     computed = _fill_reference(config, sight, cache, prepared.examples)
     laps.end("reference")
     steps = _train(config, sight, cache, prepared.examples)
@@ -101,13 +104,19 @@ def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, ex
     from veridical.align.reference import fill, missing
 
     needs = tuple(need for need in config.objective.needs() if need.reference)
+    adapter = config.reference == "start"
     computed = 0
     for some, asked in ((examples, needs), (measure.measured(examples), measure.BOTH)):
         if lacking := missing(cache, some, asked):
             with Line("reference", len(lacking)) as line:
-                fill(cache, sight, lacking, asked, config.micro_batch, config.workers, line.advance)
+                fill(cache, sight, lacking, asked, config.micro_batch, config.workers, line.advance, adapter)
             computed += len(lacking)
     return computed
+
+
+def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:
+    """What the reference's scores are kept under: the fingerprint of the model that gives them."""
+    return base.fingerprint if config.reference == "base" else vlm.fingerprint
 
 
 def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:

@@ -31,6 +31,10 @@ class AlignConfig:
     `simpo`, or `sft` as the control."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
+    start: Path | None = None
+    """An adapter to go on training, of the same lora settings; a new one if left out."""
+    reference: Literal["base", "start"] = "base"
+    """What the policy is measured against: the model without its adapter, or with the one it starts from."""
 
     learning_rate: float = 1e-5
     """Peak rate; 1e-5 as in mDPO, with alpha twice the rank as here. Small models want more: 1e-3 for `bundled`."""
@@ -85,6 +89,8 @@ class AlignConfig:
     """Run Python code that comes with the model. Only for models that you trust."""
 
     def __post_init__(self) -> None:
+        if self.reference == "start" and self.start is None:
+            raise UserError("reference start needs --start: the adapter that the policy is measured against.")
         for name in ("epochs", "batch_size", "micro_batch", "max_answer_tokens", "save_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")

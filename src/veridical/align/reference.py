@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -102,15 +103,16 @@ def fill(
     micro_batch: int,
     workers: int,
     advance: Callable[[int], None],
+    adapter: bool = False,
 ) -> None:
-    """Score what is `missing`, with the adapter off; `advance` hears of every few examples that are done.
+    """Score what is `missing`, with the adapter off, or on as it is; `advance` hears of every few examples done.
 
     Work is split the same way however often it is interrupted, so the scores come out the same to the bit.
     """
     sight.vlm.model.eval()
     pending: dict[str, Tensor] = {}
     for number, batch in enumerate(batches(sight, examples, views_of(needs), micro_batch, workers), start=1):
-        with torch.no_grad(), adapters_off(sight.vlm):
+        with torch.no_grad(), nullcontext() if adapter else adapters_off(sight.vlm):
             scored = score_needs(sight, batch, needs)
         for need, per_token in scored.items():
             for example, tokens in zip(batch.examples, per_token, strict=True):

@@ -46,7 +46,8 @@ def start(config: AlignConfig) -> None:
 def settle_inputs(out: Path, inputs: Mapping[str, str]) -> None:
     """Remember the hashes of what the run works on; on later starts, raise UserError if one has changed."""
     _refuse_other_inputs(out, inputs)
-    write_json(out / "inputs.json", inputs)
+    path = out / "inputs.json"
+    write_json(path, {**(read_json(path) if path.exists() else {}), **inputs})
 
 
 def pairs_digest(run: Path) -> str:

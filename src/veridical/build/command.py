@@ -38,7 +38,7 @@ class BuildConfig:
     out: Path
     """Run folder; the same command continues what is there."""
     construction: str = DEFAULT_CONSTRUCTION
-    """How pairs are made: bpo-image or ha-dpo. Each has its own --settings."""
+    """How pairs are made, such as bpo-image, ha-dpo, povid or ranked. Each has its own --settings."""
     records: str = "world"
     """world or world:SPLIT (the built-in pictures), a folder of images (with captions in metadata.jsonl, or without),
     or a .jsonl, .csv or .parquet file of records."""
@@ -48,6 +48,8 @@ class BuildConfig:
     """A PEFT adapter on the model."""
     limit: int | None = None
     """Use that many records; all of them if left out (the picture world: 1000)."""
+    skip: int = 0
+    """Leave out that many records first, as an earlier build used them."""
     seed: int = 0
     """Seeds all draws, and picks the scenes of the picture world."""
     prompt: str = DESCRIBE
@@ -164,7 +166,8 @@ def _settings_identity(config: BuildConfig) -> dict[str, Any]:
 
 
 def _read(config: BuildConfig, work: Path) -> list[Record | Reject]:
-    items = list(read_records(config.records, work, limit=config.limit, seed=config.seed, prompt=config.prompt))
+    limit = None if config.limit is None else config.skip + config.limit
+    items = list(read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt))[config.skip :]
     if not items:
         raise UserError(f"{config.records}: holds no records.")
     return items

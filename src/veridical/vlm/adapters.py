@@ -40,12 +40,12 @@ class LoraSettings:
     """Also train the projector between tower and language model, in full."""
 
 
-def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
-    """The model with a new trainable adapter, whose first weights depend on `seed` only; the base stays
-    frozen.
+def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None = None) -> Vlm:
+    """The model with a trainable adapter; the base stays frozen.
 
-    The model given shares its weights with the one returned and must not be used afterwards. Raises
-    `UserError` where no layer fits the settings.
+    The adapter is a new one, whose first weights depend on `seed` only, or has the weights of the one in `start`, a
+    folder in PEFT's layout. The model given shares its weights with the one returned and must not be used afterwards.
+    Raises `UserError` where no layer fits the settings, or the adapter in `start` has other ones.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -66,6 +66,8 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int) -> Vlm:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = get_peft_model(vlm.model, config)
+    if start is not None:
+        _take_weights(model, settings, start)
     model.eval()
     return dataclasses.replace(
         vlm, model=model, fingerprint=fingerprint(model, vlm.processor, opening), opening=opening
@@ -86,6 +88,34 @@ def _opening(vlm: Vlm, settings: LoraSettings) -> tuple[int, ...]:
     if reason := obstacle(vlm):
         raise UserError(f"{vlm.name} can't have an answer-only adapter: {reason}; set lora.acts_on to everything.")
     return opening_ids(vlm)
+
+
+def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
+    """Give a model's adapter the weights of another of the same settings."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
+    saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    acts_on = "answers" if saved.get("alora_invocation_tokens") else "everything"
+    if (saved.get("lora_alpha"), acts_on) != (settings.alpha, settings.acts_on):
+        raise UserError(
+            f"The adapter in {folder} has alpha {saved.get('lora_alpha')} and acts on {acts_on}. "
+            "Give the lora settings that it was trained with."
+        )
+    weights = load_peft_weights(str(folder), device="cpu")
+    try:
+        outcome = set_peft_model_state_dict(model, weights)
+        absent = [name for name in outcome.missing_keys if "lora_" in name]
+    except KeyError as error:  # a projector that the settings train and the adapter has not
+        absent = [str(error.args[0])]
+    except RuntimeError as error:
+        raise UserError(f"The adapter in {folder} has another shape than the settings: {error}") from error
+    if different := absent or outcome.unexpected_keys:
+        raise UserError(
+            f"The adapter in {folder} is on other layers than the settings say (for one: {different[0]}). "
+            "Give the lora settings that it was trained with."
+        )
 
 
 def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:

@@ -1,0 +1,157 @@
+"""`veridical loop`: builds pairs with the model as it is, trains on them, and so on, round by round.
+
+Where pairs come from during training, after the study of arXiv 2407.02477 (sections 2.2 and 2.3) and its relatives:
+
+- online: every round's pairs come from the policy of the round before; the reference stays the base model.
+- mixed: as online, but each record gives its online pairs or, by the toss of a coin, its pairs of an earlier offline
+  build (equation 4, at the granularity of a round).
+- iterative: as online, but the policy at the start of a round is the round's reference, as in RLAIF-V, SELM and CSR.
+
+One adapter goes on training through all rounds, each with its own learning-rate schedule and its own records.
+
+OUT/round-1/pairs     a `veridical build`     OUT/round-1/run     a `veridical align` on them
+OUT/round-1/mixed     the mixture, if mixed   OUT/adapter         the last round's adapter
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from veridical.align import command as align
+from veridical.build import command as build
+from veridical.config import dotted, flags, read_yaml, save_resolved, to_plain
+from veridical.errors import UserError
+from veridical.records import Pair
+
+_SET_HERE = ("out", "pairs", "adapter", "start", "reference", "skip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Build pairs and align in rounds."""
+
+    out: Path
+    """Run folder; the same command continues what is there."""
+    build: Path
+    """Settings of `veridical build` in a YAML file; its limit is the number of records of one round."""
+    align: Path
+    """Settings of `veridical align` in a YAML file."""
+    kind: Literal["online", "mixed", "iterative"] = "online"
+    """Where pairs and reference come from: online, mixed (with --offline), or iterative."""
+    rounds: int = 3
+    """How often to build and train; 3 in SELM, 4 in RLAIF-V."""
+    offline: Path | None = None
+    """With mixed: the run folder of a build on the same records, with the base model."""
+    online_share: float = 0.5
+    """With mixed: the probability that a record gives its online pairs; 0.5 in the study."""
+    seed: int = 0
+    """With mixed: seeds the coins."""
+    adapter: Path | None = None
+    """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UserError(f"rounds is {self.rounds}; it must be at least 1.")
+        if not 0 <= self.online_share <= 1:
+            raise UserError(f"online_share is {self.online_share}; it must lie between 0 and 1.")
+        if (self.kind == "mixed") != (self.offline is not None):
+            raise UserError("kind mixed and --offline go together: the run folder of an offline build.")
+
+
+def run(config: LoopConfig) -> Path:
+    """Run all rounds and return the run folder; `adapter/` in it is the result.
+
+    Every round is a build and an alignment, which continue after an interruption to the same result; finished ones are
+    not repeated. Raises UserError for settings that can't be, before the first round.
+    """
+    first = _settings(config, 0, config.adapter)
+    if first[0].limit is None:
+        raise UserError(f"{config.build}: give it a limit, the number of records of one round.")
+    _start(config)
+    adapter = config.adapter
+    for number in range(config.rounds):
+        print(f"round {number + 1} of {config.rounds}", file=sys.stderr)
+        built, aligned = _settings(config, number, adapter)
+        build.run(built)
+        if config.kind == "mixed":
+            _mix(config, number, built.out, aligned.pairs)
+        align.run(aligned)
+        adapter = aligned.out / "adapter"
+    if adapter is not None:
+        shutil.copytree(adapter, config.out / "adapter", dirs_exist_ok=True)
+    print(f"adapter: {config.out / 'adapter'}; those of the rounds: {config.out}/round-*/run/adapter", file=sys.stderr)
+    return config.out
+
+
+def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[build.BuildConfig, align.AlignConfig]:
+    """What a round, counted from 0, builds and trains; `adapter` is the policy that it begins with."""
+    folder = config.out / f"round-{number + 1}"
+    given = read_yaml(config.build)
+    skip = number * int(given.get("limit") or 0)
+    policy = [] if adapter is None else [f"--adapter={adapter}"]
+    built = _parsed(build.config_type, given, config.build, [f"--out={folder / 'pairs'}", f"--skip={skip}", *policy])
+    pairs = folder / ("mixed" if config.kind == "mixed" else "pairs")
+    going_on = [] if adapter is None else [f"--start={adapter}"]
+    if going_on and config.kind == "iterative":
+        going_on.append("--reference=start")
+    settings = [f"--pairs={pairs}", f"--out={folder / 'run'}", *going_on]
+    aligned = _parsed(align.config_type, read_yaml(config.align), config.align, settings)
+    if built.model != aligned.model:
+        raise UserError(f"{config.build} and {config.align} name different models: {built.model}, {aligned.model}.")
+    return built, aligned
+
+
+def _parsed(config_type: Any, given: Mapping[str, Any], source: Path, more: Sequence[str]) -> Any:
+    """The settings of a command: those of a file and `more` flags."""
+    import tyro
+
+    if theirs := [name for name in _SET_HERE if name in given]:
+        raise UserError(f"{source}: {', '.join(theirs)} is set by the loop; take it out.")
+    chosen = config_type(dotted(given))
+    return tyro.cli(chosen, args=[*flags(given, chosen, source), *more], prog=str(source))
+
+
+def _start(config: LoopConfig) -> None:
+    """Refuse a folder that holds another loop; write down what this one is."""
+    path = config.out / "config.yaml"
+    if path.exists():
+        free = {"out"}
+        before, now = read_yaml(path), to_plain(config)
+        changed = [name for name in now if name not in free and before.get(name) != now[name]]
+        if changed:
+            raise UserError(
+                f"{config.out} is a loop with other settings: {', '.join(changed)} changed. Choose another --out."
+            )
+    elif config.out.exists() and any(config.out.iterdir()):
+        raise UserError(f"{config.out} exists and is no run of `veridical loop`; choose another --out.")
+    save_resolved(config, path)
+
+
+def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:
+    """Each record's online or offline pairs, by a coin that seed, record and round decide; the other ones where the
+    record has none of the kind."""
+    from veridical.build.dataset import read_pairs, write_build
+    from veridical.vlm.seeds import generator
+
+    assert config.offline is not None
+    fresh, known = _by_record(read_pairs(online)), _by_record(read_pairs(config.offline))
+    rejected = [json.loads(line)["id"] for line in (online / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    mixed: list[Pair] = []
+    for record in [*fresh, *(one for one in rejected if one in known)]:
+        heads = float(generator("mixed loop", (config.seed, number, record)).random()) < config.online_share
+        one, other = (fresh, known) if heads else (known, fresh)
+        mixed += one.get(record) or other.get(record) or []
+    write_build(out, mixed)
+
+
+def _by_record(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(pair.record_id, []).append(pair)
+    return found
