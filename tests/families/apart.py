@@ -24,7 +24,7 @@ def mllama() -> Tiny:
     processor = MllamaProcessor(
         MllamaImageProcessor(size=square(), max_image_tiles=4), words, chat_template=template("<|image|>")
     )
-    note = "images are read by cross-attention: the prompt has no image tokens to hide"
+    note = "images are read by cross-attention: no image tokens to hide, no place for activated LoRA to begin"
     return Tiny(config, processor, images=1, note=note)
 
 
@@ -54,7 +54,8 @@ def blip_2() -> Tiny:
         num_query_tokens=4,
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
-    return Tiny(config, processor, images=1)
+    note = "OPT flattens rows, which PEFT's activated LoRA doesn't expect"
+    return Tiny(config, processor, images=1, note=note)
 
 
 def instructblip() -> Tiny:

@@ -18,7 +18,9 @@ def paligemma() -> Tiny:
     )
     image_processor = SiglipImageProcessor(size=square())
     image_processor.image_seq_length = 16
-    return Tiny(config, PaliGemmaProcessor(image_processor, words, chat_template=template()), seed=1)
+    processor = PaliGemmaProcessor(image_processor, words, chat_template=template())
+    note = "its processor ends the prompt with a line break that the chat template doesn't know of"
+    return Tiny(config, processor, seed=1, note=note)
 
 
 def gemma3() -> Tiny:

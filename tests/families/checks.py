@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from tests.families.tiny import Tiny, random_model
 from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.vlm import families
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora
+from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_adapter
 from veridical.vlm.loading import Vlm, assemble, load
 from veridical.vlm.prefix import Context, encode, prepare
 from veridical.vlm.probe import Sharing
@@ -174,8 +175,7 @@ def masks_image_tokens(family: Family) -> None:
 
 def trains_lora(family: Family) -> None:
     """One step of a low-rank adapter makes a chosen answer likelier against a rejected one; off, it is the base."""
-    base = assemble(family.name, random_model(family.tiny), family.tiny.processor)
-    base.model.requires_grad_(False)
+    base = _base(family)
     context, pair = family.contexts[:1], [["Yes.", "There are three cups."]]
     with torch.no_grad():
         before = _margin(base, context, pair)
@@ -192,6 +192,42 @@ def trains_lora(family: Family) -> None:
             assert _margin(vlm, context, pair) == before
 
 
+def answer_only_adapter(family: Family) -> None:
+    """An adapter that acts on answers only scores and learns as PEFT's activated LoRA does on whole rows."""
+    contexts, answers = family.contexts[:2], plain.ANSWERS[:2]
+    vlm = attach_lora(_base(family), LoraSettings(rank=4, acts_on="answers"), seed=0)
+    _stir(vlm)
+    save_adapter(vlm, family.folder / "adapter")
+    by_peft = PeftModel.from_pretrained(_base(family).model, family.folder / "adapter", is_trainable=True).eval()
+    rows = dataclasses.replace(vlm, model=by_peft)
+    separate = [
+        [plain.answer_logprobs(rows, one, text) for text in texts] for one, texts in zip(contexts, answers, strict=True)
+    ]
+    shared = score(vlm, encode(vlm, contexts), answers)
+    assert plain.largest_difference(separate, shared) < EXACT
+    wanted, found = gradient(rows, separate), gradient(vlm, shared)
+    assert wanted.norm() > 1
+    assert (wanted - found).norm() / wanted.norm() < EXACT
+
+
+def _base(family: Family) -> Vlm:
+    """The model once more, frozen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vlm = assemble(family.name, random_model(family.tiny), family.tiny.processor)
+    vlm.model.requires_grad_(False)
+    return vlm
+
+
+def _stir(vlm: Vlm) -> None:
+    """Freshly attached adapters are zero: give them values, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
 def _margin(vlm: Vlm, contexts: list[Context], pair: list[list[str]]) -> torch.Tensor:
     chosen, rejected = score(vlm, encode(vlm, contexts), pair)[0]
     return chosen.sum() - rejected.sum()
@@ -204,4 +240,5 @@ COLUMNS: Mapping[str, Callable[[Family], None]] = {
     "samples": samples,
     "masks_image_tokens": masks_image_tokens,
     "trains_lora": trains_lora,
+    "answer_only_adapter": answer_only_adapter,
 }

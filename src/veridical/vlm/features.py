@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -135,7 +135,7 @@ def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
     """The features of a batch (some, at least), in the form the models' `mm_encoder_outputs` argument takes."""
     shown = [one for one in features if len(one.tokens)]
     first, tokens = shown[0], [one.tokens for one in shown]
-    output = first.kind()
+    output = first.kind(**dict.fromkeys(field.name for field in fields(first.kind)))
     output[first.field] = tokens if first.listed else torch.cat(tokens)
     if first.inner_layers:
         layers = zip(*(one.inner_layers for one in shown), strict=True)

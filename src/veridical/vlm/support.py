@@ -16,6 +16,7 @@ COLUMNS: Mapping[str, str] = {
     "samples": "greedy text is that of `generate`",
     "masks_image_tokens": "image tokens can be hidden from every layer (BDHS)",
     "trains_lora": "one step of a low-rank adapter moves a pair the right way; off, it is the base",
+    "answer_only_adapter": "an adapter that acts on answers only equals PEFT's activated LoRA on whole rows",
 }
 
 
