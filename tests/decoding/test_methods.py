@@ -16,6 +16,8 @@ from veridical.decoding.plausible import plausible
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
+from veridical.protocols import chair
+from veridical.protocols.sources import world_vocabulary
 from veridical.records import Turn
 from veridical.vlm import seeds
 from veridical.vlm.loading import load
@@ -253,6 +255,21 @@ def test_the_tower_looks_once_where_the_view_allows_it(bundled, contexts):
             assert len(seen) == looks, method
     finally:
         hook.remove()
+
+
+def test_the_sign_of_the_contrast_decides_what_it_does(bundled, tmp_path):
+    """Away from what noise brings out, captions invent less; towards it, more. That is no matter of a few captions."""
+    records = world_records("anti-bias", 24, 1, tmp_path)
+    lexicon = world_vocabulary().lexicon
+    prefix = encode(bundled, [Context(record.images, record.prompt, key=(record.id,)) for record in records])
+    invented = {}
+    for alpha in (1.0, 0.0, -1.0):
+        settings = Sampling(40, 0.0, decoding=Vcd(alpha=alpha))
+        texts = sample(bundled, prefix, [Branch(index) for index in range(len(records))], settings)
+        items = [chair.read(record, one.text, lexicon) for record, one in zip(records, texts, strict=True)]
+        invented[alpha] = sum(mention.invented for item in items for mention in item.mentions)
+    assert invented[1.0] < 0.8 * invented[0.0]
+    assert invented[-1.0] > 1.2 * invented[0.0]
 
 
 def test_the_cut_off_by_hand():
