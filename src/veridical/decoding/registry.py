@@ -6,16 +6,15 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from veridical.decoding.best_of_n import BestOfN
+from veridical.decoding.calibration import Calibration
 from veridical.errors import UserError
+from veridical.vlm.contrast import Decoding
 
-if TYPE_CHECKING:
-    from veridical.decoding.best_of_n import BestOfN
-    from veridical.decoding.calibration import Calibration
-    from veridical.vlm.contrast import Decoding
-
-Method: TypeAlias = "Decoding | BestOfN | Calibration"
+Method: TypeAlias = Decoding | BestOfN | Calibration
+"""The settings of a method: contrastive ones make logits, the others choose among answers or weigh them."""
 
 DECODINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -28,6 +27,16 @@ DECODINGS: Mapping[str, str] = MappingProxyType(
         "calibration": "veridical.decoding.calibration:Calibration",
     }
 )
+
+
+def answers_texts(method: Method) -> bool:
+    """Whether the method has a say in texts."""
+    return not isinstance(method, Calibration)
+
+
+def answers_choices(method: Method) -> bool:
+    """Whether the method has a say in which of several given answers is likelier."""
+    return not isinstance(method, BestOfN)
 
 
 def decoding_type(name: str) -> type[Method]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from veridical.protocols.replies import Replies
@@ -76,8 +76,8 @@ def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> 
     places = {context: place for place, context in enumerate(dict.fromkeys(contexts.values()))}
     started = start(vlm, list(places), apart=apart)
     found: dict[str, Reply] = {}
-    for kind in dict.fromkeys((r.choices, r.sampling if not r.choices else None) for r in requests.values()):
-        alike = [d for d, r in requests.items() if (r.choices, r.sampling if not r.choices else None) == kind]
+    for kind in dict.fromkeys(map(_kind, requests.values())):
+        alike = [digest for digest, request in requests.items() if _kind(request) == kind]
         for first in range(0, len(alike), batch):
             rows = alike[first : first + batch]
             replies = _together(vlm, started, [requests[d] for d in rows], [places[contexts[d]] for d in rows])
@@ -85,16 +85,22 @@ def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> 
     return {digest: found[digest] for digest in requests}
 
 
+def _kind(request: Request) -> Hashable:
+    """Requests of one kind are answered together."""
+    return request.choices, None if request.choices else request.sampling, request.decoding
+
+
 def _together(vlm: Vlm, started: Started, requests: Sequence[Request], places: Sequence[int]) -> list[Reply]:
     """Replies to requests of one kind; `places` are their contexts."""
     import torch
 
-    from veridical.vlm.sampling import Branch, sample
-    from veridical.vlm.scoring import next_token_logprobs
+    from veridical.decoding.answers import closed_answers, sample_under
+    from veridical.vlm.sampling import Branch
 
     prefix = started.prefix(places)
-    if requests[0].choices:
+    first = requests[0]
+    if first.choices:
         with torch.no_grad():
-            return [tuple(row) for row in next_token_logprobs(vlm, prefix, requests[0].choices).tolist()]
+            return [tuple(row) for row in closed_answers(vlm, prefix, first.choices, first.decoding).tolist()]
     branches = [Branch(row, request.key) for row, request in enumerate(requests)]
-    return [sampled.text for sampled in sample(vlm, prefix, branches, requests[0].sampling)]
+    return [sampled.text for sampled in sample_under(vlm, prefix, branches, first.sampling, first.decoding)]

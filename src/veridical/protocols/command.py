@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from veridical.decoding.registry import Method
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,15 @@ class NoiseCurve:
     """0 describes greedily, otherwise captions are drawn at this temperature."""
     limit: int = 100
     """Records in each split."""
+
+
+@dataclass(frozen=True)
+class PlainDecoding:
+    """The model speaks for itself."""
+
+    name: Literal["plain", "vcd", "vdd", "m3id", "icd", "dola", "best-of-n", "calibration"] = "plain"
+    """A method that mitigates hallucination at decoding; each model is measured with it too, beside plain decoding.
+    Its settings: --decoding.name vcd --help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +66,8 @@ class EvalConfig:
     """Folder of answers that runs may share; by default the run's own, requests/."""
     merge_adapters: bool = True
     """Add LoRA to the weights before measuring, which is faster; adapters for the answer alone are never merged."""
+    decoding: PlainDecoding = field(default_factory=PlainDecoding)
+    """How texts are decoded and closed questions answered."""
     noise: NoiseCurve = field(default_factory=NoiseCurve)
     """Captions of noised pictures, for the report's plot."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -63,28 +77,40 @@ class EvalConfig:
 
 
 def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
-    """EvalConfig with a block of settings for each published benchmark among the protocols.
+    """EvalConfig with the settings of each published benchmark among the protocols, and of the method of decoding.
 
     Raises:
-        UserError: a protocol that there is not, or that is named twice.
+        UserError: a protocol or method that there is not, or a protocol that is named twice.
     """
+    from veridical.decoding.registry import decoding_type
     from veridical.protocols.official import block_type
     from veridical.protocols.registry import PICTURES, check_names
 
     names = tuple(choices.get("protocols", "").split())
     check_names(names)
-    blocks = [(name.replace("-", "_"), block_type(name)) for name in names if name not in PICTURES]
+    blocks: list[tuple[str, Any, Any]] = [
+        (name.replace("-", "_"), block_type(name), field(kw_only=True)) for name in names if name not in PICTURES
+    ]
+    decoding = choices.get("decoding.name", "plain")
+    if decoding != "plain":
+        method = decoding_type(decoding)
+        blocks.append(("decoding", method, field(default_factory=method)))
     if not blocks:
         return EvalConfig
     made: type[EvalConfig] = dataclasses.make_dataclass(
         "EvalConfig",
-        [(name, block, field(kw_only=True)) for name, block in blocks],
+        blocks,
         bases=(EvalConfig,),
         frozen=True,
         kw_only=True,
         namespace={"__doc__": EvalConfig.__doc__},
     )
     return made
+
+
+def method_of(config: EvalConfig) -> Method | None:
+    """The method of decoding that a run measures beside plain decoding, if any."""
+    return None if isinstance(config.decoding, PlainDecoding) else cast("Method", config.decoding)
 
 
 def run(config: EvalConfig) -> Path:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.align.progress import Line
 from veridical.config import save_resolved, to_plain
+from veridical.decoding.best_of_n import BestOfN
+from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
 from veridical.protocols import items
 from veridical.protocols.answering import answer, outstanding
-from veridical.protocols.command import EvalConfig
+from veridical.protocols.command import EvalConfig, method_of
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import PICTURES, check_names, picture_task
 from veridical.protocols.replies import Replies
 from veridical.protocols.results import among, summarise
 from veridical.protocols.sources import Pictures, read_pictures
-from veridical.protocols.task import Counted, Reply, Task
+from veridical.protocols.task import Counted, Reply, Request, Task
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
@@ -42,13 +44,15 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     asked = read_tasks(config)
     _claim(config, asked)
     counted: dict[str, dict[str, Counted]] = {}
-    fingerprints: dict[str, str] = {}
+    measured: dict[str, Any] = {}
+    method = method_of(config)
     vlm: Vlm | None = None
     for model in models:
         vlm = _load(model, config, vlm)
         replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
-        counted[model.name] = _measure(config, vlm, model.name, asked.tasks, replies)
-        fingerprints[model.name] = vlm.fingerprint
+        for name, tasks in _ways(config, model, asked.tasks).items():
+            counted[name] = _measure(config, vlm, name, tasks, replies)
+            measured[name] = _describe_model(model, vlm.fingerprint, method if name != model.name else None)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
             items.write_json(config.out / "noise.json", {"model": model.name, **curve})
@@ -59,7 +63,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         "counts": {name: {key: dict(c.counts) for key, c in found.items()} for name, found in counted.items()},
         "notes": _notes(counted, asked.tasks),
         "records": _describe_records(config, asked),
-        "measured": {m.name: _describe_model(m, fingerprints[m.name]) for m in models},
+        "measured": measured,
         **_summaries(config, counted, asked),
     }
     save_resolved(config, config.out / "config.yaml")
@@ -112,6 +116,28 @@ def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Repli
     return {"protocol": name, **settings, "points": points}
 
 
+def _ways(config: EvalConfig, model: Measured, tasks: Mapping[str, Task]) -> dict[str, Mapping[str, Task]]:
+    """What is asked of a model, by name in the results: plainly, and by a method of decoding if one is given.
+
+    Best-of-n compares an adapter with its base, and so says nothing of the base itself.
+    """
+    method = method_of(config)
+    if method is None or (isinstance(method, BestOfN) and model.adapter is None):
+        return {model.name: tasks}
+    decoded = {key: replace(task, requests=_under(method, task.requests)) for key, task in tasks.items()}
+    return {model.name: tasks, f"{model.name}+{method.name}": decoded}
+
+
+def _under(method: Method, requests: Mapping[str, Request]) -> dict[str, Request]:
+    """The requests by a method of decoding, those that it has a say in."""
+    return {
+        name: replace(request, decoding=method)
+        if (answers_choices(method) if request.choices else answers_texts(method))
+        else request
+        for name, request in requests.items()
+    }
+
+
 def _measure(
     config: EvalConfig, vlm: Vlm, name: str, tasks: Mapping[str, Task], replies: Replies
 ) -> dict[str, Counted]:
@@ -149,7 +175,9 @@ def _load(model: Measured, config: EvalConfig, before: Vlm | None) -> Vlm:
         found = with_adapter(before, model.adapter)
     else:
         found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
-    return merged(found) if model.adapter and config.merge_adapters else found
+    # Best-of-n needs the base that the adapter was trained on.
+    wanted = config.merge_adapters and not isinstance(config.decoding, BestOfN)
+    return merged(found) if model.adapter and wanted else found
 
 
 def _folder_name(vlm: Vlm) -> str:
@@ -217,5 +245,6 @@ def _describe_records(config: EvalConfig, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _describe_model(model: Measured, fingerprint: str) -> dict[str, Any]:
-    return {**asdict(model), "adapter": model.adapter and str(model.adapter), "fingerprint": fingerprint}
+def _describe_model(model: Measured, fingerprint: str, method: Method | None) -> dict[str, Any]:
+    found = {**asdict(model), "adapter": model.adapter and str(model.adapter), "fingerprint": fingerprint}
+    return found if method is None else {**found, "decoding": to_plain(method)}

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from veridical.config import to_plain
+from veridical.decoding.best_of_n import BestOfN
+from veridical.decoding.registry import Method
 from veridical.protocols.chair import ChairItem
 from veridical.protocols.tally import Tally
 from veridical.records import ImageFile, Turn
@@ -26,7 +29,8 @@ Reply = str | tuple[float, ...]
 class Request:
     """What is wanted of a model: a text, or the log-probabilities of `choices` as the first token of one.
 
-    Requests that agree in all but `key` are answered once; `key` seeds what is drawn, where anything is.
+    Requests that agree in all but `key` are answered once; `key` seeds what is drawn, where anything is. `decoding` is
+    a method that mitigates hallucination; without, the model speaks for itself.
     """
 
     images: tuple[ImageFile, ...]
@@ -35,11 +39,16 @@ class Request:
     choices: tuple[str, ...] = ()
     view: View = CLEAN
     key: tuple[str | int, ...] = ()
+    decoding: Method | None = None
 
     @property
     def draws(self) -> bool:
         """Whether the reply depends on random numbers."""
-        return is_random(self.view) or (not self.choices and self.sampling.temperature > 0)
+        if isinstance(self.decoding, BestOfN):
+            return True
+        streams = () if self.decoding is None else self.decoding.streams()
+        drawn = not self.choices and self.sampling.temperature > 0
+        return drawn or any(is_random(view) for view in (self.view, *(stream.view for stream in streams)) if view)
 
     def digest(self) -> str:
         """SHA-256, in hex, over all that the reply depends on besides the model."""
@@ -48,6 +57,7 @@ class Request:
             "prompt": [[turn.role, turn.text] for turn in self.prompt],
             "view": describe(self.view),
             **({"choices": self.choices} if self.choices else {"sampling": asdict(self.sampling)}),
+            **({"decoding": to_plain(self.decoding)} if self.decoding is not None else {}),
             **({"key": self.key} if self.draws else {}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -96,7 +96,8 @@ def streams(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Iterator[tuple[list
     early = decoding.exits(exits.layer_count(vlm))
     with exits.shown(vlm, early) if early else nullcontext():
         # What early layers say of the first token has not been computed yet.
-        asked = encode(vlm, prefix.prepared, known_features(prefix, prefix.prepared)) if early else prefix
+        known = known_features(prefix, [one.context for one in prefix.prepared])
+        asked = encode(vlm, prefix.prepared, known) if early else prefix
         yield [asked, *encode_streams(vlm, prefix, decoding.streams())], len(early)
 
 
@@ -114,31 +115,35 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
 
 
 def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[Prefix]:
-    """A prefix for each stream, of the same contexts in the same order."""
+    """A prefix for each stream, of the same contexts in the same order; each image is seen once at most."""
     from veridical.vlm.prefix import encode, prepare
+    from veridical.vlm.trunk import encode_together
 
     found = []
     for stream in streams:
-        prepared = [prepare(vlm, _changed(one.context, stream)) for one in prefix.prepared]
-        found.append(encode(vlm, prepared, known_features(prefix, prepared)))
+        contexts = [_changed(one.context, stream) for one in prefix.prepared]
+        known = known_features(prefix, contexts)
+        if known is None:
+            found.append(encode_together(vlm, contexts, apart=True))
+        else:
+            found.append(encode(vlm, [prepare(vlm, context) for context in contexts], known))
     return found
 
 
-def known_features(prefix: Prefix, prepared: Sequence[Prepared]) -> Sequence[Features] | None:
+def known_features(prefix: Prefix, contexts: Sequence[Context]) -> Sequence[Features] | None:
     """The prefix's image features, if the tower would make the same of these contexts; None if not."""
     if prefix.features is None:
         return None
-    same = all(_looks_the_same(old, new) for old, new in zip(prefix.prepared, prepared, strict=True))
+    same = all(_looks_the_same(old, new) for old, new in zip(prefix.prepared, contexts, strict=True))
     return prefix.features if same else None
 
 
-def _looks_the_same(old: Prepared, new: Prepared) -> bool:
+def _looks_the_same(old: Prepared, new: Context) -> bool:
     # A Q-Former reads the prompt while it looks at the image.
-    reads_prompt = any(key.startswith("qformer") for key in old.tensors)
+    reads_prompt = any(key.startswith("qformer") for key in old.tensors) and old.context.prompt != new.prompt
     # Noise on features is in them already, and would be added again.
     noised = isinstance(old.view, views.FeatureNoise)
-    placed = old.placeholders == new.placeholders
-    return placed and not reads_prompt and not noised and views.before_tower(old.view) == views.before_tower(new.view)
+    return not reads_prompt and not noised and views.before_tower(old.view) == views.before_tower(new.view)
 
 
 def _changed(context: Context, stream: Stream) -> Context:
