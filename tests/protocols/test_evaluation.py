@@ -14,9 +14,14 @@ import torch
 from rich.console import Console
 from tests.models import tiny_llava
 
+from veridical.config import read_yaml
+from veridical.decoding.best_of_n import BestOfN
+from veridical.decoding.calibration import Calibration
+from veridical.decoding.vcd import Vcd
+from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.protocols import answering
-from veridical.protocols.command import EvalConfig, NoiseCurve
+from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
 from veridical.protocols.sources import read_pictures, read_splits
 from veridical.protocols.table import show
@@ -258,3 +263,50 @@ def test_the_table_fits_80_columns_and_names_the_protocols(finished):
         "POPE adversarial %",
     ):
         assert wanted in text
+
+
+def test_a_method_of_decoding_is_measured_beside_plain_decoding(places, tmp_path):
+    """Each model both ways; without contrast the method's answers are the plain ones, with it they are others."""
+    model, trained = places
+    settings = {"models": (str(model), str(trained)), "limit": 3, "batch": 4, "answers": "likelihood"}
+    for name, method in (("none", Vdd(alpha=0, beta=0)), ("some", Vdd(alpha=2))):
+        kind = config_type({"decoding.name": "vdd"})
+        config = kind(out=tmp_path / name, **settings, decoding=method)
+        results = evaluate(config)
+        assert list(results["models"]) == ["base", "base+vdd", "dpo", "dpo+vdd"]
+        assert results["measured"]["dpo+vdd"]["decoding"]["alpha"] == method.alpha
+        assert "decoding" not in results["measured"]["dpo"]
+        for key in ("chair", "pope"):
+            for one in ("base", "dpo"):
+                plain, decoded = rows(config, one, key), rows(config, f"{one}+vdd", key)
+                assert (plain == decoded) == (method.alpha == 0) or key == "pope"
+        answers = [[row["p_yes"] for row in rows(config, one, "pope")] for one in ("base", "base+vdd")]
+        assert (answers[0] == pytest.approx(answers[1], abs=1e-6)) == (method.alpha == 0)
+
+
+def test_the_method_belongs_to_the_run(places, tmp_path):
+    model, _ = places
+    kind = config_type({"decoding.name": "vcd"})
+    settings = {"out": tmp_path, "models": (str(model),), "protocols": ("world-chair",), "limit": 2}
+    first = evaluate(kind(**settings, decoding=Vcd(view="noise:900")))
+    with pytest.raises(UserError, match="decoding"):
+        evaluate(kind(**settings, decoding=Vcd(view="noise:900", alpha=2)))
+    assert evaluate(kind(**settings, decoding=Vcd(view="noise:900"))) == first
+    assert read_yaml(tmp_path / "config.yaml")["decoding"]["view"] == "noise:900"
+
+
+def test_best_of_n_is_measured_on_adapters_and_calibration_on_closed_answers(places, tmp_path):
+    model, trained = places
+    settings = {"models": (str(model), str(trained)), "limit": 2}
+    best = evaluate(config_type({"decoding.name": "best-of-n"})(out=tmp_path / "n", **settings, decoding=BestOfN(n=2)))
+    assert list(best["models"]) == ["base", "dpo", "dpo+best-of-n"]
+    config = config_type({"decoding.name": "calibration"})(out=tmp_path / "c", **settings, decoding=Calibration())
+    evaluate(config)
+    assert rows(config, "base", "chair") == rows(config, "base+calibration", "chair")
+    plain, weighed = ([row["p_yes"] for row in rows(config, n, "pope")] for n in ("base", "base+calibration"))
+    assert plain != pytest.approx(weighed, abs=1e-3)
+
+
+def test_a_method_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="did you mean 'm3id'"):
+        config_type({"decoding.name": "m3d"})
