@@ -50,10 +50,46 @@ def _chair(name: str, questions: Sequence[Question], replies: Replies, folder: P
     _jsonl(folder / "captions.jsonl", [{"image_id": q.id, "caption": str(replies[q.id])} for q in questions])
 
 
+def _object_halbench(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """Object HalBench: rows of `image_id`, `question` and `text`."""
+    rows = [{"image_id": q.id, "question": q.prompt, "text": str(replies[q.id])} for q in questions]
+    _jsonl(folder / f"{name}.jsonl", rows)
+
+
 def _amber(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
     """AMBER: an array of `id` and `response`."""
-    rows = [{"id": int(q.id) if q.id.isdecimal() else q.id, "response": str(replies[q.id])} for q in questions]
-    write_whole(folder / "amber.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    _json(folder / "amber.json", [{"id": int(q.id), "response": str(replies[q.id])} for q in questions])
+
+
+def _gqa(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """GQA: an array of `questionId` and `prediction`."""
+    _json(folder / "gqa.json", [{"questionId": q.id, "prediction": str(replies[q.id])} for q in questions])
+
+
+def _mme(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """MME: the templates, one a subtask, with the answer in a fourth column, on one line."""
+    for subtask in dict.fromkeys(question.kind for question in questions):
+        rows = [
+            (q.image, q.prompt, str(q.truth).capitalize(), " ".join(str(replies[q.id]).split("\n")).replace("\t", " "))
+            for q in questions
+            if q.kind == subtask
+        ]
+        write_whole(folder / f"{subtask}.txt", "".join("\t".join(row) + "\n" for row in rows))
+
+
+def _by_id(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """MM-Vet and SHR: an object with the answer to each question or image."""
+    _json(folder / f"{name}.json", {q.id: str(replies[q.id]) for q in questions})
+
+
+def _llava_bench(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """LLaVA-Bench: rows of `question_id`, `prompt` and `text`."""
+    rows = [{"question_id": q.id, "prompt": q.prompt, "text": str(replies[q.id])} for q in questions]
+    _jsonl(folder / f"{name}.jsonl", rows)
+
+
+def _json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -64,4 +100,11 @@ _WRITERS: Mapping[str, Callable[[str, Sequence[Question], Replies, Path], None]]
     "pope": _pope,
     "chair": _chair,
     "amber": _amber,
+    "object-halbench": _object_halbench,
+    "recall-coco": _object_halbench,
+    "gqa": _gqa,
+    "mme": _mme,
+    "mm-vet": _by_id,
+    "shr": _by_id,
+    "llava-bench": _llava_bench,
 }
