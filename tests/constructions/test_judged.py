@@ -150,6 +150,12 @@ def test_povid_can_give_several_rejected_answers_to_one_chosen():
     assert all(wrong(pair.rejected) for pair in pairs)
 
 
+def test_povid_gets_a_yes_wrong_only_once():
+    record = replace(RECORD, prompt=(Turn("user", "Is there a fork?"),), reference="Yes, there is a fork.")
+    _, pairs = follow(povid(record, PovidSettings(every_kind=True), 0))
+    assert [pair.rejected for pair in pairs] == ["No, there is a fork."]
+
+
 @given(number=st.integers(0, 10_000), errors=st.integers(1, 2))
 def test_injected_objects_are_never_there_and_the_rest_stays(number, errors):
     record = replace(RECORD, id=f"r{number}")

@@ -31,7 +31,7 @@ class PovidSettings:
     """What the records ask for; auto is question for prompts that end in a question mark."""
     in_descriptions: tuple[Corruption, ...] = ("object", "attribute", "relation")
     """Kinds of errors in descriptions; each record draws an order and takes the first that can be had."""
-    in_answers: tuple[Corruption, ...] = ("reasoning", "object", "attribute", "relation")
+    in_answers: tuple[Corruption, ...] = ("reasoning", "count", "object", "attribute", "relation")
     """Kinds of errors in answers to questions, in order: the first that can be had is taken."""
     every_kind: bool = False
     """Make a pair of every kind that can be had, so that a chosen answer has several rejected ones."""
@@ -76,6 +76,8 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
         if isinstance(found, Counter):
             faults += found
             continue
+        if any(checks.same(found.text, pair.rejected) for pair in pairs):
+            continue  # a yes or no is got wrong in one way only
         pairs.append(
             make_pair(
                 record,
