@@ -117,12 +117,14 @@ class Joining:
             self.faults["surplus"].append(f"{place}: no question has the id {key!r}")
         elif key in self.texts:
             self.faults["duplicates"].append(f"{place}: another answer to {key!r}; the first one counts")
+        elif isinstance(text, bool | list | dict):
+            self.faults["unreadable"].append(f"{place}: the answer to {key!r} is a {type(text).__name__}, not a text")
         elif text is not None:
-            self.texts[key] = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+            self.texts[key] = str(text)
 
     def done(self) -> Answers:
         """What was gathered."""
-        return Answers(self.texts, dict(self.faults))
+        return Answers(self.texts, {kind: found for kind, found in self.faults.items() if found})
 
 
 def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Joining, prefix: str = "") -> None:
@@ -144,8 +146,6 @@ def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Jo
         _join_by_id(found, questions, fields, joining, prefix)
     else:
         _join_by_order(found, questions, fields, joining)
-    if not joining.faults["unreadable"]:
-        del joining.faults["unreadable"]
 
 
 def _check_fields(found: Rows, fields: Fields) -> None:

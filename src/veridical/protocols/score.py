@@ -21,7 +21,7 @@ from veridical.protocols.judging import read_judgements
 from veridical.protocols.tally import difference
 
 if TYPE_CHECKING:
-    from veridical.protocols.scored import Question, Scored
+    from veridical.protocols.scored import Answers, Question, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def _run(config: ScoreConfig) -> None:
 
 
 def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bool) -> Scored:
-    answers = protocol.answers(config, questions)
+    answers = _answers(config, protocol, questions)
     if not judged:
         counted: Scored = protocol.count(config, questions, answers)
         return counted
@@ -129,9 +129,18 @@ def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bo
     return found
 
 
+def _answers(config: Any, protocol: Any, questions: Sequence[Question]) -> Answers:
+    """The answers. Raises UserError where not one belongs to a question: then the files don't belong together."""
+    found: Answers = protocol.answers(config, questions)
+    if not found.texts:
+        faults = "; ".join(f"{len(named)} {kind} ({named[0]})" for kind, named in found.faults.items())
+        raise UserError(f"{config.protocol}: no answer belongs to any of {len(questions)} questions. {faults}".rstrip())
+    return found
+
+
 def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> None:
     made_from = protocol.judge_template(config)
-    prompts = protocol.prompts(config, questions, protocol.answers(config, questions))
+    prompts = protocol.prompts(config, questions, _answers(config, protocol, questions))
     write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE)
     print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
 

@@ -225,3 +225,23 @@ def test_every_label_but_no_counts_as_yes(write, score):
     rows = [{**row, "label": label} for row, label in zip(questions("yyy"), ("Yes", "no", "No"), strict=True)]
     found = score("pope", "--questions", write("q.jsonl", rows), "--check")
     assert found["truths"] == {"yes": 2, "no": 1}
+
+
+def test_answers_that_are_no_texts_or_answer_nothing_here(write, score, refused):
+    q = write("q.jsonl", questions("yyn"))
+    rows = [
+        {"question_id": 1, "answer": ["No"]},
+        {"question_id": 2, "answer": None},
+        {"question_id": 3, "answer": "No"},
+    ]
+    found = score("pope", "--questions", q, "--answers", write("a.json", rows))
+    assert column(found, "parsed") == [None, None, "no"]
+    assert "the answer to 'q/1' is a list, not a text" in found["faults"]["unreadable"][0]
+    said = refused("pope", "--questions", q, "--answers", write("b.jsonl", [{"question_id": 77, "answer": "No"}]))
+    assert "no answer belongs to any of 3 questions. 1 surplus" in said
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write, score):
+    a = write("a.jsonl", '\ufeff{"question_id": 1, "answer": "No"}\r\n{"question_id": 2, "answer": "No"}\r\n')
+    found = score("pope", "--questions", write("q.jsonl", questions("yn")), "--answers", a)
+    assert column(found, "parsed") == ["no", "no"]

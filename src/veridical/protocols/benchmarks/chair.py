@@ -283,7 +283,7 @@ def _captions(path: Path, known: set[str] | None = None) -> Answers:
             joining.faults["unreadable"].append(f"{place}: lacks an image or a caption")
         else:
             joining.add(image_key(key), text, place, allowed)
-    return Answers(joining.texts, {kind: faults for kind, faults in joining.faults.items() if faults})
+    return joining.done()
 
 
 def _caption_rows(path: Path) -> Rows:
