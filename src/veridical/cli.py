@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
+    "judge train reward": Command("veridical.align.reward", "RewardConfig", "Train a reward model on pairs."),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
     ),
@@ -80,8 +81,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _pick(arguments: list[str]) -> tuple[str, list[str]]:
-    """The command's name, which is one or two words, and what follows it."""
-    for words in (2, 1):
+    """The command's name, which is one to three words, and what follows it."""
+    for words in (3, 2, 1):
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
             return name, arguments[words:]

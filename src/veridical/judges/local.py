@@ -69,7 +69,7 @@ class LocalVision:
         sampled = sample(self.vlm, prefix, branches, sampling)
         sizes = [len(self.vlm.tokenizer(one.text, add_special_tokens=False).input_ids) for one in sampled]
         return [
-            Reply(one.text.strip(), int(length), size, _today(), one.finished)
+            Reply(one.text, int(length), size, _today(), one.finished)
             for one, length, size in zip(sampled, lengths, sizes, strict=True)
         ]
 
@@ -111,7 +111,7 @@ class LocalLanguage:
             output = self.model.generate(**inputs, max_new_tokens=call.max_tokens, **sampled)
         ids = output[0, length:]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Reply(text.strip(), length, len(ids), _today(), finished=len(ids) < call.max_tokens)
+        return Reply(text, length, len(ids), _today(), finished=len(ids) < call.max_tokens)
 
 
 def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -> LocalLanguage:

@@ -60,6 +60,10 @@ JUDGES: Mapping[str, Entry] = MappingProxyType(
         "vision-language-model": Entry(
             "veridical.judges.models:VisionLanguageModelSettings", "veridical.judges.language:LanguageJudge"
         ),
+        "reward-model": Entry(
+            "veridical.judges.reward_model:RewardModelSettings", "veridical.judges.reward_model:VisionReward"
+        ),
+        "self": Entry("veridical.judges.implicit:ImplicitSettings", "veridical.judges.implicit:ImplicitReward"),
     }
 )
 

@@ -1,0 +1,193 @@
+"""`veridical judge train reward`: a reward model out of pairs, by the loss of Bradley and Terry.
+
+-log sigmoid(r(chosen) - r(rejected)), as in equation 1 of arXiv 2407.02477. The model underneath stays frozen; what is
+trained is a linear head on its hidden state after image, prompt and answer, so that the loss is convex and the result
+the same whatever the batch. What the reward is worth is said on pairs of records that it was not trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.align.progress import Line
+from veridical.config import save_resolved
+from veridical.errors import UserError
+from veridical.files import read_json, write_json
+from veridical.judges.reward_model import HEAD, REWARD, states_after
+from veridical.judges.rewards import Scorable
+from veridical.records import Pair
+from veridical.vlm.seeds import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from veridical.vlm.loading import Vlm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Train a reward model on the pairs of a build."""
+
+    pairs: Path
+    """The run folder of a build."""
+    out: Path
+    """The folder to write; give it as --judge.model to judge with the reward."""
+    model: str = "bundled"
+    """The vision-language model whose hidden states are read; it stays as it is."""
+    layer: int = -1
+    """Which of its layers is read, as Python counts; -1 is the last."""
+    held_out: float = 0.2
+    """Share of the records whose pairs are kept for measuring the reward."""
+    penalty: float = 0.01
+    """Weight of the squared length of the head, for hidden states of unit variance."""
+    batch_size: int = 16
+    """Answers read at a time."""
+    seed: int = 0
+    """Picks the records that are held out."""
+    dtype: str = "auto"
+    """Number format of the model: auto, float32, bfloat16 or float16."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ...."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1 or self.penalty < 0 or self.batch_size < 1:
+            raise UserError("held_out is a share between 0 and 1, penalty not below 0, batch_size at least 1.")
+
+
+def run(config: RewardConfig) -> Path:
+    """Train the head, print its accuracy on held-out pairs, and return the folder. A finished one is only shown.
+
+    Raises UserError for pairs that are not there or too few, and for a folder with something else in it.
+    """
+    from veridical.build.dataset import read_pairs
+
+    if not (config.out / REWARD).exists():
+        pairs = read_pairs(config.pairs)
+        if not pairs:
+            raise UserError(f"{config.pairs}: no pairs; --pairs is the run folder of a `veridical build`.")
+        if config.out.exists() and any(config.out.iterdir()):
+            raise UserError(f"{config.out}: holds something else; choose another --out.")
+        _train(config, pairs)
+    elif not _same(config):
+        raise UserError(f"{config.out}: was trained with other settings; choose another --out.")
+    about = read_json(config.out / REWARD)
+    low, high = about["held_out"]["interval"]
+    print(
+        f"{config.out}: on {about['held_out']['pairs']} held-out pairs the chosen side has the higher reward in "
+        f"{100 * about['held_out']['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]; "
+        f"on the {about['train']['pairs']} it was trained on in {100 * about['train']['accuracy']:.1f} %."
+    )
+    return config.out
+
+
+def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
+    from safetensors.torch import save_file
+
+    from veridical.vlm.loading import load
+
+    split = [is_held_out(pair.record_id, config.held_out, config.seed) for pair in pairs]
+    if all(split) or not any(split):
+        raise UserError(f"{config.pairs}: {len(pairs)} pairs are too few to train on some and measure on others.")
+    vlm = load(config.model, dtype=config.dtype, device=config.device)
+    differences = _differences(vlm, pairs, config)
+    train = [index for index, out in enumerate(split) if not out]
+    rest = [index for index, out in enumerate(split) if out]
+    weights = fit(differences[train], config.penalty)
+    config.out.mkdir(parents=True, exist_ok=True)
+    save_resolved(config, config.out / "config.yaml")
+    save_file({"weights": weights}, config.out / HEAD)
+    write_json(
+        config.out / REWARD,
+        {
+            "model": config.model,
+            "fingerprint": vlm.fingerprint,
+            "layer": config.layer,
+            "sha256": hashlib.sha256((config.out / HEAD).read_bytes()).hexdigest(),
+            "settings": _settings(config),
+            "train": _accuracy(differences[train] @ weights),
+            "held_out": _accuracy(differences[rest] @ weights),
+        },
+    )
+
+
+def is_held_out(record_id: str, share: float, seed: int) -> bool:
+    """Whether a record is kept for measuring: all of its pairs are, or none."""
+    return bool(generator("held out", (seed, record_id)).random() < share)
+
+
+def _differences(vlm: Vlm, pairs: Sequence[Pair], config: RewardConfig) -> Tensor:
+    """Hidden state after the chosen answer minus that after the rejected one, [pairs, width]."""
+    import torch
+
+    found = []
+    with Line("read answers", len(pairs)) as line:
+        for start in range(0, len(pairs), config.batch_size):
+            batch = pairs[start : start + config.batch_size]
+            sides = [[Scorable(p.images, p.prompt, text, p.id) for p, text in side] for side in _sides(batch)]
+            chosen, rejected = (states_after(vlm, side, config.layer) for side in sides)
+            found.append(chosen - rejected)
+            line.advance(len(batch))
+    return torch.cat(found)
+
+
+def _sides(pairs: Sequence[Pair]) -> tuple[list[tuple[Pair, str]], list[tuple[Pair, str]]]:
+    return [(pair, pair.chosen) for pair in pairs], [(pair, pair.rejected) for pair in pairs]
+
+
+def fit(differences: Tensor, penalty: float) -> Tensor:
+    """The head [width] that minimises mean -log sigmoid(w d) + penalty/2 |w s|^2, s the size of each coordinate of d.
+
+    `differences` are [pairs, width]. Solved in double precision by L-BFGS, until it stands still.
+    """
+    import torch
+    from torch.nn.functional import softplus
+
+    data = differences.double()
+    size = data.square().mean(0).sqrt().clamp_min(1e-8)
+    scaled = data / size
+    weights = torch.zeros(data.shape[1], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([weights], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value: Tensor = softplus(-scaled @ weights).mean() + penalty / 2 * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return (weights.detach() / size).float()
+
+
+def _accuracy(margins: Tensor) -> dict[str, Any]:
+    """The share of pairs whose chosen side has the higher reward, with its 95 % interval by Wilson."""
+    right, count = int((margins > 0).sum()), len(margins)
+    return {"pairs": count, "accuracy": round(right / count, 4), "interval": wilson(right, count)}
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share."""
+    share, spread = right / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)
+
+
+def _settings(config: RewardConfig) -> dict[str, Any]:
+    return {
+        "pairs": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(config.pairs.glob("pairs/*"))],
+        "model": config.model,
+        "layer": config.layer,
+        "held_out": config.held_out,
+        "penalty": config.penalty,
+        "seed": config.seed,
+    }
+
+
+def _same(config: RewardConfig) -> bool:
+    before: dict[str, Any] = read_json(config.out / REWARD)["settings"]
+    return before == _settings(config)
