@@ -154,3 +154,25 @@ def test_a_broken_log_is_named_with_its_line(folders, tmp_path):
         log.write('{"step":')
     with pytest.raises(UserError, match=r"log\.jsonl, line 41: not JSON"):
         read_runs([tmp_path / "run"])
+
+
+def test_a_measurement_without_captions_has_a_page_too(folders, tmp_path):
+    """Yes/no questions alone, or a published benchmark: no recall to be equal at, each number with its protocol."""
+    shutil.copytree(folders.eval, tmp_path / "eval")
+    path = tmp_path / "eval" / "results.json"
+    results = json.loads(path.read_text())
+    results["protocols"] = {"pope": "world-pope/1", "official-gqa": "gqa[official]/1"}
+    for found in [*results["models"].values(), *(one["differences"] for one in results["comparisons"])]:
+        for key in [key for key in found if not key.startswith("pope")]:
+            del found[key]
+        found["official_gqa_accuracy"] = next(iter(found.values()))
+    results |= {"cut_curves": {}, "by_object": {}}
+    results["comparisons"][0]["at_equal_recall"] = None
+    path.write_text(json.dumps(results))
+    shutil.rmtree(tmp_path / "eval" / "items")
+    table = {row.metric.key: row.protocol for row in rows(results)}
+    assert table["official_gqa_accuracy"] == "gqa[official]/1"
+    assert table["pope_random_accuracy"] == "world-pope/1"
+    page = run(ReportConfig((tmp_path / "eval",), out=tmp_path / "report.html")).read_text()
+    assert "gqa[official]/1" in page
+    assert "At equal recall</h3>" not in page

@@ -111,9 +111,11 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
         "base": base,
         "tables": _by_protocol([row for row in table if row.metric in METRICS]),
         "more": _by_protocol([row for row in table if row.metric not in METRICS]),
-        "comparisons": [_comparison(results, comparison) for comparison in results["comparisons"]],
+        "comparisons": [_comparison(results, one) for one in results["comparisons"] if one["at_equal_recall"]],
         "recall_chart": Markup(
             charts.recall_curve(base, results["cut_curves"][base], results["models"], f"recall{place}")
+            if results["cut_curves"]
+            else ""
         ),
         "charts": list(_eval_charts(run, base, place)),
         "cards": _caption_cards(run, captions),
@@ -145,7 +147,7 @@ def _comparison(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Co
 def _eval_charts(run: EvalRun, base: str, place: int) -> list[Chart]:
     found = []
     others = [name for name in run.results["models"] if name != base]
-    if others:
+    if others and run.results["by_object"]:
         svg = charts.object_rates(base, others[0], run.results["by_object"], f"objects{place}")
         found.append(
             Chart(Markup(svg), "Each object: how often captions name it where it is not. A line to the left is a gain.")

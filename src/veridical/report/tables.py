@@ -77,7 +77,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     first = next(iter(models.values()))
     known = {metric.key for metric in METRICS}
     others = [
-        Metric(key, key.replace("_", " "), "", "", "pope" if key.startswith("pope") else "chair", percent=False)
+        Metric(key, key.replace("_", " "), "", "", _protocol_of(key, results["protocols"]), percent=False)
         for key in first
         if key not in known
     ]
@@ -91,6 +91,12 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
         for metric in (*METRICS, *others)
         if metric.key in first
     ]
+
+
+def _protocol_of(key: str, protocols: Mapping[str, str]) -> str:
+    """The protocol whose name a metric begins with; CHAIR's begin with none."""
+    prefixes = {protocol: f"{protocol.replace('-', '_')}_" for protocol in protocols}
+    return next((protocol for protocol, prefix in prefixes.items() if key.startswith(prefix)), "chair")
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
