@@ -127,19 +127,21 @@ def _by_lexicon(vocabulary: Collection[str]) -> Callable[[str], list[str]]:
 def _by_tags(vocabulary: Collection[str]) -> Callable[[str], list[str]]:
     import nltk
     from nltk.stem import WordNetLemmatizer
+    from nltk.tag.perceptron import PerceptronTagger
 
     lemmatizer = WordNetLemmatizer()
-
-    def find(text: str) -> list[str]:
-        tagged = nltk.pos_tag(nltk.word_tokenize(text))
-        lemmas = (str(lemmatizer.lemmatize(word)) for word, tag in tagged if tag.startswith("NN"))
-        return [lemma for lemma in lemmas if lemma in vocabulary]
-
     try:
-        find("A cat.")
+        tagger = PerceptronTagger()  # once: nltk.pos_tag reads it from disk for every text
+        lemmatizer.lemmatize(nltk.word_tokenize("Cats.")[0])
     except LookupError:
         raise UserError(
             "--nouns nltk: NLTK's data are not there; python -m nltk.downloader punkt_tab wordnet "
             "averaged_perceptron_tagger_eng."
         ) from None
+
+    def find(text: str) -> list[str]:
+        tagged = tagger.tag(nltk.word_tokenize(text))
+        lemmas = (str(lemmatizer.lemmatize(word)) for word, tag in tagged if tag.startswith("NN"))
+        return [lemma for lemma in lemmas if lemma in vocabulary]
+
     return find

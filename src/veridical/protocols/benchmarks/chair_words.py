@@ -211,23 +211,24 @@ def wordnet_lemmatizer() -> Callable[[Sequence[str]], list[str]]:
     Raises:
         UserError: NLTK's data are not there.
     """
-    import nltk
     from nltk.stem import WordNetLemmatizer
+    from nltk.tag.perceptron import PerceptronTagger
 
     lemmatizer = WordNetLemmatizer()
     parts = {"J": "a", "V": "v", "N": "n", "R": "r"}
-
-    def lemmas(words: Sequence[str]) -> list[str]:
-        tagged = nltk.pos_tag(list(words))
-        return [str(lemmatizer.lemmatize(word, parts.get(tag[:1], "n"))) for word, tag in tagged]
-
     try:
-        lemmas(["cats"])
+        tagger = PerceptronTagger()  # once: nltk.pos_tag reads it from disk for every text
+        lemmatizer.lemmatize("cats")
     except LookupError:
         raise UserError(
             "WordNet lemmas need NLTK's data: python -m nltk.downloader wordnet averaged_perceptron_tagger_eng, or "
             "put those into a folder that the environment variable NLTK_DATA names."
         ) from None
+
+    def lemmas(words: Sequence[str]) -> list[str]:
+        tagged = tagger.tag(list(words))
+        return [str(lemmatizer.lemmatize(word, parts.get(tag[:1], "n"))) for word, tag in tagged]
+
     return lemmas
 
 
