@@ -12,8 +12,13 @@ from veridical.files import write_json_lines
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template
 
 if TYPE_CHECKING:
-    from veridical.judges.service import Call, TextService
+    from veridical.judges.interface import JudgeError
+    from veridical.judges.service import Call, Reply, TextService
     from veridical.records import ImageFile
+
+
+ROUNDS = 4
+"""Calls between two updates of the progress, in multiples of those under way at a time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Tem
     calls = [_call(p, i, made_from, manner) for p, i in zip(prompts, images, strict=True)]
     texts: dict[str, list[str]] = {}
     failed = []
-    for prompt, reply in zip(prompts, service.reply(calls), strict=True):
+    for prompt, reply in zip(prompts, _replies(service, calls, settings.service.concurrency), strict=True):
         if isinstance(reply, JudgeError):
             failed.append(f"{prompt.id}: {reply}")
         else:
@@ -61,6 +66,19 @@ def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Tem
     if settings.save_judgements:
         _save(settings.save_judgements, prompts, texts, judge)
     return Judgements(judge, texts, {"judge_failed": failed} if failed else {})
+
+
+def _replies(service: TextService, calls: Sequence[Call], at_a_time: int) -> list[Reply | JudgeError]:
+    """The replies, some rounds of calls after another, with the time left."""
+    from veridical.align.progress import Line
+
+    found: list[Reply | JudgeError] = []
+    size = ROUNDS * at_a_time
+    with Line("judgements", len(calls)) as line:
+        for start in range(0, len(calls), size):
+            found += service.reply(calls[start : start + size])
+            line.advance(len(found) - start)
+    return found
 
 
 def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, list[str]], manner: Manner) -> None:

@@ -55,7 +55,7 @@ def config_type(choices: Mapping[str, str]) -> type[ScoreConfig]:
     made: type[ScoreConfig] = dataclasses.make_dataclass(
         "ScoreConfig",
         [("protocol", str, field(default=name, kw_only=True))],
-        bases=(settings, ScoreConfig),
+        bases=(ScoreConfig, settings),
         frozen=True,
         kw_only=True,
         namespace={"__doc__": BENCHMARKS[name].summary},
