@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from veridical.align.loop import LoopConfig, run
@@ -114,12 +115,15 @@ def test_mixed_takes_each_record_from_one_side(online, tmp_path):
 
 def test_mistakes_are_refused_before_any_work(settings, tmp_path):
     built, aligned = settings
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
     bad = tmp_path / "bad.yaml"
     for text, match in (
         ("construction: ranked\n", "give it a limit"),
         ("limit: 8\nout: here\n", "out is set by the loop"),
         ("limit: 8\nmodel: other\n", "different models"),
         ("limit: 8\nlimits: 9\n", "did you mean 'limit'"),
+        (f"limit: 1\nrecords: {tmp_path / 'a.png'}\n", "records are read from"),
+        (f"limit: 1\nrecords: {tmp_path}\n", "holds 1 records, and 3 rounds of 1 need more than 2"),
     ):
         bad.write_text(text)
         with pytest.raises(UserError, match=match):

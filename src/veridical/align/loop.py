@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from veridical.align import command as align
 from veridical.build import command as build
 from veridical.config import dotted, flags, read_yaml, save_resolved, to_plain
 from veridical.errors import UserError
+from veridical.formats.sources import is_world, read_records
 from veridical.records import Pair
 
 _SET_HERE = ("out", "pairs", "adapter", "start", "reference", "skip")
@@ -71,8 +73,7 @@ def run(config: LoopConfig) -> Path:
     not repeated. Raises UserError for settings that can't be, before the first round.
     """
     first = _settings(config, 0, config.adapter)
-    if first[0].limit is None:
-        raise UserError(f"{config.build}: give it a limit, the number of records of one round.")
+    _require_enough_records(config, first[0])
     _start(config)
     adapter = config.adapter
     for number in range(config.rounds):
@@ -105,6 +106,22 @@ def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[bu
     if built.model != aligned.model:
         raise UserError(f"{config.build} and {config.align} name different models: {built.model}, {aligned.model}.")
     return built, aligned
+
+
+def _require_enough_records(config: LoopConfig, built: build.BuildConfig) -> None:
+    """Raise UserError unless every round has records of its own; the picture world always has."""
+    if built.limit is None:
+        raise UserError(f"{config.build}: give it a limit, the number of records of one round.")
+    if is_world(built.records):
+        return
+    used = (config.rounds - 1) * built.limit
+    with tempfile.TemporaryDirectory() as work:
+        found = sum(1 for _ in read_records(built.records, Path(work), limit=used + 1, prompt=built.prompt))
+    if found <= used:
+        raise UserError(
+            f"{built.records} holds {found} records, and {config.rounds} rounds of {built.limit} need more than {used}."
+            f" Lower --rounds, or the limit in {config.build}."
+        )
 
 
 def _parsed(config_type: Any, given: Mapping[str, Any], source: Path, more: Sequence[str]) -> Any:
