@@ -17,10 +17,12 @@ from veridical.decoding.registry import DECODINGS, decoding_type
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
+from veridical.records import Turn
 from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora
 from veridical.vlm.loading import load
-from veridical.vlm.prefix import encode
+from veridical.vlm.prefix import Context, encode
 from veridical.vlm.sampling import Branch, Sampling, sample
+from veridical.vlm.trunk import encode_together
 from veridical.vlm.views import Blank, NoImage
 
 
@@ -112,6 +114,20 @@ def test_closed_answers_under_each_method(llava):
     cut = closed_answers(llava, prefix, texts, Vcd(beta=1.0))
     assert torch.isfinite(cut).all()
     assert torch.isfinite(closed_answers(llava, prefix, texts, Dola())).all()
+
+
+@pytest.mark.parametrize("method", [Vcd(beta=0), Vdd(beta=0), Calibration()])
+def test_questions_about_one_image_share_their_start_in_every_stream(llava, method):
+    questions = ("Is there a fork in the image?", "Is there a spoon in the image?", "Is there a car?")
+    contexts = [
+        Context((picture,), (Turn("user", question),), key=("picture", index))
+        for index, picture in enumerate((plain.picture(0), plain.picture(1)))
+        for question in questions
+    ]
+    alone = closed_answers(llava, encode(llava, contexts), ("Yes", "No"), method)
+    together = encode_together(llava, contexts)
+    assert together.together
+    assert torch.allclose(closed_answers(llava, together, ("Yes", "No"), method), alone, atol=1e-4)
 
 
 def test_what_does_not_go_together_is_refused(llava):

@@ -310,6 +310,39 @@ def test_the_tower_looks_once_for_views_of_its_tokens(vlm):
     assert plain.largest_difference(given, own) < 1e-6
 
 
+def test_the_tower_looks_once_at_an_image_however_it_is_masked(llava):
+    """Several masks of one image in one call; gradients into the tower are those of separate passes."""
+    tower = llava.model.model.vision_tower
+    looked = []
+    hook = tower.register_forward_pre_hook(lambda _module, given: looked.append(len(given[0])))
+    contexts = [
+        Context((picture,), plain.DESCRIBE, view, ("r", draw))
+        for picture in (plain.picture(0), plain.picture(1))
+        for draw in range(3)
+        for view in (TokenMask(0.7), Clean())
+    ]
+    llava.model.requires_grad_(True)
+    try:
+        together = score(llava, encode(llava, contexts), [["A dog."]] * len(contexts))
+        assert looked == [2]
+    finally:
+        hook.remove()
+    alone = [score(llava, encode(llava, [context]), [["A dog."]])[0] for context in contexts]
+    assert plain.largest_difference(together, alone) < 1e-5
+    weights = list(tower.parameters())
+    found, wanted = (
+        torch.cat(
+            [
+                one.flatten()
+                for one in torch.autograd.grad(plain.weighted_sum(scores), weights, allow_unused=True)
+                if one is not None
+            ]
+        )
+        for scores in (together, alone)
+    )
+    assert (found - wanted).norm() < 1e-5 * wanted.norm()
+
+
 def test_feature_noise_is_as_wide_as_asked(llava):
     context = Context((plain.picture(0),), plain.DESCRIBE, FeatureNoise(0.5), ("r",))
     clean = features(llava, [prepare(llava, dataclasses.replace(context, view=Clean()))])[0].tokens

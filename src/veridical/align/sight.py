@@ -6,21 +6,20 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from veridical.align.examples import Example
-from veridical.records import ImageFile
 from veridical.vlm.features import Features
+from veridical.vlm.inputs import tower_key
 from veridical.vlm.keeping import PrefixStore, apart, together
 from veridical.vlm.loading import Vlm
 from veridical.vlm.prefix import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
-from veridical.vlm.views import View, before_tower, is_random
+from veridical.vlm.views import View
 
-TowerKey: TypeAlias = tuple[Hashable, ...]
 Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 
@@ -46,7 +45,7 @@ class Sight:
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
         self._prepared: dict[str, Prepared] = {}
-        self._features: dict[TowerKey, Features] = {}
+        self._features: dict[Hashable, Features] = {}
 
     def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""
@@ -90,14 +89,14 @@ class Sight:
             return encode(self.vlm, contexts)
         looked = self._look(contexts)
         for key, one in prepared.items():
-            if key not in self._prepared and _tower_key(one) in self._features:
+            if key not in self._prepared and tower_key(one) in self._features:
                 self._keep(self._prepared, key, *_without_pixels(one))
         device = self.vlm.model.device
-        return encode(self.vlm, contexts, [looked[_tower_key(one)].to(device) for one in contexts])
+        return encode(self.vlm, contexts, [looked[tower_key(one)].to(device) for one in contexts])
 
-    def _look(self, contexts: Sequence[Prepared]) -> dict[TowerKey, Features]:
+    def _look(self, contexts: Sequence[Prepared]) -> dict[Hashable, Features]:
         """Each context's features, by one pass of the tower, without dropout, over what was not kept."""
-        wanted = {_tower_key(one): one for one in contexts}
+        wanted = {tower_key(one): one for one in contexts}
         known = {key: self._features[key] for key in wanted if key in self._features}
         unseen = {key: one for key, one in wanted.items() if key not in known}
         if not unseen:
@@ -116,16 +115,6 @@ class Sight:
         if size <= self._room:
             self._room -= size
             store[key] = value
-
-
-def _tower_key(prepared: Prepared) -> TowerKey:
-    """What the tower's features of a context depend on: contexts that agree in it share them."""
-    context = prepared.context
-    view = before_tower(context.view)
-    images = tuple(image.sha256 if isinstance(image, ImageFile) else str(id(image)) for image in context.images)
-    # A Q-Former reads the prompt while it looks at the image.
-    reads_prompt = any(name.startswith("qformer") for name in prepared.tensors)
-    return images, view, context.key if is_random(view) else (), context.prompt if reads_prompt else ()
 
 
 def batches(

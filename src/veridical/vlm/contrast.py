@@ -115,7 +115,10 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
 
 
 def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[Prefix]:
-    """A prefix for each stream, of the same contexts in the same order; each image is seen once at most."""
+    """A prefix for each stream, of the same contexts in the same order; each image is seen once at most.
+
+    What prompts about one image have in common is read once, if it was for the prefix.
+    """
     from veridical.vlm.prefix import encode, prepare
     from veridical.vlm.trunk import encode_together
 
@@ -123,8 +126,8 @@ def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[
     for stream in streams:
         contexts = [_changed(one.context, stream) for one in prefix.prepared]
         known = known_features(prefix, contexts)
-        if known is None:
-            found.append(encode_together(vlm, contexts, apart=True))
+        if prefix.together or known is None:
+            found.append(encode_together(vlm, contexts, apart=not prefix.together))
         else:
             found.append(encode(vlm, [prepare(vlm, context) for context in contexts], known))
     return found

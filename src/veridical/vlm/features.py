@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from veridical.errors import UserError
+from veridical.vlm import batch as batches
 from veridical.vlm import families, seeds, views
-from veridical.vlm.inputs import Prepared, name
+from veridical.vlm.inputs import Prepared, name, tower_key
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
@@ -109,6 +110,14 @@ def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
         Features(own, tuple(layer[index] for layer in inner), output.get(_MARKS), listed, inner_listed, field, kind)
         for index, own in enumerate(torch.split(tokens, counts))
     ]
+
+
+def of_contexts(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
+    """Image features of each context, before its view: one pass of tower and projector, over different images only."""
+    different = {tower_key(one): one for one in prepared}
+    contexts = list(different.values())
+    seen = dict(zip(different, image_features(vlm, batches.collate(vlm, contexts), contexts), strict=True))
+    return [seen[tower_key(one)] for one in prepared]
 
 
 def under_view(features: Features, prepared: Prepared) -> Features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,19 @@ def cut(prepared: Prepared, length: int) -> Prepared:
         prepared,
         tensors={name: t[:, :length] if name in per_token else t for name, t in prepared.tensors.items()},
     )
+
+
+def tower_key(prepared: Prepared) -> Hashable:
+    """What image features of a context depend on, model aside: contexts that agree in it share them.
+
+    Images in memory are told apart by identity, so a key is good for as long as they live.
+    """
+    context = prepared.context
+    view = views.before_tower(context.view)
+    images = tuple(image.sha256 if isinstance(image, ImageFile) else id(image) for image in context.images)
+    # A Q-Former reads the prompt while it looks at the image.
+    reads_prompt = any(name.startswith("qformer") for name in prepared.tensors)
+    return images, view, context.key if views.is_random(view) else (), context.prompt if reads_prompt else ()
 
 
 def name(key: Sequence[str | int]) -> str:

@@ -36,6 +36,7 @@ class Prefix:
     besides its id, [contexts, 1, ...] by name. `shared` is False where every answer costs a full forward;
     `reason` then says why, and `past` and `logits` are empty. With an answer-only adapter `opening` holds the token
     ids that stand before every answer and are read with it, and `logits` is None: they come after the opening.
+    `together` says that what the prompts about one image have in common was read once.
     """
 
     prepared: tuple[Prepared, ...]
@@ -49,6 +50,7 @@ class Prefix:
     reason: str = ""
     beside: Mapping[str, Tensor] = field(default_factory=dict)
     opening: tuple[int, ...] = ()
+    together: bool = False
 
     @property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
@@ -78,7 +80,7 @@ def encode(
     prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
     batch = batches.collate(vlm, prepared)
     if features is None and vlm.traits.takes_features:
-        features = tower.image_features(vlm, batch, prepared)
+        features = tower.of_contexts(vlm, prepared)
     known = None
     if features is not None:
         known = tuple(tower.under_view(one, shown) for one, shown in zip(features, prepared, strict=True))
@@ -109,13 +111,12 @@ def features(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
     """
     import torch
 
-    from veridical.vlm import batch as batches
     from veridical.vlm import features as tower
 
     if not vlm.traits.takes_features:
         raise ValueError(f"{vlm.name} takes no image features from outside; encode its contexts without")
     with torch.no_grad():
-        return tower.image_features(vlm, batches.collate(vlm, prepared), prepared)
+        return tower.of_contexts(vlm, prepared)
 
 
 def tower_is_frozen(vlm: Vlm) -> bool:

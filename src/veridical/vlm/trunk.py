@@ -253,6 +253,7 @@ def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
         shared=True,
         beside=rows.beside,
         opening=started.vlm.opening,
+        together=True,
     )
 
 
