@@ -34,6 +34,9 @@ COMMANDS: Mapping[str, Command] = {
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
     "judge train reward": Command("veridical.align.reward", "RewardConfig", "Train a reward model on pairs."),
+    "judge train verifier": Command(
+        "veridical.align.verifier", "VerifierConfig", "Train a checker of sentences on what a judge finds."
+    ),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
     ),

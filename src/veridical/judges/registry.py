@@ -63,6 +63,7 @@ JUDGES: Mapping[str, Entry] = MappingProxyType(
         "reward-model": Entry(
             "veridical.judges.reward_model:RewardModelSettings", "veridical.judges.reward_model:VisionReward"
         ),
+        "verifier": Entry("veridical.judges.verifier:VerifierSettings", "veridical.judges.verifier:Verifier"),
         "self": Entry("veridical.judges.implicit:ImplicitSettings", "veridical.judges.implicit:ImplicitReward"),
     }
 )

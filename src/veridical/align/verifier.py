@@ -1,0 +1,260 @@
+"""`veridical judge train verifier`: a small model learns to check sentences from a stronger judge's findings.
+
+After FineSumFact (arXiv 2412.10689): the judge reads the texts of a build sentence by sentence and says what is wrong
+with each, of which class and why; an adapter is trained to say the same. How far it agrees with the judge is measured
+on sentences about records that it was not trained on, as balanced accuracy: the mean of the share of right sentences
+that it passes and of wrong ones that it finds.
+
+OUT/feedback    what the judge found, as pairs     OUT/training    a `veridical align` on them, by SFT
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from veridical.align import command as align
+from veridical.align.config import AlignConfig
+from veridical.align.reward import is_held_out, wilson
+from veridical.config import save_resolved
+from veridical.errors import UserError
+from veridical.files import read_json, write_json, write_json_lines
+from veridical.judges import registry as judges
+from veridical.judges.interface import Detect, FaultKind, Findings, JudgeError, Verify
+from veridical.judges.panel import Panel
+from veridical.judges.sentences import sentences
+from veridical.judges.verifier import VERIFIER, Verifier, load_verifier, question, verdict
+from veridical.judges.words import find_words
+from veridical.objectives.sft import Sft
+from veridical.records import Pair, Provenance, Record
+from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.seeds import generator
+
+_ASKED_AT_A_TIME = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifierConfig:
+    """Train a verifier on what a judge finds in the texts of a build."""
+
+    pairs: Path
+    """The run folder of a build; its records are read again, and its texts are what the judge checks."""
+    out: Path
+    """The folder to write; give it as --judge.model to judge with the verifier."""
+    model: str = "bundled"
+    """The model that learns to verify."""
+    judge: Any = None
+    """Who teaches. --judge.name picks it."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """The adapter."""
+    learning_rate: float = 2e-4
+    """Peak rate; small models want more: 1e-3 for `bundled`."""
+    epochs: int = 3
+    """Passes over the sentences."""
+    batch_size: int = 16
+    """Sentences in an optimiser step."""
+    held_out: float = 0.2
+    """Share of the records whose sentences are kept for measuring."""
+    seed: int = 0
+    """Picks the records that are held out and the sentences that balance the classes."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu or cuda."""
+
+
+def config_type(choices: Mapping[str, str]) -> type[VerifierConfig]:
+    """VerifierConfig with the settings of the judge that `choices["judge.name"]` names; the oracle by default."""
+    settings = judges.settings_type(choices.get("judge.name", "oracle"))
+    return dataclasses.make_dataclass(
+        "VerifierConfig",
+        [("judge", settings, field(default_factory=settings))],
+        bases=(VerifierConfig,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": VerifierConfig.__doc__},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A sentence about a record, and what the judge found: the class and reason of its first fault, or nothing."""
+
+    record: Record
+    sentence: str
+    kind: FaultKind | None
+    reason: str
+
+
+def run(config: VerifierConfig) -> Path:
+    """Ask the judge, train, measure, print, and return the folder. The same command continues.
+
+    Raises UserError for a build or a judge that is of no use, and for too few sentences of either sort.
+    """
+    if not (config.out / VERIFIER).exists():
+        _train(config)
+    about = read_json(config.out / VERIFIER)
+    score, (low, high) = about["balanced_accuracy"], about["interval"]
+    print(
+        f"{config.out}: balanced accuracy {100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on "
+        f"{about['held_out']['right']} right and {about['held_out']['wrong']} wrong held-out sentences; of the wrong "
+        f"ones that it finds it names the class in {100 * about['class_accuracy']:.1f} %. Teacher: {about['teacher']}."
+    )
+    return config.out
+
+
+def _train(config: VerifierConfig) -> None:
+    from veridical.build.dataset import write_build
+
+    settings = judges.settings_type("oracle")() if config.judge is None else config.judge
+    records, panel = _records(config, settings)
+    found, failed = checked(config.pairs, records, panel)
+    out = [is_held_out(one.record.id, config.held_out, config.seed) for one in found]
+    learnt = balanced([one for one, kept in zip(found, out, strict=True) if not kept], config.seed)
+    measured = balanced([one for one, kept in zip(found, out, strict=True) if kept], config.seed)
+    if not learnt or not measured:
+        raise UserError(
+            f"{config.pairs}: {len(found)} sentences were checked, too few of them right, or too few wrong, to train "
+            "on some and measure on others. Build more pairs."
+        )
+    config.out.mkdir(parents=True, exist_ok=True)
+    save_resolved(config, config.out / "config.yaml")
+    teacher = panel.names([Detect])
+    write_build(config.out / "feedback", [_pair(i, one, teacher) for i, one in enumerate(learnt)])
+    write_json_lines(config.out / "held-out.jsonl", [_row(one) for one in measured])
+    align.run(_alignment(config))
+    measures = measure(load_verifier(config.out, config.model, config.device), measured)
+    counts = {"sentences": len(found), "judge_failures": failed, "trained_on": len(learnt)}
+    about = {"model": config.model, "teacher": teacher, "judges": panel.usage()} | counts | measures
+    write_json(config.out / VERIFIER, about)
+
+
+def _records(config: VerifierConfig, settings: judges.JudgeSettings) -> tuple[dict[str, Record], Panel]:
+    """The records of the build, by id, and the judge of them."""
+    from veridical.formats.sources import is_world, read_records
+
+    manifest = config.pairs / "manifest.json"
+    if not manifest.is_file():
+        raise UserError(f"{config.pairs}: is no finished `veridical build`; there is no manifest.json.")
+    built = read_json(manifest)["identity"]
+    items = read_records(
+        built["records"], config.out / "records", limit=built["limit"], seed=built["seed"], prompt=built["prompt"]
+    )
+    records = {item.id: item for item in items if isinstance(item, Record)}
+    words = find_words(built["lexicon"], is_world(built["records"]), list(records.values()))
+    panel = judges.open_panel(settings, judges.Same(), judges.Setting(words))
+    panel.require([Detect], "A verifier's teacher")
+    return records, panel
+
+
+def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[list[Checked], int]:
+    """Every distinct sentence of a build's texts with what the judge finds in it; and how many texts it failed on."""
+    from veridical.build.dataset import read_pairs
+
+    texts = {
+        (pair.record_id, text): None
+        for pair in read_pairs(pairs)
+        for text in (pair.chosen, pair.rejected)
+        if pair.record_id in records and pair.prompt == records[pair.record_id].prompt
+    }
+    requests = [Detect(records[record_id], text) for record_id, text in texts]
+    found: dict[tuple[str, str], Checked] = {}
+    failed = 0
+    for start in range(0, len(requests), _ASKED_AT_A_TIME):
+        batch = requests[start : start + _ASKED_AT_A_TIME]
+        for request, answer in zip(batch, panel.answer(batch), strict=True):
+            if isinstance(answer, JudgeError):
+                failed += 1
+                continue
+            for one in _by_sentence(request, answer):
+                found.setdefault((one.record.id, one.sentence), one)
+    return list(found.values()), failed
+
+
+def _by_sentence(request: Detect, findings: Findings) -> Iterator[Checked]:
+    start = 0
+    for part in sentences(request.text):
+        fault = next((f for f in findings.faults if start <= f.start < start + len(part)), None)
+        yield Checked(request.record, part.strip(), fault.kind if fault else None, fault.reason if fault else "")
+        start += len(part)
+
+
+def balanced(found: Sequence[Checked], seed: int) -> list[Checked]:
+    """As many right sentences as wrong ones, drawn from the more numerous sort; in the order given."""
+    right = [one for one in found if one.kind is None]
+    wrong = [one for one in found if one.kind is not None]
+    count = min(len(right), len(wrong))
+    kept = {
+        id(group[place])
+        for name, group in (("right", right), ("wrong", wrong))
+        for place in generator("balance", (seed, name)).permutation(len(group))[:count]
+    }
+    return [one for one in found if id(one) in kept]
+
+
+def _pair(number: int, one: Checked, teacher: str) -> Pair:
+    """What the judge found as a pair; only its chosen side is learnt."""
+    right = one.kind is None
+    rejected = verdict("other", "it is wrong") if right else verdict(None, "")
+    return Pair(
+        id=f"{one.record.id}/verdict/{number}",
+        record_id=one.record.id,
+        images=one.record.images,
+        prompt=question(one.sentence),
+        chosen=verdict(one.kind, one.reason),
+        rejected=rejected,
+        provenance=Provenance("verifier", one.kind or "right", {}, 0, "", judge=teacher),
+    )
+
+
+def _row(one: Checked) -> dict[str, Any]:
+    return {"record": one.record.id, "sentence": one.sentence, "kind": one.kind, "reason": one.reason}
+
+
+def _alignment(config: VerifierConfig) -> AlignConfig:
+    return align.config_type({"objective.name": "sft"})(
+        pairs=config.out / "feedback",
+        out=config.out / "training",
+        model=config.model,
+        objective=Sft(),
+        lora=config.lora,
+        learning_rate=config.learning_rate,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        micro_batch=config.batch_size,
+        seed=config.seed,
+        device=config.device,  # type: ignore[arg-type]
+    )
+
+
+def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
+    """Balanced accuracy by "Yes" against "No", with Wilson's interval, and how often the class of an error is right.
+
+    The interval takes the sentences for one sample, which they are: there are as many right as wrong ones.
+    """
+    scores = verifier.verify([Verify(one.record, one.sentence) for one in held_out])
+    passed = [not isinstance(score, JudgeError) and score > 0.5 for score in scores]
+    right = [ok for ok, one in zip(passed, held_out, strict=True) if one.kind is None]
+    caught = [not ok for ok, one in zip(passed, held_out, strict=True) if one.kind is not None]
+    found = [one for one, ok in zip(held_out, passed, strict=True) if one.kind is not None and not ok]
+    named = [_named(verifier, one) for one in found]
+    return {
+        "balanced_accuracy": round((sum(right) / len(right) + sum(caught) / len(caught)) / 2, 4),
+        "interval": wilson(sum(right) + sum(caught), len(held_out)),
+        "held_out": {
+            "right": len(right),
+            "passed": sum(right),
+            "wrong": len(caught),
+            "caught": sum(caught),
+            "kinds": dict(Counter(one.kind for one in held_out if one.kind).most_common()),
+        },
+        "class_accuracy": round(sum(named) / len(named), 4) if named else 0.0,
+    }
+
+
+def _named(verifier: Verifier, one: Checked) -> bool:
+    """Whether the verifier gives a wrong sentence the class that the judge gave it."""
+    [findings] = verifier.detect([Detect(one.record, one.sentence)])
+    return isinstance(findings, Findings) and any(fault.kind == one.kind for fault in findings.faults)
