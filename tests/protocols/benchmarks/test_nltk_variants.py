@@ -51,3 +51,15 @@ def test_amber_s_nouns_are_tagged_and_keep_their_case(data, write):
     # "Dogs" begins a sentence and is no "dog"; the verb is no noun, though the table has it.
     assert column(found, "parsed") == [["dog", "sky"]]
     assert column(score(data, "amber", *given), "parsed") == [["dog", "run", "dog", "run", "sky"]]
+
+
+def test_a_judge_s_phrases_are_tagged(data, write):
+    given = [
+        "--objects", write("o.json", {"1": ["dog"]}), "--synonyms", write("s.txt", "dog\ncat\nbus\n"),
+        "--answers", write("a.jsonl", [{"image_id": 1, "text": "Two dogs and a cat bus."}]),
+        "--judgements", write("j.jsonl", [{"id": 1, "text": '["two dogs", "dog", "cat bus"]', "judge": "j"}]),
+    ]  # fmt: skip
+    found = score(data, "object-halbench", *given, "--phrases", "nltk")
+    assert found["protocol"] == "object-halbench[official,judge,nltk]/1"
+    # "cat bus" is a run of two nouns, and no entry of the list.
+    assert column(found, "parsed") == [["dog"]]

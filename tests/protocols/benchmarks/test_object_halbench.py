@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from protocols.benchmarks.conftest import column
 from veridical.cli import main
 from veridical.protocols.benchmarks.object_halbench import parse_objects
+from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words
 
 SYNONYMS = "person, man, woman\ndog, puppy\ncat\ncake\ndining table, table, coffee table\ncup\n"
 
@@ -106,3 +108,31 @@ def test_bad_answers(write, score, given):
     rows = [*ANSWERS[:1], ANSWERS[0], {"image_id": 9, "text": "x"}, {"image_id": 2}, {"image_id": 3, "text": ""}]
     counts = score("object-halbench", *given, "--answers", write("a.jsonl", rows))["counts"]
     assert (counts["duplicates"], counts["surplus"], counts["unreadable"], counts["unanswered"]) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("tagged", "words"),
+    [
+        ("a/DT brown/JJ dog/NN", ["dog"]),
+        ("a/DT chocolate/NN cake/NN", ["chocolate cake"]),
+        ("a/DT group/NN of/IN people/NNS", ["group", "people"]),
+        ("a/DT coffee/NN table/NN", ["coffee table"]),
+        ("a/DT coffee/NN table/NN with/IN cup/NNS", ["coffee table"]),  # where a pair is found, only pairs count
+        ("a/DT baby/NN bird/NN", ["bird"]),
+        ("a/DT wine/NN glas/NN", ["wine glass"]),
+        ("a/DT home/NN plate/NN", ["home plate"]),
+        ("a/DT clock/NN tower/NN", ["clock tower"]),
+        ("a/DT run/VB", []),
+    ],
+)
+def test_tagged_phrases_as_the_official_scorer_reads_them(tagged, words):
+    pairs = [tuple(part.split("/")) for part in tagged.split()]
+    assert phrase_words(pairs, pairs_of({"coffee table": "dining table", "dog": "dog"})) == words
+
+
+def test_a_tagger_that_is_not_there_is_said(write, refused, given, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    j = write("j.jsonl", [{"id": 1, "text": '["dog"]', "judge": "j"}])
+    a = write("a.jsonl", ANSWERS)
+    said = refused("object-halbench", *given, "--answers", a, "--judgements", j, "--phrases", "en_core_web_trf")
+    assert "needs spaCy" in said

@@ -15,6 +15,7 @@ SENTENCES = [
     [("two", "CD"), ("men", "NNS"), ("run", "VBP"), ("under", "IN"), ("the", "DT"), ("sky", "NN"), (".", ".")],
     [("a", "DT"), ("bus", "NN"), ("on", "IN"), ("the", "DT"), ("grass", "NN"), (".", ".")],
     [("two", "CD"), ("vases", "NNS"), ("and", "CC"), ("a", "DT"), ("parking", "VBG"), ("meter", "NN"), (".", ".")],
+    [("a", "DT"), ("cat", "NN"), ("bus", "NN")],
     [("Dogs", "NNS"), ("run", "VBP"), (".", ".")],
 ]
 

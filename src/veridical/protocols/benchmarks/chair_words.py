@@ -205,12 +205,23 @@ def singulariser() -> Callable[[str], str]:
     return lambda word: str(singularize(word))
 
 
+def nltk_tagger() -> Callable[[str], list[tuple[str, str]]]:
+    """Tags the lower-case tokens of a text, with WordNet's lemmas. Raises UserError where NLTK's data are not there."""
+    tag = _lemma_tagger()
+    return lambda text: tag([word for chunk in text.split() for word, _, _ in tokenize(chunk)])
+
+
 def wordnet_lemmatizer() -> Callable[[Sequence[str]], list[str]]:
     """WordNet's lemma of each word by its part of speech, as RLAIF-V and lmms-eval take it.
 
     Raises:
         UserError: NLTK's data are not there.
     """
+    tag = _lemma_tagger()
+    return lambda words: [lemma for lemma, _ in tag(words)]
+
+
+def _lemma_tagger() -> Callable[[Sequence[str]], list[tuple[str, str]]]:
     from nltk.stem import WordNetLemmatizer
     from nltk.tag.perceptron import PerceptronTagger
 
@@ -225,11 +236,11 @@ def wordnet_lemmatizer() -> Callable[[Sequence[str]], list[str]]:
             "put those into a folder that the environment variable NLTK_DATA names."
         ) from None
 
-    def lemmas(words: Sequence[str]) -> list[str]:
+    def tag(words: Sequence[str]) -> list[tuple[str, str]]:
         tagged = tagger.tag(list(words))
-        return [str(lemmatizer.lemmatize(word, parts.get(tag[:1], "n"))) for word, tag in tagged]
+        return [(str(lemmatizer.lemmatize(word, parts.get(tag[:1], "n"))), tag) for word, tag in tagged]
 
-    return lemmas
+    return tag
 
 
 @cache

@@ -6,14 +6,16 @@ as Resp. or CHAIRs), `mention` that of absent among named objects (Ment. or CHAI
 
 Variants: `official` and `wordnet` read the answers by CHAIR's rules without a judge (`wordnet` with RLAIF-V's refined
 list of synonyms is the official scorer without GPT); `coco80` by veridical's own lexicon; with `judge` in the name a
-judge lists the objects first, and its phrases are read by the same rules, each object of an answer once. (The
-official scorer reads the phrases by a spaCy model, for which "chocolate cake" is none of the objects.)
+judge lists the objects first, and each wording of an answer counts once. Its phrases are read by the same rules or,
+with
+--phrases, as the official scorer reads them: tagged, by en_core_web_trf, so that "chocolate cake" is no cake; the
+tagger stands in the name, too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_reader,
     object_truth,
 )
+from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words, tagger
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template, wants_judge
 from veridical.protocols.scored import Answers, Item, Question, Scored
@@ -54,6 +57,8 @@ class Settings(ObjectSettings, JudgeSettings):
     """obj_halbench_300_with_image.jsonl: image_id and question; without it every image is described."""
     answers: Path | None = None
     """Rows of image_id and text (or answer)."""
+    phrases: str = "rules"
+    """How a judge's phrases are read: rules (as captions are), nltk, or a spaCy model (official: en_core_web_trf)."""
 
 
 def ask(settings: Settings) -> list[Question]:
@@ -116,8 +121,9 @@ def count(
 ) -> Scored:
     """Find the objects in the answers, and count."""
     one_run(settings)
+    read = _phrase_reader(settings) if judged else None
     reader, _ = object_reader(settings)
-    items = [_item(question, answers.texts.get(question.id), reader, judged) for question in questions]
+    items = [_item(question, answers.texts.get(question.id), reader, judged, read) for question in questions]
     if settings.instances and settings.questions is None:
         items = [item for item in items if item.fault != "unanswered"]
     rows = [(item.id, _cells(item)) for item in items if item.parsed is not None]
@@ -126,8 +132,9 @@ def count(
     if unknown:
         faults["unknown_objects"] = unknown
     words = settings.lemmas if settings.synonyms else "coco80"
+    by_judge = ",judge" + ("" if settings.phrases == "rules" else f",{settings.phrases}") if judged else ""
     return Scored(
-        f"{NAME}[{words}{',judge' if judged else ''}]/{VERSION}",
+        f"{NAME}[{words}{by_judge}]/{VERSION}",
         tally(rows, _COLUMNS, _metrics),
         items,
         faults,
@@ -150,11 +157,32 @@ def _is_sent(text: str) -> bool:
     return len(text.split()) >= FEWEST_WORDS
 
 
-def _item(question: Question, text: str | None, reader: ObjectReader, judged: Judgements | None) -> Item:
+PhraseReader = Callable[[str], list[tuple[str, str]]]
+"""A judge's phrase to objects, each with its wording."""
+
+
+def _phrase_reader(settings: Settings) -> PhraseReader:
+    reader, synonyms = object_reader(settings)
+    if settings.phrases == "rules":
+        return lambda phrase: [(m.name, phrase[m.start : m.end].lower()) for m in reader.mentions(phrase)]
+    if settings.synonyms is None:
+        raise UserError("--phrases: reads by CHAIR's list; give it with --synonyms.")
+    tag, doubles = tagger(settings.phrases), pairs_of(synonyms)
+
+    def read(phrase: str) -> list[tuple[str, str]]:
+        words = phrase_words(tag(f"a {phrase}".lower()), doubles)
+        return [(synonyms[word], word) for word in words if word in synonyms]
+
+    return read
+
+
+def _item(
+    question: Question, text: str | None, reader: ObjectReader, judged: Judgements | None, read: PhraseReader | None
+) -> Item:
     more: dict[str, Any] = {"answer": text}
     if text is None:
         return Item(question.id, None, None, "unanswered", more)
-    if judged is None:
+    if judged is None or read is None:
         names: list[str] | None = [mention.name for mention in reader.mentions(text)]
     elif not _is_sent(text):
         names = []
@@ -163,7 +191,7 @@ def _item(question: Question, text: str | None, reader: ObjectReader, judged: Ju
         if judgement is None:
             return Item(question.id, None, None, "unjudged", more)
         more["judgement"] = judgement
-        names = _named(judgement, reader)
+        names = _named(judgement, read)
     if names is None:
         return Item(question.id, None, None, "unparsed", more)
     invented = [name for name in names if name not in question.truth]
@@ -171,13 +199,12 @@ def _item(question: Question, text: str | None, reader: ObjectReader, judged: Ju
     return Item(question.id, names, not invented, "", more)
 
 
-def _named(judgement: str, reader: ObjectReader) -> list[str] | None:
+def _named(judgement: str, read: PhraseReader) -> list[str] | None:
     """The objects in a judge's phrases, each wording once."""
     phrases = parse_objects(judgement)
     if phrases is None:
         return None
-    worded = ((m.name, phrase[m.start : m.end].lower()) for phrase in phrases for m in reader.mentions(phrase))
-    return [name for name, _ in dict.fromkeys(worded)]
+    return [name for name, _ in dict.fromkeys(found for phrase in phrases for found in read(phrase))]
 
 
 def _cells(item: Item) -> dict[str, float]:

@@ -1,0 +1,66 @@
+"""How Object HalBench reads the phrases that a judge lists, such as "the brown dog" (RLAIF-V's scorer).
+
+A phrase is tagged as "a PHRASE". If two words in a row are an entry of the list, only such pairs count; else every
+run of nouns is one word, so that "chocolate cake" is no cake, and "group of people" is a group and people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from veridical.errors import UserError
+from veridical.protocols.benchmarks.chair_words import double_words, nltk_tagger
+
+NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
+
+Tagged = Sequence[tuple[str, str]]
+"""Lemmas with their Penn Treebank tags."""
+
+
+def phrase_words(tagged: Tagged, doubles: Mapping[str, str]) -> list[str]:
+    """What a tagged phrase names."""
+    lemmas = [lemma for lemma, _ in tagged]
+    pairs = []
+    at = 0
+    while at < len(lemmas):
+        pair = " ".join(lemmas[at : at + 2])
+        if pair in doubles:
+            pairs.append(doubles[pair])
+        at += 2 if pair in doubles else 1
+    return pairs or _runs(tagged)
+
+
+def pairs_of(synonyms: Mapping[str, str]) -> dict[str, str]:
+    """Two words in a row that count as one: CHAIR's, and all entries of the list with two words or more."""
+    return {form: form for form in synonyms if len(form.split()) > 1} | double_words()
+
+
+def tagger(name: str) -> Callable[[str], Tagged]:
+    """Tags a text: by NLTK and WordNet for "nltk", else by the spaCy model of that name (official: en_core_web_trf).
+
+    Raises:
+        UserError: data, spaCy or the model are not there.
+    """
+    if name == "nltk":
+        return nltk_tagger()
+    try:
+        import spacy
+
+        model = spacy.load(name)
+    except ImportError:
+        raise UserError("--phrases: needs spaCy; pip install spacy, and a model that tags.") from None
+    except OSError:
+        raise UserError(f"--phrases {name}: spaCy has no such model; python -m spacy download {name}.") from None
+    return lambda text: [(token.lemma_.lower(), token.tag_) for token in model(text)]
+
+
+def _runs(tagged: Tagged) -> list[str]:
+    found: list[str] = []
+    run: list[str] = []
+    for lemma, tag in [*tagged, ("", "")]:
+        if tag in NOUN_TAGS:
+            run.append(lemma)
+        elif run:
+            found.append(" ".join(run))
+            run = []
+    return found
