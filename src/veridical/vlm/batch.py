@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from veridical.vlm import families
-from veridical.vlm.inputs import Prepared
+from veridical.vlm.inputs import Prepared, describes_images
 
 if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
-# What these describe are images and their patches, even where their number happens to be the prompt's length.
-_PER_IMAGE = ("pixel_", "image_", "spatial_", "aspect_", "qformer_", "num_")
-_PER_TOKEN = frozenset({"image_embeds_position_mask"})
 # Molmo's: for each image token the patches it pools, by their place among all patches; -1 is none.
 _PATCH_INDICES = "image_token_pooling"
 
@@ -62,7 +59,7 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
 
 def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
     """Keys of the tensors that have an entry for each token of the prompt."""
-    keys = {key for one in prepared for key in one.tensors if not key.startswith(_PER_IMAGE) or key in _PER_TOKEN}
+    keys = {key for one in prepared for key in one.tensors if not describes_images(key)}
     shapes = {
         key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
     }

@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Families that see the image through cross-attention or before the prompt, not as tokens of it.
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
+# Families whose prompts have room for a single image.
+ONE_IMAGE = frozenset({"blip-2", "instructblip"})
 _POSITIONS_FROM_ONE = frozenset({"paligemma"})
 _PLACEHOLDER_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")
 _IMAGE_FIELDS = _PLACEHOLDER_FIELDS[:2]

@@ -33,12 +33,16 @@ _DECODING_ERRORS = (
 class ImageError(UserError):
     """An image that can't be used: `reason` is a stable slug, `detail` what was seen, `remedy` what to do."""
 
-    def __init__(self, path: Path, reason: str, detail: str, remedy: str) -> None:
-        super().__init__(f"{path}: {detail}. {remedy}")
+    def __init__(self, path: Path, reason: str, detail: str, remedy: str, record: str = "") -> None:
+        super().__init__(f"{record}: {path}: {detail}. {remedy}" if record else f"{path}: {detail}. {remedy}")
         self.path = path
         self.reason = reason
         self.detail = detail
         self.remedy = remedy
+
+    def of(self, record: str) -> ImageError:
+        """The same, with the record's name before it."""
+        return ImageError(self.path, self.reason, self.detail, self.remedy, record)
 
 
 def open_image(image: ImageFile | Path) -> Image:

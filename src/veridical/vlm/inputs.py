@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from veridical.errors import UserError
 from veridical.records import ImageFile, Turn
 from veridical.vlm import chat, opening, seeds, views, weaken
-from veridical.vlm.images import open_image
+from veridical.vlm.images import ImageError, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from veridical.vlm.loading import Vlm
 
+# What these describe are images and their patches, even where their number happens to be the prompt's length.
+_PER_IMAGE = ("pixel_", "image_", "spatial_", "aspect_", "qformer_", "num_")
 _CLEAN = views.Clean()
 
 
@@ -69,6 +71,7 @@ def prepare(vlm: Vlm, context: Context) -> Prepared:
 
 def _prepare(vlm: Vlm, context: Context) -> Prepared:
     refuse_placeholders(vlm, context)
+    _refuse_images(vlm, context)
     _refuse_view(vlm, context)
     images = [] if isinstance(context.view, views.NoImage) else _shown(context)
     noise = None
@@ -80,7 +83,10 @@ def _prepare(vlm: Vlm, context: Context) -> Prepared:
             conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{name(context.key)}: the processor refuses the prompt or its images: {error}") from error
+        raise UserError(
+            f"{name(context.key)}: the processor refuses the prompt or its images: {error} Give the images that the "
+            "prompt speaks of, or mend the model's chat template."
+        ) from error
     if noise:
         noise.check()
     tensors.pop("labels", None)
@@ -115,6 +121,11 @@ def tower_key(prepared: Prepared) -> Hashable:
     return images, view, context.key if views.is_random(view) else (), context.prompt if reads_prompt else ()
 
 
+def describes_images(key: str) -> bool:
+    """Whether a processor's tensor has entries for images and patches, and none for the prompt's tokens."""
+    return key.startswith(_PER_IMAGE)
+
+
 def name(key: Sequence[str | int]) -> str:
     """How errors call a context or a branch."""
     return "/".join(map(str, key)) or "this prompt"
@@ -122,7 +133,10 @@ def name(key: Sequence[str | int]) -> str:
 
 def _shown(context: Context) -> list[Image]:
     random = seeds.generator("picture", context.key)
-    opened = [open_image(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
+    try:
+        opened = [open_image(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
+    except ImageError as error:
+        raise error.of(name(context.key)) from error
     return [weaken.picture(image, context.view, random) for image in opened]
 
 
@@ -154,6 +168,16 @@ def count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> 
             f"{name(context.key)}: the chat template of {vlm.name} leaves out the image. Mend the template."
         )
     return count
+
+
+def _refuse_images(vlm: Vlm, context: Context) -> None:
+    from veridical.vlm import families
+
+    if len(context.images) > 1 and vlm.family in families.ONE_IMAGE:
+        raise UserError(
+            f"{name(context.key)}: {vlm.family} models take one image, and the prompt has {len(context.images)}. Give "
+            "one, or leave the record out."
+        )
 
 
 def _refuse_view(vlm: Vlm, context: Context) -> None:
@@ -206,7 +230,7 @@ def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> d
     copies[starts.nonzero()[:1]] += max(0, images - int(starts.sum()))
     found = {}
     for key, tensor in tensors.items():
-        if tensor.shape[:2] == ids.shape:
+        if tensor.shape[:2] == ids.shape and not describes_images(key):
             filler = vlm.tokenizer.unk_token_id if key == "input_ids" else int(key == "attention_mask")
             replaced = torch.where(placed.view(1, -1, *[1] * (tensor.dim() - 2)), filler, tensor)
             found[key] = replaced.repeat_interleave(copies, dim=1)
