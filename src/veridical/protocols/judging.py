@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -20,7 +21,7 @@ from veridical.judges.models import ServiceSettings
 from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
 
 ID_FIELDS = ("id", "question_id", "image_id")
-TEXT_FIELDS = ("text", "content", "review", "judgement", "response", "output", "raw_judgement")
+TEXT_FIELDS = ("text", "content", "review", "raw_judgement", "judgement", "response", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,36 +110,44 @@ def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_fro
             "this benchmark needs a judge: --service.model asks one, --make-prompts FILE writes the "
             "prompts for one, --judgements FILE reads its texts."
         )
-    known = {prompt.id: prompt.text for prompt in prompts}
-    texts: dict[str, list[str]] = {}
-    faults: dict[str, list[str]] = {}
-    names: set[str] = set()
-    hashes: set[str] = set()
+    gathered = _Gathered()
     for path in settings.judgements:
-        rows = _rows(path)
-        faults.setdefault("unreadable", []).extend(rows.unreadable)
-        run: dict[str, str] = {}
-        for index, (place, row) in enumerate(rows.rows):
-            key = _key(row, index, prompts)
-            text = _text(row)
-            if key not in known:
-                faults.setdefault("surplus", []).append(f"{place}: no prompt has the id {key!r}")
-            elif text is None:
-                faults.setdefault("unreadable", []).append(f"{place}: has no text")
-            elif key in run:
-                faults.setdefault("duplicates", []).append(
-                    f"{place}: another judgement of {key!r}; the first one counts"
-                )
-            elif row.get("prompt") not in (None, known[key]):
-                faults.setdefault("stale", []).append(f"{place}: judges another answer than the one of {key!r}")
-            else:
-                run[key] = text
-                names.add(str(first_field(row, ("judge", "model")) or settings.judge))
-                hashes.add(str(row.get("template") or "not stated"))
-        for key, text in run.items():
-            texts.setdefault(key, []).append(text)
-    judge = {"name": _one_judge(names), "prompt": _one_prompt(hashes, made_from)}
-    return Judgements(judge, texts, {kind: found for kind, found in faults.items() if found})
+        _gather(path, prompts, settings.judge, gathered)
+    judge = {"name": _one_judge(gathered.names), "prompt": _one_prompt(gathered.hashes, made_from)}
+    return Judgements(judge, gathered.texts, {kind: found for kind, found in gathered.faults.items() if found})
+
+
+@dataclass
+class _Gathered:
+    """Texts out of files, who wrote them by which prompts, and what was wrong."""
+
+    texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    names: set[str] = field(default_factory=set)
+    hashes: set[str] = field(default_factory=set)
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _gather(path: Path, prompts: Sequence[Prompt], judge: str, gathered: _Gathered) -> None:
+    """Add the texts of one file, one run of the judge."""
+    known = {prompt.id: prompt.text for prompt in prompts}
+    rows = _rows(path)
+    gathered.faults["unreadable"].extend(rows.unreadable)
+    run: set[str] = set()
+    for index, (place, row) in enumerate(rows.rows):
+        key, text = _key(row, index, prompts), _text(row)
+        if key not in known:
+            gathered.faults["surplus"].append(f"{place}: no prompt has the id {key!r}")
+        elif text is None:
+            gathered.faults["unreadable"].append(f"{place}: has no text")
+        elif key in run:
+            gathered.faults["duplicates"].append(f"{place}: another judgement of {key!r}; the first one counts")
+        elif row.get("prompt") not in (None, known[key]):
+            gathered.faults["stale"].append(f"{place}: judges another answer than the one of {key!r}")
+        else:
+            run.add(key)
+            gathered.texts[key].append(text)
+            gathered.names.add(str(first_field(row, ("judge", "model")) or judge))
+            gathered.hashes.add(str(row.get("template") or "not stated"))
 
 
 def one_run(settings: JudgeSettings) -> None:
@@ -172,11 +181,21 @@ def _rows(path: Path) -> Rows:
     if path.suffix == ".json":
         content = read_json(path)
         if isinstance(content, dict):
+            content = _only_run(content, path)
             rows = [(f"{path}, {key}", {**(_as_row(value)), "id": key}) for key, value in content.items()]
             return Rows(path, rows)
         if isinstance(content, list) and content:
             return Rows(path, [(f"{path}, entry {n}", _as_row(value)) for n, value in enumerate(content, start=1)])
     return read_rows(path)
+
+
+def _only_run(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The texts by id where they lie below the name of a run, as SHR's official tool writes them."""
+    runs = [key for key in content if re.fullmatch(r"run\d+", str(key))]
+    if len(runs) > 1:
+        raise UserError(f"{path}: holds {len(runs)} runs of the judge; write each to a file of its own.")
+    found: dict[str, Any] = content[runs[0]] if runs else content
+    return found
 
 
 def _as_row(value: Any) -> dict[str, Any]:

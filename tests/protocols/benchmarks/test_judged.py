@@ -337,3 +337,11 @@ def test_shr_prompts_hold_regions_facts_and_sentences(write, refused, tmp_path):
         main(["score", "shr", *map(str, given)])
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert all(part in row["prompt"] for part in ("a brown dog", "The dog is brown.", "1. A dog\n2. A cat"))
+
+
+def test_shr_s_official_judgement_file(write, score, refused):
+    a = write("a.json", {"7": "A dog."})
+    run = {"7": {"raw_judgement": "Judgement:\n1. correct: x", "judgement": [{"classification": "correct"}]}}
+    given = ("shr", "--answers", a, "--judge", "gpt-4", "--judgements")
+    assert column(score(*given, write("j.json", {"run1": run})), "parsed") == [["correct"]]
+    assert "holds 2 runs" in refused(*given, write("k.json", {"run1": run, "run2": run}))
