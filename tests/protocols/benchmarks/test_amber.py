@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.benchmarks.conftest import column
 from veridical.errors import UserError
@@ -195,3 +197,52 @@ def test_wrong_files_are_refused(write, refused, files):
     assert "give the file of responses" in refused("amber", *files)
     bad = ["--annotations", files[1], "--relation", write("r.json", [1]), "--safe-words", files[5]]
     assert "AMBER's table is" in refused("amber", *bad, "--answers", a)
+
+
+def by_lists_of_flags(nouns, truth, likely, alike):
+    """The same decision as the official scorer's layout has it: flags for associates and words in one list each."""
+
+    def flags(words):
+        candidates = [other for word in words for other in RELATION.get(word, [])]
+        owner = [at for at, word in enumerate(words) for _ in RELATION.get(word, [])]
+        return candidates + list(words), owner + [0] * len(words)
+
+    def mark(place, marks, words):
+        ahead = len(marks) - len(words)
+        marks[ahead + marks[place] if place < ahead else place] = 1
+
+    safe, safe_marks = flags(truth)
+    bad, bad_marks = flags(likely)
+    invented = []
+    for noun in nouns:
+        if noun in TABLE.safe:
+            continue
+        if noun in safe:
+            mark(safe.index(noun), safe_marks, truth)
+            continue
+        if noun in bad:
+            mark(bad.index(noun), bad_marks, likely)
+        for words, marks, named in ((bad, bad_marks, likely), (safe, safe_marks, truth)):
+            near = [place for place, word in enumerate(words) if noun == word or (noun, word) in alike]
+            if near:
+                mark(near[0], marks, named)
+        if not any(noun == word or (noun, word) in alike for word in safe):
+            invented.append(noun)
+    covered = safe_marks[len(safe_marks) - len(truth) :] if truth else []
+    cognitive = bad_marks[len(bad_marks) - len(likely) :] if likely else []
+    return invented, sum(covered), sum(cognitive)
+
+
+WORDS = st.sampled_from(sorted(TABLE.vocabulary))
+
+
+@given(
+    st.lists(WORDS, max_size=8),
+    st.lists(WORDS, min_size=1, max_size=5),
+    st.lists(WORDS, min_size=1, max_size=5),
+    st.sets(st.tuples(WORDS, WORDS), max_size=12),
+)
+def test_descriptions_are_read_as_with_the_official_scorer_s_lists(nouns, truth, likely, alike):
+    read = read_description(nouns, truth, likely, TABLE, lambda one, other: one == other or (one, other) in alike)
+    invented, covered, cognitive = by_lists_of_flags(nouns, truth, likely, alike)
+    assert (list(read.invented), len(read.covered), len(read.cognitive)) == (invented, covered, cognitive)

@@ -102,6 +102,21 @@ def test_rows_by_id_answer_in_any_order(folder, write, score):
     assert score("mme", "--questions", templates, "--answers", a)["metrics"]["count"] == 200
 
 
+def test_llava_s_rows_are_told_apart_by_their_prompts(folder, write, score):
+    templates = folder({"count": [("a.png", "Yes"), ("a.png", "No")]}, "templates")
+    rows = [
+        {
+            "question_id": "count/a.png",
+            "prompt": f"Question {n}?\nAnswer the question using a single word or phrase.",
+            "text": t,
+        }
+        for n, t in ((1, "No"), (0, "Yes"))
+    ]
+    found = score("mme", "--questions", templates, "--answers", write("a.jsonl", rows))
+    assert column(found, "parsed") == ["yes", "no"]
+    assert found["metrics"]["count"] == 200
+
+
 def test_wrong_folders_are_refused(refused, tmp_path, folder):
     assert "no such folder" in refused("mme", "--answers", tmp_path / "absent")
     assert "holds none of MME's files" in refused("mme", "--answers", tmp_path)

@@ -20,7 +20,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols import yes_no
-from veridical.protocols.answer_files import Fields, Joining, join, read_rows, read_text
+from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, read_text
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -54,7 +54,8 @@ class Settings:
     """Folder of the templates (existence.txt, ...: image, question, truth, tab between); without it the questions are
     those in the answer files."""
     answers: Path | None = None
-    """Folder of result files, which are templates with the answer in a fourth column; or rows by question id."""
+    """Folder of result files, which are templates with the answer in a fourth column; or rows by question id, or
+    LLaVA's by image and prompt."""
     parser: Parser = "official"
     """Whose rule reads the answers: official, lmms-eval or vlmevalkit."""
 
@@ -84,7 +85,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the folder of result files.")
     if settings.answers.is_file():
-        join(read_rows(settings.answers), questions, Fields(), joining)
+        join(_with_ids(read_rows(settings.answers), questions), questions, Fields(question=()), joining)
         return joining.done()
     known = {(question.kind, question.image, question.prompt): question.id for question in questions}
     ids = set(known.values())
@@ -118,6 +119,23 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         faults={**answers.faults, **_unpaired(by_image)},
         notes=_notes(tasks),
     )
+
+
+def _with_ids(found: Rows, questions: Sequence[Question]) -> Rows:
+    """LLaVA's rows, whose question_id is SUBTASK/IMAGE and stands twice, with the id that their prompt tells."""
+    known = {(q.id.rpartition("/")[0], _bare(q.prompt)): q.id for q in questions}
+    rows = []
+    for place, row in found.rows:
+        key = known.get((str(row.get("question_id")), _bare(str(row.get("prompt", "")))))
+        rows.append((place, row if key is None else {**row, "question_id": key}))
+    return Rows(found.path, rows, found.unreadable)
+
+
+def _bare(prompt: str) -> str:
+    """A question without what it says about the form of the answer."""
+    for instruction in ("Please answer yes or no.", "Answer the question using a single word or phrase."):
+        prompt = prompt.replace(instruction, "")
+    return " ".join(prompt.split())
 
 
 def _item(question: Question, text: str | None, parser: Parser) -> Item:
