@@ -12,9 +12,12 @@ PARTIAL = ".partial-"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by way of another name in the same folder, so that no reader ever sees half of it."""
+    """Write a file by way of another name in the same folder, so that no reader ever sees half of it.
+
+    Processes may write the same file at the same time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{path.name}")
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with partial.open("wb") as file:
         file.write(content)
         file.flush()

@@ -38,8 +38,12 @@ def test_numbers_by_hand():
     assert captions["edit_distance"] == pytest.approx((3 / 5 + 4 / 7) / 2, abs=1e-4)
     # Without objects: {a} and {a, and, a} share one word of four, {a, and, a} and {two, two, and, a} two of seven.
     assert captions["same_wording"] == pytest.approx((2 / 4 + 4 / 7) / 2, abs=1e-4)
+    # {a, fork} and {a, fork, and, a, knife} share two words of seven; the others {a, and, cup}, three of twelve.
+    assert captions["similarity"]["mean"] == pytest.approx((4 / 7 + 6 / 12) / 2, abs=1e-4)
+    assert captions["similarity"]["histogram"] == [0, 0, 0, 0, 0, 2, 0, 0, 0, 0]
+    assert captions["attempts"] == {"1": 2}
     assert set(found["variants"]) == {"correction", "question-no"}
-    assert table(found).row_count == 7
+    assert table(found).row_count == 8
 
 
 def test_what_cannot_be_known_is_left_out():

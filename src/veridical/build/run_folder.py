@@ -18,6 +18,7 @@ from veridical import files
 from veridical.build.dataset import write_shard
 from veridical.build.runner import Outcome
 from veridical.errors import UserError
+from veridical.judges.service import Usage
 from veridical.records import Record, Reject
 
 WORK = ".work"
@@ -88,36 +89,51 @@ def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
         "file": f"pairs/{name}.parquet" if pairs else None,
         "sha256": write_shard(pairs, out, name) if pairs else None,
         "pairs": len(pairs),
+        "attempts": Counter(str(pair.provenance.attempts) for pair in pairs),
         "records_in": len(outcomes),
         "rejects": [asdict(reject) for reject in rejects],
     }
     files.write_json(out / WORK / "marks" / f"{name}.json", mark)
 
 
-def keep_judges_usage(out: Path, usage: Mapping[str, Any]) -> None:
-    """Remember what was asked of the services behind the judges so far."""
+def keep_judges_usage(out: Path, usage: Mapping[str, Any], part: str) -> None:
+    """Remember what one process has asked of the services behind the judges so far."""
     if usage:
-        files.write_json(out / WORK / "judges.json", usage)
+        files.write_json(out / WORK / "judges" / f"{part}.json", usage)
 
 
-def judges_usage(out: Path) -> dict[str, Any]:
-    """What was asked of the services behind the judges, as of the last shard; empty where nothing was."""
-    path = out / WORK / "judges.json"
+def judges_usage(out: Path, part: str) -> dict[str, Any]:
+    """What one process had asked of the services behind the judges as of its last shard; empty if nothing."""
+    path = out / WORK / "judges" / f"{part}.json"
     return files.read_json(path) if path.exists() else {}
 
 
+def _usage_of_all(out: Path) -> dict[str, Any]:
+    """What all processes together asked, by judge."""
+    totals: dict[str, Usage] = {}
+    for path in sorted((out / WORK / "judges").glob("*.json")):
+        for judge, counts in files.read_json(path).items():
+            totals.setdefault(judge, Usage()).add(counts)
+    return {judge: usage.plain() for judge, usage in totals.items()}
+
+
 def manifest_of(out: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Write rejects.jsonl; returns what the manifest will say about the whole build."""
+    """Write rejects.jsonl; returns what the manifest will say about the whole build.
+
+    `attempts` counts the pairs by how many tries they took: what a construction with a budget of retries is tuned by.
+    """
     marks = [files.read_json(path) for path in sorted((out / WORK / "marks").glob("*.json"))]
     rejects = [reject for mark in marks for reject in mark["rejects"]]
     records_in = sum(mark["records_in"] for mark in marks)
     files.write_json_lines(out / "rejects.jsonl", rejects)
-    usage = judges_usage(out)
+    usage = _usage_of_all(out)
+    attempts = sum((Counter(mark["attempts"]) for mark in marks), Counter[str]())
     return {
         "records_in": records_in,
         "records_used": records_in - len(rejects),
         "rejected": dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         "pairs_out": sum(mark["pairs"] for mark in marks),
+        "attempts": dict(sorted(attempts.items(), key=lambda one: int(one[0]))),
         "identity": dict(identity),
         **({"judges": usage} if usage else {}),
         "versions": dict(versions),

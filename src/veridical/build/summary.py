@@ -22,6 +22,7 @@ _ROWS = (
     ("invented", "invented objects"),
     ("inventing", "invents something, %"),
 )
+BINS = 10
 
 
 def summarise(pairs: Sequence[Pair], records: Sequence[Record], words: Words | None) -> dict[str, Any]:
@@ -32,8 +33,9 @@ def summarise(pairs: Sequence[Pair], records: Sequence[Record], words: Words | N
     percentage of texts with one. Those that need a lexicon, partners or annotations are left out where there are none.
     `same_wording` says how alike in style the sides of a pair are: the token F1 of what is left of them when the named
     objects are taken out, 1 for the same words. `edit_distance` is the mean word-level Levenshtein distance between the
-    sides, as a share of the longer one. A construction whose chosen and rejected sides have the same `partners` trains
-    the prior that it should weaken.
+    sides, as a share of the longer one; `similarity` is the token F1 of the whole sides, its mean and a histogram of
+    ten bins from 0 to 1. `attempts` counts pairs by how many tries they took. A construction whose chosen and rejected
+    sides have the same `partners` trains the prior that it should weaken.
     """
     annotations = {record.id: record.annotations for record in records if record.annotations}
     captions = [pair for pair in pairs if not _is_question(pair)]
@@ -65,6 +67,7 @@ def table(summary: Mapping[str, Any]) -> Table:
         shown.add_row("same wording, objects aside", "", f"{captions['same_wording']:.2f}")
     if "edit_distance" in captions:
         shown.add_row("edit distance", "", f"{captions['edit_distance']:.2f}")
+        shown.add_row("similarity (token F1)", "", f"{captions['similarity']['mean']:.2f}")
     return shown
 
 
@@ -82,8 +85,16 @@ def _compare(pairs: Sequence[Pair], annotations: Mapping[str, Annotations], word
         "chosen": _side([pair.chosen for pair in pairs], known, words),
         "rejected": _side([pair.rejected for pair in pairs], known, words),
         "edit_distance": _mean([edit_distance(pair.chosen, pair.rejected) for pair in pairs]),
+        "similarity": _similarity(pairs),
+        "attempts": {str(n): count for n, count in sorted(Counter(p.provenance.attempts for p in pairs).items())},
         **({"same_wording": _mean(alike)} if alike else {}),
     }
+
+
+def _similarity(pairs: Sequence[Pair]) -> dict[str, Any]:
+    alike = [token_f1(pair.chosen, pair.rejected) for pair in pairs]
+    bins = Counter(min(int(one * BINS), BINS - 1) for one in alike)
+    return {"mean": _mean(alike), "histogram": [bins[place] for place in range(BINS)]}
 
 
 def _side(texts: Sequence[str], known: Sequence[Annotations | None], words: Words | None) -> dict[str, float]:
