@@ -252,6 +252,14 @@ def test_mm_vet_by_capability_and_over_runs(write, score):
     assert found["faults"]["unparsed"] == ["v1_2"]
 
 
+def test_mm_vet_takes_llava_s_numbered_rows(write, score):
+    q = write("q.json", MM_VET)
+    a = write("a.jsonl", [{"question_id": n, "prompt": p, "text": "t"} for n, p in ((1, "y?"), (0, "x?"))])
+    j = write("j.json", {"v1_0": "0.5", "v1_1": "1.0"})
+    found = score("mm-vet", "--questions", q, "--answers", a, "--judgements", j, "--judge", "j")
+    assert column(found, "score") == [0.5, 1.0, None]
+
+
 def test_mm_vet_with_nan_is_null(write, score):
     q, a = write("q.json", MM_VET), write("a.json", {"v1_1": "3"})
     found = score(

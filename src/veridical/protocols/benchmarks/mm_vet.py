@@ -62,7 +62,10 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
         for key, text in content.items():
             joining.add(str(key), text, f"{settings.answers}, {key}", known)
     else:
-        join(read_rows(settings.answers), questions, Fields(), joining)
+        # LLaVA's rows count the questions: 0 is v1_0.
+        rows = read_rows(settings.answers)
+        numbered = all(str(row.get("question_id", "")).isdecimal() for _, row in rows.rows)
+        join(rows, questions, Fields(), joining, prefix="v1_" if numbered else "")
     return joining.done()
 
 
