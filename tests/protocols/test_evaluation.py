@@ -157,6 +157,16 @@ def test_another_protocol_is_added_without_asking_again(places, tmp_path, monkey
     assert both["models"]["base"]["chair_s"] == alone["models"]["base"]["chair_s"]
 
 
+def test_one_adapter_after_another_is_each_by_itself(places, tmp_path):
+    """The first is merged into the base in memory, which must not serve the second."""
+    model, trained = places
+    config = EvalConfig(
+        out=tmp_path, models=(str(model), f"first={trained}", f"second={trained}"), protocols=("world-pope",), limit=3
+    )
+    evaluate(config)
+    assert rows(config, "first", "pope") == rows(config, "second", "pope") != rows(config, "base", "pope")
+
+
 def test_other_settings_in_the_same_folder_are_refused(finished):
     config, _ = finished
     with pytest.raises(UserError, match="seed was 0, now 1"):

@@ -46,9 +46,11 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     counted: dict[str, dict[str, Counted]] = {}
     measured: dict[str, Any] = {}
     method = method_of(config)
-    vlm: Vlm | None = None
+    base: Vlm | None = None
     for model in models:
-        vlm = _load(model, config, vlm)
+        vlm = _load(model, config, base)
+        # An adapter changes the base in memory, which then serves no other one.
+        base = None if model.adapter else vlm
         replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
         for name, tasks in _ways(config, model, asked.tasks).items():
             counted[name] = _measure(config, vlm, name, tasks, replies)
@@ -166,13 +168,13 @@ def _count(task: Task, replies: Replies) -> Counted:
     return task.count(_replies_to(task, replies))
 
 
-def _load(model: Measured, config: EvalConfig, before: Vlm | None) -> Vlm:
-    """The model to measure next: an adapter goes onto the base in memory while that has none yet."""
+def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
+    """The model to measure next; an adapter goes onto the base if that is in memory, untouched."""
     from veridical.vlm.adapters import merged
     from veridical.vlm.loading import load, with_adapter
 
-    if model.adapter and before and before.name == model.model and not hasattr(before.model, "peft_config"):
-        found = with_adapter(before, model.adapter)
+    if model.adapter and base and base.name == model.model:
+        found = with_adapter(base, model.adapter)
     else:
         found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
     # Best-of-n needs the base that the adapter was trained on.
