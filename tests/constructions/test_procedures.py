@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.constructions.follow import follow
+from tests.constructions.follow import PANEL, follow
 
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
@@ -84,10 +84,13 @@ def test_bpo_keeps_the_first_candidate_that_qualifies():
     assert (pair.rejected, pair.provenance.attempts) == ("A fork and a knife.", 3)
 
 
-def test_bpo_spends_no_model_time_on_a_record_that_lacks_annotations():
-    asked, outcome = follow(bpo_image(replace(RECORD, annotations=None), BpoImageSettings(only_invented=True), 0))
-    assert asked == []
-    assert outcome.reason == "no-annotations"
+@pytest.mark.parametrize(
+    ("name", "settings"), [("bpo-image", BpoImageSettings(only_invented=True)), ("ha-dpo", HaDpoSettings())]
+)
+def test_no_model_time_is_spent_on_a_record_that_the_judge_knows_nothing_of(name, settings):
+    """The builder asks the judges beforehand, by what a construction says it needs."""
+    assert PANEL.lacks(judge_needs(name, settings), RECORD) is None
+    assert PANEL.lacks(judge_needs(name, settings), replace(RECORD, annotations=None)).reason == "no-annotations"
 
 
 def test_bpo_rejects_a_reference_that_is_too_long():
@@ -173,12 +176,6 @@ def test_ha_dpo_takes_the_first_candidate_that_makes_something_up():
     settings = HaDpoSettings(candidates=2, temperature=1.0, omission_share=0)
     _, [pair] = follow(ha_dpo(RECORD, settings, 0), ["There is a fork on the table.", OWN])
     assert (pair.rejected, pair.provenance.attempts) == (OWN, 2)
-
-
-def test_ha_dpo_spends_no_model_time_on_a_record_without_annotations():
-    asked, outcome = follow(ha_dpo(replace(RECORD, annotations=None), HaDpoSettings(), 0))
-    assert asked == []
-    assert outcome.reason == "no-annotations"
 
 
 def test_the_registry_knows_functions_and_settings():

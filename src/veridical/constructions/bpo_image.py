@@ -77,8 +77,6 @@ def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
 
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: what the model says about the weakened image."""
-    if settings.only_invented and record.annotations is None:
-        return Reject(record.id, "no-annotations", "annotate the objects, or switch only_invented off")
     view = view_for(settings.view, record, RELEASED_VIEW, WORLD_VIEW)
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished

@@ -80,8 +80,6 @@ def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:
 
 def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
     """Chosen: the model's description, corrected. Rejected: the description itself."""
-    if record.annotations is None:
-        return Reject(record.id, "no-annotations", "list the objects that are in the image")
     descriptions: list[Answer] = yield Sample(
         Context(record.images, record.prompt, key=(record.id,)),
         keys=tuple((seed, record.id, "description", index) for index in range(settings.candidates)),
