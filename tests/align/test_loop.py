@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +96,26 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(online, capsys):
     assert "is finished" in capsys.readouterr().err
     after = weights(online.out / "adapter")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.end_to_end
+def test_a_loop_that_is_killed_goes_on_to_the_same_adapter(online, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "veridical", "loop", "--rounds=2", f"--out={out}"]
+    command += [f"--build={online.build}", f"--align={online.align}"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "round-2" / "pairs").exists():
+        assert child.poll() is None, "the loop ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    assert not (out / "adapter").exists()
+    run(replace(online, out=out))
+    one, two = (weights(folder / "adapter") for folder in (online.out, out))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.end_to_end

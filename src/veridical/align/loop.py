@@ -85,9 +85,18 @@ def run(config: LoopConfig) -> Path:
         align.run(aligned)
         adapter = aligned.out / "adapter"
     if adapter is not None:
-        shutil.copytree(adapter, config.out / "adapter", dirs_exist_ok=True)
+        _copy_whole(adapter, config.out / "adapter")
     print(f"adapter: {config.out / 'adapter'}; those of the rounds: {config.out}/round-*/run/adapter", file=sys.stderr)
     return config.out
+
+
+def _copy_whole(adapter: Path, out: Path) -> None:
+    """Copy a folder so that it appears whole; one that is there gives way."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(adapter, partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
 
 
 def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[build.BuildConfig, align.AlignConfig]:
