@@ -67,7 +67,7 @@ def test_styles_make_the_sides_alike(config):
 def test_spa_needs_an_aligned_model_and_states_its_confidence(config, tmp_path):
     import torch
 
-    from veridical.vlm.adapters import LoraSettings, attach_lora, save_adapter
+    from veridical.vlm.adapters import LoraSettings, attach_lora, save_trained
     from veridical.vlm.loading import load
 
     given = replace(config, construction="spa", settings=SpaSettings(candidates=3, keep_unfinished=True, **HOT))
@@ -79,7 +79,7 @@ def test_spa_needs_an_aligned_model_and_states_its_confidence(config, tmp_path):
         for name, parameter in vlm.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(len(name)))
-    save_adapter(vlm, tmp_path / "adapter")
+    save_trained(vlm, tmp_path / "adapter")
     pairs = read_pairs(run(replace(given, out=tmp_path / "spa", adapter=tmp_path / "adapter")))
     assert len(pairs) >= 3
     for pair in pairs:

@@ -25,7 +25,7 @@ from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
 from veridical.protocols.sources import read_pictures, read_splits
 from veridical.protocols.table import show
-from veridical.vlm.adapters import LoraSettings, attach_lora, save_adapter
+from veridical.vlm.adapters import LoraSettings, attach_lora, save_trained
 from veridical.vlm.loading import load
 from veridical.vlm.prefix import Context, encode
 from veridical.vlm.sampling import Branch, sample
@@ -47,7 +47,7 @@ def places(tmp_path_factory) -> tuple[Path, Path]:
         for name, parameter in vlm.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.1, generator=generator)
-    save_adapter(vlm, trained / "adapter")
+    save_trained(vlm, trained / "adapter")
     return model, trained
 
 

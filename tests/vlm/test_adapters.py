@@ -9,7 +9,7 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, projector_name, save_adapter, target_pattern
+from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, projector_name, save_trained, target_pattern
 from veridical.vlm.loading import load
 from veridical.vlm.prefix import encode
 from veridical.vlm.scoring import score
@@ -80,7 +80,7 @@ def test_the_first_weights_depend_on_the_seed_alone(llava_folder):
 def test_a_saved_adapter_loads_here_and_with_plain_peft(folder, tmp_path, train_projector):
     vlm = attach_lora(load(folder), LoraSettings(rank=4, train_projector=train_projector), seed=0)
     stir(vlm)
-    save_adapter(vlm, tmp_path / "run" / "adapter")
+    save_trained(vlm, tmp_path / "run" / "adapter")
     again = load(folder, adapter=tmp_path / "run" / "adapter")
     assert plain.largest_difference(scores(again), scores(vlm)) == 0
     peft = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(folder), tmp_path / "run" / "adapter")
@@ -92,10 +92,10 @@ def test_a_saved_adapter_loads_here_and_with_plain_peft(folder, tmp_path, train_
 
 def test_saving_again_replaces_the_folder_whole(llava_folder, tmp_path):
     vlm = attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0)
-    save_adapter(vlm, tmp_path / "adapter")
+    save_trained(vlm, tmp_path / "adapter")
     (tmp_path / "adapter" / "left over").write_text("")
     stir(vlm)
-    save_adapter(vlm, tmp_path / "adapter")
+    save_trained(vlm, tmp_path / "adapter")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
         "README.md",
@@ -110,7 +110,7 @@ def test_a_second_adapter_and_a_misfit_are_refused(llava_folder, qwen2_vl_folder
     with pytest.raises(UserError, match="has an adapter already"):
         attach_lora(vlm, LoraSettings(rank=2), seed=0)
     other = load(qwen2_vl_folder)
-    save_adapter(attach_lora(other, LoraSettings(rank=2, train_projector=True), seed=0), tmp_path / "adapter")
+    save_trained(attach_lora(other, LoraSettings(rank=2, train_projector=True), seed=0), tmp_path / "adapter")
     with pytest.raises(UserError, match="doesn't fit"):
         load(llava_folder, adapter=tmp_path / "adapter")
 
@@ -120,7 +120,7 @@ def test_an_adapter_can_go_on_training_from_a_saved_one(folder, tmp_path, train_
     settings = LoraSettings(rank=4, train_projector=train_projector)
     first = attach_lora(load(folder), settings, seed=0)
     stir(first)
-    save_adapter(first, tmp_path / "adapter")
+    save_trained(first, tmp_path / "adapter")
     again = attach_lora(load(folder), settings, seed=5, start=tmp_path / "adapter")
     assert plain.largest_difference(scores(first), scores(again)) == 0
     assert again.fingerprint == attach_lora(load(folder), settings, 9, tmp_path / "adapter").fingerprint
@@ -140,7 +140,7 @@ def test_an_adapter_can_go_on_training_from_a_saved_one(folder, tmp_path, train_
     ],
 )
 def test_an_adapter_of_other_settings_is_refused(folder, tmp_path, other, message):
-    save_adapter(attach_lora(load(folder), LoraSettings(rank=4), seed=0), tmp_path / "adapter")
+    save_trained(attach_lora(load(folder), LoraSettings(rank=4), seed=0), tmp_path / "adapter")
     with pytest.raises(UserError, match=message):
         attach_lora(load(folder), other, seed=0, start=tmp_path / "adapter")
     with pytest.raises(UserError, match="holds no adapter"):

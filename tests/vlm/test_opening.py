@@ -12,7 +12,7 @@ from tests.vlm.test_scoring import gradient
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_adapter
+from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_trained
 from veridical.vlm.loading import load
 from veridical.vlm.prefix import encode
 from veridical.vlm.sampling import Branch, Sampling, sample
@@ -32,7 +32,7 @@ def adapted(folder):
 @pytest.fixture
 def by_peft(adapted, folder, tmp_path):
     """The same adapter, saved, and loaded by PEFT as an activated LoRA."""
-    save_adapter(adapted, tmp_path / "adapter")
+    save_trained(adapted, tmp_path / "adapter")
     base = AutoModelForImageTextToText.from_pretrained(folder)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True).eval()
     assert model.active_peft_config.alora_invocation_tokens == list(adapted.opening)
@@ -84,7 +84,7 @@ def test_first_tokens_are_scored_behind_the_opening(adapted, by_peft):
 
 
 def test_a_saved_one_loads_with_its_opening(adapted, folder, tmp_path):
-    save_adapter(adapted, tmp_path / "adapter")
+    save_trained(adapted, tmp_path / "adapter")
     again = load(folder, adapter=tmp_path / "adapter")
     assert again.opening == adapted.opening
     assert plain.largest_difference(scores(again), scores(adapted)) == 0

@@ -1,4 +1,4 @@
-"""`veridical align`: trains an adapter on the pairs of a build."""
+"""`veridical align`: trains an adapter, or the language model itself, on the pairs of a build."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["AlignConfig", "config_type", "run"]
 
 
 def run(config: AlignConfig) -> Path:
-    """Train as `config` says and return the run folder; `adapter/` in it is the result, in PEFT's layout.
+    """Train as `config` says and return the run folder; `adapter/` in it, in PEFT's layout, or `model/` is the result.
 
-    Continues a run that was interrupted, to the same adapter; returns at once if it is done. Raises
+    Continues a run that was interrupted, to the same weights; returns at once if it is done. Raises
     UserError for what the user can mend, KeyboardInterrupt (with a checkpoint saved) after Ctrl-C.
     """
     if run_folder.is_finished(config):
-        _say(f"{config.out} is finished; its adapter is {config.out / 'adapter'}")
+        _say(f"{config.out} is finished; its result is {config.result}")
         return config.out
     pairs_digest = run_folder.pairs_digest(config.pairs)
     run_folder.start(config)
@@ -47,7 +47,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.align.sight import Sight
     from veridical.build.dataset import read_pairs
-    from veridical.vlm.adapters import attach_lora, save_adapter
+    from veridical.vlm.adapters import attach_lora, save_trained, unfreeze
     from veridical.vlm.keeping import PrefixStore
     from veridical.vlm.loading import load
 
@@ -60,7 +60,10 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         # What transformers tells PEFT about renamed attributes is of no use to the user.
         warnings.simplefilter("ignore", FutureWarning)
         # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-        vlm = attach_lora(base, config.lora, config.seed, config.start)
+        if config.train == "adapter":
+            vlm = attach_lora(base, config.lora, config.seed, config.start)
+        else:
+            vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
         run_folder.settle_inputs(config.out, {"start": vlm.fingerprint})
     laps.end("load")
@@ -75,7 +78,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     laps.end("reference")
     steps = _train(config, sight, cache, prepared.examples)
     laps.end("train")
-    save_adapter(vlm, config.out / "adapter")
+    save_trained(vlm, config.result)
     final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
     prefixes.close()
     laps.end("measure")
@@ -183,7 +186,7 @@ def _tell(prepared: Prepared, read: int, out: Path) -> None:
 
 def _closing(config: AlignConfig, final: dict[str, float]) -> str:
     return (
-        f"adapter: {config.out / 'adapter'}  (prefers the chosen answer in {final['accuracy']:.0%} of its "
+        f"{config.result.name}: {config.result}  (prefers the chosen answer in {final['accuracy']:.0%} of its "
         f"pairs; log-probability of chosen {final['chosen_drift']:+.1f}, "
         f"of rejected {final['rejected_drift']:+.1f})"
     )

@@ -17,7 +17,7 @@ from veridical.vlm.adapters import LoraSettings
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """Train an adapter on the pairs of a build."""
+    """Train an adapter, or the language model itself, on the pairs of a build."""
 
     pairs: Path
     """The run folder of a build, with `pairs/*.parquet`."""
@@ -29,6 +29,9 @@ class AlignConfig:
     objective: Objective = field(default_factory=Dpo)
     """What is minimised. `--objective.name` picks it: `dpo`, one of its relatives such as `mdpo`, `povid`, `ipo` or
     `simpo`, or `sft` as the control."""
+    train: Literal["adapter", "language", "language-and-projector"] = "adapter"
+    """`adapter`: LoRA, as `lora` says, and the model stays as it is. `language`: all weights of the language model;
+    `language-and-projector`: those of the projector too, as in BPO. Both write a whole new model into `model/`."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
     start: Path | None = None
@@ -89,6 +92,8 @@ class AlignConfig:
     """Run Python code that comes with the model. Only for models that you trust."""
 
     def __post_init__(self) -> None:
+        if self.start is not None and self.train != "adapter":
+            raise UserError(f"start is an adapter to go on with, and train is {self.train}; set train to adapter.")
         if self.reference == "start" and self.start is None:
             raise UserError("reference start needs --start: the adapter that the policy is measured against.")
         for name in ("epochs", "batch_size", "micro_batch", "max_answer_tokens", "save_every"):
@@ -105,6 +110,11 @@ class AlignConfig:
             raise UserError(f"learning_rate is {self.learning_rate}; it must be above 0.")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is {self.warmup}; it is a share of the steps, from 0 up to 1.")
+
+    @property
+    def result(self) -> Path:
+        """Where the result of this run is: an adapter or a model."""
+        return self.out / ("adapter" if self.train == "adapter" else "model")
 
     @property
     def reference_folder(self) -> Path:

@@ -112,6 +112,8 @@ def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[bu
         going_on.append("--reference=start")
     settings = [f"--pairs={pairs}", f"--out={folder / 'run'}", *going_on]
     aligned = _parsed(align.config_type, read_yaml(config.align), config.align, settings)
+    if aligned.train != "adapter":
+        raise UserError(f"{config.align}: a loop trains an adapter from round to round; set train to adapter.")
     if built.model != aligned.model:
         raise UserError(f"{config.build} and {config.align} name different models: {built.model}, {aligned.model}.")
     return built, aligned

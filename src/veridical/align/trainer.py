@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -20,8 +21,10 @@ from veridical.align.sight import Batch, Sight, worker_settings
 from veridical.errors import UserError
 from veridical.objectives.needs import Metrics, Need, Objective, Scored, scores_read
 from veridical.vlm import seeds
-from veridical.vlm.adapters import save_adapter
+from veridical.vlm.adapters import save_trained
 from veridical.vlm.views import Clean
+
+_WEIGHTS = "trained.safetensors"
 
 
 def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -142,7 +145,21 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         # The stock method also pickles the training arguments, which nothing here reads.
-        save_adapter(self._sight.vlm, Path(output_dir or self.args.output_dir))
+        folder, vlm = Path(output_dir or self.args.output_dir), self._sight.vlm
+        if hasattr(vlm.model, "peft_config"):
+            save_trained(vlm, folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(_trained(vlm.model), folder / _WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if hasattr(self._sight.vlm.model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        found = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in _trained(self._sight.vlm.model).items():
+                parameter.copy_(found[name])
 
 
 class SeededOrder(Sampler[int]):
@@ -194,6 +211,11 @@ def training_arguments(config: AlignConfig, pairs: int, workers: int, use_cpu: b
 def steps_in_all(config: AlignConfig, pairs: int) -> int:
     """Optimiser steps of a whole training; the last one of an epoch may have fewer pairs."""
     return math.ceil(pairs / config.batch_size) * config.epochs
+
+
+def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name, sharing memory with the model."""
+    return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _switch_off_dropout(model: torch.nn.Module) -> None:

@@ -35,7 +35,7 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
     for given in names[1:]:
         label, place = _split(given)
         adapter = _adapter_folder(Path(place).expanduser())
-        model = base if adapter else place
+        model = base if adapter else str(_model_folder(Path(place).expanduser()) or place)
         found.append(Measured(label or _own_name(Path(place)), model, adapter))
     taken = [one.name for one in found]
     for name in taken:
@@ -63,7 +63,7 @@ def _adapter_folder(place: Path) -> Path | None:
     for folder in (place, place / "adapter"):
         if (folder / "adapter_config.json").is_file():
             return folder
-    if place.is_dir() and not (place / "config.json").is_file():
+    if place.is_dir() and not (place / "config.json").is_file() and not _model_folder(place):
         raise UserError(
             f"--models {place}: this folder holds neither an adapter (adapter_config.json) nor a model "
             "(config.json); give a finished run of `veridical align`, its adapter folder, or a model"
@@ -71,6 +71,12 @@ def _adapter_folder(place: Path) -> Path | None:
     return None
 
 
+def _model_folder(place: Path) -> Path | None:
+    """Where the model of a run of `veridical align` is that trained one whole; None for anything else."""
+    inside = place / "model"
+    return inside if (inside / "config.json").is_file() and not (place / "config.json").is_file() else None
+
+
 def _own_name(place: Path) -> str:
     resolved = place.expanduser().resolve() if place.expanduser().exists() else place
-    return resolved.parent.name if resolved.name == "adapter" else resolved.name
+    return resolved.parent.name if resolved.name in ("adapter", "model") else resolved.name

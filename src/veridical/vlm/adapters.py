@@ -193,17 +193,29 @@ def merged(vlm: Vlm) -> Vlm:
     return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
 
 
-def save_adapter(vlm: Vlm, folder: Path) -> None:
-    """Write the adapter in PEFT's layout (`PeftModel.from_pretrained(model, folder)` loads it), whole or not
-    at all.
+def unfreeze(vlm: Vlm, projector: bool) -> Vlm:
+    """The model with its language model trainable, and with `projector` that too; the vision tower stays frozen.
+
+    The model given shares its weights with the one returned and must not be used afterwards.
+    """
+    from veridical.vlm.families import base_model
+
+    base = base_model(vlm.model)
+    base.get_decoder().requires_grad_(True)
+    base.get_output_embeddings().requires_grad_(True)
+    if projector:
+        base.get_submodule(projector_name(vlm.model)).requires_grad_(True)
+    return vlm
+
+
+def save_trained(vlm: Vlm, folder: Path) -> None:
+    """Write what was trained, whole or not at all: an adapter in PEFT's layout (`PeftModel.from_pretrained(model,
+    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        # "auto" would ask the hub about the base model's vocabulary.
-        vlm.model.save_pretrained(str(fresh), save_embedding_layers=False)
-        if vlm.opening:
-            _name_opening(fresh / "adapter_config.json", vlm.opening)
+        _save(vlm, fresh)
         fresh.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
@@ -214,6 +226,17 @@ def save_adapter(vlm: Vlm, folder: Path) -> None:
             fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _save(vlm: Vlm, folder: Path) -> None:
+    if not hasattr(vlm.model, "peft_config"):
+        vlm.model.save_pretrained(str(folder))
+        vlm.processor.save_pretrained(str(folder))
+        return
+    # "auto" would ask the hub about the base model's vocabulary.
+    vlm.model.save_pretrained(str(folder), save_embedding_layers=False)
+    if vlm.opening:
+        _name_opening(folder / "adapter_config.json", vlm.opening)
 
 
 def _name_opening(path: Path, opening: tuple[int, ...]) -> None:

@@ -1,0 +1,51 @@
+"""Training the language model itself: against the model before, continued after Ctrl-C, written as a whole model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.align.test_command import build, config, interrupting, rows, steps_logged, summary  # noqa: F401 - fixtures
+from transformers import AutoModelForImageTextToText
+
+from veridical.align.command import run
+from veridical.protocols.models import measured_models
+from veridical.vlm.loading import load
+
+
+@pytest.fixture(params=["language", "language-and-projector"])
+def whole(config, request):  # noqa: F811
+    return replace(config, train=request.param, epochs=4, save_every=2, learning_rate=1e-4)
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_only_what_was_asked_for_trains(whole, llava_folder):
+    run(whole)
+    base = load(llava_folder).model.state_dict()
+    trained = AutoModelForImageTextToText.from_pretrained(whole.result).state_dict()
+    changed = {name for name, value in trained.items() if not torch.equal(value, base[name])}
+    assert any("language_model" in name for name in changed)
+    assert any("projector" in name for name in changed) == (whole.train == "language-and-projector")
+    assert not any("vision_tower" in name for name in changed)
+    final = summary(whole)["final"]
+    assert final["chosen_drift"] > final["rejected_drift"]
+    # The loss of the first step is log 2: the policy is still the reference.
+    assert rows(whole)[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert measured_models(["bundled", str(whole.out)])[1].model == str(whole.result)
+
+
+def test_interrupted_and_continued_is_the_same_to_the_bit(whole, tmp_path):
+    calm = replace(whole, out=tmp_path / "calm")
+    run(calm)
+    with pytest.raises(KeyboardInterrupt), interrupting(lambda: steps_logged(whole) >= 5):
+        run(whole)
+    assert 5 <= steps_logged(whole) < 12
+    run(whole)
+    one, other = weights(calm.result), weights(whole.result)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rows(calm) == rows(whole)
