@@ -114,11 +114,12 @@ def _scores(
     if settings.score == "compare":
         return (yield from _margins(record, texts))
     scores: dict[str, float] = {}
+    known: dict[str, float] = {}
     for text in texts:
         if settings.score == "rate":
             scores[text] = yield Rate(record, record.prompt, text)
         else:
-            scores[text] = yield from _denied(record, text, settings.check)
+            scores[text] = yield from _denied(record, text, settings.check, known)
     return scores
 
 
@@ -132,18 +133,23 @@ def _margins(record: Record, texts: Sequence[str]) -> Generator[Request, Any, di
     return {text: margin / (len(texts) - 1) for text, margin in total.items()}
 
 
-def _denied(record: Record, text: str, check: Literal["model", "judge"]) -> Generator[Request, Any, float]:
-    """Minus the number of a text's claims that are rather false than true."""
+def _denied(
+    record: Record, text: str, check: Literal["model", "judge"], known: dict[str, float]
+) -> Generator[Request, Any, float]:
+    """Minus the number of a text's claims that are rather false than true.
+
+    `known` holds the probabilities of claims that other texts of the record made before; new ones join it.
+    """
     claims: tuple[str, ...] = yield Claims(text)
-    wrong = 0
     for claim in claims:
+        if claim in known:
+            continue
         if check == "judge":
-            true: float = yield Verify(record, claim)
+            known[claim] = yield Verify(record, claim)
         else:
             question: str = yield Ask(claim)
-            true = yield YesNo(Context(record.images, (Turn("user", question),), key=(record.id,)))
-        wrong += true < 0.5
-    return -float(wrong)
+            known[claim] = yield YesNo(Context(record.images, (Turn("user", question),), key=(record.id,)))
+    return -float(sum(known[claim] < 0.5 for claim in claims))
 
 
 def _with_likelihood(
