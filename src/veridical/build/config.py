@@ -72,6 +72,9 @@ class BuildConfig:
     """Who says what is true and what is better. --judge.name picks it."""
     writer: Any = None
     """Who makes texts where the construction wants them made. --writer.name picks it."""
+    similarity: str = "tokens"
+    """How alike texts are: tokens (their words, F1), or the cosine of a sentence encoder by folder or hub name, such as
+    sentence-transformers/all-mpnet-base-v2 (BDHS)."""
 
 
 def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:

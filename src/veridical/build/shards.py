@@ -54,7 +54,9 @@ def open_source(config: BuildConfig, items: Sequence[Record | Reject]) -> Source
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
     model = functools.cache(lambda: load_model(config))
-    return Source(items, words, model, judges.open_panel(config.judge, config.writer, judges.Setting(words, model)))
+    setting = judges.Setting(words, model)
+    panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
+    return Source(items, words, model, panel)
 
 
 def load_model(config: BuildConfig) -> Vlm:

@@ -1,7 +1,7 @@
 """The judges by name; a module is imported when its judge is asked for.
 
 A judge is opened from its settings. A build has two: the *judge* says what is true and what is better, the *writer*
-makes texts; what the chosen two don't answer, the words of the build and token similarity do.
+makes texts; how alike texts are is counted in words, or said by a sentence encoder.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from veridical.judges.similarity import TokenSimilarity
 if TYPE_CHECKING:
     from veridical.judges.words import Words
     from veridical.vlm.loading import Vlm
+
+TOKENS = "tokens"
+"""The similarity that needs no model."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ def writer_type(name: str) -> type[JudgeSettings]:
     return Same if name == "same" else settings_type(name, "writer.name")
 
 
-def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting) -> Panel:
-    """The panel of a run. Raises UserError for settings that can't be."""
-    opened = [judge.open(setting), TokenSimilarity()]
+def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting, similarity: str = TOKENS) -> Panel:
+    """The panel of a run; `similarity` is `tokens` or a sentence encoder. Raises UserError for what can't be."""
+    opened = [judge.open(setting), _similarity(similarity)]
     return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
 
 
@@ -113,6 +116,14 @@ def who_offers(method: str) -> list[str]:
     """The names of the judges that have a method of `METHODS`."""
     kinds = [kind for kind, known in METHODS.items() if known == method]
     return [name for name, entry in JUDGES.items() if offers(_imported(entry.judge)) >= set(kinds)]
+
+
+def _similarity(name: str) -> Judge:
+    if name == TOKENS:
+        return TokenSimilarity()
+    from veridical.judges.embedding import load_embedding
+
+    return load_embedding(name)
 
 
 def _imported(path: str) -> Any:
