@@ -73,7 +73,8 @@ class LanguageJudge:
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """Named objects and faults, each with its words in the text and a reason."""
-        return self._informed(requests, "detect", lambda r: {"text": r.text}, lambda r, j: readings.findings(j, r.text))
+        reads = [_reader(r, lambda r, reading: readings.findings(reading, r.text)) for r in requests]
+        return self._informed("detect", [r.record for r in requests], [{"text": r.text} for r in requests], reads)
 
     def mentions(self, requests: Sequence[Name]) -> list[list[Mention] | JudgeError]:
         """The objects that each text names, by the model's own words for them."""
@@ -88,16 +89,13 @@ class LanguageJudge:
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """A grade from 0 to 1, in tenths."""
-        return self._informed(
-            requests,
-            "rate",
-            lambda r: {"question": question_of(r.prompt), "text": r.text},
-            lambda _, reading: readings.grade(reading),
-        )
+        values = [{"question": question_of(r.prompt), "text": r.text} for r in requests]
+        return self._informed("rate", [r.record for r in requests], values, [readings.grade] * len(requests))
 
     def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
         """1 for yes, 0 for no, a half for unclear."""
-        return self._informed(requests, "verify", lambda r: {"claim": r.claim}, lambda _, j: readings.holds(j))
+        values = [{"claim": r.claim} for r in requests]
+        return self._informed("verify", [r.record for r in requests], values, [readings.holds] * len(requests))
 
     def rewrite(self, requests: Sequence[Rewrite]) -> list[str | JudgeError | None]:
         """The text with the changes that were asked for."""
@@ -168,27 +166,24 @@ class LanguageJudge:
         return record.images if self.service.sees else ()
 
     def _compared(self, requests: Sequence[Compare], pairs: Sequence[tuple[str, str]]) -> list[float | JudgeError]:
-        texts = dict(zip(map(id, requests), pairs, strict=True))
-        return self._informed(
-            requests,
-            "compare",
-            lambda r: dict(zip(("first", "second"), texts[id(r)], strict=True)) | {"question": question_of(r.prompt)},
-            lambda _, reading: readings.better(reading),
-        )
+        values = [
+            {"question": question_of(r.prompt), "first": first, "second": second}
+            for r, (first, second) in zip(requests, pairs, strict=True)
+        ]
+        return self._informed("compare", [r.record for r in requests], values, [readings.better] * len(requests))
 
     def _informed(
         self,
-        requests: Sequence[R],
         name: str,
-        values: Callable[[R], dict[str, str]],
-        read: Callable[[R, Mapping[str, Any]], T],
+        records: Sequence[Record],
+        values: Sequence[Mapping[str, str]],
+        reads: Sequence[Callable[[Mapping[str, Any]], T]],
     ) -> list[T | JudgeError]:
         """Put a prompt that says what is known; a judge without eyes is not asked where nothing is."""
-        records = [getattr(request, "record") for request in requests]  # noqa: B009
         able = [self.service.sees or is_known(record) for record in records]
         asks = [
-            Ask(values(r) | {"known": known(record)}, _reader(r, read), self._shown(record))
-            for r, record, can in zip(requests, records, able, strict=True)
+            Ask({**value, "known": known(record)}, read, self._shown(record))
+            for record, value, read, can in zip(records, values, reads, able, strict=True)
             if can
         ]
         answers = iter(put(self.service, name, asks, self.manner) if asks else ())
