@@ -113,6 +113,18 @@ def test_three_settings_and_their_mean(write, score):
     assert len(found["items"]) == 6
 
 
+def test_one_file_may_answer_all_settings(write, score, refused):
+    files = [write(f"coco_pope_{s}.json", questions("yn")) for s in ("random", "popular")]
+    given = ("pope", "--questions", *files, "--answers")
+    texts = ["Yes", "No", "No", "No"]
+    in_order = write("a.jsonl", [{"answer": text} for text in texts])
+    assert column(score(*given, in_order), "right") == [True, True, False, True]
+    keys = [("random", 1), ("random", 2), ("popular", 1), ("popular", 2)]
+    rows_ = [{"category": c, "question_id": n, "answer": t} for (c, n), t in zip(keys, texts, strict=True)]
+    assert column(score(*given, write("b.jsonl", rows_[::-1])), "right") == [True, True, False, True]
+    assert "ids repeat between the settings" in refused(*given, write("c.jsonl", rows(texts)))
+
+
 def test_llava_s_files_join_by_id_in_any_order_and_take_labels_from_the_official_files(write, score):
     llava = [
         {**row, "question_id": 10 * k + row["question_id"], "category": kind, "text": row["text"] + "\nAnswer briefly."}

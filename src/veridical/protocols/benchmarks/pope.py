@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require, same_question
+from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, require, same_question
 from veridical.protocols.pope import parse_official, says_yes
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
@@ -44,7 +44,7 @@ class Settings:
     labels: tuple[Path, ...] = ()
     """Official question files for questions without labels (LLaVA's), in the order of their categories."""
     answers: tuple[Path, ...] = ()
-    """Answer files in the order of the question files, or one file that answers by id."""
+    """Answer files in the order of the question files; or one file for all, in their order or with `category`."""
     parser: Parser = "official"
     """Whose rule reads the answers: official, lmms-eval or vlmevalkit."""
 
@@ -70,6 +70,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if len(files) == len(settings.questions):
         for path, asked in zip(files, by_file, strict=True):
             _join(path, asked, joining)
+    elif len(files) == 1:
+        join(_of_all_settings(files[0]), questions, Fields(), joining)
     else:
         raise UserError(f"--answers: {len(files)} files for {len(settings.questions)} of questions; give one for each.")
     return joining.done()
@@ -202,6 +204,23 @@ def _labelled(questions: Sequence[Question], files: Sequence[Path]) -> list[Ques
     return labelled
 
 
+def _of_all_settings(path: Path) -> Rows:
+    """One file's answers to all settings: in the order of the question files, or with `category` beside their ids.
+
+    Raises:
+        UserError: there are ids and no categories; ids repeat between the settings.
+    """
+    found = read_rows(path)
+    if not any("question_id" in row for _, row in found.rows):
+        return found
+    if not all("category" in row for _, row in found.rows):
+        raise UserError(
+            f"{path}: ids repeat between the settings; give one answers file for each, or a category a row."
+        )
+    rows = [(place, {**row, "question_id": f"{row['category']}/{row.get('question_id')}"}) for place, row in found.rows]
+    return Rows(path, rows, found.unreadable)
+
+
 def _join(path: Path, asked: Sequence[Question], joining: Joining) -> None:
     by_number = {question.id.partition("/")[2]: question.id for question in asked}
     found = read_rows(path)
@@ -214,6 +233,6 @@ def _join(path: Path, asked: Sequence[Question], joining: Joining) -> None:
             (place, {**row, "question_id": by_number.get(str(row.get("question_id")), row.get("question_id"))})
             for place, row in found.rows
         ]
-        join(type(found)(found.path, renamed, found.unreadable), asked, fields, joining)
+        join(Rows(found.path, renamed, found.unreadable), asked, fields, joining)
     else:
         raise UserError(f"{path}: ids repeat between the settings; give one answers file for each setting.")
