@@ -23,7 +23,7 @@ from veridical.errors import UserError
 
 BUILD = """
 construction: ranked
-limit: 8
+limit: 6
 device: cpu
 settings: {candidates: 3, temperature: 1.2, max_new_tokens: 64, length_gap: 1.0}
 """
@@ -121,7 +121,7 @@ def test_a_loop_that_is_killed_goes_on_to_the_same_adapter(online, tmp_path):
 @pytest.mark.end_to_end
 def test_mixed_takes_each_record_from_one_side(online, tmp_path):
     offline = build(
-        BuildConfig(tmp_path / "offline", construction="povid", settings=PovidSettings(), limit=16, device="cpu")
+        BuildConfig(tmp_path / "offline", construction="povid", settings=PovidSettings(), limit=12, device="cpu")
     )
     config = replace(online, out=tmp_path / "mixed", kind="mixed", offline=offline)
     run(config)
@@ -130,7 +130,7 @@ def test_mixed_takes_each_record_from_one_side(online, tmp_path):
         by_record: dict[str, set[str]] = {}
         for pair in mixed:
             by_record.setdefault(pair.record_id, set()).add(pair.provenance.construction)
-        assert len(by_record) == 8  # where there is no online pair the offline one steps in
+        assert len(by_record) == 6  # where there is no online pair the offline one steps in
         assert all(len(sources) == 1 for sources in by_record.values())
     sources = {pair.provenance.construction for n in (1, 2) for pair in read_pairs(config.out / f"round-{n}" / "mixed")}
     assert sources == {"ranked", "povid"}
