@@ -12,15 +12,21 @@ from PIL import Image
 from tests.vlm import plain
 
 from veridical.build.engine import Engine
-from veridical.build.runner import kind
+from veridical.build.runner import kind, side_by_side
+from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.protocol import Sample, Score, YesNo
 from veridical.errors import UserError
 from veridical.judges.panel import Panel
-from veridical.records import ImageFile
+from veridical.judges.similarity import TokenSimilarity
+from veridical.records import ImageFile, Record
+from veridical.vlm import scoring
 from veridical.vlm.adapters import LoraSettings, attach_lora
 from veridical.vlm.inputs import Context
 from veridical.vlm.loading import load
+from veridical.vlm.prefix import encode
 from veridical.vlm.sampling import Sampling
+
+JUDGES = Panel((TokenSimilarity(),))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,3 +136,29 @@ def continued(vlm, context, start: str, tokens: int) -> str:
             break
         new.append(token)
     return str(vlm.tokenizer.decode(new, skip_special_tokens=True))
+
+
+def test_a_model_in_the_middle_of_training_answers_as_it_is_and_trains_on(llava_folder, shown):
+    def policy(dropout: float):
+        vlm = attach_lora(load(llava_folder), LoraSettings(rank=2, dropout=dropout), seed=0)
+        with torch.no_grad():
+            for name, parameter in vlm.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.02)
+        return vlm
+
+    vlm = policy(dropout=0.5)
+    vlm.model.train()
+    settings = BdhsSettings(view="token-mask:0.5", max_new_tokens=8, keep_unfinished=True, tries=1)
+    record = Record("r", shown[0].images, shown[0].prompt, "There is a fork on the table. A dog is in the park.")
+
+    def made(policy):
+        [(_, outcome)] = side_by_side([(0, "r", bdhs(record, settings, 0))], Engine(policy, JUDGES), 4)
+        return [pair.rejected for pair in outcome]
+
+    calm = policy(dropout=0.0)
+    assert made(vlm) == made(calm) != []
+    assert vlm.model.training
+    prefix = encode(vlm, [shown[0]])
+    scoring.score(vlm, prefix, [["A dog."]])[0][0].sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in vlm.model.parameters())
