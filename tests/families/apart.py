@@ -75,3 +75,89 @@ def instructblip() -> Tiny:
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
     return Tiny(config, processor, images=1)
+
+
+def git() -> Tiny:
+    """GIT: the tower's patches stand before the text, inside the model."""
+    from transformers import CLIPImageProcessor, GitConfig, GitProcessor
+
+    words = tokenizer()
+    words.chat_template = template("")
+    settings = text(words)
+    for name in ("num_key_value_heads", "head_dim"):
+        settings.pop(name)
+    config = GitConfig(vision_config=vision(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **settings)
+    image_processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square())
+    note = "the image stands outside the prompt: no image tokens to hide"
+    return Tiny(config, GitProcessor(image_processor, words), images=1, note=note)
+
+
+def florence2() -> Tiny:
+    """Florence-2: an encoder reads image and prompt, a decoder writes."""
+    from transformers import CLIPImageProcessor, Florence2Config, Florence2Processor
+
+    words = tokenizer(named={"image_token": "<image>"}, bos_token="<bos>")
+    words.chat_template = template("")
+    config = Florence2Config(
+        vision_config={
+            "depths": [1, 1],
+            "embed_dim": [8, 16],
+            "num_heads": [2, 2],
+            "num_groups": [2, 2],
+            "patch_size": [7, 3],
+            "patch_stride": [4, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "window_size": 2,
+            "projection_dim": WIDTH,
+        },
+        text_config={
+            "model_type": "bart",
+            "vocab_size": len(words),
+            "d_model": WIDTH,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "pad_token_id": words.pad_token_id,
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+            "decoder_start_token_id": words.eos_token_id,
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+    )
+    image_processor = CLIPImageProcessor(size=square(), crop_size=square())
+    image_processor.image_seq_length = 17
+    return Tiny(config, Florence2Processor(image_processor, words), images=1)
+
+
+def kosmos_2() -> Tiny:
+    """Kosmos-2: a pooled image inside the text, of which the model keeps the place."""
+    from transformers import CLIPImageProcessor, Kosmos2Config, Kosmos2Processor
+
+    words = tokenizer("<image>", "</image>", bos_token="<bos>")
+    words.chat_template = "{{- bos_token -}}" + template("")
+    processor = Kosmos2Processor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square()), words, num_patch_index_tokens=4
+    )
+    config = Kosmos2Config(
+        vision_config=vision(model_type="kosmos_2_vision_model"),
+        text_config={
+            "vocab_size": len(words),
+            "embed_dim": WIDTH,
+            "layers": 2,
+            "ffn_dim": 64,
+            "attention_heads": 4,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": 1024,
+            "pad_token_id": words.pad_token_id,
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+        },
+        latent_query_num=64,
+    )
+    note = "image tokens have no id of their own: none to hide"
+    return Tiny(config, processor, images=1, note=note)

@@ -21,7 +21,7 @@ from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.vlm import families
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_adapter
+from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_trained
 from veridical.vlm.loading import Vlm, assemble, load
 from veridical.vlm.prefix import Context, encode, prepare
 from veridical.vlm.probe import Sharing
@@ -197,7 +197,7 @@ def answer_only_adapter(family: Family) -> None:
     contexts, answers = family.contexts[:2], plain.ANSWERS[:2]
     vlm = attach_lora(_base(family), LoraSettings(rank=4, acts_on="answers"), seed=0)
     _stir(vlm)
-    save_adapter(vlm, family.folder / "adapter")
+    save_trained(vlm, family.folder / "adapter")
     by_peft = PeftModel.from_pretrained(_base(family).model, family.folder / "adapter", is_trainable=True).eval()
     rows = dataclasses.replace(vlm, model=by_peft)
     separate = [

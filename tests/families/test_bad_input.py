@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.families.apart import florence2
 from tests.families.catalogue import FAMILIES
 from tests.families.tiny import random_model
 from tests.vlm import plain
@@ -39,6 +40,13 @@ def test_two_images_for_a_family_that_takes_one(name):
     vlm = built(name)
     with pytest.raises(UserError, match=r"r7: .* take one image"):
         prepare(vlm, Context((plain.picture(0), plain.picture(1)), plain.DESCRIBE, key=("r7",)))
+
+
+def test_an_encoder_decoder():
+    tiny = florence2()
+    model = random_model(tiny)
+    with pytest.raises(UserError, match="reads with an encoder"):
+        assemble("florence2", model, tiny.processor)
 
 
 def test_a_broken_image_is_named_with_its_record(tmp_path):

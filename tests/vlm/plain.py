@@ -20,7 +20,13 @@ ANSWERS = (
 )
 
 
-PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+PER_TOKEN = (
+    "attention_mask",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "cross_attention_mask",
+    "image_embeds_position_mask",
+)
 
 
 def picture(seed: int, width: int = 96, height: int = 96) -> Image.Image:

@@ -218,8 +218,8 @@ def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) 
         return SeparateRows(vlm, prefix, rows)
     longest_after = max(len(row.after_ids) for row in rows)
     stepper = SharedRows(vlm, prefix, [row.branch.context for row in rows], longest_after + sampling.max_new_tokens)
-    if any(layer.has_state for layer in prefix.past):
-        # Texts of different lengths can't end together in a state: each row is shown its own, a token at a step.
+    if not prefix.takes_ragged_texts:
+        # Each row is shown its own text, a token at a step.
         for row in rows:
             row.pending = list(row.after_ids)
     elif longest_after:

@@ -14,7 +14,6 @@ from torch import Tensor
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
 # Families whose prompts have room for a single image.
 ONE_IMAGE = frozenset({"blip-2", "instructblip"})
-_POSITIONS_FROM_ONE = frozenset({"paligemma"})
 _PLACEHOLDER_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")
 _IMAGE_FIELDS = _PLACEHOLDER_FIELDS[:2]
 
@@ -86,8 +85,16 @@ def takes_features(model: Any) -> bool:
 
 def demands_image(model: Any) -> bool:
     """Whether `forward` can't do without an image, so that further text goes to the language model inside."""
-    pixels = inspect.signature(base_model(model).forward).parameters.get("pixel_values")
-    return pixels is not None and pixels.default is inspect.Parameter.empty
+    base = base_model(model)
+    pixels = inspect.signature(base.forward).parameters.get("pixel_values")
+    required = pixels is not None and pixels.default is inspect.Parameter.empty
+    return required or base.config.model_type == "kosmos-2"
+
+
+def language_model(model: Any) -> Any:
+    """The model inside one that demands an image, for the text behind it."""
+    base = base_model(model)
+    return base.text_model if base.config.model_type == "kosmos-2" else base.language_model
 
 
 def decoder_name(model: Any) -> str:
@@ -106,9 +113,15 @@ def positions(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     if hasattr(inner, "get_rope_index"):
         places = _rope_positions(inner, batch)
         return places, places.masked_fill(mask == 0, 0).amax(dim=(0, 2)) + 1
-    first = 1 if base_model(model).config.model_type in _POSITIONS_FROM_ONE else 0
+    first = _first_position(base_model(model).config)
     places = (mask.cumsum(-1) - 1 + first).clamp(min=first)
     return places, places[:, -1] + 1
+
+
+def _first_position(config: Any) -> int:
+    if config.model_type == "kosmos-2":
+        return int(config.text_config.pad_token_id) + 1
+    return 1 if config.model_type == "paligemma" else 0
 
 
 def _rope_positions(inner: Any, batch: Mapping[str, Tensor]) -> Tensor:

@@ -39,7 +39,7 @@ def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logi
         if given.keys() & {_PIXELS, _FEATURES}:
             given.setdefault(_PIXELS, None)
         else:
-            module = families.base_model(vlm.model).language_model
+            module = families.language_model(vlm.model)
     with checkpointing.keeping_cache(vlm.model):
         logits: Tensor = module(**given, position_ids=positions, logits_to_keep=logits_to_keep).logits
     return logits

@@ -123,7 +123,7 @@ def tower_key(prepared: Prepared) -> Hashable:
 
 def describes_images(key: str) -> bool:
     """Whether a processor's tensor has entries for images and patches, and none for the prompt's tokens."""
-    return key.startswith(_PER_IMAGE)
+    return key.startswith(_PER_IMAGE) and key != "image_embeds_position_mask"
 
 
 def name(key: Sequence[str | int]) -> str:

@@ -99,9 +99,14 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
         processor.chat_template = getattr(tokenizer, "chat_template", None)
     if tokenizer is None or not processor.chat_template:
         raise UserError(f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template.")
+    text = base.config.get_text_config()
+    if text.is_encoder_decoder:
+        raise UserError(
+            f"{name!r} reads with an encoder and writes with a decoder ({base.config.model_type}); veridical works "
+            "with models whose answer follows the prompt. Choose such a model: `veridical models` lists families."
+        )
     eos_ids = _eos_ids(base, tokenizer)
     end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
-    text = base.config.get_text_config()
     traits = families.Traits(
         image_id=families.image_id(base.config),
         placeholder_ids=families.placeholder_ids(base.config),

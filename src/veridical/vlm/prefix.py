@@ -57,6 +57,15 @@ class Prefix:
         """The contexts' keys, which name them in errors."""
         return tuple(one.key for one in self.prepared)
 
+    @property
+    def takes_ragged_texts(self) -> bool:
+        """Whether texts of different lengths may be appended together: no layer keeps a state that padding would
+        change, or tokens of images that stand before the prompt and its padding.
+        """
+        length = self.mask.shape[1]
+        attending = [one.keys for one in self.past if one.keys is not None and not one.across]
+        return not any(one.has_state for one in self.past) and all(keys.shape[-2] == length for keys in attending)
+
     def __len__(self) -> int:
         return len(self.prepared)
 
@@ -153,7 +162,7 @@ def _first_pass(
     logits = forward.run(vlm, inputs, places, cache, logits_to_keep=1)[:, -1]
     past = caches.kept(cache)
     length = batch["input_ids"].shape[1]
-    if not any(one.keys is not None and one.keys.shape[-2] == length for one in past):
+    if not any(one.keys is not None and one.keys.shape[-2] >= length for one in past):
         # A model that dropped the cache would score answers without image and prompt, and say nothing.
         raise RuntimeError(f"{vlm.name} ({vlm.family}) did not keep its prefix; it can't be shared")
     return past, logits

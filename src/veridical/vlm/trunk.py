@@ -71,7 +71,7 @@ def start(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Star
         trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
         if trunks is not None:
             starts = encode(vlm, [inputs.cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
-            if not any(layer.has_state for layer in starts.past):
+            if starts.takes_ragged_texts:
                 return Started(vlm, prepared, trunks, starts, None)
     return Started(vlm, prepared, None, None, _seen(vlm, prepared, members))
 
