@@ -28,7 +28,7 @@ from veridical.decoding.vdd import Vdd
 from veridical.protocols.command import EvalConfig
 from veridical.protocols.evaluation import evaluate
 
-# As published, but for the second M3ID: its contrast grows too slowly for the world's captions of 14 words.
+# As published, but for the second M3ID: the published contrast grows too slowly for captions of 14 words.
 METHODS: Sequence[tuple[str, Method]] = (
     ("VCD, noise 500", Vcd()),
     ("VCD, 90 % of tokens hidden", Vcd(view="token-mask:0.9")),
