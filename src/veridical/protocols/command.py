@@ -64,6 +64,12 @@ class EvalConfig:
     """Images held encoded at a time, and answers worked on together; changes speed and memory, not results."""
     cache: Path | None = None
     """Folder of answers that runs may share; by default the run's own, requests/."""
+    harness: Literal["none", "lmms-eval"] = "none"
+    """Also hand each model over to lmms-eval, if it is installed, for its --tasks."""
+    tasks: tuple[str, ...] = ()
+    """lmms-eval's tasks; --limit is then also the number of questions of each."""
+    task_folders: tuple[Path, ...] = ()
+    """Folders of further tasks, in lmms-eval's YAML."""
     merge_adapters: bool = True
     """Add LoRA to the weights before measuring, which is faster; adapters for the answer alone are never merged."""
     decoding: PlainDecoding = field(default_factory=PlainDecoding)

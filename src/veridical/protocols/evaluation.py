@@ -12,7 +12,7 @@ from veridical.config import save_resolved, to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
-from veridical.protocols import items
+from veridical.protocols import harness, items
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig, method_of
 from veridical.protocols.models import Measured, measured_models
@@ -41,10 +41,12 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
     """
     models = measured_models(config.models)
+    harness.check(config)
     asked = read_tasks(config)
     _claim(config, asked)
     counted: dict[str, dict[str, Counted]] = {}
     measured: dict[str, Any] = {}
+    harnessed: dict[str, list[harness.HarnessTask]] = {}
     method = method_of(config)
     base: Vlm | None = None
     for model in models:
@@ -55,6 +57,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         for name, tasks in _ways(config, model, asked.tasks).items():
             counted[name] = _measure(config, vlm, name, tasks, replies)
             measured[name] = _describe_model(model, vlm.fingerprint, method if name != model.name else None)
+        if config.harness != "none":
+            harnessed[model.name] = harness.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
             items.write_json(config.out / "noise.json", {"model": model.name, **curve})
@@ -68,6 +72,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         "measured": measured,
         **_summaries(config, counted, asked),
     }
+    if harnessed:
+        harness.add_to(results, harnessed)
     save_resolved(config, config.out / "config.yaml")
     items.write_json(config.out / "results.json", results)
     return results
@@ -81,7 +87,7 @@ def read_tasks(config: EvalConfig) -> Asked:
     """
     from veridical.protocols.official import official_task
 
-    if not config.protocols:
+    if not config.protocols and config.harness == "none":
         raise UserError("--protocols: name at least one")
     check_names(config.protocols)
     pictures = None
@@ -190,7 +196,19 @@ def _folder_name(vlm: Vlm) -> str:
 def _claim(config: EvalConfig, asked: Asked) -> None:
     """Refuse a run folder that holds results of other settings; models and protocols may be added to one."""
     plain = to_plain(config)
-    loose = {"out", "models", "protocols", "batch", "cache", "noise", "device", *_blocks(config)}
+    loose = {
+        "out",
+        "models",
+        "protocols",
+        "batch",
+        "cache",
+        "noise",
+        "device",
+        "harness",
+        "tasks",
+        "task_folders",
+        *_blocks(config),
+    }
     pictures = asked.pictures.records if asked.pictures else []
     key = {name: value for name, value in plain.items() if name not in loose}
     items.claim(config.out, {**key, "images": items.digest(i.sha256 for r in pictures for i in r.images)})

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Any]
 
+NOTHING: Mapping[str, None] = {"value": None, "difference": None, "low": None, "high": None}
+"""Stands where a model was not measured by a protocol."""
+
 
 def show(results: Results, console: Console | None = None) -> None:
     """Print the results: all models at a glance where there are several, then each beside the base, then notes."""
@@ -60,7 +63,7 @@ def _compared(results: Results, comparison: Mapping[str, Any]) -> Table:
                 _label(results, metric),
                 _estimate(results, base, metric),
                 _estimate(results, model, metric),
-                _difference(comparison["differences"][metric], _places(results, metric)),
+                _difference(comparison["differences"].get(metric, NOTHING), _places(results, metric)),
             )
     even = comparison["at_equal_recall"]
     if even:
@@ -87,10 +90,12 @@ def _at_a_glance(results: Results) -> Table:
 
 
 def _glance(results: Results, name: str, metric: str) -> str:
-    value = results["models"][name][metric]["value"]
+    value = results["models"][name].get(metric, NOTHING)["value"]
     if value is None:
         return "- "
-    differences: dict[str, Any] = {one["model"]: one["differences"][metric] for one in results["comparisons"]}
+    differences: dict[str, Any] = {
+        one["model"]: one["differences"].get(metric, NOTHING) for one in results["comparisons"]
+    }
     low, high = (differences.get(name, {}).get(bound) for bound in ("low", "high"))
     clear = low is not None and high is not None and (low > 0 or high < 0)
     return f"{value:.{_places(results, metric)}f}{'*' if clear else ' '}"
@@ -134,7 +139,7 @@ def _places(results: Results, metric: str) -> int:
 
 
 def _estimate(results: Results, model: str, metric: str) -> str:
-    found = results["models"][model][metric]
+    found = results["models"][model].get(metric, NOTHING)
     return _with_interval(found["value"], found["low"], found["high"], _places(results, metric), "")
 
 
