@@ -10,9 +10,10 @@ from tests.align.conftest import make_pairs
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
+from veridical.align.order import SeededOrder
 from veridical.align.reference import ReferenceCache, fill
 from veridical.align.sight import Sight
-from veridical.align.trainer import PairTrainer, SeededOrder
+from veridical.align.trainer import PairTrainer
 from veridical.build.dataset import read_pairs, to_trl, write_build
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.hinge import Hinge
@@ -63,7 +64,7 @@ def theirs(config: AlignConfig, first_weights, **loss_settings):
 
     class InOurOrder(DPOTrainer):
         def _get_train_sampler(self, train_dataset):
-            return SeededOrder(len(train_dataset), config.seed)
+            return SeededOrder([(pair.images, pair.prompt) for pair in read_pairs(config.pairs)], config.seed)
 
     arguments = DPOConfig(
         output_dir=str(config.out.parent / "theirs"),

@@ -16,7 +16,7 @@ from veridical.align.config import AlignConfig
 from veridical.align.forward import score_needs
 from veridical.align.reference import ReferenceCache, fill, missing
 from veridical.align.sight import Sight
-from veridical.align.trainer import PairTrainer, SeededOrder, loss_of, steps_in_all
+from veridical.align.trainer import PairTrainer, loss_of, steps_in_all
 from veridical.objectives.ddpo import Ddpo
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.needs import Need
@@ -123,17 +123,6 @@ def test_dropout_of_the_base_is_off_and_the_adapters_own_is_on(tmp_path, llava_f
     assert projector.dropout.p == 0
     kept = [m.p for n, m in vlm.model.named_modules() if n.endswith("lora_dropout.default")]
     assert set(kept) == {0.5}
-
-
-def test_the_order_depends_on_seed_and_epoch_only():
-    order = SeededOrder(50, seed=1)
-    first = list(order)
-    assert sorted(first) == list(range(50))
-    assert list(order) == first
-    order.set_epoch(1)
-    assert list(order) != first
-    assert sorted(order) == list(range(50))
-    assert list(SeededOrder(50, seed=2)) != first
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(1, 2), (16, 2), (17, 4), (32, 4)])

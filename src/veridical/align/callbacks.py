@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from veridical.align import processes
 from veridical.align.progress import Line
 from veridical.align.run_folder import COMPLETE
 
@@ -43,7 +44,7 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         """Write the row of the step that was just taken."""
-        if "loss" in logs:  # the last call of a training carries totals instead
+        if "loss" in logs and state.is_world_process_zero:  # the last call of a training carries totals instead
             known = {"step": state.global_step, "epoch": logs["epoch"], **{c: logs.get(c) for c in COLUMNS}}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**known, **logs}) + "\n")
@@ -73,8 +74,10 @@ class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
     """Marks a checkpoint when all of it is written; one without the mark is not continued from."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint of this step."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Mark the checkpoint of this step, when every process has written its part."""
+        processes.wait_for_all()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
@@ -101,7 +104,8 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
             signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask the trainer for a checkpoint and an end, if a signal came."""
+        """Ask the trainer for a checkpoint and an end, if a signal came to any process."""
+        self.stopped = any(processes.gathered(self.stopped))
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True

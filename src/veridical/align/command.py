@@ -36,14 +36,20 @@ def run(config: AlignConfig) -> Path:
     if run_folder.is_finished(config):
         _say(f"{config.out} is finished; its result is {config.result}")
         return config.out
-    pairs_digest = run_folder.pairs_digest(config.pairs)
-    run_folder.start(config)
-    _align(config, pairs_digest)
+    from veridical.align import processes
+
+    processes.join(config.device)
+    try:
+        pairs_digest = processes.once(lambda: run_folder.pairs_digest(config.pairs))
+        processes.once(lambda: run_folder.start(config))
+        _align(config, pairs_digest)
+    finally:
+        processes.leave()
     return config.out
 
 
 def _align(config: AlignConfig, pairs_digest: str) -> None:
-    from veridical.align import checks, measure
+    from veridical.align import checks, measure, processes
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.align.sight import Sight
     from veridical.build.dataset import read_pairs
@@ -55,7 +61,8 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     _refuse_what_is_not_there(config)
     pairs = read_pairs(config.pairs)
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
-    run_folder.settle_inputs(config.out, {"pairs": pairs_digest, "model": base.fingerprint})
+    inputs = {"pairs": pairs_digest, "model": base.fingerprint}
+    processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
     with warnings.catch_warnings():
         # What transformers tells PEFT about renamed attributes is of no use to the user.
         warnings.simplefilter("ignore", FutureWarning)
@@ -65,19 +72,23 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         else:
             vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
-        run_folder.settle_inputs(config.out, {"start": vlm.fingerprint})
+        processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
     laps.end("load")
     reads = scores_read(config.objective)
     prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
     _tell(prepared, len(pairs), config.out)
     laps.end("check")
-    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, config.out / "prefixes")
+    folder = config.out / "prefixes" / str(processes.index())
+    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
     sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes)
     cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
     computed = _fill_reference(config, sight, cache, prepared.examples)
     laps.end("reference")
     steps = _train(config, sight, cache, prepared.examples)
     laps.end("train")
+    if not processes.is_main():
+        prefixes.close()
+        return
     save_trained(vlm, config.result)
     final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
     prefixes.close()
@@ -102,7 +113,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
 
 def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
-    from veridical.align import measure
+    from veridical.align import measure, processes
     from veridical.align.progress import Line
     from veridical.align.reference import fill, missing
 
@@ -111,8 +122,13 @@ def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, ex
     computed = 0
     for some, asked in ((examples, needs), (measure.measured(examples), measure.BOTH)):
         if lacking := missing(cache, some, asked):
-            with Line("reference", len(lacking)) as line:
-                fill(cache, sight, lacking, asked, config.micro_batch, config.workers, line.advance, adapter)
+            processes.wait_for_all()  # before anyone writes, so that all find the same missing
+            part = processes.share(len(lacking))
+            own = lacking[part.start : part.stop]
+            with Line("reference", len(own), shown=processes.is_main()) as line:
+                fill(cache, sight, own, asked, config.micro_batch, config.workers, line.advance, adapter)
+            processes.wait_for_all()
+            cache.look()
             computed += len(lacking)
     return computed
 
@@ -126,18 +142,18 @@ def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: S
     """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
     import torch
 
-    from veridical.align import callbacks
+    from veridical.align import callbacks, processes
     from veridical.align.progress import Line
     from veridical.align.trainer import PairTrainer, steps_in_all
 
     steps = steps_in_all(config, len(examples))
-    checkpoint = run_folder.last_checkpoint(config.out)
+    checkpoint = processes.once(lambda: run_folder.last_checkpoint(config.out))
     done = run_folder.step_of(checkpoint)
-    run_folder.cut_log(config.out, done)
+    processes.once(lambda: run_folder.cut_log(config.out, done))
     if done:
         _say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
-    with stop, Line("training", steps, done) as line:
+    with stop, Line("training", steps, done, shown=processes.is_main()) as line:
         watching = (
             callbacks.StepLog(config.out / "log.jsonl"),
             callbacks.StepProgress(line),
@@ -165,17 +181,22 @@ def _refuse_what_is_not_there(config: AlignConfig) -> None:
     import torch
     from transformers.integrations import get_available_reporting_integrations
 
+    from veridical.align import processes
+
     known = get_available_reporting_integrations()
     if absent := [name for name in config.report_to if name not in known]:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("Training with several processes is not supported; start one process.")
-    if torch.cuda.device_count() > 1:
-        raise UserError("Several GPUs are visible and one is used; pick it, as with CUDA_VISIBLE_DEVICES=0.")
+    if torch.cuda.device_count() > 1 and processes.count() == 1:
+        raise UserError(
+            "Several GPUs are visible and one process uses one. Pick it, as with CUDA_VISIBLE_DEVICES=0, or start a "
+            "process for each: accelerate launch --multi-gpu -m veridical align ..."
+        )
 
 
 def _tell(prepared: Prepared, read: int, out: Path) -> None:
-    write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped))
+    from veridical.align import processes
+
+    processes.once(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
     if not prepared.examples:
         raise UserError(f"None of the {read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")
@@ -206,4 +227,6 @@ class _Laps:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user; of several processes one does."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text, file=sys.stderr, flush=True)

@@ -13,13 +13,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Line:
-    """Progress through `total` units of work; `advance` as they are done."""
+    """Progress through `total` units of work; `advance` as they are done. One that is not `shown` says nothing."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, done: int = 0, shown: bool = True) -> None:
         self.label, self.total, self.done = label, total, done
         self._first = done
         self._started = self._printed = time.monotonic()
-        self._bar = _terminal_bar() if sys.stderr.isatty() else None
+        self._shown = shown
+        self._bar = _terminal_bar() if shown and sys.stderr.isatty() else None
         if self._bar:
             self._task = self._bar.add_task(label, total=total, completed=done, detail="")
 
@@ -45,6 +46,8 @@ class Line:
             self._print(detail)
 
     def _print(self, detail: str) -> None:
+        if not self._shown:
+            return
         self._printed = time.monotonic()
         parts = [f"{self.label} {self.done}/{self.total}", self._time(), detail]
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -43,8 +43,14 @@ class ReferenceCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._shard_of: dict[str, Path] = {}
-        for shard in sorted(folder.glob("*.safetensors")):
-            self._index(shard)
+        self.look()
+
+    def look(self) -> None:
+        """Find what others have put there since."""
+        known = set(self._shard_of.values())
+        for shard in sorted(self.folder.glob("*.safetensors")):
+            if shard not in known:
+                self._index(shard)
 
     def __contains__(self, key: str) -> bool:
         return key in self._shard_of
@@ -78,7 +84,7 @@ class ReferenceCache:
         try:
             with safe_open(shard, "pt") as file:
                 for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    self._shard_of[key] = shard
+                    self._shard_of.setdefault(key, shard)
         except Exception as error:
             raise UserError(f"{shard}: the reference cache is damaged ({error}); delete this.") from error
 

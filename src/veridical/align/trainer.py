@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from veridical.align import processes
 from veridical.align.config import AlignConfig
 from veridical.align.examples import Answer, Example
 from veridical.align.forward import score_needs, views_of
+from veridical.align.order import Batches, EpochLoader, SeededOrder
 from veridical.align.reference import ReferenceCache
 from veridical.align.sight import Batch, Sight, worker_settings
 from veridical.errors import UserError
 from veridical.objectives.needs import Metrics, Need, Objective, Scored, scores_read
-from veridical.vlm import seeds
 from veridical.vlm.adapters import save_trained
 from veridical.vlm.views import Clean
 
@@ -86,18 +87,17 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         _switch_off_dropout(sight.vlm.model)
         self._sight, self._reference, self._objective = sight, reference, config.objective
-        self._order = SeededOrder(len(examples), config.seed)
+        contexts = [example.context_key(Clean()) for example in examples]
+        micro_batch = micro_batch_of(config)
+        self._batches = Batches(
+            SeededOrder(contexts, config.seed), config.batch_size, micro_batch, processes.index(), processes.count()
+        )
         self._since_log: list[tuple[int, Metrics]] = []
         views = views_of(config.objective.needs())
-        all_kept = sight.keeps(examples, views)
+        self._workers = 0 if sight.keeps(examples, views) else config.workers
         super().__init__(
             model=sight.vlm.model,
-            args=training_arguments(
-                config,
-                len(examples),
-                workers=0 if all_kept else config.workers,
-                use_cpu=sight.vlm.model.device.type == "cpu",
-            ),
+            args=training_arguments(config, len(examples), use_cpu=sight.vlm.model.device.type == "cpu"),
             train_dataset=examples,
             data_collator=lambda batch: {"batch": sight.load(batch, views)},
             callbacks=list(callbacks),
@@ -105,6 +105,33 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         # `compute_loss` weighs each micro-batch by its pairs, so that a smaller last one counts for less.
         self.loss_is_scaled_for_ga = True
+        # Gradients of several processes are summed in `training_step`: see `processes`.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Batch],
+        num_items_in_batch: int | None = None,
+    ) -> Tensor:
+        """Forward and backward of a micro-batch, which may be empty; the step's last one sums over processes."""
+        if inputs["batch"].examples:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = torch.zeros((), device=self.args.device)
+        if self.accelerator.sync_gradients:
+            processes.sum_gradients(model.parameters())
+        # The log takes the mean over processes, but each has computed its part of a sum.
+        return loss * processes.count()
+
+    def get_train_dataloader(self) -> EpochLoader:
+        """This process's micro-batches."""
+        return EpochLoader(
+            self.train_dataset,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            **worker_settings(self._workers),
+        )
 
     def compute_loss(
         self,
@@ -126,10 +153,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's metrics, means over the pairs since the last row."""
-        pairs = sum(count for count, _ in self._since_log)
-        for count, metrics in self._since_log:
-            for name, value in metrics.items():
-                logs[name] = logs.get(name, 0.0) + value.item() * count / pairs
+        own = [(count, {name: value.item() for name, value in metrics.items()}) for count, metrics in self._since_log]
+        everywhere = [row for rows in processes.gathered(own) for row in rows]
+        pairs = sum(count for count, _ in everywhere)
+        for count, values in everywhere:
+            for name, value in values.items():
+                logs[name] = logs.get(name, 0.0) + value * count / pairs
         self._since_log.clear()
         super().log(logs, start_time)
 
@@ -138,13 +167,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Batch]], device: torch.device) -> int:
-        return sum(len(sample["batch"].examples) for sample in batch_samples)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
-        return self._order
+        return sum(processes.gathered(sum(len(sample["batch"].examples) for sample in batch_samples)))
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         # The stock method also pickles the training arguments, which nothing here reads.
+        if not processes.is_main():
+            return
         folder, vlm = Path(output_dir or self.args.output_dir), self._sight.vlm
         if hasattr(vlm.model, "peft_config"):
             save_trained(vlm, folder)
@@ -162,31 +190,25 @@ class PairTrainer(Trainer):  # type: ignore[misc]
                 parameter.copy_(found[name])
 
 
-class SeededOrder(Sampler[int]):
-    """A shuffle that depends on seed and epoch only."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Pick the order of an epoch, counted from 0."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        shuffle = seeds.generator("order of pairs", (self.seed, self.epoch))
-        yield from shuffle.permutation(self.length).tolist()
-
-    def __len__(self) -> int:
-        return self.length
+def micro_batch_of(config: AlignConfig) -> int:
+    """Pairs in one pass of one process. Raises UserError where the processes can't share a batch evenly."""
+    share, rest = divmod(config.batch_size, processes.count())
+    micro_batch = min(config.micro_batch, share)
+    if rest or share % max(micro_batch, 1):
+        raise UserError(
+            f"batch_size {config.batch_size} can't be shared by {processes.count()} processes in parts of micro_batch "
+            f"{config.micro_batch}; choose a batch_size that is a multiple of both together."
+        )
+    return micro_batch
 
 
-def training_arguments(config: AlignConfig, pairs: int, workers: int, use_cpu: bool) -> TrainingArguments:
+def training_arguments(config: AlignConfig, pairs: int, use_cpu: bool) -> TrainingArguments:
     """The settings in transformers' words."""
-    micro_batch = min(config.micro_batch, config.batch_size)
+    micro_batch = micro_batch_of(config)
     return TrainingArguments(
         output_dir=str(config.out / "checkpoints"),
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // micro_batch,
+        gradient_accumulation_steps=config.batch_size // (micro_batch * processes.count()),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.scheduler,
@@ -202,8 +224,6 @@ def training_arguments(config: AlignConfig, pairs: int, workers: int, use_cpu: b
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,
-        **{f"dataloader_{name}": value for name, value in worker_settings(workers).items()},
-        dataloader_pin_memory=False,
         use_cpu=use_cpu,
     )
 

@@ -1,0 +1,80 @@
+"""In which order pairs are trained on, and which of them stand together in a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader, Sampler
+
+from veridical.vlm import seeds
+
+
+class SeededOrder(Sampler[int]):
+    """A shuffle that depends on seed and epoch only.
+
+    `contexts` says for each pair what its answers are about. Pairs of the same context stay together, so that they
+    are encoded together and an answer that they have in common is scored once.
+    """
+
+    def __init__(self, contexts: Sequence[Hashable], seed: int) -> None:
+        self.seed, self.epoch = seed, 0
+        groups: dict[Hashable, list[int]] = {}
+        for place, context in enumerate(contexts):
+            groups.setdefault(context, []).append(place)
+        self._groups = list(groups.values())
+        self._length = len(contexts)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pick the order of an epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        shuffle = seeds.generator("order of pairs", (self.seed, self.epoch)).permutation(len(self._groups))
+        return (place for group in shuffle.tolist() for place in self._groups[group])
+
+    def __len__(self) -> int:
+        return self._length
+
+
+@dataclass(frozen=True)
+class Batches(Sampler[list[int]]):
+    """The micro-batches of one of `processes` in one epoch.
+
+    Every `batch_size` pairs are an optimiser step, the last of an epoch perhaps fewer, and every step of all processes
+    together has each of its pairs once. All processes have the same number of micro-batches, of at most `micro_batch`
+    pairs; where pairs run out, some have none.
+    """
+
+    order: SeededOrder
+    batch_size: int
+    micro_batch: int
+    process: int = 0
+    processes: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.order)
+        for start in range(0, len(order), self.batch_size):
+            yield from self._step(order[start : start + self.batch_size])
+
+    def _step(self, pairs: Sequence[int]) -> Iterator[list[int]]:
+        together = self.micro_batch * self.processes
+        for start in range(0, len(pairs), together):
+            group = list(pairs[start : start + together])
+            first, end = (len(group) * number // self.processes for number in (self.process, self.process + 1))
+            yield group[first:end]
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.order), self.batch_size)
+        together = self.micro_batch * self.processes
+        return whole * math.ceil(self.batch_size / together) + math.ceil(rest / together)
+
+
+class EpochLoader(DataLoader[object]):
+    """A DataLoader over `Batches` that the trainer tells which epoch it is."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pick the order of an epoch, counted from 0."""
+        assert isinstance(self.batch_sampler, Batches)
+        self.batch_sampler.order.set_epoch(epoch)
