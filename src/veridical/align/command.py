@@ -78,7 +78,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
     _tell(prepared, len(pairs), config.out)
     laps.end("check")
-    folder = config.out / "prefixes" / str(processes.index())
+    folder = config.out / f"prefixes-{processes.index()}"
     prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
     sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes)
     cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
