@@ -53,6 +53,10 @@ class Batches(Sampler[list[int]]):
     process: int = 0
     processes: int = 1
 
+    def set_epoch(self, epoch: int) -> None:
+        """Pick the order of an epoch; the trainer calls this itself where it continues inside one."""
+        self.order.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[list[int]]:
         order = list(self.order)
         for start in range(0, len(order), self.batch_size):
@@ -77,4 +81,4 @@ class EpochLoader(DataLoader[object]):
     def set_epoch(self, epoch: int) -> None:
         """Pick the order of an epoch, counted from 0."""
         assert isinstance(self.batch_sampler, Batches)
-        self.batch_sampler.order.set_epoch(epoch)
+        self.batch_sampler.set_epoch(epoch)
