@@ -49,12 +49,19 @@ def run(config: ModelsConfig) -> None:
 
 
 def _table(found: Support) -> Table:
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(title=f"{len(found.families)} families, tested with transformers {found.transformers}")
+    table = Table(
+        title=f"{len(found.families)} families, tested with transformers {found.transformers}",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("family", no_wrap=True)
     for column in COLUMNS:
-        table.add_column(_title(column), justify="center")
+        # No wider than its longest word, so that the table fits 80 columns.
+        width = max(map(len, _title(column).split()))
+        table.add_column(_title(column), justify="center", width=width)
     for family in found.families:
         table.add_row(family.name, *("yes" if family.passed[column] else "no" for column in COLUMNS))
     return table
