@@ -38,11 +38,14 @@ def make(config: BuildConfig, items: Sequence[Record | Reject], numbers: Sequenc
         for worker in workers:
             worker.start()
         yield from _listen(workers, messages)
+        for worker in workers:
+            worker.join()
     finally:
         for worker in workers:
             worker.terminate()
         for worker in workers:
             worker.join()
+        messages.close()
 
 
 def _listen(workers: Sequence[BaseProcess], messages: Any) -> Iterator[None]:

@@ -63,14 +63,14 @@ def _overview(folder: Path) -> dict[str, Any]:
 def table(overview: Mapping[str, Any]) -> Table:
     """A row for each construction.
 
-    Pairs and the tries that one took; words of the chosen and the rejected side; their edit distance and similarity
-    (mean and histogram); how many more objects the rejected side makes up.
+    Records used; pairs and the tries that one took; words of the chosen and the rejected side; their edit distance and
+    similarity (mean and histogram); how many more objects the rejected side makes up.
     """
     from rich.table import Table
 
     shown = Table(title="Constructions on the same records", padding=(0, 0, 0, 1))
-    for heading in ("", "records used", "pairs", "tries", "words", "edits", "similarity 0…1", "invented"):
-        shown.add_column(heading, no_wrap=bool(heading))
+    for heading in ("", "used", "pairs", "tries", "words", "edits", "similarity 0…1", "invented"):
+        shown.add_column(heading, no_wrap=True)
     for name, one in overview["constructions"].items():
         used = f"{one['records_used']}/{one['records_in']}"
         captions = one.get("captions", {"pairs": 0})
