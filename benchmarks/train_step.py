@@ -4,15 +4,24 @@
     python benchmarks/train_step.py llava-shaped     576 image tokens, 90-token answers, 40 M parameters, 2 pairs a step
     python benchmarks/train_step.py FOLDER           any model
 
-Prints milliseconds a step (data loading included) in the first epoch, with the reference pass and the vision
-tower, and in later ones, where both are kept; the ratios to TRL; and the largest difference between the losses.
+    --train lora|full|answers   LoRA, the whole language model, or an adapter that acts on answers only, whose prefixes
+                                are kept in memory (against TRL's LoRA, whose losses are then not the same)
+    --rejected 4                that many pairs of each image, with one chosen answer
+    --memory                    peak memory instead of times, each side in a process of its own
+
+Prints milliseconds a step (data loading included), by the clock and of the processor, in the first epoch, with the
+reference pass and the vision tower, and in later ones, where both are kept; the ratios to TRL; beside them the ratio
+of the floating-point operations of matrix products as torch counts them, which is what the ratio of times could be if
+every operation cost the same; and the largest difference between the losses.
+Peak memory is the most that a process held in resident pages, less what it held when model and pairs were loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import statistics
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +38,8 @@ from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer
 from veridical.objectives.dpo import Dpo
 from veridical.records import ImageFile, Pair, Provenance, Turn
-from veridical.vlm.adapters import LoraSettings, attach_lora
+from veridical.vlm.adapters import LoraSettings, attach_lora, unfreeze
+from veridical.vlm.keeping import PrefixStore
 from veridical.vlm.loading import load
 
 RATE = 1e-3
@@ -86,7 +96,8 @@ def llava_shaped(folder: Path) -> Path:
     return save(folder, config, processor, 0, text.eos_token_id, text.pad_token_id)
 
 
-def make_pairs(folder: Path, count: int, words: int) -> list[Pair]:
+def make_pairs(folder: Path, count: int, words: int, rejected: int) -> list[Pair]:
+    """Pairs of `count` images, each with one chosen answer and several rejected ones."""
     random = numpy.random.default_rng(0)
     vocabulary = ("a", "the", "fork", "knife", "cup", "dog", "cat", "car", "table", "is", "on", "and", "in", "two")
     pairs = []
@@ -95,25 +106,33 @@ def make_pairs(folder: Path, count: int, words: int) -> list[Pair]:
         patches = random.integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
         Image.fromarray(patches.repeat(16, 0).repeat(16, 1)).save(path)
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
-        lengths = random.integers(words * 2 // 3, words * 4 // 3, 2)
+        lengths = random.integers(words * 2 // 3, words * 4 // 3, 1 + rejected)
         texts = [" ".join(random.choice(vocabulary, length)).capitalize() + "." for length in lengths]
         prompt = (Turn("user", "Describe this image."),)
-        pairs.append(Pair(str(index), str(index), (image,), prompt, *texts, Provenance("", "", {}, 0, "")))
+        made = Provenance("", "", {}, 0, "")
+        pairs += [
+            Pair(f"{index}-{number}", str(index), (image,), prompt, texts[0], text, made)
+            for number, text in enumerate(texts[1:])
+        ]
     return pairs
 
 
 class Ours:
     """Steps of veridical's trainer, with an AdamW of our own so that both sides have the same."""
 
-    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path):
-        self.vlm = attach_lora(load(model, device="cpu"), LoraSettings(rank=16, alpha=32), 0)
+    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path, train: str):
+        base = load(model, device="cpu")
+        acts_on = "answers" if train == "answers" else "everything"
+        lora = LoraSettings(rank=16, alpha=32, acts_on=acts_on)
+        self.vlm = unfreeze(base, projector=False) if train == "full" else attach_lora(base, lora, 0)
         self.first_weights = {n: p.detach().clone() for n, p in self.vlm.model.named_parameters() if p.requires_grad}
         config = AlignConfig(
             pairs=folder, out=folder / "ours", model=model, batch_size=batch, micro_batch=batch, workers=0
         )
         self.config, self.batch = config, batch
         self.examples = prepare(pairs, self.vlm, 512, "shorten").examples
-        self.sight, self.cache = Sight(self.vlm, 2**31), ReferenceCache(folder / "reference")
+        prefixes = PrefixStore(2**32, 0, folder / "prefixes")
+        self.sight, self.cache = Sight(self.vlm, 2**31, prefixes), ReferenceCache(folder / "reference")
         self.trainer = PairTrainer(config, self.sight, self.cache, self.examples, ())
         self.trainer.current_gradient_accumulation_steps = 1
         self.optimiser = torch.optim.AdamW([p for p in self.vlm.model.parameters() if p.requires_grad], lr=RATE)
@@ -135,7 +154,7 @@ class Ours:
 class Trls:
     """Steps of TRL's trainer, from the same adapter weights."""
 
-    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path, first_weights):
+    def __init__(self, model: str, pairs: list[Pair], batch: int, folder: Path, train: str, first_weights=None):
         from datasets import Dataset
         from peft import LoraConfig
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -165,7 +184,9 @@ class Trls:
             ),
             train_dataset=self.rows,
             processing_class=AutoProcessor.from_pretrained(model),
-            peft_config=LoraConfig(
+            peft_config=None
+            if train == "full"
+            else LoraConfig(
                 task_type="CAUSAL_LM",
                 r=16,
                 lora_alpha=32,
@@ -173,10 +194,15 @@ class Trls:
             ),
         )
         parameters = {n: p for n, p in self.trainer.model.named_parameters() if p.requires_grad}
-        assert parameters.keys() == first_weights.keys()
-        with torch.no_grad():
-            for name, value in first_weights.items():
-                parameters[name].copy_(value)
+        if train == "full":
+            for name, parameter in parameters.items():
+                parameter.requires_grad_("vision_tower" not in name and "multi_modal_projector" not in name)
+            parameters = {name: p for name, p in parameters.items() if p.requires_grad}
+        if first_weights is not None:
+            assert parameters.keys() == first_weights.keys()
+            with torch.no_grad():
+                for name, value in first_weights.items():
+                    parameters[name].copy_(value)
         self.trainer.current_gradient_accumulation_steps = 1
         self.optimiser = torch.optim.AdamW(list(parameters.values()), lr=RATE)
 
@@ -190,21 +216,38 @@ class Trls:
 
 
 def timed(action, *arguments):
-    started = time.perf_counter()
+    """The result, and milliseconds by the clock and of the processor."""
+    wall, processor = time.perf_counter(), time.process_time()
     result = action(*arguments)
-    return result, (time.perf_counter() - started) * 1000
+    return result, numpy.array([time.perf_counter() - wall, time.process_time() - processor]) * 1000
+
+
+def flops(action, *arguments) -> int:
+    """Floating-point operations of matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        action(*arguments)
+    return counter.get_total_flops()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--batch", type=int, help="pairs a step")
+    parser.add_argument("--train", choices=("lora", "full", "answers"), default="lora")
+    parser.add_argument("--batch", type=int, help="images a step")
+    parser.add_argument("--rejected", type=int, default=1, help="rejected answers an image")
     parser.add_argument("--steps", type=int, default=4, help="steps an epoch")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--words", type=int, help="words an answer, about")
+    parser.add_argument("--memory", action="store_true", help="compare peak memory instead of times")
+    parser.add_argument("--side", choices=("ours", "TRL"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.memory:
+        compare_memory()
+        return
     big = given.model == "llava-shaped"
-    batch, words = given.batch or (2 if big else 16), given.words or (75 if big else 14)
+    images, words = given.batch or (2 if big else 16), given.words or (75 if big else 14)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = str(llava_shaped(folder / "model") if big else given.model)
@@ -212,28 +255,65 @@ def main() -> None:
             from veridical.world.bundled import bundled_model_path
 
             model = str(bundled_model_path())
-        compare(model, make_pairs(folder, batch * given.steps, words), batch, given.steps, given.epochs, folder)
+        pairs = make_pairs(folder, images * given.steps, words, given.rejected)
+        batch = images * given.rejected
+        if given.side:
+            print(peak_memory(given.side, model, pairs, batch, given, folder))
+        else:
+            compare(model, pairs, batch, given, folder)
 
 
-def compare(model: str, pairs: list[Pair], batch: int, steps: int, epochs: int, folder: Path) -> None:
-    ours = Ours(model, pairs, batch, folder)
-    trls = Trls(model, pairs, batch, folder, ours.first_weights)
+def compare_memory() -> None:
+    """Run each side in a process of its own, and print what it took."""
+    arguments = [argument for argument in sys.argv if argument != "--memory"]
+    peaks = {}
+    for side in ("ours", "TRL"):
+        done = subprocess.run(
+            [sys.executable, *arguments, "--side", side], stdout=subprocess.PIPE, text=True, check=True
+        )
+        peaks[side] = int(done.stdout.split()[-1])
+        print(f"{side:<5} peak {peaks[side] / 2**20:8.0f} MiB over model and pairs")
+    print(f"ours / TRL {peaks['ours'] / peaks['TRL']:.2f}")
+
+
+def peak_memory(side: str, model: str, pairs: list[Pair], batch: int, given, folder: Path) -> int:
+    """Bytes that training takes at most beyond what is held before it, by one side."""
+    trainer = (Ours if side == "ours" else Trls)(model, pairs, batch, folder, given.train)
+    status = Path("/proc/self/status").read_text()
+    before = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    for _ in range(2):
+        for step in range(given.steps):
+            if side == "ours":
+                trainer.reference(step)
+            trainer.step(step)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def compare(model: str, pairs: list[Pair], batch: int, given, folder: Path) -> None:
+    ours = Ours(model, pairs, batch, folder, given.train)
+    trls = Trls(model, pairs, batch, folder, given.train, None if given.train == "answers" else ours.first_weights)
     size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6
-    print(f"{size:.1f} M parameters, {batch} pairs a step, {torch.get_num_threads()} thread(s)")
+    print(f"{given.train}: {size:.1f} M parameters, {batch} pairs a step, {torch.get_num_threads()} thread(s)")
     worst = 0.0
-    for epoch in range(epochs):
+    for epoch in range(given.epochs):
         own_times, trl_times = [], []
-        for step in range(steps):
+        for step in range(given.steps):
             extra = timed(ours.reference, step)[1] if epoch == 0 else 0.0
             own, own_time = timed(ours.step, step)
             trl, trl_time = timed(trls.step, step)
             own_times.append(own_time + extra)
             trl_times.append(trl_time)
             worst = max(worst, abs(own - trl))
-        own_ms, trl_ms = statistics.median(own_times), statistics.median(trl_times)
+        own_ms, trl_ms = numpy.median(own_times, 0), numpy.median(trl_times, 0)
         label = "first epoch, with reference" if epoch == 0 else f"epoch {epoch + 1}"
-        print(f"{label:<28} ours {own_ms:7.0f} ms   TRL {trl_ms:7.0f} ms   ratio {trl_ms / own_ms:.2f}")
-    print(f"largest difference between the losses of a step: {worst:.1e}")
+        print(
+            f"{label:<28} ours {own_ms[0]:7.0f} ms ({own_ms[1]:.0f} of the processor)   TRL {trl_ms[0]:7.0f} ms "
+            f"({trl_ms[1]:.0f})   ratio {trl_ms[0] / own_ms[0]:.2f} ({trl_ms[1] / own_ms[1]:.2f})"
+        )
+    counted = {"ours": flops(ours.step, 0), "TRL": flops(trls.step, 0)}
+    print(f"floating-point operations a later step: ratio {counted['TRL'] / counted['ours']:.2f}")
+    if given.train != "answers":
+        print(f"largest difference between the losses of a step: {worst:.1e}")
 
 
 if __name__ == "__main__":
