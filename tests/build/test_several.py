@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.build.test_build_command import bytes_of
 
 from veridical.build import several
 from veridical.build.command import BuildConfig, config_type, run
-from veridical.build.config import parts
+from veridical.build.config import checked, parts
 from veridical.build.dataset import read_pairs
 from veridical.constructions.bdhs import BdhsSettings
 from veridical.constructions.bpo_image import BpoImageSettings
@@ -166,6 +167,13 @@ def test_a_folder_with_something_else_is_left_alone(config, tmp_path):
     with pytest.raises(UserError, match="no build of several constructions"):
         run(replace(config, out=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_settings_from_the_command_line_can_be_sent_to_other_processes(tmp_path):
+    read = config_type({"construction": "bdhs"})(out=tmp_path, construction="bdhs", processes=2)
+    filled = checked(read)
+    assert pickle.loads(pickle.dumps(filled)) == filled
+    assert (filled.construction, filled.processes, filled.settings) == ("bdhs", 2, BdhsSettings())
 
 
 def test_size_matching_needs_several(config, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +113,13 @@ def parts(config: BuildConfig) -> list[BuildConfig]:
     groups = config.settings
     return [
         checked(
-            BuildConfig(
-                **{
-                    **{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)},
-                    "out": config.out / name,
-                    "construction": name,
-                    "constructions": (),
-                    "size_matched": False,
-                    "settings": None if groups is None else getattr(groups, _attribute(name)),
-                }
+            dataclasses.replace(
+                config,
+                out=config.out / name,
+                construction=name,
+                constructions=(),
+                size_matched=False,
+                settings=None if groups is None else getattr(groups, _attribute(name)),
             )
         )
         for name in config.constructions
@@ -154,7 +152,9 @@ def checked(config: BuildConfig) -> BuildConfig:
         raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")
     judge = judges.settings_type("oracle")() if config.judge is None else config.judge
     writer = judges.Same() if config.writer is None else config.writer
-    return replace(config, settings=settings, judge=judge, writer=writer)
+    filled = {"settings": settings, "judge": judge, "writer": writer}
+    # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
+    return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
 
 
 def identity_of(config: BuildConfig) -> dict[str, Any]:

@@ -41,9 +41,10 @@ def make(config: BuildConfig, items: Sequence[Record | Reject], numbers: Sequenc
         for worker in workers:
             worker.join()
     finally:
-        for worker in workers:
+        started = [worker for worker in workers if worker.pid is not None]
+        for worker in started:
             worker.terminate()
-        for worker in workers:
+        for worker in started:
             worker.join()
         messages.close()
 
