@@ -16,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from veridical.errors import UserError
 from veridical.files import write_json, write_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 METRICS = (
     "chair_s", "chair_i", "recall", "words", "repetition",
@@ -269,17 +272,9 @@ def _gains(results: Mapping[str, Any]) -> dict[str, float]:
 def _show(config: DemoConfig, results: Mapping[str, Any]) -> None:
     """Print the table, the seeds if there are several, and where the report is."""
     from rich.console import Console
-    from rich.table import Table
 
-    columns = ("base", "aligned", "sft", "bpo_image")
-    protocols = results["protocols"]
-    table = Table("metric", "protocol", *columns, title="Before and after, on scenes that chose nothing")
-    for metric in METRICS:
-        cells = [results[name][metric] for name in columns]
-        shown = [f"{c['value']:.1f} [{c['low']:.1f}, {c['high']:.1f}]" for c in cells]
-        table.add_row(metric, protocols["pope" if metric.startswith("pope") else "chair"], *shown)
     console = Console()
-    console.print(table)
+    console.print(_table(results))
     equal = results["at_equal_recall"]
     console.print(
         f"CHAIRs at equal recall: base cut to the aligned model's recall {equal['base_cut']:.1f}, aligned "
@@ -290,3 +285,19 @@ def _show(config: DemoConfig, results: Mapping[str, Any]) -> None:
         mean = sum(differences) / len(differences)
         console.print(f"over {len(differences)} seeds at equal recall: mean {mean:.1f}, worst {max(differences):.1f}")
     print(f"report: {config.out / 'report.html'}\nresults: {config.out / 'results.json'}")
+
+
+def _table(results: Mapping[str, Any]) -> Table:
+    """Before and after in a terminal's 80 columns; intervals are exact in results.json."""
+    from rich.table import Table
+
+    columns = ("base", "aligned", "sft", "bpo_image")
+    chair, pope = results["protocols"]["chair"], results["protocols"]["pope"]
+    table = Table("", *columns, title="Before and after, on scenes that chose nothing", box=None, padding=(0, 1))
+    for metric in METRICS:
+        if metric in ("chair_s", "pope_random_accuracy"):
+            table.add_row(f"[bold]{pope if metric.startswith('pope') else chair}[/bold]")
+        cells = [results[name][metric] for name in columns]
+        shown = [f"{c['value']:.1f} ({c['low']:.0f}-{c['high']:.0f})" for c in cells]
+        table.add_row(metric.replace("pope_", "").replace("_", " "), *shown)
+    return table
