@@ -282,10 +282,11 @@ def peak_memory(side: str, model: str, pairs: list[Pair], batch: int, given, fol
     trainer = (Ours if side == "ours" else Trls)(model, pairs, batch, folder, given.train)
     status = Path("/proc/self/status").read_text()
     before = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    if side == "ours":
+        for step in range(given.steps):
+            trainer.reference(step)
     for _ in range(2):
         for step in range(given.steps):
-            if side == "ours":
-                trainer.reference(step)
             trainer.step(step)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
@@ -297,11 +298,13 @@ def compare(model: str, pairs: list[Pair], batch: int, given, folder: Path) -> N
     )
     size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6
     print(f"{given.train}: {size:.1f} M parameters, {batch} pairs a step, {torch.get_num_threads()} thread(s)")
+    # All of it before the first step: full training leaves no reference to go back to.
+    references = [timed(ours.reference, step)[1] for step in range(given.steps)]
     worst = 0.0
     for epoch in range(given.epochs):
         own_times, trl_times = [], []
         for step in range(given.steps):
-            extra = timed(ours.reference, step)[1] if epoch == 0 else 0.0
+            extra = references[step] if epoch == 0 else 0.0
             own, own_time = timed(ours.step, step)
             trl, trl_time = timed(trls.step, step)
             own_times.append(own_time + extra)
