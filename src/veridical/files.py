@@ -11,17 +11,18 @@ from typing import Any
 PARTIAL = ".partial-"
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Write a file by way of another name in the same folder, so that no reader ever sees half of it.
 
-    Processes may write the same file at the same time.
+    Processes may write the same file at the same time. `lasting` waits until it is safe from a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with partial.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
     partial.replace(path)
 
 

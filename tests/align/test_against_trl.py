@@ -64,7 +64,7 @@ def theirs(config: AlignConfig, first_weights, **loss_settings):
 
     class InOurOrder(DPOTrainer):
         def _get_train_sampler(self, train_dataset):
-            return SeededOrder([(pair.images, pair.prompt) for pair in read_pairs(config.pairs)], config.seed)
+            return SeededOrder([str((pair.images, pair.prompt)) for pair in read_pairs(config.pairs)], config.seed)
 
     arguments = DPOConfig(
         output_dir=str(config.out.parent / "theirs"),

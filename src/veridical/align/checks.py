@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -17,14 +18,19 @@ from veridical.vlm.chat import special_ids
 from veridical.vlm.images import ImageError, open_image
 from veridical.vlm.loading import Vlm
 
+_TOGETHER = 256
+"""Pairs whose images are looked at together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What training gets: usable pairs, the others with reasons, and how many answers were shortened."""
+    """What training gets of the pairs that were `read`: the usable ones, the others with reasons, and how many answers
+    were shortened."""
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     skipped: tuple[Reject, ...]
     shortened: int
+    read: int
 
     def reasons(self) -> dict[str, int]:
         """How many pairs were left out, by reason."""
@@ -32,42 +38,56 @@ class Prepared:
 
 
 def prepare(
-    pairs: Sequence[Pair],
+    pairs: Iterable[Pair],
     vlm: Vlm,
     max_answer_tokens: int,
     too_long: Literal["shorten", "reject"],
     reads: Sequence[str] = (),
+    keep: Callable[[Iterable[Example]], Sequence[Example]] = tuple,
 ) -> Prepared:
-    """Check every pair; images are read and decoded once each, in threads.
+    """Check every pair; images are read and decoded once each, in threads. `keep` puts the usable ones away.
 
     Reasons for leaving a pair out: those of `open_image`, `image-changed` (not the file the pair was built
     on), `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and `no-NAME` for pairs without
     a score that the objective `reads`.
     """
-    broken = _broken_images(image for pair in pairs for image in pair.images)
-    examples: list[Example] = []
     skipped: list[Reject] = []
-    shortened = 0
-    for pair in pairs:
-        problem = next((broken[image] for image in pair.images if image in broken), None) or _unstated(pair, reads)
-        made = problem or _example(pair, vlm, max_answer_tokens, too_long)
-        if isinstance(made, Example):
-            examples.append(made)
-            shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
-        else:
-            reason, remedy, detail = made
-            skipped.append(Reject(pair.id, reason, remedy, detail))
-    return Prepared(tuple(examples), tuple(skipped), shortened)
+    read = shortened = 0
+
+    def usable() -> Iterator[Example]:
+        nonlocal read, shortened
+        for pair, broken in _with_broken_images(pairs):
+            read += 1
+            made = broken or _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
+            if isinstance(made, Example):
+                shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
+                yield made
+            else:
+                reason, remedy, detail = made
+                skipped.append(Reject(pair.id, reason, remedy, detail))
+
+    examples = keep(usable())
+    return Prepared(examples, tuple(skipped), shortened, read)
 
 
 _Problem = tuple[str, str, str]  # reason, remedy, detail
 
 
-def _broken_images(images: Iterable[ImageFile]) -> dict[ImageFile, _Problem]:
-    distinct = list(dict.fromkeys(images))
+def _with_broken_images(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, _Problem | None]]:
+    """Each pair with what is wrong with its images, some hundred pairs ahead."""
+    rest = iter(pairs)
+    # Of sound images, by far the most, only the hash of their name is remembered.
+    looked_at: set[int] = set()
+    broken: dict[ImageFile, _Problem] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        problems = list(threads.map(_image_problem, distinct))
-    return {image: problem for image, problem in zip(distinct, problems, strict=True) if problem}
+        while some := list(itertools.islice(rest, _TOGETHER)):
+            images = dict.fromkeys(image for pair in some for image in pair.images)
+            fresh = [image for image in images if hash(image) not in looked_at]
+            looked_at.update(map(hash, fresh))
+            problems = zip(fresh, threads.map(_image_problem, fresh), strict=True)
+            broken |= {image: problem for image, problem in problems if problem}
+            for pair in some:
+                yield pair, next((broken[image] for image in pair.images if image in broken), None)
 
 
 def _image_problem(image: ImageFile) -> _Problem | None:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from veridical.vlm.loading import Vlm
 
 __all__ = ["AlignConfig", "config_type", "run"]
+
+EXAMPLES = "examples.arrow"
+"""The checked pairs, in the run folder while it lasts."""
 
 
 def run(config: AlignConfig) -> Path:
@@ -52,14 +56,15 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     from veridical.align import checks, measure, processes
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.align.sight import Sight
-    from veridical.build.dataset import read_pairs
+    from veridical.align.stored import store
+    from veridical.build.dataset import stream_pairs
     from veridical.vlm.adapters import attach_lora, save_trained, unfreeze
     from veridical.vlm.keeping import PrefixStore
     from veridical.vlm.loading import load
+    from veridical.vlm.tower_cache import TowerCache
 
     laps = _Laps()
     _refuse_what_is_not_there(config)
-    pairs = read_pairs(config.pairs)
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
@@ -75,12 +80,18 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
     laps.end("load")
     reads = scores_read(config.objective)
-    prepared = checks.prepare(pairs, vlm, config.max_answer_tokens, config.too_long, reads)
-    _tell(prepared, len(pairs), config.out)
+    keep = partial(store, path=config.out / EXAMPLES)
+    pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
+    prepared = processes.once(lambda: checks.prepare(pairs, vlm, limit, config.too_long, reads, keep))
+    _tell(prepared, config.out)
     laps.end("check")
     folder = config.out / f"prefixes-{processes.index()}"
     prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
-    sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes)
+    on_disk = None
+    if config.feature_disk_mb:
+        room = config.feature_disk_mb * 2**20
+        on_disk = TowerCache(config.feature_folder, room, vlm, base.fingerprint, processes.count())
+    sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk)
     cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
     computed = _fill_reference(config, sight, cache, prepared.examples)
     laps.end("reference")
@@ -92,11 +103,12 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     save_trained(vlm, config.result)
     final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
     prefixes.close()
+    (config.out / EXAMPLES).unlink()
     laps.end("measure")
     summary = {
         "objective": config.objective.name,
         "pairs": {
-            "read": len(pairs),
+            "read": prepared.read,
             "used": len(prepared.examples),
             "skipped": prepared.reasons(),
             "answers_shortened": prepared.shortened,
@@ -193,16 +205,16 @@ def _refuse_what_is_not_there(config: AlignConfig) -> None:
         )
 
 
-def _tell(prepared: Prepared, read: int, out: Path) -> None:
+def _tell(prepared: Prepared, out: Path) -> None:
     from veridical.align import processes
 
     processes.once(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
     if not prepared.examples:
-        raise UserError(f"None of the {read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")
+        raise UserError(f"None of the {prepared.read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")
     left_out = f"; left out: {reasons} (see {out / 'skipped.jsonl'})" if reasons else ""
     shortened = f"; {prepared.shortened} answers shortened" if prepared.shortened else ""
-    _say(f"{len(prepared.examples)} of {read} pairs{left_out}{shortened}")
+    _say(f"{len(prepared.examples)} of {prepared.read} pairs{left_out}{shortened}")
 
 
 def _closing(config: AlignConfig, final: dict[str, float]) -> str:

@@ -69,6 +69,11 @@ class AlignConfig:
     """Where the reference's scores are kept, for runs to share. By default `reference/` in the run folder."""
     feature_memory_mb: int = 2048
     """Memory for features of a frozen vision tower; images beyond it are looked at again in every epoch."""
+    feature_disk_mb: int = 0
+    """Disk for such features, up to this size; later epochs, and runs that share `feature_cache`, open none of these
+    images again. They take some ten kB to some MB an image, by model; what has no room is not kept."""
+    feature_cache: Path | None = None
+    """Where these are, for runs to share. By default `features/` in the run folder."""
     prefix_memory_mb: int = 2048
     """Memory for images and prompts as the frozen model read them, which an answer-only adapter shares with it
     (lora.acts_on: answers); what is kept is read once in the whole training."""
@@ -99,6 +104,8 @@ class AlignConfig:
         for name in ("epochs", "batch_size", "micro_batch", "max_answer_tokens", "save_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.feature_cache is not None and not self.feature_disk_mb:
+            raise UserError("feature_cache needs --feature-disk-mb: how large it may become.")
         if self.keep_checkpoints < 2:
             raise UserError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 2.")
         if self.batch_size % self.micro_batch and self.micro_batch < self.batch_size:
@@ -121,6 +128,11 @@ class AlignConfig:
         """Where the reference cache of this run is."""
         return self.reference_cache or self.out / "reference"
 
+    @property
+    def feature_folder(self) -> Path:
+        """Where the features of a frozen tower are that this run keeps on disk."""
+        return self.feature_cache or self.out / "features"
+
 
 # What may differ when a run is continued: none of it changes the result. The pairs are known by their hash.
 INCIDENTAL = frozenset(
@@ -129,6 +141,8 @@ INCIDENTAL = frozenset(
         "out",
         "reference_cache",
         "feature_memory_mb",
+        "feature_disk_mb",
+        "feature_cache",
         "prefix_memory_mb",
         "prefix_disk_mb",
         "workers",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy
+from numpy.typing import NDArray
 
 from veridical.objectives.needs import Need, Response
 from veridical.records import ImageFile, Turn
@@ -62,6 +65,11 @@ class Example:
         # Kept short where nothing is special, so that scores of earlier versions are found again.
         teacher = () if need.likeliest_under is None else (self.context_key(need.likeliest_under),)
         return _digest(self.context_key(need.view), answer.text, answer.cut, *teacher)
+
+
+def key_array(keys: Iterable[str], count: int) -> NDArray[numpy.bytes_]:
+    """Keys, hex, as an array [count] of their first 128 bits: a third of the memory, and still no two alike."""
+    return numpy.fromiter((key[:32] for key in keys), "S32", count)
 
 
 def _digest(*content: Any) -> str:

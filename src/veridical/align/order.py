@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy
+from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Sampler
 
 from veridical.vlm import seeds
@@ -18,24 +20,23 @@ class SeededOrder(Sampler[int]):
     are encoded together and an answer that they have in common is scored once.
     """
 
-    def __init__(self, contexts: Sequence[Hashable], seed: int) -> None:
+    def __init__(self, contexts: ArrayLike, seed: int) -> None:
         self.seed, self.epoch = seed, 0
-        groups: dict[Hashable, list[int]] = {}
-        for place, context in enumerate(contexts):
-            groups.setdefault(context, []).append(place)
-        self._groups = list(groups.values())
-        self._length = len(contexts)
+        _, first, group = numpy.unique(numpy.asarray(contexts), return_index=True, return_inverse=True)
+        # Numbered as they come, whatever their names are.
+        self._group = first.argsort().argsort()[group]
+        self._groups = len(first)
 
     def set_epoch(self, epoch: int) -> None:
         """Pick the order of an epoch, counted from 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        shuffle = seeds.generator("order of pairs", (self.seed, self.epoch)).permutation(len(self._groups))
-        return (place for group in shuffle.tolist() for place in self._groups[group])
+        shuffle = seeds.generator("order of pairs", (self.seed, self.epoch)).permutation(self._groups)
+        return iter(shuffle.argsort()[self._group].argsort(kind="stable").tolist())
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._group)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 import torch
@@ -35,7 +36,8 @@ def join(device: Literal["auto", "cpu", "cuda"]) -> None:
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if use_gpu else "gloo")
+    # One checks all images while the others wait.
+    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timedelta(hours=12))
 
 
 def leave() -> None:

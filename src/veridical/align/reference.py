@@ -5,7 +5,7 @@ when the projector trains too. A folder can be shared: a score is found by the h
 
     FOLDER/<hash of model, processor, template, number type>/<hash of its keys>.safetensors
 
-Each file holds some dozens of scores, named by `Example.content_key`, and appears whole or not at all.
+Each file holds some dozens of scores, named by `Example.score_key`, and appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from veridical.align.examples import Example
+from veridical.align.examples import Example, key_array
 from veridical.align.forward import score_needs, views_of
 from veridical.align.sight import Sight, batches
+from veridical.align.stored import Chosen
 from veridical.errors import UserError
 from veridical.objectives.needs import Need
 from veridical.vlm.adapters import adapters_off
@@ -42,24 +45,38 @@ class ReferenceCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shard_of: dict[str, Path] = {}
+        self._shards: list[Path] = []
+        # The keys in order, and beside each the number of its shard.
+        self._keys = key_array((), 0)
+        self._shard_of = numpy.empty(0, numpy.int32)
         self.look()
 
     def look(self) -> None:
         """Find what others have put there since."""
-        known = set(self._shard_of.values())
+        known = set(self._shards)
         for shard in sorted(self.folder.glob("*.safetensors")):
             if shard not in known:
                 self._index(shard)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._shard_of
+        return bool(self.holds(key_array([key], 1))[0])
+
+    def holds(self, keys: NDArray[numpy.bytes_]) -> NDArray[numpy.bool_]:
+        """Which of some keys (`key_array`) are there."""
+        if not len(self._keys):
+            return numpy.zeros(len(keys), bool)
+        places = self._keys.searchsorted(keys).clip(max=len(self._keys) - 1)
+        found: NDArray[numpy.bool_] = self._keys[places] == keys
+        return found
 
     def get(self, keys: Sequence[str]) -> list[Tensor]:
         """The scores of `keys`, in order: float32 [tokens] each. KeyError for one that is not there."""
         wanted: dict[Path, set[str]] = {}
-        for key in keys:
-            wanted.setdefault(self._shard_of[key], set()).add(key)
+        sought = key_array(keys, len(keys))
+        if not self.holds(sought).all():
+            raise KeyError(next(key for key in keys if key not in self))
+        for key, place in zip(keys, self._keys.searchsorted(sought), strict=True):
+            wanted.setdefault(self._shards[self._shard_of[place]], set()).add(key)
         found: dict[str, Tensor] = {}
         for shard, names in wanted.items():
             with safe_open(shard, "pt") as file:
@@ -83,22 +100,24 @@ class ReferenceCache:
     def _index(self, shard: Path) -> None:
         try:
             with safe_open(shard, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    self._shard_of.setdefault(key, shard)
+                names = file.keys()
         except Exception as error:
             raise UserError(f"{shard}: the reference cache is damaged ({error}); delete this.") from error
+        keys = numpy.unique(key_array(names, len(names)))
+        fresh = keys[~self.holds(keys)]
+        places = self._keys.searchsorted(fresh)
+        self._keys = numpy.insert(self._keys, places, fresh)
+        self._shard_of = numpy.insert(self._shard_of, places, len(self._shards))
+        self._shards.append(shard)
 
 
-def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[Need]) -> list[Example]:
+def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[Need]) -> Chosen:
     """The examples that must be scored for `cache` to hold all of `needs`; each score is asked for once."""
-    seen: set[str] = set()
-    found = []
-    for example in examples:
-        lacking = {key for need in needs if (key := example.score_key(need)) not in cache}
-        if lacking - seen:
-            found.append(example)
-            seen |= lacking
-    return found
+    if not needs:
+        return Chosen(examples, [])
+    keys = key_array((example.score_key(need) for example in examples for need in needs), len(examples) * len(needs))
+    different, first = numpy.unique(keys, return_index=True)
+    return Chosen(examples, numpy.unique(first[~cache.holds(different)] // len(needs)))
 
 
 def fill(

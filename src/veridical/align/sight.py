@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import ChainMap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from veridical.vlm.inputs import tower_key
 from veridical.vlm.keeping import PrefixStore, apart, together
 from veridical.vlm.loading import Vlm
 from veridical.vlm.prefix import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
+from veridical.vlm.tower_cache import TowerCache, without_pixels
 from veridical.vlm.views import View
 
 Key = TypeVar("Key")
@@ -26,24 +28,34 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples, and by context key what the model is shown for those whose features are not kept."""
+    """Examples, by context key what the model is shown for those whose features are not in memory, and features that
+    were on disk, by tower key."""
 
     examples: Sequence[Example]
     prepared: Mapping[str, Prepared]
+    looked: Mapping[Hashable, Features] = field(default_factory=dict)
 
 
 class Sight:
     """Decodes and encodes the contexts of examples, looking at each image as seldom as memory allows."""
 
-    def __init__(self, vlm: Vlm, budget: int, prefixes: PrefixStore | None = None) -> None:
-        """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept.
+    def __init__(
+        self,
+        vlm: Vlm,
+        budget: int,
+        prefixes: PrefixStore | None = None,
+        on_disk: TowerCache | None = None,
+    ) -> None:
+        """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept in memory.
 
         `prefixes` keeps what an answer-only adapter leaves as it is: image and prompt as the base model read them.
+        `on_disk` keeps the features of a frozen tower for later epochs and runs.
         """
         self.vlm = vlm
         self._prefixes = prefixes if vlm.opening else None
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
+        self._on_disk = on_disk if self._frozen else None
         self._prepared: dict[str, Prepared] = {}
         self._features: dict[Hashable, Features] = {}
 
@@ -54,13 +66,20 @@ class Sight:
     def load(self, examples: Sequence[Example], views: Sequence[View]) -> Batch:
         """Decode and process what is not kept. Touches no weights: data-loader workers may call it."""
         prepared: dict[str, Prepared] = {}
+        looked: dict[Hashable, Features] = {}
         for view in views:
             for example in examples:
                 key = example.context_key(view)
-                if not self._knows(key) and key not in prepared:
-                    context = Context(example.images, example.prompt, view, example.seed_key(view))
+                if self._knows(key) or key in prepared:
+                    continue
+                context = Context(example.images, example.prompt, view, example.seed_key(view))
+                found = None if self._on_disk is None else self._on_disk.get(context)
+                if found is None:
                     prepared[key] = prepare(self.vlm, context)
-        return Batch(examples, prepared)
+                else:
+                    prepared[key], seen = found
+                    looked[tower_key(prepared[key])] = seen
+        return Batch(examples, prepared, looked)
 
     def _knows(self, key: str) -> bool:
         return key in self._prepared or (self._prefixes is not None and key in self._prefixes)
@@ -87,27 +106,32 @@ class Sight:
         contexts = list(prepared.values())
         if not self._frozen or not any(one.placeholders for one in contexts):
             return encode(self.vlm, contexts)
-        looked = self._look(contexts)
+        looked = self._look(contexts, batch.looked)
         for key, one in prepared.items():
-            if key not in self._prepared and tower_key(one) in self._features:
-                self._keep(self._prepared, key, *_without_pixels(one))
+            if key in self._prepared:
+                continue
+            rest = without_pixels(one)
+            if tower_key(one) in self._features:
+                self._keep(self._prepared, key, rest, rest.tensors.values())
+            if self._on_disk is not None:
+                self._on_disk.put(rest, looked[tower_key(one)])
         device = self.vlm.model.device
         return encode(self.vlm, contexts, [looked[tower_key(one)].to(device) for one in contexts])
 
-    def _look(self, contexts: Sequence[Prepared]) -> dict[Hashable, Features]:
+    def _look(self, contexts: Sequence[Prepared], loaded: Mapping[Hashable, Features]) -> dict[Hashable, Features]:
         """Each context's features, by one pass of the tower, without dropout, over what was not kept."""
-        wanted = {tower_key(one): one for one in contexts}
-        known = {key: self._features[key] for key in wanted if key in self._features}
-        unseen = {key: one for key, one in wanted.items() if key not in known}
-        if not unseen:
-            return known
-        training = self.vlm.model.training
-        self.vlm.model.eval()
-        looked = dict(zip(unseen, features(self.vlm, list(unseen.values())), strict=True))
-        self.vlm.model.train(training)
-        for key, seen in looked.items():
-            self._keep(self._features, key, seen.to(torch.device("cpu")), seen.tensors)
-        return known | looked
+        wanted: dict[Hashable, Prepared] = {tower_key(one): one for one in contexts}
+        kept = ChainMap(self._features, dict(loaded))
+        known = {key: kept[key] for key in wanted if key in kept}
+        if unseen := {key: one for key, one in wanted.items() if key not in known}:
+            training = self.vlm.model.training
+            self.vlm.model.eval()
+            known |= zip(unseen, features(self.vlm, list(unseen.values())), strict=True)
+            self.vlm.model.train(training)
+        for key, seen in known.items():
+            if key not in self._features:
+                self._keep(self._features, key, seen.to(torch.device("cpu")), seen.tensors)
+        return known
 
     def _keep(self, store: dict[Key, Kept], key: Key, value: Kept, tensors: Iterable[Tensor]) -> None:
         """Keep a value if there is room for its tensors."""
@@ -134,9 +158,3 @@ def worker_settings(workers: int) -> dict[str, Any]:
     if workers == 0 or sys.platform != "linux":
         return {"num_workers": 0, "multiprocessing_context": None}
     return {"num_workers": workers, "multiprocessing_context": "fork"}
-
-
-def _without_pixels(prepared: Prepared) -> tuple[Prepared, Iterable[Tensor]]:
-    """The context without its pixels, and the tensors that are left."""
-    rest = {name: tensor for name, tensor in prepared.tensors.items() if not name.startswith("pixel_values")}
-    return replace(prepared, tensors=rest), rest.values()

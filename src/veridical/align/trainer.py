@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from veridical.align import processes
 from veridical.align.config import AlignConfig
-from veridical.align.examples import Answer, Example
+from veridical.align.examples import Answer, Example, key_array
 from veridical.align.forward import score_needs, views_of
 from veridical.align.order import Batches, EpochLoader, SeededOrder
 from veridical.align.reference import ReferenceCache
@@ -87,7 +87,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         _switch_off_dropout(sight.vlm.model)
         self._sight, self._reference, self._objective = sight, reference, config.objective
-        contexts = [example.context_key(Clean()) for example in examples]
+        contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
         micro_batch = micro_batch_of(config)
         self._batches = Batches(
             SeededOrder(contexts, config.seed), config.batch_size, micro_batch, processes.index(), processes.count()

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]
 
 _TEXTS = ("construction", "variant", "model", "judge", "chosen_source", "rejected_source")
+_ROWS = 512
 
 
 def read_pairs(run: Path) -> list[Pair]:
     """The pairs of a build, in order, with absolute image paths. Raises UserError where there are none."""
-    return [_pair(row, run) for row in _rows(run)]
+    return list(stream_pairs(run))
+
+
+def stream_pairs(run: Path) -> Iterator[Pair]:
+    """What `read_pairs` gives, pair by pair: only some hundreds are in memory at a time."""
+    return (_pair(row, run) for row in _rows(run))
 
 
 def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
@@ -110,7 +116,9 @@ def _rows(run: Path) -> Iterator[dict[str, Any]]:
 
     for shard in shards(run):
         try:
-            yield from pyarrow.parquet.read_table(shard).to_pylist()
+            with pyarrow.parquet.ParquetFile(shard) as file:
+                for batch in file.iter_batches(_ROWS):
+                    yield from batch.to_pylist()
         except pyarrow.ArrowInvalid as error:
             raise UserError(f"{shard}: damaged ({error}); delete it and run the same build again.") from error
 

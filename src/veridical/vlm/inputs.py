@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -108,7 +108,9 @@ def cut(prepared: Prepared, length: int) -> Prepared:
     )
 
 
-def tower_key(prepared: Prepared) -> Hashable:
+def tower_key(
+    prepared: Prepared,
+) -> tuple[tuple[str | int, ...], views.View, tuple[str | int, ...], tuple[Turn, ...]]:
     """What image features of a context depend on, model aside: contexts that agree in it share them.
 
     Images in memory are told apart by identity, so a key is good for as long as they live.

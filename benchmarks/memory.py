@@ -1,0 +1,98 @@
+"""Peak memory of `veridical align` on the bundled model against the number of records.
+
+    python benchmarks/memory.py                 1,000 and 50,000 records, a picture of 32 x 32 pixels and a pair each
+    python benchmarks/memory.py --records 100 1000
+    python benchmarks/memory.py --steps 12      minutes instead of an hour: stops training there, without a reference
+
+Every size is a process of its own that checks all pairs, scores the reference and trains one epoch by DPO (by SimPO
+with --steps), with features kept in memory up to a small budget. Prints the largest process's resident memory, files
+mapped into it included, and what each size takes more than the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+from veridical.build.dataset import write_build
+from veridical.records import ImageFile, Pair, Provenance, Turn
+
+THINGS = ("cup", "dog", "cat", "car", "fork", "ball", "tree", "bus")
+SETTINGS = "--epochs 1 --batch-size 64 --micro-batch 16 --feature-memory-mb 16 --save-every 1000 --device cpu"
+
+INTERRUPTED = 130
+
+
+def make_build(folder: Path, records: int) -> Path:
+    return write_build(folder, list(make_pairs(folder / "images", records)))
+
+
+def make_pairs(images: Path, records: int) -> Iterator[Pair]:
+    images.mkdir(parents=True)
+    random = numpy.random.default_rng(0)
+    made = Provenance("", "", {}, 0, "")
+    for number in range(records):
+        buffer = BytesIO()
+        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=numpy.uint8).repeat(8, 0).repeat(8, 1)).save(
+            buffer, "PNG"
+        )
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        path = images / f"{digest}.png"
+        path.write_bytes(content)
+        chosen, rejected = (f"There is a {THINGS[place]}." for place in random.choice(len(THINGS), 2, replace=False))
+        prompt = (Turn("user", "What is this?"),)
+        yield Pair(f"pair-{number}", f"record-{number}", (ImageFile(path, digest),), prompt, chosen, rejected, made)
+
+
+def aligned(build: Path, out: Path, steps: int | None) -> tuple[int, float]:
+    """The peak in bytes, and seconds."""
+    command = [sys.executable, "-m", "veridical", "align", "--pairs", str(build), "--out", str(out), *SETTINGS.split()]
+    began = time.monotonic()
+    child = subprocess.Popen(command if steps is None else [*command, "--objective.name", "simpo"])
+    if steps is not None:
+        wait_for_steps(child, out / "log.jsonl", steps)
+        child.send_signal(signal.SIGINT)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != (0 if steps is None else INTERRUPTED):
+        raise SystemExit(f"veridical align ended with {child.returncode}")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), time.monotonic() - began
+
+
+def wait_for_steps(child: subprocess.Popen[bytes], log: Path, steps: int) -> None:
+    while not log.exists() or log.read_text().count("\n") < steps:
+        # Looks without reaping: that is for `os.wait4`, which tells the memory too.
+        if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            raise SystemExit(f"veridical align ended before step {steps}")
+        time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, nargs="+", default=[1000, 50000])
+    parser.add_argument("--steps", type=int)
+    given = parser.parse_args()
+    first = None
+    for records in given.records:
+        with tempfile.TemporaryDirectory() as work:
+            build = make_build(Path(work) / "build", records)
+            peak, seconds = aligned(build, Path(work) / "run", given.steps)
+        first = first or peak
+        print(f"{records:>8} records: {peak / 2**20:8.1f} MiB  {peak / first - 1:+7.1%}  ({seconds:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

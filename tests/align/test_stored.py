@@ -1,0 +1,148 @@
+"""Examples and features on disk: the same as in memory, and no more of them than there is room for."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.align.conftest import adapted, picture
+from tests.align.test_command import build, config, rows  # noqa: F401 - fixtures
+from tests.align.test_forward import BOTH, scored
+
+from veridical.align import stored
+from veridical.align.checks import prepare
+from veridical.align.command import run
+from veridical.align.examples import Answer
+from veridical.align.sight import Sight
+from veridical.errors import UserError
+from veridical.objectives.needs import Need
+from veridical.records import ImageFile
+from veridical.vlm.loading import load
+from veridical.vlm.tower_cache import TowerCache
+from veridical.vlm.views import Clean, FeatureNoise, Noise, TokenMask
+
+
+def test_examples_come_back_as_they_were(examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "ROWS", 4)
+    odd = replace(
+        examples[0],
+        id="née 🍴",
+        images=(*examples[0].images, *examples[1].images),
+        chosen=Answer("", cut=True, edits=(0, 2, 1)),
+        scores={"certainty": 0.1, "other": -3.0},
+    )
+    given = [*examples, odd]
+    kept = stored.store(iter(given), tmp_path / "examples.arrow")
+    assert list(kept) == given
+    assert len(kept) == len(given)
+    assert list(kept[3:9:2]) == given[3:9:2]
+    assert kept[-1].scores == odd.scores
+    assert list(stored.Chosen(kept, [5, 2])) == [given[5], given[2]]
+    assert list(pickle.loads(pickle.dumps(kept))) == given  # another process opens it by its path
+    assert [path.name for path in tmp_path.iterdir()] == ["examples.arrow"]
+    with pytest.raises(IndexError):
+        kept[len(given)]
+
+
+def test_no_examples_are_kept_as_none(tmp_path):
+    assert list(stored.store(iter(()), tmp_path / "examples.arrow")) == []
+
+
+@pytest.fixture
+def own_examples(vlm, pairs, tmp_path):
+    """The examples, on copies of the pictures that may be taken away."""
+    shutil.copytree(pairs[0].images[0].path.parent, tmp_path / "own")
+    own = [
+        replace(pair, images=tuple(ImageFile(tmp_path / "own" / i.path.name, i.sha256) for i in pair.images))
+        for pair in pairs
+    ]
+    return prepare(own, vlm, 512, "shorten").examples
+
+
+def cache(folder, vlm, limit=2**30, fingerprint="base") -> TowerCache:
+    return TowerCache(folder, limit, vlm, fingerprint)
+
+
+def test_a_later_epoch_or_run_opens_no_picture_and_scores_the_same(llava_folder, vlm, own_examples, tmp_path):
+    needs = (*BOTH, Need("chosen", TokenMask(0.5)), Need("chosen", FeatureNoise()), Need("chosen", Noise(500)))
+    first = scored(Sight(vlm, 0, on_disk=cache(tmp_path / "cache", vlm)), own_examples, needs)
+    shutil.rmtree(tmp_path / "own")
+    other_run = adapted(llava_folder)
+    other_run.model.get_base_model().model.vision_tower.register_forward_hook(lambda *_: pytest.fail("looked again"))
+    for memory in (0, 2**30):
+        sight = Sight(other_run, memory, on_disk=cache(tmp_path / "cache", other_run))
+        for _ in range(2):
+            again = scored(sight, own_examples, needs)
+            for need in needs:
+                assert all(torch.equal(one, two) for one, two in zip(first[need], again[need], strict=True))
+        assert sight.keeps(own_examples, [Clean()]) == bool(memory)
+
+
+def test_contexts_of_one_picture_share_its_features(vlm, examples, tmp_path):
+    scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm)), examples, (*BOTH, Need("chosen", TokenMask(0.5))))
+    pictures = {image.sha256 for example in examples for image in example.images}
+    assert len(list(tmp_path.glob("*/features/*/*"))) == len(pictures)
+    contexts = {e.context_key(view) for e in examples for view in (Clean(), TokenMask(0.5))}
+    assert len(list(tmp_path.glob("*/contexts/*/*"))) == len(contexts)
+
+
+def test_the_limit_is_kept_by_all_runs_together(vlm, examples, tmp_path):
+    used = []
+    for _ in range(2):
+        scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm, limit=20_000)), examples)
+        used.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+    # A picture's features take 36 * 48 * 4 bytes, so some of the four have room, and not all.
+    assert 7_000 < used[0] <= used[1] <= 20_000
+    assert 1 <= len(list(tmp_path.glob("*/features/*/*"))) < 4
+
+
+def test_another_model_type_of_numbers_or_picture_is_looked_at(vlm, llava_folder, examples, tmp_path):
+    import numpy
+
+    scored(Sight(vlm, 0, on_disk=cache(tmp_path / "cache", vlm)), examples)
+    example = examples[0]
+    sight = Sight(vlm, 0, on_disk=cache(tmp_path / "cache", vlm))
+    assert sight.load([example], [Clean()]).looked
+    assert not sight.load([example], [Noise(500)]).looked
+    other = picture(tmp_path / "other.png", numpy.random.default_rng(7))
+    assert not sight.load([replace(example, images=(other,))], [Clean()]).looked
+    assert (
+        not Sight(vlm, 0, on_disk=cache(tmp_path / "cache", vlm, fingerprint="other")).load([example], [Clean()]).looked
+    )
+    half = load(llava_folder, dtype="bfloat16", device="cpu")
+    assert not Sight(half, 0, on_disk=cache(tmp_path / "cache", half)).load([example], [Clean()]).looked
+
+
+def test_a_tower_that_trains_leaves_nothing_on_disk(llava_folder, examples, tmp_path):
+    vlm = adapted(llava_folder, train_projector=True)
+    scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm)), examples)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_feature_file_is_named(vlm, examples, tmp_path):
+    scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm)), examples)
+    for path in tmp_path.glob("*/features/*/*"):
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="feature cache is damaged"):
+        scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm)), examples)
+
+
+def test_runs_share_features_and_train_to_the_same(config, tmp_path):  # noqa: F811
+    plain = replace(config, epochs=2)
+    first = replace(
+        plain, out=tmp_path / "first", feature_memory_mb=0, feature_disk_mb=10, feature_cache=tmp_path / "f"
+    )
+    second = replace(first, out=tmp_path / "second")
+    for one in (plain, first):
+        run(one)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").rglob("*")}
+    assert before
+    run(second)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "f").rglob("*")} == before
+    losses = [[row["loss"] for row in rows(one)] for one in (plain, first, second)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert losses[2] == losses[1]
+    assert not (first.out / "examples.arrow").exists()
