@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -177,3 +178,13 @@ def test_few_colours(tmp_path, mode):
     assert opened.mode == "RGB"
     assert opened.getpixel((2, 8)) == (255, 255, 255)
     assert opened.getpixel((29, 8)) == (0, 0, 0)
+
+
+def test_what_is_wrong_with_an_image_reaches_another_process_whole(tmp_path):
+    error = refused(tmp_path / "absent.png").of("record 7")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert str(again).startswith("record 7: ")
+    assert (again.path, again.reason, again.detail, again.remedy) == (
+        error.path, error.reason, error.detail, error.remedy,
+    )  # fmt: skip

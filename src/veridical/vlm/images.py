@@ -39,6 +39,11 @@ class ImageError(UserError):
         self.reason = reason
         self.detail = detail
         self.remedy = remedy
+        self.record = record
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str, str, str, str]]:
+        """What an exception otherwise loses between processes, such as a data loader's: its arguments."""
+        return ImageError, (self.path, self.reason, self.detail, self.remedy, self.record)
 
     def of(self, record: str) -> ImageError:
         """The same, with the record's name before it."""
