@@ -1,5 +1,6 @@
 """Calls to an endpoint that misbehaves: retries, waits, the cache, the counts, and when to give up."""
 
+import asyncio
 import base64
 import json
 import os
@@ -71,6 +72,17 @@ def test_images_go_along_as_they_lie_on_disk(tmp_path):
     urls = [part["image_url"]["url"] for part in shown]
     assert [url.partition(";")[0] for url in urls] == ["data:image/png", "data:image/jpeg", "data:image/png"]
     assert base64.b64decode(urls[1].partition(",")[2]) == (tmp_path / "b.jpg").read_bytes()
+
+
+def test_in_a_notebook_whose_loop_is_running_calls_are_answered_and_errors_raised():
+    async def cell(server):
+        return service(server).reply([call()])
+
+    with serving(say("Hi.")) as server:
+        [reply] = asyncio.run(cell(server))
+    assert reply.text == "Hi."
+    with serving(status(401)) as server, pytest.raises(UserError, match="refuses the key"):
+        asyncio.run(cell(server))
 
 
 @pytest.mark.parametrize("fault", [status(429), status(500), status(503), cut, no_json, no_choices, slow(1.0)])

@@ -13,6 +13,7 @@ import datetime
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,14 @@ class Endpoint:
 
     def answer(self, calls: Sequence[Call], usage: Usage, done: Callable[[int, Reply | JudgeError], None]) -> None:
         """Answer all calls, `concurrency` at a time."""
-        asyncio.run(self._all(calls, usage, done))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._all(calls, usage, done))
+            return
+        # A notebook has a loop running in this thread, beside which no second one can run.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, self._all(calls, usage, done)).result()
 
     async def _all(self, calls: Sequence[Call], usage: Usage, done: Callable[[int, Reply | JudgeError], None]) -> None:
         import httpx
