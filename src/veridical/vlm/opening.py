@@ -61,9 +61,11 @@ def without_opening(vlm: Vlm, prepared: Prepared) -> Prepared:
 
 
 def obstacle(vlm: Vlm) -> str:
-    """Why the model can't have an answer-only adapter, found on an example; empty if it can."""
-    from veridical.vlm import trunk
+    """Why the model can't have an answer-only adapter, known of its family or found on an example; empty if it can."""
+    from veridical.vlm import support, trunk
 
+    if known := support.refusal(vlm.family, "answer_only_adapter"):
+        return known
     try:
         opening_ids(vlm)
     except UserError as error:

@@ -52,6 +52,16 @@ def support() -> Support:
     return Support(found["transformers"], tuple(families))
 
 
+def refusal(model_type: str, column: str) -> str:
+    """Why models of a type can't do what `column` says, by the table's notes; empty where some of them can, and for
+    types that it doesn't list.
+    """
+    rows = [family for family in support().families if family.model_type == model_type]
+    if not rows or any(family.passed[column] for family in rows):
+        return ""
+    return f"in tests of {model_type} models it failed ({'; '.join(family.note for family in rows)})"
+
+
 def shared_families() -> frozenset[str]:
     """Model types whose sharing the tests compare with separate forwards; any other is probed when it is loaded."""
     unshared = {family.model_type for family in support().families if not family.passed["shares"]}
