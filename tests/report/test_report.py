@@ -132,6 +132,15 @@ def test_a_picture_that_is_gone_is_said_to_be(tmp_path):
     assert "can't be read" in thumbnail(tmp_path / "gone.png").problem
 
 
+def test_a_build_of_several_constructions_is_shown_one_by_one(folders, tmp_path):
+    for name in ("bdhs", "povid"):
+        shutil.copytree(folders.build, tmp_path / name)
+    (tmp_path / "constructions.json").write_text(json.dumps({"constructions": {"povid": {}, "bdhs": {}}}))
+    builds = read_runs([tmp_path]).builds
+    assert [build.name for build in builds] == ["povid", "bdhs"]
+    assert builds[0].pairs == read_runs([folders.build]).builds[0].pairs
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a finished run"):
         read_runs([tmp_path])

@@ -67,9 +67,12 @@ class Runs:
 
 
 def read_runs(folders: Sequence[Path]) -> Runs:
-    """Read run folders of any kind. Raises UserError for one that is absent, unfinished or unknown."""
+    """Read run folders of any kind; that of a build of several constructions stands for theirs.
+
+    Raises UserError for one that is absent, unfinished or unknown.
+    """
     builds, aligns, evals = [], [], []
-    for folder in folders:
+    for folder in (one for given in folders for one in _folders(given)):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder; check the path.")
         if (folder / "results.json").exists():
@@ -84,6 +87,12 @@ def read_runs(folders: Sequence[Path]) -> Runs:
                 "run its command again to finish it."
             )
     return Runs(tuple(builds), tuple(aligns), tuple(evals))
+
+
+def _folders(folder: Path) -> tuple[Path, ...]:
+    """A run folder itself, or those of the constructions in it; the sets matched in size are not shown again."""
+    several = folder / "constructions.json"
+    return tuple(folder / name for name in _json(several)["constructions"]) if several.exists() else (folder,)
 
 
 def _read_build(folder: Path) -> BuildRun:
