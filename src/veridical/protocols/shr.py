@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from veridical.judges.faults import faults
+from veridical.judges.sentences import shr_sentences
 from veridical.protocols.sources import Vocabulary
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, Tally, share, tally
@@ -53,19 +54,10 @@ def ask() -> tuple[Turn, ...]:
     return (Turn("user", PROMPT),)
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text by the published rule: cut at ".", and none that is part of an earlier one."""
-    found: list[str] = []
-    for part in (part.strip() for part in text.split(".")):
-        if part and not any(part in earlier for earlier in found):
-            found.append(part)
-    return found
-
-
 def read(record: Record, text: str, vocabulary: Vocabulary) -> ShrItem:
     """Judge each sentence of a description by the record's annotations."""
     assert record.annotations is not None
-    judged = tuple(judge(sentence, record.annotations, vocabulary) for sentence in sentences(text))
+    judged = tuple(judge(sentence, record.annotations, vocabulary) for sentence in shr_sentences(text))
     return ShrItem(record.id, str(record.images[0].path), text, judged)
 
 

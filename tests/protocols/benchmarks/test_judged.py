@@ -9,10 +9,11 @@ import pytest
 
 from protocols.benchmarks.conftest import column
 from veridical.cli import main
+from veridical.judges.sentences import shr_sentences
 from veridical.protocols.benchmarks.llava_bench import parse_ratings
 from veridical.protocols.benchmarks.mm_vet import parse_score
 from veridical.protocols.benchmarks.mmhal import parse_rating
-from veridical.protocols.benchmarks.shr import distinct_grams, parse_judgement, sentences
+from veridical.protocols.benchmarks.shr import distinct_grams, parse_judgement
 from veridical.protocols.judging import Template
 
 
@@ -84,10 +85,10 @@ def test_llava_bench_takes_two_numbers_that_are_all_of_the_first_line(text, rati
 
 
 def test_shr_splits_sentences_at_every_period():
-    assert sentences("A dog. A cat. A dog. dog") == ["A dog", "A cat"]
-    assert sentences("Mr. Smith has 3.5 dogs.") == ["Mr", "Smith has 3", "5 dogs"]
-    assert sentences("一只狗。一只猫。") == ["一只狗。一只猫。"]
-    assert sentences("") == []
+    assert shr_sentences("A dog. A cat. A dog. dog") == ["A dog", "A cat"]
+    assert shr_sentences("Mr. Smith has 3.5 dogs.") == ["Mr", "Smith has 3", "5 dogs"]
+    assert shr_sentences("一只狗。一只猫。") == ["一只狗。一只猫。"]
+    assert shr_sentences("") == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
+from veridical.judges.sentences import shr_sentences
 from veridical.protocols.answer_files import Joining, first_field, read_json, read_rows
 from veridical.protocols.benchmarks.chair_truth import image_key
 from veridical.protocols.judge_service import Manner
@@ -75,7 +76,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     found = []
     for q in questions:
         if q.id in answers.texts:
-            numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(sentences(answers.texts[q.id]), start=1))
+            numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(shr_sentences(answers.texts[q.id]), start=1))
             regions, facts = "\n".join(q.truth), "\n".join(q.more["facts"])
             found.append(Prompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
     return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
@@ -95,16 +96,6 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
     columns += [f"gram_{n}/{part}" for n in GRAMS for part in ("rate", "texts")]
     faults = {**answers.faults, **judged.faults}
     return Scored(f"{NAME}/{VERSION}", tally(rows, columns, _metrics), items, faults, judged.judge)
-
-
-def sentences(text: str) -> list[str]:
-    """Parts between periods, stripped, without those that an earlier one contains; "3.5" and "Mr." split, too."""
-    found: list[str] = []
-    for part in text.split("."):
-        sentence = part.strip()
-        if sentence and not any(sentence in earlier for earlier in found):
-            found.append(sentence)
-    return found
 
 
 def parse_judgement(text: str, count: int) -> list[str | None]:
@@ -132,7 +123,7 @@ def _item(question: Question, text: str | None, judgement: str | None) -> Item:
     more: dict[str, Any] = {"answer": text, "judgement": judgement}
     if text is None:
         return Item(question.id, None, None, "unanswered", more)
-    more["sentences"] = sentences(text)
+    more["sentences"] = shr_sentences(text)
     if judgement is None:
         return Item(question.id, None, None, "unjudged", more)
     classes = parse_judgement(judgement, len(more["sentences"]))
