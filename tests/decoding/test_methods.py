@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 
+from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.dola import Dola
 from veridical.decoding.icd import Icd
 from veridical.decoding.m3id import M3id
@@ -280,9 +281,13 @@ def test_the_cut_off_by_hand():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(UserError, match=r"decoding\.beta is 1\.5; it must lie between 0 and 1"):
         Vcd(beta=1.5)
     with pytest.raises(UserError, match="did you mean 'noise'"):
         Vcd(view="nose:500")
-    with pytest.raises(ValueError, match="at least one view"):
+    with pytest.raises(UserError, match="at least one view"):
         Vdd(views=())
+    with pytest.raises(UserError, match=r"decoding\.n is 0"):
+        BestOfN(n=0)
+    with pytest.raises(UserError, match=r"decoding\.temperature is 0\.0"):
+        BestOfN(temperature=0.0)

@@ -35,8 +35,10 @@ class BestOfN:
     """Temperature of the draws, where the protocol's own is 0: greedy answers would all be the same."""
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.temperature <= 0:
-            raise ValueError(f"best-of-n draws at least one answer at a temperature above 0, not {self}")
+        if self.n < 1:
+            raise UserError(f"decoding.n is {self.n}; it must be at least 1.")
+        if self.temperature <= 0:
+            raise UserError(f"decoding.temperature is {self.temperature}; at 0 or below all draws are the same.")
 
 
 def best_of_n(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.errors import UserError
 from veridical.vlm.contrast import Stream
 from veridical.vlm.views import parse
 
@@ -34,7 +35,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not self.views:
-            raise ValueError("calibration needs at least one view that says nothing, such as none")
+            raise UserError("decoding.views is empty; it takes at least one view that says nothing, such as none.")
         self.streams()
 
     def streams(self) -> tuple[Stream, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from veridical.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,6 +24,6 @@ def plausible(contrasted: Tensor, own: Tensor, beta: float) -> Tensor:
 
 
 def check_beta(beta: float) -> None:
-    """Raise ValueError for a cut-off that is no share."""
+    """Raise UserError for a cut-off that is no share."""
     if not 0 <= beta <= 1:
-        raise ValueError(f"the plausibility cut-off beta lies between 0 and 1, not {beta}")
+        raise UserError(f"decoding.beta is {beta}; it must lie between 0 and 1, usually 0.1.")

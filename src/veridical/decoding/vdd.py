@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.decoding.plausible import check_beta, plausible
+from veridical.errors import UserError
 from veridical.vlm.contrast import Stream
 from veridical.vlm.views import parse
 
@@ -36,7 +37,7 @@ class Vdd:
     def __post_init__(self) -> None:
         check_beta(self.beta)
         if not self.views:
-            raise ValueError("VDD needs at least one view to contrast with, such as none")
+            raise UserError("decoding.views is empty; it takes at least one view to contrast with, such as none.")
         self.streams()
 
     def streams(self) -> tuple[Stream, ...]:
