@@ -179,7 +179,9 @@ def _join_by_order(found: Rows, questions: Sequence[Question], fields: Fields, j
             continue
         question = questions[index]
         asked = first_field(row, fields.question)
-        if asked is not None and not same_question(str(asked), question.prompt):
+        if not any(name in row for name in fields.text):
+            joining.faults["unreadable"].append(f"{place}: lacks an answer")
+        elif asked is not None and not same_question(str(asked), question.prompt):
             joining.faults["misplaced"].append(_misplaced(place, asked, question))
         else:
             joining.add(question.id, first_field(row, fields.text), place, known)

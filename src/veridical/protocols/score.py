@@ -134,7 +134,10 @@ def _answers(config: Any, protocol: Any, questions: Sequence[Question]) -> Answe
     found: Answers = protocol.answers(config, questions)
     if not found.texts:
         faults = "; ".join(f"{len(named)} {kind} ({named[0]})" for kind, named in found.faults.items())
-        raise UserError(f"{config.protocol}: no answer belongs to any of {len(questions)} questions. {faults}".rstrip())
+        raise UserError(
+            f"{config.protocol}: no answer belongs to any of {len(questions)} questions: {faults or 'all are empty'}. "
+            "Rows go by their ids; without ids, by the order of the questions."
+        )
     return found
 
 

@@ -136,3 +136,9 @@ def test_a_tagger_that_is_not_there_is_said(write, refused, given, monkeypatch):
     a = write("a.jsonl", ANSWERS)
     said = refused("object-halbench", *given, "--answers", a, "--judgements", j, "--phrases", "en_core_web_trf")
     assert "needs spaCy" in said
+
+
+def test_the_image_is_that_of_image_path_where_a_question_has_one(write, score, given, tmp_path):
+    questions = write("q.jsonl", [{"image_id": 1, "question": "Describe.", "image_path": "images/a.jpg"}])
+    found = score("object-halbench", *given, "--questions", questions, "--check", "--images", tmp_path)
+    assert found["images_missing"] == ["a.jpg"]

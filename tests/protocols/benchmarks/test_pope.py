@@ -250,10 +250,17 @@ def test_answers_that_are_no_texts_or_answer_nothing_here(write, score, refused)
     assert column(found, "parsed") == [None, None, "no"]
     assert "the answer to 'q/1' is a list, not a text" in found["faults"]["unreadable"][0]
     said = refused("pope", "--questions", q, "--answers", write("b.jsonl", [{"question_id": 77, "answer": "No"}]))
-    assert "no answer belongs to any of 3 questions. 1 surplus" in said
+    assert "no answer belongs to any of 3 questions: 1 surplus" in said
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write, score):
     a = write("a.jsonl", '\ufeff{"question_id": 1, "answer": "No"}\r\n{"question_id": 2, "answer": "No"}\r\n')
     found = score("pope", "--questions", write("q.jsonl", questions("yn")), "--answers", a)
     assert column(found, "parsed") == ["no", "no"]
+
+
+def test_a_row_in_order_without_an_answer_is_named(write, score):
+    rows = [*official("y", ["Yes"]), {"question": "Is there a car in the image?", "reply": "No"}]
+    found = score("pope", "--questions", write("q.jsonl", questions("yn")), "--answers", write("a.jsonl", rows))
+    assert found["counts"]["unanswered"] == 1
+    assert found["faults"]["unreadable"][0].endswith("a.jsonl, line 2: lacks an answer")

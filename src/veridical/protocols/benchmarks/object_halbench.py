@@ -54,7 +54,8 @@ class Settings(ObjectSettings, JudgeSettings):
     """Object HalBench's files. With a judge (--service.model, --make-prompts, --judgements) it lists the objects."""
 
     questions: Path | None = None
-    """obj_halbench_300_with_image.jsonl: image_id and question; without it every image is described."""
+    """obj_halbench_300_with_image.jsonl: image_id and question, image_path if any; without it every image is
+    described."""
     answers: Path | None = None
     """Rows of image_id and text (or answer)."""
     phrases: str = "rules"
@@ -64,13 +65,16 @@ class Settings(ObjectSettings, JudgeSettings):
 def ask(settings: Settings) -> list[Question]:
     """One question for each image: those of the file, or of all images whose objects are known."""
     reader, classes = object_reader(settings)
-    asked = {}
+    asked: dict[str, str] = {}
+    paths: dict[str, str] = {}
     if settings.questions is not None:
         for place, row in read_rows(settings.questions).rows:
             key, prompt = first_field(row, ("image_id",)), first_field(row, ("question", "prompt", "text"))
             if key is None or prompt is None:
                 raise UserError(f"{place}: lacks image_id or question.")
             asked[image_key(key)] = str(prompt)
+            if row.get("image_path"):
+                paths[image_key(key)] = Path(str(row["image_path"])).name
     wanted = set(asked) if asked else _images(settings.answers)
     truth = object_truth(settings, classes, reader, wanted)
     lacking = sorted(set(asked) - set(truth.objects))
@@ -79,7 +83,8 @@ def ask(settings: Settings) -> list[Question]:
     keys = list(asked) or list(truth.objects)
     more = {"unknown": truth.unknown}
     return [
-        Question(k, truth.files.get(k) or k, asked.get(k, PROMPT), truth.objects[k], group=k, more=more) for k in keys
+        Question(k, paths.get(k) or truth.files.get(k) or k, asked.get(k, PROMPT), truth.objects[k], group=k, more=more)
+        for k in keys
     ]
 
 
