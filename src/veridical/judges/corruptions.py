@@ -152,11 +152,19 @@ def _positions(text: str, known: Annotations, words: Words, rng: Generator) -> I
 
 
 def _conclusions(text: str, known: Annotations, words: Words, rng: Generator) -> Iterator[Edit]:
-    """A wrong conclusion about the place, at the end; it goes against what the text itself says of it."""
+    """A wrong conclusion about the place: in the stead of the one that ends the text, or added where it has none.
+
+    Where a text says elsewhere what place it is, as the picture world's captions do, the conclusion goes against that.
+    """
     said = {scene for scene, phrases in words.scenes.items() if any(phrase in text for phrase in phrases)}
     others = [phrases[-1] for scene, phrases in words.scenes.items() if scene != known.scene and scene not in said]
     if others:
-        yield Edit(len(text), len(text), f" The scene is {rng.choice(others)}.")
+        wrong = str(rng.choice(others))
+        ends = [f"{phrases[-1]}." for phrases in words.scenes.values() if text.endswith(f"{phrases[-1]}.")]
+        if ends:
+            yield Edit(len(text) - len(ends[0]), len(text), f"{wrong}.")
+        else:
+            yield Edit(len(text), len(text), f" The scene is {wrong}.")
 
 
 _FINDERS: Mapping[Corruption, Finder] = MappingProxyType(
