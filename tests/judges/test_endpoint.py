@@ -85,10 +85,10 @@ def test_in_a_notebook_whose_loop_is_running_calls_are_answered_and_errors_raise
         asyncio.run(cell(server))
 
 
-@pytest.mark.parametrize("fault", [status(429), status(500), status(503), cut, no_json, no_choices, slow(1.0)])
+@pytest.mark.parametrize("fault", [status(429), status(500), status(503), cut, no_json, no_choices, slow(2.5)])
 def test_what_may_pass_is_tried_again(fault):
     with serving(fault, fault, say("At last.")) as server:
-        asked = service(server, timeout=0.3)
+        asked = service(server, timeout=1.0)
         [reply] = asked.reply([call()])
     assert reply.text == "At last."
     assert (asked.usage.retries, asked.usage.failures) == (2, {})
@@ -101,13 +101,13 @@ def test_what_may_pass_is_tried_again(fault):
         (status(500), "judge-http-500"),
         (cut, "judge-unreachable"),
         (no_json, "judge-bad-reply"),
-        (slow(1.0), "judge-timeout"),
+        (slow(2.0), "judge-timeout"),
         (status(400), "judge-refused"),
     ],
 )
 def test_what_does_not_pass_is_a_counted_failure_of_its_call(fault, reason):
     with serving(fault) as server:
-        asked = service(server, timeout=0.2)
+        asked = service(server, timeout=0.7)
         [reply] = asked.reply([call()])
     assert isinstance(reply, JudgeError)
     assert (reply.reason, asked.usage.failures) == (reason, {reason: 1})
