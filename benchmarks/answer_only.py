@@ -84,7 +84,7 @@ def report(items: Path, name: str, seeds: Sequence[int]) -> None:
 def numbers(base: Sequence[chair.ChairItem], folder: Path, weights: FloatArray) -> FloatArray:
     """CHAIRs, recall, CHAIRs less the base's at equal recall, POPE adversarial: [4, resamples]."""
     chair_s, rival, recall = differences(base, captions(folder), weights)
-    asked = [pope.item_from_row(row) for row in _rows(folder / "pope.jsonl")]
+    asked = [pope.PopeItem(**row) for row in _rows(folder / "pope.jsonl")]
     ratio = pope.count(asked, [item.id for item in base])["pope_adversarial_accuracy"]
     return np.stack([chair_s, recall, chair_s - rival, ratio.resampled(weights)])
 

@@ -79,4 +79,4 @@ def _model_folder(place: Path) -> Path | None:
 
 def _own_name(place: Path) -> str:
     resolved = place.expanduser().resolve() if place.expanduser().exists() else place
-    return resolved.parent.name if resolved.name in ("adapter", "model") else resolved.name
+    return resolved.parent.name if resolved.name == "adapter" else resolved.name
