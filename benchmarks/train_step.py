@@ -8,6 +8,7 @@
                                 are kept in memory (against TRL's LoRA, whose losses are then not the same);
     --train answers-anew        the same with prefixes read anew at every step
     --rejected 4                that many pairs of each image, with one chosen answer
+    --profile                   at the end, the operations that take the most of a later step, on both sides
     --memory                    peak memory instead of times, each side in a process of its own
 
 Prints milliseconds a step (data loading included), by the clock and of the processor, in the first epoch, with the
@@ -232,6 +233,16 @@ def flops(action, *arguments) -> int:
     return counter.get_total_flops()
 
 
+def profile(action, *arguments) -> str:
+    """The operations that take the most processor time, as torch's profiler tells it."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    with profiler(activities=[ProfilerActivity.CPU]) as found:
+        action(*arguments)
+    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=8, max_name_column_width=40)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -241,6 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps an epoch")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--words", type=int, help="words an answer, about")
+    parser.add_argument("--profile", action="store_true", help="show where the time of a step goes")
     parser.add_argument("--memory", action="store_true", help="compare peak memory instead of times")
     parser.add_argument("--side", choices=("ours", "TRL"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -318,6 +330,9 @@ def compare(model: str, pairs: list[Pair], batch: int, given, folder: Path) -> N
         )
     counted = {"ours": flops(ours.step, 0), "TRL": flops(trls.step, 0)}
     print(f"floating-point operations a later step: ratio {counted['TRL'] / counted['ours']:.2f}")
+    if given.profile:
+        for name, side in (("ours", ours), ("TRL", trls)):
+            print(f"{name}, a later step:\n{profile(side.step, 0)}")
     if not given.train.startswith("answers"):
         print(f"largest difference between the losses of a step: {worst:.1e}")
 
