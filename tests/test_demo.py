@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 from veridical.cli import COMMANDS
-from veridical.demo import DemoConfig, Step, _Steps, control, lanes, measure
+from veridical.demo import DemoConfig, Step, _Steps, control, lanes, measure, measure_decoding, run
 from veridical.errors import UserError
 
 
@@ -20,8 +20,9 @@ def drawing(name: str, folder, count: int) -> Step:
 
 
 def test_every_step_is_a_command_with_settings_that_it_knows(tmp_path):
-    config = DemoConfig(out=tmp_path)
-    steps = [step for lane in lanes(config, 3) for step in lane] + [control(config, 3), measure(config, 3)]
+    config = DemoConfig(out=tmp_path, decoding=("vdd", "m3id"))
+    steps = [step for lane in lanes(config, 3) for step in lane]
+    steps += [control(config, 3), measure(config, 3), measure_decoding(config, 3)]
     assert len({step.name for step in steps}) == len(steps)
     for step in steps:
         name, *flags = step.command
@@ -74,3 +75,10 @@ def test_a_second_run_keeps_the_time_of_the_first(tmp_path):
 def test_a_step_that_fails_says_what_it_said(tmp_path):
     with pytest.raises(UserError, match=r"unknown split|no split|nowhere"):
         _Steps(tmp_path / "logs").run([Step("draw", ("world", "--split", "nowhere", "--out", str(tmp_path / "x")))])
+
+
+def test_a_method_of_decoding_that_is_not_there_is_named_before_anything_runs(tmp_path):
+    for names, said in ((("vdx",), "did you mean 'vdd'"), (("vdd", "vdd"), "vdd is named twice")):
+        with pytest.raises(UserError, match=said):
+            run(DemoConfig(out=tmp_path / "demo", decoding=names))
+    assert not (tmp_path / "demo").exists()

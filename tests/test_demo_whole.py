@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PATIENCE = 300
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def start(out: Path, *settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "veridical", "demo", "--pictures", "24", "--scenes", "6", "--out", str(out)],
+        [sys.executable, "-m", "veridical", "demo", "--pictures", "24", "--scenes", "6", "--out", str(out), *settings],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -35,14 +36,14 @@ def interrupt_in(out: Path, step: str) -> str:
     return printed
 
 
-def finish(out: Path) -> str:
-    demo = start(out)
+def finish(out: Path, *settings: str) -> str:
+    demo = start(out, *settings)
     printed, _ = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 0, printed
     return printed
 
 
-def results(out: Path) -> dict[str, object]:
+def results(out: Path) -> dict[str, Any]:
     found = json.loads((out / "results.json").read_text())
     assert found.pop("wall_seconds")["report"] > 0
     return found
@@ -57,5 +58,16 @@ def test_interrupted_at_every_stage_it_ends_as_if_undisturbed(tmp_path):
     assert "at equal recall" in printed
     page = (tmp_path / "disturbed" / "report.html").read_text()
     assert "Time taken, in seconds" in page
-    finish(tmp_path / "calm")
-    assert results(tmp_path / "disturbed") == results(tmp_path / "calm")
+    printed = finish(tmp_path / "calm", "--decoding", "vdd")
+    calm = results(tmp_path / "calm")
+    ways = calm.pop("decoding")
+    assert results(tmp_path / "disturbed") == calm
+    # The second picture: training against decoding, its plain rows the first one's.
+    assert "Training against decoding" in printed
+    assert "Result: decoding" in (tmp_path / "calm" / "report.html").read_text()
+    assert list(ways) == ["base", "base+vdd", "aligned", "aligned+vdd"]
+    for name in ("base", "aligned"):
+        assert ways[name]["chair_s"] == calm[name]["chair_s"]
+        assert ways[f"{name}+vdd"]["decoding"]["alpha"] == 1
+    assert ways["aligned"]["at_equal_recall"] == calm["at_equal_recall"]
+    assert ways["base"]["chair_i"] != ways["base+vdd"]["chair_i"]

@@ -29,6 +29,7 @@ METRICS = (
     *(f"pope_{kind}_{what}" for kind in ("random", "popular", "adversarial") for what in ("accuracy", "yes_ratio")),
 )  # fmt: skip
 MAIN, CONTROL, BESIDE = "aligned", "sft", "bpo-image"
+DECODING = "decoding"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class DemoConfig:
     """Pictures that pairs are made from."""
     scenes: int = 150
     """Held-out scenes in each of the two splits that results are reported on."""
+    decoding: tuple[str, ...] = ()
+    """Methods of decoding to measure beside training, on the base and on the aligned model: vcd, vdd, m3id, icd, dola,
+    calibration, best-of-n. None by default; each takes about as long as half of the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +104,31 @@ def control(config: DemoConfig, seed: int) -> Step:
 
 def measure(config: DemoConfig, seed: int) -> Step:
     """The base against all adapters on scenes that chose nothing."""
+    return _eval(config, seed, "eval", (MAIN, CONTROL, BESIDE),
+                 "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30")  # fmt: skip
+
+
+def measure_decoding(config: DemoConfig, seed: int) -> Step:
+    """The base and the aligned model on the same scenes, plainly and by each method of decoding."""
+    cache = config.out / f"seed-{seed}" / "eval" / "requests"
+    return _eval(config, seed, DECODING, (MAIN,), "--methods", *config.decoding, "--cache", str(cache))
+
+
+def _eval(config: DemoConfig, seed: int, name: str, models: Sequence[str], *settings: str) -> Step:
     folder = config.out / f"seed-{seed}"
-    models = ["bundled", *(f"{name}={folder / name}" for name in (MAIN, CONTROL, BESIDE))]
     return Step(
-        "eval",
-        ("eval", "--out", str(folder / "eval"), "--models", *models, "--records", "world:in-theme+anti-bias",
-         "--limit", str(config.scenes), "--questions", "2",
-         "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
+        name,
+        ("eval", "--out", str(folder / name), "--models", "bundled", *(f"{one}={folder / one}" for one in models),
+         "--records", "world:in-theme+anti-bias", "--limit", str(config.scenes), "--questions", "2", *settings),
         threads=2,
     )  # fmt: skip
 
 
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of the report. Raises UserError where a step fails."""
+    from veridical.decoding.registry import as_published
+
+    as_published(config.decoding)  # Refuses a wrong name before anything runs.
     config.out.mkdir(parents=True, exist_ok=True)
     # Steps run in sessions of their own, so whoever ends this process must end them through it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -133,10 +149,8 @@ def _report(config: DemoConfig, folder: Path, seconds: Mapping[str, float]) -> P
     from veridical.report.page import render
     from veridical.report.runs import read_runs
 
-    settings = ReportConfig(
-        runs=tuple(folder / n for n in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval")),
-        out=config.out / "report.html",
-    )
+    names = ["pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval", *([DECODING] if config.decoding else [])]
+    settings = ReportConfig(runs=tuple(folder / name for name in names), out=config.out / "report.html")
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
     write_whole(settings.out, page.encode())
     return settings.out
@@ -154,7 +168,8 @@ def _run_seed(config: DemoConfig, seed: int) -> Mapping[str, float]:
             third = pool.submit(steps.run, (control(config, seed),))
             second.result()
             third.result()
-            pool.submit(steps.run, (measure(config, seed),)).result()
+            last = (measure(config, seed), *((measure_decoding(config, seed),) if config.decoding else ()))
+            pool.submit(steps.run, last).result()
         except BaseException:
             steps.stop()
             raise
@@ -239,12 +254,27 @@ def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
         "at_equal_recall_sft": _comparison(first, CONTROL)["at_equal_recall"],
         "at_equal_recall_bpo_image": _comparison(first, BESIDE)["at_equal_recall"],
         "seeds": {str(seed): _gains(results) for seed, results in measured.items()},
+        **({"decoding": _decoding(config)} if config.decoding else {}),
         "wall_seconds": dict(seconds),
     }
 
 
-def _evaluation(config: DemoConfig, seed: int) -> dict[str, Any]:
-    results = json.loads((config.out / f"seed-{seed}" / "eval" / "results.json").read_text())
+def _decoding(config: DemoConfig) -> dict[str, Any]:
+    """The first seed's numbers by each way of decoding, with its settings, and at equal recall with the plain base."""
+    results = _evaluation(config, config.seeds[0], DECODING)
+    even = {one["model"]: one["at_equal_recall"] for one in results["comparisons"]}
+    return {
+        name: {
+            "decoding": about.get("decoding", {"name": "plain"}),
+            **{metric: results["models"][name][metric] for metric in METRICS},
+            "at_equal_recall": even.get(name),
+        }
+        for name, about in results["measured"].items()
+    }
+
+
+def _evaluation(config: DemoConfig, seed: int, name: str = "eval") -> dict[str, Any]:
+    results = json.loads((config.out / f"seed-{seed}" / name / "results.json").read_text())
     return {**results, "base": results["comparisons"][0]["base"]}
 
 
@@ -284,6 +314,8 @@ def _show(config: DemoConfig, results: Mapping[str, Any]) -> None:
         differences = [gains["equal_recall_difference"] for gains in results["seeds"].values()]
         mean = sum(differences) / len(differences)
         console.print(f"over {len(differences)} seeds at equal recall: mean {mean:.1f}, worst {max(differences):.1f}")
+    if "decoding" in results:
+        console.print(_decoding_table(results["decoding"]))
     print(f"report: {config.out / 'report.html'}\nresults: {config.out / 'results.json'}")
 
 
@@ -300,4 +332,21 @@ def _table(results: Mapping[str, Any]) -> Table:
         cells = [results[name][metric] for name in columns]
         shown = [f"{c['value']:.1f} ({c['low']:.0f}-{c['high']:.0f})" for c in cells]
         table.add_row(metric.replace("pope_", "").replace("_", " "), *shown)
+    return table
+
+
+def _decoding_table(ways: Mapping[str, Any]) -> Table:
+    """Training against decoding: a row for each model and way of decoding."""
+    from rich.table import Table
+
+    caption = "At equal recall: CHAIRs against the base's own captions cut to the same recall"
+    table = Table(title="Training against decoding", caption=caption, box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in ("CHAIRs", "CHAIRi", "recall", "words", "POPE adv", "at equal recall"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, found in ways.items():
+        shown = ("chair_s", "chair_i", "recall", "words", "pope_adversarial_accuracy")
+        even = found["at_equal_recall"]
+        last = f"{even['difference']:+.1f} ({even['low']:+.0f} to {even['high']:+.0f})" if even else ""
+        table.add_row(name, *(f"{found[metric]['value']:.1f}" for metric in shown), last)
     return table

@@ -317,6 +317,22 @@ def test_best_of_n_is_measured_on_adapters_and_calibration_on_closed_answers(pla
     assert plain != pytest.approx(weighed, abs=1e-3)
 
 
+def test_several_methods_stand_beside_each_other_and_may_be_added(places, tmp_path):
+    """With `methods` each has the numbers that it has alone; a run without them can be continued with them."""
+    model, trained = places
+    settings = {"models": (str(model), str(trained)), "protocols": ("world-chair",), "limit": 2}
+    plain = EvalConfig(out=tmp_path / "several", **settings)
+    first = evaluate(plain)
+    several = evaluate(replace(plain, methods=("vdd", "best-of-n")))
+    assert list(several["models"]) == ["base", "base+vdd", "dpo", "dpo+vdd", "dpo+best-of-n"]
+    assert several["models"]["base"] == first["models"]["base"]
+    alone = evaluate(config_type({"decoding.name": "vdd"})(out=tmp_path / "alone", **settings, decoding=Vdd()))
+    assert several["models"]["base+vdd"] == alone["models"]["base+vdd"]
+    assert several["measured"]["base+vdd"] == alone["measured"]["base+vdd"]
+    with pytest.raises(UserError, match="vdd is named twice"):
+        evaluate(config_type({"decoding.name": "vdd"})(out=tmp_path / "two", **settings, methods=("vdd",)))
+
+
 def test_a_method_that_is_not_there_is_named():
     with pytest.raises(UserError, match="did you mean 'm3id'"):
         config_type({"decoding.name": "m3d"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -44,7 +44,21 @@ def decoding_type(name: str) -> type[Method]:
     if name not in DECODINGS:
         near = difflib.get_close_matches(name, DECODINGS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DECODINGS)}."
-        raise UserError(f"decoding.name: no method of decoding {name!r}; {hint}")
+        raise UserError(f"no method of decoding {name!r}; {hint}")
     module, attribute = DECODINGS[name].split(":")
     found: type[Method] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def as_published(names: Sequence[str], also: Sequence[Method] = ()) -> tuple[Method, ...]:
+    """`also`, then the methods called `names` in their published settings.
+
+    Raises:
+        UserError: a name that is not there, or one that is there twice.
+    """
+    found = (*also, *(decoding_type(name)() for name in names))
+    taken = [method.name for method in found]
+    twice = next((name for name in taken if taken.count(name) > 1), None)
+    if twice:
+        raise UserError(f"the method of decoding {twice} is named twice; results go by its name.")
     return found

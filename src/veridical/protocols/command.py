@@ -74,6 +74,8 @@ class EvalConfig:
     """Add LoRA to the weights before measuring, which is faster; adapters for the answer alone are never merged."""
     decoding: PlainDecoding = field(default_factory=PlainDecoding)
     """How texts are decoded and closed questions answered."""
+    methods: tuple[str, ...] = ()
+    """Further methods of decoding by name, each in its published settings; each model is measured with all of them."""
     noise: NoiseCurve = field(default_factory=NoiseCurve)
     """Captions of noised pictures, for the report's plot."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -114,9 +116,16 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
     return made
 
 
-def method_of(config: EvalConfig) -> Method | None:
-    """The method of decoding that a run measures beside plain decoding, if any."""
-    return None if isinstance(config.decoding, PlainDecoding) else cast("Method", config.decoding)
+def methods_of(config: EvalConfig) -> tuple[Method, ...]:
+    """The methods of decoding that a run measures beside plain decoding.
+
+    Raises:
+        UserError: a name that is not there, or one that is there twice.
+    """
+    from veridical.decoding.registry import as_published
+
+    plain = isinstance(config.decoding, PlainDecoding)
+    return as_published(config.methods, () if plain else (cast("Method", config.decoding),))
 
 
 def run(config: EvalConfig) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
 from veridical.protocols import harness, items
 from veridical.protocols.answering import answer, outstanding
-from veridical.protocols.command import EvalConfig, method_of
+from veridical.protocols.command import EvalConfig, methods_of
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import PICTURES, check_names, picture_task
 from veridical.protocols.replies import Replies
@@ -40,23 +40,23 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     Raises:
         UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
     """
-    models = measured_models(config.models)
+    models, methods = measured_models(config.models), methods_of(config)
     harness.check(config)
     asked = read_tasks(config)
     _claim(config, asked)
     counted: dict[str, dict[str, Counted]] = {}
     measured: dict[str, Any] = {}
     harnessed: dict[str, list[harness.HarnessTask]] = {}
-    method = method_of(config)
     base: Vlm | None = None
     for model in models:
         vlm = _load(model, config, base)
         # An adapter changes the base in memory, which then serves no other one.
         base = None if model.adapter else vlm
         replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
-        for name, tasks in _ways(config, model, asked.tasks).items():
+        for name, method in _ways(model, methods).items():
+            tasks = asked.tasks if method is None else _decoded(asked.tasks, method)
             counted[name] = _measure(config, vlm, name, tasks, replies)
-            measured[name] = _describe_model(model, vlm.fingerprint, method if name != model.name else None)
+            measured[name] = _describe_model(model, vlm.fingerprint, method)
         if config.harness != "none":
             harnessed[model.name] = harness.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
@@ -124,16 +124,17 @@ def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Repli
     return {"protocol": name, **settings, "points": points}
 
 
-def _ways(config: EvalConfig, model: Measured, tasks: Mapping[str, Task]) -> dict[str, Mapping[str, Task]]:
-    """What is asked of a model, by name in the results: plainly, and by a method of decoding if one is given.
+def _ways(model: Measured, methods: Sequence[Method]) -> dict[str, Method | None]:
+    """How a model is measured, by name in the results: plainly, and by each method of decoding.
 
     Best-of-n compares an adapter with its base, and so says nothing of the base itself.
     """
-    method = method_of(config)
-    if method is None or (isinstance(method, BestOfN) and model.adapter is None):
-        return {model.name: tasks}
-    decoded = {key: replace(task, requests=_under(method, task.requests)) for key, task in tasks.items()}
-    return {model.name: tasks, f"{model.name}+{method.name}": decoded}
+    own = [method for method in methods if model.adapter or not isinstance(method, BestOfN)]
+    return {model.name: None, **{f"{model.name}+{method.name}": method for method in own}}
+
+
+def _decoded(tasks: Mapping[str, Task], method: Method) -> dict[str, Task]:
+    return {key: replace(task, requests=_under(method, task.requests)) for key, task in tasks.items()}
 
 
 def _under(method: Method, requests: Mapping[str, Request]) -> dict[str, Request]:
@@ -184,7 +185,7 @@ def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     else:
         found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
     # Best-of-n needs the base that the adapter was trained on.
-    wanted = config.merge_adapters and not isinstance(config.decoding, BestOfN)
+    wanted = config.merge_adapters and not any(isinstance(method, BestOfN) for method in methods_of(config))
     return merged(found) if model.adapter and wanted else found
 
 
@@ -207,6 +208,7 @@ def _claim(config: EvalConfig, asked: Asked) -> None:
         "harness",
         "tasks",
         "task_folders",
+        "methods",
         *_blocks(config),
     }
     pictures = asked.pictures.records if asked.pictures else []
