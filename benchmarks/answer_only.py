@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from veridical.protocols import chair, pope
-from veridical.protocols.equal_recall import differences
+from veridical.protocols.equal_recall import sides
 from veridical.protocols.statistics import FloatArray, interval, resample
 
 # The demo's names: of the adapter, and of the pairs that it was trained on.
@@ -83,10 +83,11 @@ def report(items: Path, name: str, seeds: Sequence[int]) -> None:
 
 def numbers(base: Sequence[chair.ChairItem], folder: Path, weights: FloatArray) -> FloatArray:
     """CHAIRs, recall, CHAIRs less the base's at equal recall, POPE adversarial: [4, resamples]."""
-    chair_s, rival, recall = differences(base, captions(folder), weights)
+    both = sides(base, captions(folder), weights)
+    chair_s = both.model["chair_s"]
     asked = [pope.PopeItem(**row) for row in _rows(folder / "pope.jsonl")]
     ratio = pope.count(asked, [item.id for item in base])["pope_adversarial_accuracy"]
-    return np.stack([chair_s, recall, chair_s - rival, ratio.resampled(weights)])
+    return np.stack([chair_s, both.recall, chair_s - both.rival["chair_s"], ratio.resampled(weights)])
 
 
 def captions(folder: Path) -> list[chair.ChairItem]:

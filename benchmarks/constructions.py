@@ -66,7 +66,11 @@ RECIPES: Mapping[str, Recipe] = {
     "sentinel": Recipe("sentinel"),
     "spa": Recipe("spa", adapter_of="ha-dpo-balanced"),
 }  # fmt: skip
-METHODS = ("dpo", "sft")
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "dpo": ("--objective.name", "dpo"),
+    "dpo-nll": ("--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3"),
+    "sft": ("--objective.name", "sft"),
+}
 COLUMNS = {
     "chair_s": "CHAIRs %",
     "chair_i": "CHAIRi %",
@@ -114,10 +118,9 @@ def prepare(row: str, given: argparse.Namespace) -> dict[str, Any]:
     if not (exactly / "done").exists():
         write_build(exactly, cut)
         (exactly / "done").touch()
-    for method in METHODS:
+    for method, objective in METHODS.items():
         _veridical(
-            "align", "--pairs", exactly, "--out", folder / method, "--objective.name", method,
-            "--learning-rate", given.rate, "--epochs", given.epochs, "--micro-batch", 16, "--seed", given.seed,
+            "align", "--pairs", exactly, "--out", folder / method, *objective, "--learning-rate", given.rate, "--epochs", given.epochs, "--micro-batch", 16, "--seed", given.seed,
         )  # fmt: skip
     answers = [pair.chosen for pair in cut if {pair.chosen, pair.rejected} == {"Yes.", "No."}]
     return {
@@ -133,7 +136,7 @@ def enough_pairs(recipe: Recipe, folder: Path, given: argparse.Namespace) -> tup
     """The pairs of the smallest build that gives enough of them, and how many records that took."""
     records = given.records
     while True:
-        adapter = ("--adapter", given.out / recipe.adapter_of / "dpo" / "adapter") if recipe.adapter_of else ()
+        adapter = ("--adapter", given.out / recipe.adapter_of / "dpo-nll" / "adapter") if recipe.adapter_of else ()
         out = folder / f"pairs-of-{records}"
         _veridical(
             "build", "--construction", recipe.construction, "--records", "world:pairs", "--limit", records,

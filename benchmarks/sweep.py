@@ -181,18 +181,18 @@ def plot(curves: Mapping[str, Sequence[Mapping[str, Any]]], guidance: Sequence[M
     """Noise and rho against what is made up and what is still recalled; rho against similarity, guided and not."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
     axes = figure.subplots(1, 3)
     for axis, (name, points) in zip(axes, curves.items(), strict=False):
         for key, label in SHOWN.items():
             _line(axis, [point["at"] for point in points], [point[key] for point in points], label)
         axis.set(xlabel={"noise": "noise step", "token mask": "rho"}[name], ylabel="%", ylim=(0, 100))
-        axis.legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(SHOWN), frameon=False)
     for how, label in (("reference", "guided by the reference"), ("none", "unguided")):
         rows = [row for row in guidance if row["guidance"] == how]
         _line(axes[2], [row["rho"] for row in rows], [row["similarity"] for row in rows], label)
     axes[2].set(xlabel="rho", ylabel="token F1 of rejected and chosen", ylim=(0, 1))
-    axes[2].legend()
+    axes[2].legend(loc="lower left", frameon=False)
     figure.savefig(path, dpi=120)
 
 

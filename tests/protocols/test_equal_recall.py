@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veridical.protocols.chair import ChairItem, ChairMention
-from veridical.protocols.equal_recall import CutCurve, at_recall, cut, cut_curve, differences, equal_recall
+from veridical.protocols.equal_recall import (
+    COLUMNS,
+    COMPARED,
+    CutCurve,
+    at_recall,
+    cut,
+    cut_curve,
+    equal_recall,
+    sides,
+)
 from veridical.protocols.statistics import resample
 
 NAMES = ("cup", "fork", "knife", "spoon", "glass")
@@ -48,16 +57,33 @@ def test_the_curve_of_three_captions_worked_by_hand():
     assert curve.recall[0] == pytest.approx([0, 60, 60, 80])
 
 
+def curve_of(inventing: list[float], found: list[float], **more: list[float]) -> CutCurve:
+    """A hundred captions of pictures that hold a hundred objects in all, so that sums are percentages."""
+    sums = {"inventing": inventing, "found": found, **more}
+    arrays = {name: np.array([sums.get(name, [0.0] * len(found))], float) for name in COLUMNS}
+    return CutCurve(arrays, np.array([100.0]), np.array([100.0]))
+
+
 def test_between_two_cuts_the_base_is_on_the_straight_line():
-    curve = CutCurve(np.array([[0.0, 10, 30, 50]]), np.array([[0.0, 40, 60, 70]]))
+    curve = curve_of([0, 10, 30, 50], [0, 40, 60, 70])
     for recall, expected in [(0, 0), (20, 5), (40, 10), (50, 20), (60, 30), (65, 40), (70, 50), (90, 50)]:
-        assert at_recall(curve, np.array([recall], float))[0] == pytest.approx(expected)
+        assert at_recall(curve, np.array([recall], float))["chair_s"][0] == pytest.approx(expected)
 
 
 def test_of_two_cuts_with_one_recall_the_one_that_invents_less_counts():
-    curve = CutCurve(np.array([[0.0, 10, 30, 50]]), np.array([[0.0, 40, 40, 70]]))
-    assert at_recall(curve, np.array([40.0]))[0] == 10
-    assert at_recall(curve, np.array([55.0]))[0] == pytest.approx(40)
+    curve = curve_of([0, 10, 30, 50], [0, 40, 40, 70])
+    assert at_recall(curve, np.array([40.0]))["chair_s"][0] == 10
+    assert at_recall(curve, np.array([55.0]))["chair_s"][0] == pytest.approx(40)
+
+
+def test_sums_are_interpolated_before_they_are_divided():
+    curve = curve_of([0, 10, 30], [0, 40, 60], invented=[0, 10, 60], mentions=[0, 50, 120], words=[0, 400, 1000])
+    half = at_recall(curve, np.array([50.0]))
+    assert half["chair_i"][0] == pytest.approx(100 * 35 / 85)
+    assert half["words"][0] == pytest.approx(7)
+    # Where a part of the captions is cut before its first object, the others' mentions are all there are.
+    assert at_recall(curve, np.array([10.0]))["chair_i"][0] == pytest.approx(20)
+    assert np.isnan(at_recall(curve, np.array([0.0]))["chair_i"][0])
 
 
 def test_a_model_compared_by_hand_at_equal_recall():
@@ -69,6 +95,13 @@ def test_a_model_compared_by_hand_at_equal_recall():
     assert found.recall == 25
     assert found.against == "cut"
     assert found.low <= 50 <= found.high
+    # Half the base's captions are "There is a cup", the others empty; the model names one object in 6 words.
+    assert {name: (one.base_cut, one.aligned) for name, one in found.others.items()} == {
+        "chair_i": (0, 50),
+        "objects": (0.5, 1),
+        "words": (2, 7),
+    }
+    assert found.others["words"].low <= 5 <= found.others["words"].high
 
 
 def test_a_model_that_recalls_as_much_as_the_base_meets_the_uncut_base():
@@ -84,12 +117,13 @@ def test_captions_without_objects_and_pictures_without_truth_are_numbers_too():
     base = [item(0, [], {"cup"}), item(1, [], set())]
     found = equal_recall(base, base, resample(2, 0, 50))
     assert (found.base_cut, found.aligned, found.difference, found.recall) == (0, 0, 0, 0)
+    assert found.others["chair_i"].difference is None
 
 
 def test_other_pictures_are_refused():
     base = [item(0, ["cup"], {"cup"}), item(1, ["cup"], {"cup"})]
     with pytest.raises(ValueError, match="same pictures"):
-        differences(base, base[::-1], once(base))
+        sides(base, base[::-1], once(base))
 
 
 captions = st.lists(
@@ -115,8 +149,8 @@ def test_the_curve_says_of_a_cut_what_the_cut_captions_say(drawn, objects):
     curve = cut_curve(items, once(items))
     objects = min(objects, curve.recall.shape[1] - 1)
     short = cut_curve([cut(i, objects) for i in items], once(items))
-    assert short.recall[0, -1] == curve.recall[0, objects]
-    assert short.chair_s[0, -1] == curve.chair_s[0, objects]
+    for name in COLUMNS:
+        assert short.sums[name][0, -1] == curve.sums[name][0, objects]
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,13 +159,14 @@ def test_a_model_that_is_the_base_cut_differs_by_nothing(drawn, objects):
     """In every resample in which the cut's last object adds recall, and a later one adds more."""
     items = [item(n, named, truth) for n, (named, truth) in enumerate(drawn)]
     weights = resample(len(items), 1, 100)
-    chair_s, rival, _ = differences(items, [cut(i, objects) for i in items], weights)
+    both = sides(items, [cut(i, objects) for i in items], weights)
     recall = cut_curve(items, weights).recall
     last = recall.shape[1] - 1
     objects = min(objects, last)
     adds = (recall[:, objects] > recall[:, objects - 1]) & (recall[:, objects] < recall[:, last])
     alike = adds | (objects == last)
-    assert chair_s[alike] == pytest.approx(rival[alike])
+    for name in COMPARED:
+        assert both.model[name][alike] == pytest.approx(both.rival[name][alike], nan_ok=True)
 
 
 def test_the_base_against_itself_differs_by_nothing_in_every_resample():
@@ -139,3 +174,4 @@ def test_the_base_against_itself_differs_by_nothing_in_every_resample():
     items = [item(n, list(rng.choice(NAMES, 3)), set(rng.choice(NAMES, 2))) for n in range(40)]
     found = equal_recall(items, items, resample(40, 0, 300))
     assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert {(one.difference, one.low, one.high) for one in found.others.values()} == {(0, 0, 0)}

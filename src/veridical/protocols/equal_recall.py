@@ -1,51 +1,79 @@
 """The truncation baseline: what would the base invent if it only said as little?
 
-A model that says less invents less. So a model's CHAIRs also stands against the base's own
-captions, cut after their first 0, 1, 2, 3, ... different objects. Between two neighbouring cuts
-the base is taken on the straight line, that is, some of its captions are cut one object later
-than others. Where a model recalls at least as much as the base, the rival is the uncut base.
+A model that says less invents less. So a model's CHAIR also stands against that of the base's own captions, cut after
+their first 0, 1, 2, 3, ... different objects. Between two neighbouring cuts the base is taken on the straight line,
+that is, some of its captions are cut one object later than others: sums are interpolated, then divided. Where a model
+recalls at least as much as the base, the rival is the uncut base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from veridical.protocols.chair import ChairItem, ChairMention
 from veridical.protocols.statistics import FloatArray, interval
+from veridical.protocols.tally import share
 
-PERCENT = 100.0
+COLUMNS = ("inventing", "invented", "mentions", "found", "objects", "words")
+"""What is counted of a cut caption: whether it invents, invented and all mentions, different true and all objects,
+words."""
+COMPARED = ("chair_s", "chair_i", "objects", "words")
+"""What is compared at equal recall."""
 
 
 @dataclass(frozen=True)
 class CutCurve:
-    """CHAIRs and recall of the base's captions by cut, in percent; cut k keeps k objects.
+    """Sums over the base's captions by cut; cut k keeps k objects.
 
-    Both are [resamples, cuts]; the last cut is the whole caption, for every picture.
+    `sums` has an array [resamples, cuts] for each of `COLUMNS`, the last cut being the whole caption for every picture;
+    `captions` and `truth`, [resamples] each, are the number of captions and of the objects in their pictures.
     """
 
-    chair_s: FloatArray
-    recall: FloatArray
+    sums: Mapping[str, FloatArray]
+    captions: FloatArray
+    truth: FloatArray
+
+    @property
+    def chair_s(self) -> FloatArray:
+        """CHAIRs at each cut, percent, [resamples, cuts]."""
+        return share(self.sums["inventing"], np.broadcast_to(self.captions[:, None], self.sums["inventing"].shape))
+
+    @property
+    def recall(self) -> FloatArray:
+        """Recall at each cut, percent, [resamples, cuts]; 0 where no picture holds anything."""
+        return 100.0 * self.sums["found"] / np.maximum(self.truth, 1.0)[:, None]
+
+    def whole(self) -> dict[str, FloatArray]:
+        """The `COMPARED` metrics of uncut captions, [resamples] each."""
+        return _metrics({name: column[:, -1] for name, column in self.sums.items()}, self.captions)
 
 
 @dataclass(frozen=True)
-class EqualRecall:
+class AtRecall:
+    """One metric of a model and of the base cut to the model's recall; `low` and `high` are the 95 % interval of
+    `difference`, paired by picture. All None where the metric is not defined for one of them."""
+
+    base_cut: float | None
+    aligned: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class EqualRecall(AtRecall):
     """CHAIRs of a model and of the base cut to the model's recall, in percent; negative is better.
 
-    `against` says whether the rival is the "cut" or the "uncut" base; `low` and `high` are the
-    95 % interval of `difference`, paired by picture.
+    `against` says whether the rival is the "cut" or the "uncut" base; `others` has the other `COMPARED` metrics.
     """
 
-    base_cut: float
-    aligned: float
-    difference: float
-    low: float
-    high: float
     recall: float
     against: Literal["cut", "uncut"]
+    others: Mapping[str, AtRecall] = field(default_factory=dict)
 
 
 def cut(item: ChairItem, objects: int) -> ChairItem:
@@ -59,26 +87,25 @@ def cut(item: ChairItem, objects: int) -> ChairItem:
     return replace(item, caption=caption, mentions=kept, words=len(caption.split()))
 
 
-@dataclass(frozen=True)
-class CutCounts:
-    """Whether each caption cut after k objects invents one, and how many true ones it names; [captions, cuts]."""
+def cut_counts(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
+    """What is left of each caption at each cut, [captions, cuts] for each of `COLUMNS`; the last cut is the whole
+    caption, for every picture."""
+    named = [len(_first_mentions(item)) for item in items]
+    cuts = 1 + max(named, default=0)
+    counts = np.zeros((len(COLUMNS), len(items), cuts))
+    for row, (item, objects) in enumerate(zip(items, named, strict=True)):
+        for k in range(objects + 1):
+            counts[:, row, k] = _counted(cut(item, k))
+        counts[:, row, objects + 1 :] = counts[:, row, objects, None]
+    return dict(zip(COLUMNS, counts, strict=True))
 
-    inventing: FloatArray
-    found: FloatArray
 
-
-def cut_counts(items: Sequence[ChairItem]) -> CutCounts:
-    """What is left of each caption at each cut; the last cut is the whole caption, for every picture."""
-    firsts = [_first_mentions(item) for item in items]
-    cuts = 1 + max(map(len, firsts), default=0)
-    inventing = np.zeros((len(items), cuts))
-    found = np.zeros((len(items), cuts))
-    for row, mentions in enumerate(firsts):
-        for k in range(1, cuts):
-            kept = mentions[:k]
-            inventing[row, k] = any(mention.invented for mention in kept)
-            found[row, k] = sum(not mention.invented for mention in kept)
-    return CutCounts(inventing, found)
+def _counted(item: ChairItem) -> tuple[float, ...]:
+    """`COLUMNS` of one caption."""
+    invented = sum(mention.invented for mention in item.mentions)
+    names = {mention.name for mention in item.mentions}
+    found = {mention.name for mention in item.mentions if not mention.invented}
+    return invented > 0, invented, len(item.mentions), len(found), len(names), item.words
 
 
 def cut_curve(items: Sequence[ChairItem], weights: FloatArray) -> CutCurve:
@@ -88,36 +115,50 @@ def cut_curve(items: Sequence[ChairItem], weights: FloatArray) -> CutCurve:
         items: the base's captions, one a picture.
         weights: [resamples, pictures], from `statistics.resample`, or one row of ones.
     """
-    counts = cut_counts(items)
     true = np.array([len(item.truth) for item in items], np.float64)
-    return CutCurve(
-        chair_s=PERCENT * (weights @ counts.inventing) / weights.sum(axis=1, keepdims=True),
-        recall=PERCENT * (weights @ counts.found) / np.maximum(weights @ true, 1.0)[:, None],
-    )
+    sums = {name: weights @ column for name, column in cut_counts(items).items()}
+    return CutCurve(sums, weights.sum(axis=1), weights @ true)
 
 
-def at_recall(curve: CutCurve, recall: FloatArray) -> FloatArray:
-    """CHAIRs of the base cut to `recall` [resamples]: linear between cuts, uncut above its own recall.
+def at_recall(curve: CutCurve, recall: FloatArray) -> dict[str, FloatArray]:
+    """The `COMPARED` metrics of the base cut to `recall` [resamples]: between cuts, uncut above its own recall.
 
     Where several cuts have one recall the shortest counts: it invents least for the same recall.
     """
     rows = np.arange(len(recall))
     reached = curve.recall >= recall[:, None]
-    above = np.argmax(reached, axis=1)
+    above = np.where(reached.any(axis=1), np.argmax(reached, axis=1), curve.recall.shape[1] - 1)
     below = np.maximum(above - 1, 0)
     span = curve.recall[rows, above] - curve.recall[rows, below]
     part = np.divide(recall - curve.recall[rows, below], span, out=np.ones_like(span), where=span > 0)
-    line = curve.chair_s[rows, below] + part * (curve.chair_s[rows, above] - curve.chair_s[rows, below])
-    return np.where(recall >= curve.recall[:, -1], curve.chair_s[:, -1], line)
+    # Above the base's own recall there is nothing to go on with; at it, the whole captions are the rival.
+    above, part = (np.where(recall >= curve.recall[:, -1], whole, it) for whole, it in ((-1, above), (1.0, part)))
+    sums = {name: (1 - part) * column[rows, below] + part * column[rows, above] for name, column in curve.sums.items()}
+    return _metrics(sums, curve.captions)
 
 
-def differences(
-    base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(model's CHAIRs, base's CHAIRs cut to its recall, model's recall), each [resamples], in percent.
+def _metrics(sums: Mapping[str, FloatArray], captions: FloatArray) -> dict[str, FloatArray]:
+    return {
+        "chair_s": share(sums["inventing"], captions),
+        "chair_i": share(sums["invented"], sums["mentions"]),
+        "objects": share(sums["objects"], captions, 1.0),
+        "words": share(sums["words"], captions, 1.0),
+    }
 
-    The base's curve and the model's recall are both recomputed in each resample. To average over
-    training seeds, average these over models made with the same `weights`, then take the interval.
+
+@dataclass(frozen=True)
+class Sides:
+    """The `COMPARED` metrics of a model, and of the base cut to the model's `recall`; all [resamples]."""
+
+    model: Mapping[str, FloatArray]
+    rival: Mapping[str, FloatArray]
+    recall: FloatArray
+
+
+def sides(base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatArray) -> Sides:
+    """Both sides of the comparison in each resample, which recomputes the base's curve and the model's recall.
+
+    To average over training seeds, average these over models made with the same `weights`, then take the interval.
 
     Raises:
         ValueError: the two do not caption the same pictures in the same order.
@@ -125,26 +166,37 @@ def differences(
     if [item.id for item in base] != [item.id for item in model]:
         raise ValueError("base and model must caption the same pictures in the same order")
     own = cut_curve(model, weights)
-    chair_s, recall = own.chair_s[:, -1], own.recall[:, -1]
-    return chair_s, at_recall(cut_curve(base, weights), recall), recall
+    recall = own.recall[:, -1]
+    return Sides(own.whole(), at_recall(cut_curve(base, weights), recall), recall)
 
 
 def equal_recall(base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatArray) -> EqualRecall:
-    """Compare `model` with `base` cut to the model's recall, with the paired 95 % interval."""
+    """Compare `model` with `base` cut to the model's recall, with paired 95 % intervals."""
     once = np.ones((1, len(base)))
-    chair_s, rival, recall = (float(values[0]) for values in differences(base, model, once))
-    samples = differences(base, model, weights)
-    low, high = interval(samples[0] - samples[1])
-    whole = float(cut_curve(base, once).recall[0, -1])
+    values, samples = sides(base, model, once), sides(base, model, weights)
+    found = {
+        name: _at_recall(values.rival[name], values.model[name], samples.model[name] - samples.rival[name])
+        for name in COMPARED
+    }
+    recall, whole = float(values.recall[0]), float(cut_curve(base, once).recall[0, -1])
+    main = found.pop("chair_s")
     return EqualRecall(
-        base_cut=rival,
-        aligned=chair_s,
-        difference=chair_s - rival,
-        low=low,
-        high=high,
+        base_cut=main.base_cut,
+        aligned=main.aligned,
+        difference=main.difference,
+        low=main.low,
+        high=main.high,
         recall=recall,
         against="uncut" if recall >= whole else "cut",
+        others=found,
     )
+
+
+def _at_recall(rival: FloatArray, model: FloatArray, differences: FloatArray) -> AtRecall:
+    one, other = float(rival[0]), float(model[0])
+    if np.isnan(one) or np.isnan(other):
+        return AtRecall(None, None, None, None, None)
+    return AtRecall(one, other, other - one, *interval(differences))
 
 
 def _first_mentions(item: ChairItem) -> list[ChairMention]:

@@ -68,13 +68,16 @@ def _compared(results: Results, comparison: Mapping[str, Any]) -> Table:
     even = comparison["at_equal_recall"]
     if even:
         table.add_section()
-        table.add_row(
-            f"CHAIRs % at {even['recall']:.1f}",
-            f"{even['base_cut']:.1f} {even['against']}",
-            f"{even['aligned']:.1f}",
-            _difference(even, 1),
-        )
+        table.add_row(f"[bold]at recall {even['recall']:.1f} %[/bold]", even["against"])
+        for metric, found in {"chair_s": even, **even["others"]}.items():
+            table.add_row(_label(results, metric), *_even(found, _places(results, metric)))
     return table
+
+
+def _even(found: Mapping[str, Any], places: int) -> tuple[str, str, str]:
+    """The base cut to the model's recall, the model, and their difference."""
+    before, after = ("-" if found[side] is None else f"{found[side]:.{places}f}" for side in ("base_cut", "aligned"))
+    return before, after, _difference(found, places)
 
 
 def _at_a_glance(results: Results) -> Table:
@@ -111,7 +114,7 @@ def _start(results: Results, title: str) -> Table:
     if "chair" in results["protocols"]:
         caption += "\n* of the objects invented: those whose usual partner is there"
     if results["comparisons"] and results["cut_curves"]:
-        caption += "\nlast line: at the model's recall, the base's captions cut to it"
+        caption += "\nlast lines: the base's captions cut to the model's recall"
     # Tight, so that three numbers with their intervals fit into 80 columns.
     table = Table(title=title, caption=caption, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.caption_justify = "left"

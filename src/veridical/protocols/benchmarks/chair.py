@@ -30,7 +30,7 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_truth,
 )
 from veridical.protocols.chair import ChairItem, ChairMention
-from veridical.protocols.equal_recall import CutCurve, at_recall, cut_counts
+from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, Tally, share
@@ -53,7 +53,7 @@ class Settings(ObjectSettings):
     beside_own_lexicon: bool = False
     """With --synonyms: also score with veridical's own lexicon, and show the difference."""
     at_recall: float | None = None
-    """Also CHAIRs of the captions cut to this recall (percent)."""
+    """Also what the captions would score if they were cut to this recall (percent)."""
 
 
 def ask(settings: Settings) -> list[Question]:
@@ -165,9 +165,9 @@ def _sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
 
 
 def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
-    cut = cut_counts(items)
-    columns = {f"cut/inventing/{k}": cut.inventing[:, k] for k in range(cut.inventing.shape[1])}
-    return columns | {f"cut/found/{k}": cut.found[:, k] for k in range(cut.found.shape[1])}
+    return {
+        f"cut/{name}/{k}": column[:, k] for name, column in cut_counts(items).items() for k in range(column.shape[1])
+    }
 
 
 def _metrics(sums: Sums, recall: float | None) -> dict[str, FloatArray]:
@@ -180,18 +180,15 @@ def _metrics(sums: Sums, recall: float | None) -> dict[str, FloatArray]:
     }
     if recall is not None:
         wanted = np.full_like(found["recall"], recall)
-        reached = at_recall(_curve(sums), wanted)
-        found["chair_s_at_recall"] = np.where(found["recall"] >= wanted, reached, np.nan)
+        for name, reached in at_recall(_curve(sums), wanted).items():
+            found[f"{name}_at_recall"] = np.where(found["recall"] >= wanted, reached, np.nan)
     return found
 
 
 def _curve(sums: Sums) -> CutCurve:
     cuts = sum(name.startswith("cut/found/") for name in sums)
-    stack = {part: np.stack([sums[f"cut/{part}/{k}"] for k in range(cuts)], axis=1) for part in ("inventing", "found")}
-    return CutCurve(
-        chair_s=share(stack["inventing"], np.repeat(sums["captions"][:, None], cuts, axis=1)),
-        recall=share(stack["found"], np.maximum(np.repeat(sums["truth"][:, None], cuts, axis=1), 1.0)),
-    )
+    stacked = {name: np.stack([sums[f"cut/{name}/{k}"] for k in range(cuts)], axis=1) for name in COLUMNS}
+    return CutCurve(stacked, sums["captions"], sums["truth"])
 
 
 def _compared(
@@ -231,12 +228,13 @@ def _comparison(sums: Sums, names: Sequence[str], recall: float | None) -> dict[
         own = {name.removeprefix(f"{side}/"): column for name, column in sums.items() if name.startswith(f"{side}/")}
         sides.append((_metrics(own, recall), _curve(own)))
     (base, curve), (model, _) = sides
-    rival = at_recall(curve, model["recall"])
+    rivals = at_recall(curve, model["recall"])
     found = {f"{names[0]}: {name}": value for name, value in base.items()}
     found |= {f"{names[1]}: {name}": value for name, value in model.items()}
     found |= {f"difference: {name}": model[name] - base[name] for name in model}
-    found["equal recall: first cut, chair_s"] = rival
-    found["equal recall: difference, chair_s"] = model["chair_s"] - rival
+    for name, rival in rivals.items():
+        found[f"equal recall: first cut, {name}"] = rival
+        found[f"equal recall: difference, {name}"] = model[name] - rival
     return found
 
 
