@@ -2,10 +2,10 @@
 
     python benchmarks/constructions.py --out runs/constructions [--only bdhs sapo] [--pairs 1000] [--seed 0]
 
-For each construction: pairs of the picture world, then DPO and, as the control, fine-tuning on the same chosen texts;
-at last one `veridical eval` of all adapters on held-out scenes. It types the commands that a user would. The same
-command continues where it was stopped; with a longer --only, what is there is used again. Prints one table and writes
-it, with all numbers, to OUT/table.md and OUT/results.json.
+For each construction: pairs of the picture world, then DPO, DPO with the demo's likelihood term and beta, and, as the
+control, fine-tuning on the same chosen texts; at last one `veridical eval` of all adapters on held-out scenes. It types
+the commands that a user would. The same command continues where it was stopped; with a longer --only, what is there is
+used again. Prints tables, and writes them to OUT/whole.md and OUT/short.md, all numbers to OUT/results.json.
 
 A construction that gives fewer pairs than asked for is built again from more scenes; where even four times as many
 don't suffice, it stands in the table with what there is.
@@ -19,7 +19,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,26 @@ RECIPES: Mapping[str, Recipe] = {
     "sentinel": Recipe("sentinel"),
     "spa": Recipe("spa", adapter_of="ha-dpo-balanced"),
 }  # fmt: skip
-METHODS: Mapping[str, tuple[str, ...]] = {
-    "dpo": ("--objective.name", "dpo"),
-    "dpo-nll": ("--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3"),
-    "sft": ("--objective.name", "sft"),
+
+
+@dataclass(frozen=True)
+class Method:
+    """What pairs are trained with: its name in the tables, and its flags."""
+
+    title: str
+    objective: tuple[str, ...]
+
+
+METHODS: Mapping[str, Method] = {
+    "dpo": Method("DPO", ("--objective.name", "dpo")),
+    "dpo-nll": Method(
+        "DPO + likelihood",
+        ("--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3"),
+    ),
+    "sft": Method("SFT", ("--objective.name", "sft")),
 }
+START = "dpo-nll"
+"""The method whose adapter a recipe's `adapter_of` means."""
 COLUMNS = {
     "chair_s": "CHAIRs %",
     "chair_i": "CHAIRi %",
@@ -82,6 +97,7 @@ COLUMNS = {
     "pope_adversarial_accuracy": "adversarial %",
     "pope_adversarial_yes_ratio": "says yes %",
 }
+AT_EQUAL_RECALL = ("chair_s", "chair_i", "objects", "words")
 
 
 def main() -> None:
@@ -103,10 +119,11 @@ def main() -> None:
     scenes = ("--limit", given.scenes, "--seed", given.seed)
     _veridical("eval", "--out", given.out / "eval", "--models", "bundled", *models, *scenes)
     results = json.loads((given.out / "eval" / "results.json").read_text())
-    table = table_of(results, made)
-    write_whole(given.out / "table.md", table.encode())
+    short, whole = short_table(results, made), whole_tables(results, made)
+    write_whole(given.out / "short.md", short.encode())
+    write_whole(given.out / "whole.md", whole.encode())
     write_json(given.out / "results.json", {"rows": made, "eval": results})
-    print(table)
+    print(f"{whole}\n{short}")
 
 
 def prepare(row: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -118,9 +135,10 @@ def prepare(row: str, given: argparse.Namespace) -> dict[str, Any]:
     if not (exactly / "done").exists():
         write_build(exactly, cut)
         (exactly / "done").touch()
-    for method, objective in METHODS.items():
+    for name, method in METHODS.items():
         _veridical(
-            "align", "--pairs", exactly, "--out", folder / method, *objective, "--learning-rate", given.rate, "--epochs", given.epochs, "--micro-batch", 16, "--seed", given.seed,
+            "align", "--pairs", exactly, "--out", folder / name, *method.objective, "--learning-rate", given.rate,
+            "--epochs", given.epochs, "--micro-batch", 16, "--seed", given.seed,
         )  # fmt: skip
     answers = [pair.chosen for pair in cut if {pair.chosen, pair.rejected} == {"Yes.", "No."}]
     return {
@@ -136,7 +154,7 @@ def enough_pairs(recipe: Recipe, folder: Path, given: argparse.Namespace) -> tup
     """The pairs of the smallest build that gives enough of them, and how many records that took."""
     records = given.records
     while True:
-        adapter = ("--adapter", given.out / recipe.adapter_of / "dpo-nll" / "adapter") if recipe.adapter_of else ()
+        adapter = ("--adapter", given.out / recipe.adapter_of / START / "adapter") if recipe.adapter_of else ()
         out = folder / f"pairs-of-{records}"
         _veridical(
             "build", "--construction", recipe.construction, "--records", "world:pairs", "--limit", records,
@@ -149,30 +167,69 @@ def enough_pairs(recipe: Recipe, folder: Path, given: argparse.Namespace) -> tup
         records = min(wanted, 4 * given.records)
 
 
-def table_of(results: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> str:
-    """All models as one Markdown table: estimates, each with its difference to the base."""
-    head = ["model", "pairs (yes/no)", *COLUMNS.values(), "CHAIRs against base cut to equal recall"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    base, *others = results["models"]
-    lines.append(_line("base", "", [_plain(results["models"][base][metric]) for metric in COLUMNS], ""))
+def whole_tables(results: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> str:
+    """All models in Markdown: their numbers, and then those of their captions at equal recall."""
+    protocols = ", ".join(map(str, results["protocols"].values()))
+    scenes = ", ".join(f"{count} {split}" for split, count in results["records"]["splits"].items())
+    compared = (f"{COLUMNS[metric]}, {what}" for metric in AT_EQUAL_RECALL for what in ("base cut", "difference"))
+    lines = (
+        f"{scenes} scenes; {protocols}. In brackets the difference to the base and its 95 % interval, paired by scene.",
+        "",
+        *_table(["trained on", "pairs (yes/no)", "by", *COLUMNS.values()], _rows(results, made)),
+        "",
+        "At equal recall: the base's captions cut to the model's recall (uncut where the model recalls more), and the",
+        "model's difference to that. Yes/no answers don't depend on it.",
+        "",
+        *_table(["trained on", "by", "recall %", *compared], _rows_at_recall(results)),
+        "",
+    )
+    return "\n".join(lines)
+
+
+def short_table(results: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each construction: by each method CHAIRs at equal recall, recall, and POPE adversarial."""
+    head = ["construction", "pairs per record"]
+    head += [f"{one.title}: {what}" for one in METHODS.values() for what in ("gap", "recall", "POPE")]
     compared = {comparison["model"]: comparison for comparison in results["comparisons"]}
+    rows = []
+    for row, pairs in made.items():
+        cells = [f"`{row}`", f"{pairs['pairs_per_record']:.2f}"]
+        for method in METHODS:
+            numbers = results["models"][f"{row}.{method}"]
+            equal = compared[f"{row}.{method}"]["at_equal_recall"]
+            cells += [_difference(equal), _plain(numbers["recall"]), _plain(numbers["pope_adversarial_accuracy"])]
+        rows.append(cells)
+    return "\n".join([*_table(head, rows), ""])
+
+
+def _rows(results: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    base, *others = results["models"]
+    yield ["(base)", "", "", *(_plain(results["models"][base][metric]) for metric in COLUMNS)]
+    differences = {comparison["model"]: comparison["differences"] for comparison in results["comparisons"]}
     for name in others:
         row, _, method = name.rpartition(".")
         pairs = made[row]
         questions = f" ({pairs['chosen_yes']}/{pairs['chosen_no']})" if pairs["chosen_yes"] + pairs["chosen_no"] else ""
-        cells = [
-            f"{_plain(results['models'][name][metric])} {_difference(compared[name]['differences'][metric])}"
+        cells = (
+            f"{_plain(results['models'][name][metric])} ({_difference(differences[name][metric])})"
             for metric in COLUMNS
-        ]
-        equal = compared[name]["at_equal_recall"]
-        lines.append(_line(f"{row} {method.upper()}", f"{pairs['pairs']}{questions}", cells, _difference(equal)))
-    protocols = ", ".join(map(str, results["protocols"].values()))
-    note = "In brackets: difference to the base, with its 95 % interval, paired by picture."
-    return "\n".join([*lines, "", f"{note} Protocols: {protocols}.", ""])
+        )
+        yield [f"`{row}`", f"{pairs['pairs']}{questions}", METHODS[method].title, *cells]
 
 
-def _line(name: str, pairs: str, cells: Sequence[str], equal: str) -> str:
-    return f"| {' | '.join([name, pairs, *cells, equal])} |"
+def _rows_at_recall(results: Mapping[str, Any]) -> Iterator[list[str]]:
+    for comparison in results["comparisons"]:
+        row, _, method = comparison["model"].rpartition(".")
+        equal = comparison["at_equal_recall"]
+        by_metric = {"chair_s": equal, **equal["others"]}
+        cells = []
+        for metric in AT_EQUAL_RECALL:
+            cells += [_plain({"value": by_metric[metric]["base_cut"]}), _difference(by_metric[metric])]
+        yield [f"`{row}`", METHODS[method].title, f"{equal['recall']:.1f}", *cells]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def _plain(estimate: Mapping[str, float | None]) -> str:
@@ -182,7 +239,7 @@ def _plain(estimate: Mapping[str, float | None]) -> str:
 def _difference(found: Mapping[str, Any]) -> str:
     if found["difference"] is None:
         return "-"
-    return f"({found['difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}])"
+    return f"{found['difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 
 
 def _veridical(*arguments: object) -> None:
