@@ -15,10 +15,20 @@ Replies = Mapping[str, Reply]
 
 
 def write_answers(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
-    """Write the answers to one benchmark's questions; unanswered questions are left out."""
+    """Write the answers to one benchmark's questions; unanswered ones are left out, or as they were asked."""
     folder.mkdir(parents=True, exist_ok=True)
+    if name in _FILLED:
+        _fill(name, questions, replies, folder)
+        return
     answered = [question for question in questions if question.id in replies]
     _WRITERS.get(name, _rows)(name, answered, replies, folder)
+
+
+def _fill(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
+    """MMHal-Bench and HallusionBench: all rows of the file of questions, in order, with the answers filled in."""
+    field = _FILLED[name]
+    rows = [{**q.more["row"], **({field: str(replies[q.id])} if q.id in replies else {})} for q in questions]
+    _json(folder / f"{name}.json", rows)
 
 
 def _rows(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
@@ -95,6 +105,9 @@ def _json(path: Path, content: Any) -> None:
 def _jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
+
+_FILLED: Mapping[str, str] = {"mmhal": "model_answer", "hallusionbench": "model_prediction"}
+"""Benchmarks whose official scorer reads its own file of questions, and the field that it reads answers from."""
 
 _WRITERS: Mapping[str, Callable[[str, Sequence[Question], Replies, Path], None]] = {
     "pope": _pope,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from veridical.errors import UserError
 from veridical.judges.models import ServiceSettings
 from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
+from veridical.protocols.scored import Answers, Question
 
 ID_FIELDS = ("id", "question_id", "image_id")
 TEXT_FIELDS = ("text", "content", "review", "raw_judgement", "judgement", "response", "output")
@@ -70,6 +71,11 @@ class Prompt:
     id: str
     text: str
     image: str = ""
+
+
+def one_each(questions: Sequence[Question], answers: Answers, fill: Callable[[Question, str], str]) -> list[Prompt]:
+    """A prompt for each answer, in the order of the questions: what `fill` makes of a question and its answer."""
+    return [Prompt(q.id, fill(q, answers.texts[q.id]), q.image) for q in questions if q.id in answers.texts]
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ def test_accuracies_by_type_and_unbalanced_questions(write, score):
         "structural_verify": 0,
         "semantic_attr": 50,
         "semantic_obj": 100,
+        "consistency": None,
+        "validity": None,
+        "plausibility": None,
+        "distribution": None,
     }
 
 
@@ -76,7 +80,7 @@ def test_llava_s_rows_and_the_hint_that_case_alone_differs(write, score):
     a = write("a.jsonl", predictions("Light blue", "No.", "x", field="text", key="question_id"))
     found = score("gqa", "--questions", q, "--answers", a)
     assert column(found, "right") == [False, False, False]
-    assert found["notes"] == ["2 answers are wrong by case or a period at the end alone; --parser llava reads them"]
+    assert found["notes"][2:] == ["2 answers are wrong by case or a period at the end alone; --parser llava reads them"]
 
 
 def test_missing_surplus_and_repeated_predictions(write, score):
@@ -95,3 +99,59 @@ def test_wrong_files_are_refused(write, refused):
     assert "question 1 lacks" in refused("gqa", "--questions", write("m.json", {"1": {"question": "?"}}))
     assert "no row has an answer" in refused("gqa", "--questions", q, "--answers", write("a.json", [{"id": "07"}]))
     assert "give the file of predictions" in refused("gqa", "--questions", q)
+
+
+def asked(answer: str, group: str | None = None, entailed: tuple[str, ...] = (), **more: object) -> dict:
+    types = {"structural": "query", "semantic": "obj", "detailed": more.pop("detailed", "x")}
+    return {"question": "?", "answer": answer, "imageId": "n1", "isBalanced": True, "types": types,
+            "groups": {"global": group}, "entailed": list(entailed), **more}  # fmt: skip
+
+
+def test_consistency_is_the_share_right_of_what_a_right_answer_entails(write, score, refused):
+    questions = {
+        "1": asked("cat", entailed=("1", "2", "5")),  # right; entails one right, one wrong
+        "2": asked("dog"),  # right, entails nothing
+        "3": asked("cow", entailed=("2",)),  # wrong: not counted
+        "4": asked("fox", entailed=("2", "6")),  # right; entails one right, one unanswered
+        "5": asked("yes", isBalanced=False),
+        "6": asked("no", isBalanced=False),
+        "7": asked("no", isBalanced=False),  # nobody entails it
+    }
+    texts = {"1": "cat", "2": "dog", "3": "x", "4": "fox", "5": "no", "7": "no"}
+    q = write("q.json", questions)
+    a = write("a.json", [{"questionId": key, "prediction": text} for key, text in texts.items()])
+    found = score("gqa", "--questions", q, "--answers", a, "--consistency")
+    assert found["metrics"]["consistency"] == 50
+    assert found["metrics"]["accuracy"] == 75
+    assert (found["counts"]["unanswered"], found["counts"]["surplus"]) == (1, 1)
+    assert [item.get("balanced", True) for item in found["items"]] == [True] * 4 + [False] * 2
+    short = write("s.json", {key: row for key, row in questions.items() if key != "6"})
+    assert "question 4 entails 6" in refused("gqa", "--questions", short, "--answers", a, "--consistency")
+
+
+def test_valid_and_plausible_answers_are_those_of_the_choices(write, score, refused):
+    questions = {
+        "1": asked("red"), "2": asked("red"), "3": asked("red"),
+        "4": asked("color", detailed="twoCommon"), "5": asked("red"),
+    }  # fmt: skip
+    own = {"valid": ["red", "purple"], "plausible": ["red"]}
+    choices = dict.fromkeys(questions, own)
+    q, c = write("q.json", questions), write("c.json", choices)
+    texts = {"1": "red", "2": "purple", "3": "table", "4": "shape"}
+    a = write("a.json", [{"questionId": key, "prediction": text} for key, text in texts.items()])
+    metrics = score("gqa", "--questions", q, "--answers", a, "--choices", c)["metrics"]
+    assert (metrics["validity"], metrics["plausibility"]) == (60, 40)
+    few = write("f.json", dict.fromkeys("123", own))
+    said = refused("gqa", "--questions", q, "--answers", a, "--choices", few)
+    assert "question 4 has no lists valid and plausible" in said
+
+
+def test_the_distribution_is_the_chi_square_over_groups_by_their_size(write, score):
+    truth = {"1": ("red", "color"), "2": ("red", "color"), "3": ("blue", "color"), "4": ("cat", "animal"),
+             "5": ("yes", None)}  # fmt: skip
+    q = write("q.json", {key: asked(answer, group) for key, (answer, group) in truth.items()})
+    texts = {"1": "blue", "2": "blue", "3": "green", "4": "cat", "5": "no"}
+    a = write("a.json", [{"questionId": key, "prediction": text} for key, text in texts.items()])
+    found = score("gqa", "--questions", q, "--answers", a)["metrics"]["distribution"]
+    # color: (0 - 2)^2 / 2 + (2 - 1)^2 / 1 = 3, of 3 questions; animal: 0, of 1; green stands in no true answer.
+    assert found == pytest.approx((3 * 3 + 0 * 1) / 4 / 100)

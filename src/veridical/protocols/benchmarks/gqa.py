@@ -1,7 +1,11 @@
 """gqa/1: short answers to questions about scenes (Hudson and Manning 2019, arXiv 1902.09506).
 
 Accuracy in percent over the balanced questions; `open` are those whose structural type is query, `binary` all others;
-one accuracy for each structural and semantic type.
+one accuracy for each structural and semantic type. `distribution` is the chi-square distance of the answers given in
+each global group from the true ones, weighted by group, over 100 (lower is better). With --choices, `validity` and
+`plausibility` are the percent of answers that can be one at all, and that are in some image of the data set. With
+--consistency, the percent of right answers among the questions that a rightly answered one entails, averaged over
+those. Without, these are null. Grounding is left out: it needs a model's attention maps.
 
 Parsers: `official` compares as they stand; `llava` drops periods at the end and lower-cases first, as LLaVA's
 conversion does (a blank at the end stays, and makes an answer wrong); `lmms-eval` ignores case and all punctuation;
@@ -17,8 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.benchmarks.gqa_more import Cell, consistency, distribution, fitting, histogram
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -49,28 +56,57 @@ class Settings:
     """Predictions: rows of questionId and prediction, or LLaVA's of question_id and text."""
     parser: Parser = "official"
     """How answers are compared: official, llava, lmms-eval or vlmevalkit."""
+    choices: Path | None = None
+    """For validity and plausibility, such as val_choices.json: {id: {"valid": [...], "plausible": [...]}}."""
+    consistency: bool = False
+    """Also count the questions that others entail; takes all questions, such as val_all_questions.json."""
 
 
 def ask(settings: Settings) -> list[Question]:
-    """The balanced questions."""
+    """The balanced questions; with --consistency, those that they entail, too (of the kind "entailed")."""
     content = read_json(settings.questions)
     if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
         raise UserError(f'{settings.questions}: GQA\'s questions are {{"id": {{"question": ..., "answer": ...}}}}.')
-    found = []
-    for key, row in content.items():
-        if row.get("isBalanced", True):
-            if "question" not in row or "answer" not in row:
-                raise UserError(f"{settings.questions}: question {key} lacks question or answer.")
-            types = row.get("types") or {}
-            kind = "open" if types.get("structural") == "query" else "binary"
-            image = f"{row.get('imageId', key)}.jpg"
-            more = {name: types[name] for name in ("structural", "semantic") if types.get(name)}
-            found.append(Question(str(key), image, row["question"] + SUFFIX, row["answer"], kind, image, more))
+    balanced = {str(key): row for key, row in content.items() if row.get("isBalanced", True)}
+    entailed = _entailed(settings, balanced, content) if settings.consistency else {}
+    return [
+        *(_question(settings, key, row) for key, row in balanced.items()),
+        *(_question(settings, key, row, "entailed") for key, row in entailed.items()),
+    ]
+
+
+def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The questions that balanced ones entail and that are not balanced themselves."""
+    found = {}
+    for key, row in balanced.items():
+        for other in row.get("entailed") or ():
+            if other not in content:
+                raise UserError(
+                    f"{settings.questions}: question {key} entails {other}, which is not there; --consistency takes "
+                    "the file of all questions."
+                )
+            if other not in balanced:
+                found[str(other)] = content[other]
     return found
 
 
+def _question(settings: Settings, key: str, row: Mapping[str, Any], kind: str = "") -> Question:
+    if "question" not in row or "answer" not in row:
+        raise UserError(f"{settings.questions}: question {key} lacks question or answer.")
+    types = row.get("types") or {}
+    image = f"{row.get('imageId', key)}.jpg"
+    more = {
+        "types": {name: types[name] for name in ("structural", "semantic") if types.get(name)},
+        "common": "Common" in (types.get("detailed") or ""),
+        "group": (row.get("groups") or {}).get("global"),
+        "entailed": tuple(str(other) for other in row.get("entailed") or () if str(other) != key),
+    }
+    kind = kind or ("open" if types.get("structural") == "query" else "binary")
+    return Question(key, image, row["question"] + SUFFIX, row["answer"], kind, image, more)
+
+
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
-    """The predictions by question id; those to questions that are not balanced count as surplus."""
+    """The predictions by question id; those to questions that are not asked count as surplus."""
     if settings.answers is None:
         raise UserError("--answers: give the file of predictions.")
     joining = Joining()
@@ -83,29 +119,49 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Compare all answers by the chosen rule."""
-    items = [_item(question, answers.texts.get(question.id), settings.parser) for question in questions]
-    rows = [(question.group, _cells(question, item)) for question, item in zip(questions, items, strict=True)]
+    parser = settings.parser
+    items = {q.id: _item(q, answers.texts.get(q.id), parser) for q in questions}
+    balanced = [question for question in questions if question.kind != "entailed"]
+    choices = read_json(settings.choices) if settings.choices else None
+    cells = {q.id: (str(q.more["group"]), _truth(q, parser)) for q in balanced if q.more["group"] is not None}
+    known = frozenset(cells.values())
+    rows = []
+    for q in balanced:
+        row = {**_cells(q, items[q.id]), **histogram(cells.get(q.id), items[q.id].parsed, known)}
+        row |= consistency(q, items) if settings.consistency else {}
+        row |= fitting(q, items[q.id], choices, _comparable(parser)) if choices is not None else {}
+        rows.append((q.group, row))
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     return Scored(
-        protocol=f"{NAME}[{settings.parser}]/{VERSION}",
-        tally=tally(rows, columns, partial(_metrics, columns=columns)),
-        items=items,
+        protocol=f"{NAME}[{parser}]/{VERSION}",
+        tally=tally(rows, columns, partial(_metrics, columns=columns, cells=sorted(known))),
+        items=list(items.values()),
         faults=answers.faults,
-        notes=_notes(settings.parser, questions, answers),
+        notes=_notes(settings, questions, answers),
     )
 
 
 def _item(question: Question, text: str | None, parser: Parser) -> Item:
     more: dict[str, Any] = {"label": question.truth, "answer": text}
+    if question.kind == "entailed":
+        more["balanced"] = False
     if text is None:
         return unanswered(question, **more)
-    read = PARSERS[parser]
-    truth = read(question.truth) if parser in ("lmms-eval", "vlmevalkit") else question.truth
-    return Item(question.id, read(text), read(text) == truth, "" if text.strip() else "unparsed", more)
+    read = PARSERS[parser](text)
+    return Item(question.id, read, read == _truth(question, parser), "" if text.strip() else "unparsed", more)
+
+
+def _comparable(parser: Parser) -> Callable[[str], str]:
+    """How the true side is read: the harnesses treat both alike, the others take it as it stands."""
+    return PARSERS[parser] if parser in ("lmms-eval", "vlmevalkit") else PARSERS["official"]
+
+
+def _truth(question: Question, parser: Parser) -> str:
+    return _comparable(parser)(question.truth)
 
 
 def _cells(question: Question, item: Item) -> dict[str, float]:
-    parts = ["accuracy", question.kind, *(f"{name}_{value}" for name, value in question.more.items())]
+    parts = ["accuracy", question.kind, *(f"{name}_{value}" for name, value in question.more["types"].items())]
     return {
         f"{part}/{what}": float(number)
         for part in parts
@@ -113,14 +169,19 @@ def _cells(question: Question, item: Item) -> dict[str, float]:
     }
 
 
-def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:
-    parts = dict.fromkeys(column.rpartition("/")[0] for column in columns)
-    return {part: share(sums[f"{part}/right"], sums[f"{part}/asked"]) for part in parts}
+def _metrics(sums: Sums, columns: Sequence[str], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+    parts = dict.fromkeys(column.rpartition("/")[0] for column in columns if column.endswith(("/asked", "/right")))
+    found = {part: share(sums[f"{part}/right"], sums[f"{part}/asked"]) for part in parts}
+    nothing = np.full(np.shape(sums["accuracy/asked"]), np.nan)
+    last = {name: found.pop(name, nothing) for name in ("consistency", "validity", "plausibility")}
+    return {**found, **last, "distribution": distribution(sums, cells)}
 
 
-def _notes(parser: Parser, questions: Sequence[Question], answers: Answers) -> list[str]:
-    if parser != "official":
-        return []
+def _notes(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[str]:
+    notes = [] if settings.choices else ["validity and plausibility take --choices"]
+    notes += [] if settings.consistency else ["consistency takes --consistency and the file of all questions"]
     texts = [(answers.texts[q.id], q.truth) for q in questions if q.id in answers.texts]
     near = sum(text != truth and PARSERS["llava"](text) == truth for text, truth in texts)
-    return [f"{near} answers are wrong by case or a period at the end alone; --parser llava reads them"] if near else []
+    if settings.parser == "official" and near:
+        notes.append(f"{near} answers are wrong by case or a period at the end alone; --parser llava reads them")
+    return notes

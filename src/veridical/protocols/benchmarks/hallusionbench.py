@@ -1,18 +1,22 @@
 """hallusionbench/1: yes/no questions about images and their altered twins (Guan et al. 2023, arXiv 2310.14566).
 
 In percent: `a_acc` per question; `q_acc` per question group, `easy` and `hard` the same over original and altered
-images only; `f_acc` per figure. `yes_diff` is the share of answers that say yes minus that of the truth, `fp_ratio`
-the share of wrong answers that say yes.
+images only; `f_acc` per figure, `f_inconsistent` and `f_wrong` the figures with some and with no right answer.
+`yes_diff` is the share of answers that say yes minus that of the truth, `fp_ratio` the share of wrong answers that say
+yes.
 
 Variants: `judge`, as published, where gpt-4 says correct, incorrect or unclear; `yes-no`, without a judge, where an
-answer holds one of the words. Unclear counts as right where a question stands without an image. The judge's second
-question, whether two answers are the same, which splits errors into kinds, is not asked.
+answer holds one of the words. Unclear counts as right where a question stands without an image.
+
+`language_hallucination`, `visual_illusion` and `mixed` are shares of the errors, by whether the answer agrees with the
+one about the original figure: with --same the judge is asked that, too, and without it these numbers are null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +24,28 @@ from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import Fields as AnswerFields
 from veridical.protocols.answer_files import Joining, first_field, join, read_json, read_rows
+from veridical.protocols.benchmarks.hallusion_errors import (
+    RIGHT,
+    UNCLEAR,
+    WRONG,
+    Kind,
+    agreement,
+    counted,
+    error_kinds,
+    sameness_id,
+    sameness_prompts,
+)
 from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template, wants_judge
+from veridical.protocols.judging import (
+    Judgements,
+    JudgeSettings,
+    Prompt,
+    Template,
+    one_each,
+    one_run,
+    template,
+    wants_judge,
+)
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -35,10 +59,9 @@ OFFICIAL = {"VD": 591, "VS": 538}
 JUDGE = Manner(max_tokens=16, temperature=0.0)
 
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
-WRONG, RIGHT, UNCLEAR = 0, 1, 2
 _COLUMNS = (
     "asked", "right", "groups", "groups_right", "easy", "easy_right", "hard", "hard_right", "figures", "figures_right",
-    "yes", "yes_truth", "wrong", "wrong_yes",
+    "figures_none", "yes", "yes_truth", "wrong", "wrong_yes", "language", "vision", "mixed",
 )  # fmt: skip
 
 
@@ -53,6 +76,10 @@ class Settings(JudgeSettings):
     """The same with model_prediction, or rows of id and text."""
     rows: Literal["all", "image"] = "all"
     """All questions, or only those with an image (lmms-eval)."""
+    same: bool = False
+    """Also ask the judge whether answers about altered figures agree with those about the original ones."""
+    same_template: Path | None = None
+    """Another prompt for that, such as the official one, with {response} and {original}."""
 
 
 def ask(settings: Settings) -> list[Question]:
@@ -81,22 +108,25 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 
 
 def judge_template(settings: Settings) -> Template:
-    """What the judge is asked: {question}, {reference}, {prediction}."""
-    return template(settings, "hallusionbench")
+    """What the judge is asked: {question}, {reference}, {prediction}; with --same, then {response}, {original}."""
+    if not settings.same:
+        return template(settings, "hallusionbench")
+    return Template(template(settings, "hallusionbench").text + _same_template(settings).text)
+
+
+def _same_template(settings: Settings) -> Template:
+    return template(replace(settings, template=settings.same_template), "hallusionbench_same")
 
 
 def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
-    """One for each answer."""
-    made_from = judge_template(settings)
-    return [
-        Prompt(
-            q.id,
-            made_from.fill(question=q.prompt, reference=q.more["details"], prediction=answers.texts[q.id]),
-            q.image,
-        )
-        for q in questions
-        if q.id in answers.texts
-    ]
+    """One for each answer; with --same, then one for each pair of answers."""
+    made_from = template(settings, "hallusionbench")
+
+    def fill(q: Question, text: str) -> str:
+        return made_from.fill(question=q.prompt, reference=q.more["details"], prediction=text)
+
+    second = sameness_prompts(questions, answers, _same_template(settings)) if settings.same else []
+    return [*one_each(questions, answers, fill), *second]
 
 
 def count(
@@ -104,16 +134,30 @@ def count(
 ) -> Scored:
     """Decide about each answer, then count by question, group and figure."""
     one_run(settings)
-    items = [_item(question, answers.texts.get(question.id), judged) for question in questions]
-    asked = [(q, item) for q, item in zip(questions, items, strict=True) if item.fault != "unjudged"]
+    items = {q.id: _item(q, answers.texts.get(q.id), judged) for q in questions}
+    diagnosed = judged is None or any(sameness_id(key) in judged.texts for key in items)
+    codes = {q.id: _code(q, items[q.id], judged is not None) for q in questions}
+    kinds = error_kinds(questions, codes, agreement(questions, items, judged)) if diagnosed else {}
+    for key, kind in kinds.items():
+        items[key] = replace(items[key], more={**items[key].more, "error": kind})
+    asked = [(q, items[q.id]) for q in questions if items[q.id].fault != "unjudged"]
     return Scored(
         f"{NAME}[{'yes-no' if judged is None else 'judge'}]/{VERSION}",
-        tally(_rows(asked), _COLUMNS, _metrics),
-        items,
+        tally(_rows(asked, kinds), _COLUMNS, partial(_metrics, diagnosed=diagnosed)),
+        list(items.values()),
         {**answers.faults, **(judged.faults if judged else {})},
         judged.judge if judged else {},
-        [] if judged else ["read by the words yes and no; published numbers are a judge's"],
+        _notes(judged, diagnosed, kinds),
     )
+
+
+def _notes(judged: Judgements | None, diagnosed: bool, kinds: Mapping[str, Kind | None]) -> list[str]:
+    unknown = sum(kind is None for kind in kinds.values())
+    return [
+        *([] if judged else ["read by the words yes and no; published numbers are a judge's"]),
+        *([] if diagnosed else ["the judge was not asked whether answers agree (--same), so errors have no kind"]),
+        *([f"{unknown} errors are of no kind: what they depend on is not known"] if unknown else []),
+    ]
 
 
 def parse_judgement(text: str) -> int:
@@ -128,7 +172,7 @@ def _item(question: Question, text: str | None, judged: Judgements | None) -> It
         return Item(question.id, None, False, "unanswered", more)
     if judged is None:
         read = yes_no.one_of_both(text)
-        code = UNCLEAR if read is None else int(read == question.truth)
+        code = UNCLEAR if read is None else RIGHT if read == question.truth else WRONG
         return Item(question.id, read, _right(question, code), "" if read else "unparsed", more)
     judgement = judged.only(question.id)
     if judgement is None:
@@ -138,30 +182,46 @@ def _item(question: Question, text: str | None, judged: Judgements | None) -> It
     return Item(question.id, said, _right(question, code), "", {**more, "judgement": judgement})
 
 
+def _code(question: Question, item: Item, judged: bool) -> int | None:
+    """What was decided about an answer; None where there is none, or no judgement of it."""
+    if item.fault in ("unanswered", "unjudged"):
+        return None
+    if judged:
+        return {"incorrect": WRONG, "correct": RIGHT, "unclear": UNCLEAR}[item.parsed]
+    return UNCLEAR if item.parsed is None else RIGHT if item.parsed == question.truth else WRONG
+
+
 def _right(question: Question, code: int) -> bool:
     """Whether an answer counts as right: without an image, not to know is right, too."""
     return code == RIGHT or (code == UNCLEAR and question.kind == "VS" and question.more["figure"] == "0")
 
 
-def _rows(asked: Sequence[tuple[Question, Item]]) -> list[tuple[str, dict[str, float]]]:
+def _rows(
+    asked: Sequence[tuple[Question, Item]], kinds: Mapping[str, Kind | None]
+) -> list[tuple[str, dict[str, float]]]:
     rows = []
     groups: dict[tuple[str, str, str], list[bool]] = {}
     for question, item in asked:
         right, truth = bool(item.right), question.truth == "yes"
         yes = right == truth
-        counted = {"asked": True, "right": right, "yes": yes, "yes_truth": truth}
-        counted |= {"wrong": not right, "wrong_yes": not right and not truth}
-        rows.append((question.group, {name: float(number) for name, number in counted.items()}))
+        cells = {"asked": True, "right": right, "yes": yes, "yes_truth": truth}
+        cells |= {"wrong": not right, "wrong_yes": not right and not truth}
+        of_kind = counted([kinds.get(question.id)])
+        rows.append((question.group, {**{name: float(number) for name, number in cells.items()}, **of_kind}))
         hard = "hard" if question.more["visual_input"] == "2" else "easy"
         for kind in ("groups", hard):
             groups.setdefault((question.group, kind, question.more["question"]), []).append(right)
         if not (question.kind == "VS" and question.more["figure"] == "0"):
             groups.setdefault((question.group, "figures", question.more["figure"]), []).append(right)
-    rows += [(group, {kind: 1.0, f"{kind}_right": float(all(right))}) for (group, kind, _), right in groups.items()]
+    for (group, kind, _), rights in groups.items():
+        none = {"figures_none": float(not any(rights))} if kind == "figures" else {}
+        rows.append((group, {kind: 1.0, f"{kind}_right": float(all(rights)), **none}))
     return rows
 
 
-def _metrics(sums: Sums) -> dict[str, FloatArray]:
+def _metrics(sums: Sums, diagnosed: bool) -> dict[str, FloatArray]:
+    errors = (sums["language"] + sums["vision"] + sums["mixed"]) * diagnosed
+    figures, some = sums["figures"], sums["figures"] - sums["figures_right"] - sums["figures_none"]
     return {
         "a_acc": share(sums["right"], sums["asked"]),
         "q_acc": share(sums["groups_right"], sums["groups"]),
@@ -170,6 +230,11 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
         "hard": share(sums["hard_right"], sums["hard"]),
         "yes_diff": share(sums["yes"] - sums["yes_truth"], sums["asked"], 1.0),
         "fp_ratio": share(sums["wrong_yes"], sums["wrong"], 1.0),
+        "f_inconsistent": share(some, figures),
+        "f_wrong": share(sums["figures_none"], figures),
+        "language_hallucination": share(sums["language"], errors),
+        "visual_illusion": share(sums["vision"], errors),
+        "mixed": share(sums["mixed"], errors),
     }
 
 
@@ -183,6 +248,7 @@ def _question(row: Any, place: str) -> Question:
         "question": str(row["question_id"]),
         "visual_input": str(row["visual_input"]),
         "details": str(row.get("gt_answer_details", "")),
+        "row": row,
     }
     group = "/".join(str(row[key]) for key in KEYS[:3])
     image = str(row.get("filename") or "") if more["visual_input"] != "0" else ""

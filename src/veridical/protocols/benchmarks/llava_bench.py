@@ -18,7 +18,7 @@ import numpy as np
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require
 from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, rounded, share, tally
@@ -76,20 +76,12 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         raise UserError("--make-prompts: needs --context and --references.")
     contexts = _by(settings.context, ("image",), ("caption", "text"))
     references = _by(settings.references, ("question_id",), ("text", "answer"))
-    return [
-        Prompt(
-            q.id,
-            made_from.fill(
-                context=contexts.get(q.image, ""),
-                question=q.prompt,
-                reference=references.get(q.id, ""),
-                answer=answers.texts[q.id],
-            ),
-            q.image,
-        )
-        for q in questions
-        if q.id in answers.texts
-    ]
+
+    def fill(q: Question, text: str) -> str:
+        context, reference = contexts.get(q.image, ""), references.get(q.id, "")
+        return made_from.fill(context=context, question=q.prompt, reference=reference, answer=text)
+
+    return one_each(questions, answers, fill)
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

@@ -16,7 +16,7 @@ from pathlib import Path
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
 from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, template
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -77,13 +77,12 @@ def judge_template(settings: Settings) -> Template:
 def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
     """One for each answer."""
     made_from = judge_template(settings)
-    found = []
-    for q in questions:
-        if q.id in answers.texts:
-            truth = q.truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-            filled = made_from.fill(question=q.prompt, answer=truth, prediction=answers.texts[q.id])
-            found.append(Prompt(q.id, filled, q.image))
-    return found
+
+    def fill(q: Question, text: str) -> str:
+        truth = q.truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+        return made_from.fill(question=q.prompt, answer=truth, prediction=text)
+
+    return one_each(questions, answers, fill)
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

@@ -17,7 +17,7 @@ from typing import Any
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
 from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -73,20 +73,12 @@ def judge_template(settings: Settings) -> Template:
 def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
     """One for each answer."""
     made_from = judge_template(settings)
-    return [
-        Prompt(
-            q.id,
-            made_from.fill(
-                image_content=q.more["content"],
-                question=q.prompt,
-                gt_answer=q.truth,
-                model_answer=answers.texts[q.id],
-            ),
-            q.image,
-        )
-        for q in questions
-        if q.id in answers.texts
-    ]
+
+    def fill(q: Question, text: str) -> str:
+        content = q.more["content"]
+        return made_from.fill(image_content=content, question=q.prompt, gt_answer=q.truth, model_answer=text)
+
+    return one_each(questions, answers, fill)
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
@@ -156,5 +148,5 @@ def _question(row: Any, number: int, path: Path) -> Question:
     kind = str(row.get("question_type") or TYPES[(number - 1) % len(TYPES)])
     image = str(row.get("image_src", "")).rpartition("/")[2] or str(row.get("image_id", ""))
     content = row["image_content"]
-    more = {"content": ", ".join(content) if isinstance(content, list) else str(content)}
+    more = {"content": ", ".join(content) if isinstance(content, list) else str(content), "row": row}
     return Question(str(number), image, row["question"], str(row["gt_answer"]), kind, str(number), more)

@@ -31,7 +31,16 @@ from veridical.protocols.benchmarks.chair_truth import (
 )
 from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words, tagger
 from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template, wants_judge
+from veridical.protocols.judging import (
+    Judgements,
+    JudgeSettings,
+    Prompt,
+    Template,
+    one_each,
+    one_run,
+    template,
+    wants_judge,
+)
 from veridical.protocols.scored import Answers, Item, Question, Scored
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, harmonic, share, tally
@@ -114,11 +123,8 @@ def judge_template(settings: Settings) -> Template:
 def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
     """One for each answer of more than three words."""
     made_from = judge_template(settings)
-    return [
-        Prompt(q.id, made_from.fill(question=q.prompt, answer=answers.texts[q.id]), q.image)
-        for q in questions
-        if q.id in answers.texts and _is_sent(answers.texts[q.id])
-    ]
+    sent = Answers({key: text for key, text in answers.texts.items() if _is_sent(text)})
+    return one_each(questions, sent, lambda q, text: made_from.fill(question=q.prompt, answer=text))
 
 
 def count(
