@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from veridical.align.checks import prepare
-from veridical.records import ImageFile, Spans
+from veridical.records import Spans
 
 
 def reason(pair, vlm, limit=512, too_long="shorten"):
@@ -25,31 +24,6 @@ def test_sound_pairs_are_all_used_in_order(pairs, vlm):
     assert [(e.chosen.text, e.rejected.text) for e in prepared.examples] == [(p.chosen, p.rejected) for p in pairs]
     assert prepared.skipped == ()
     assert prepared.shortened == 0
-
-
-def test_a_missing_picture_is_told_with_its_path(pairs, vlm, tmp_path):
-    gone = ImageFile(tmp_path / "gone.png", "0" * 64)
-    prepared = prepare([pairs[0], replace(pairs[1], images=(gone,))], vlm, 512, "shorten")
-    assert [e.id for e in prepared.examples] == ["pair-0"]
-    (reject,) = prepared.skipped
-    assert (reject.id, reject.reason) == ("pair-1", "missing-image")
-    assert str(gone.path) in reject.detail
-    assert reject.remedy
-    assert prepared.reasons() == {"missing-image": 1}
-
-
-def test_a_damaged_picture_is_told(pairs, vlm, tmp_path):
-    path = tmp_path / "half.png"
-    whole = pairs[0].images[0].path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert reason(replace(pairs[0], images=(ImageFile(path, "0" * 64),)), vlm) == "corrupt-image"
-
-
-def test_another_picture_under_the_same_name_is_told(pairs, vlm, tmp_path):
-    path = tmp_path / "swapped.png"
-    Image.new("RGB", (32, 32), "red").save(path)
-    swapped = ImageFile(path, pairs[0].images[0].sha256)
-    assert reason(replace(pairs[0], images=(swapped,)), vlm) == "image-changed"
 
 
 @pytest.mark.parametrize(

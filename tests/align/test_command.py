@@ -196,8 +196,9 @@ def test_killed_in_the_reference_pass(config, tmp_path, monkeypatch):
     whole = replace(config, out=tmp_path / "whole")
     run(whole)
 
-    def stop(*arguments):
-        raise KeyboardInterrupt
+    def stop(line, *arguments):
+        if line.label == "reference":
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr("veridical.align.progress.Line.advance", stop)
@@ -277,8 +278,8 @@ def test_unusable_pairs_are_told_and_counted(config, pictures, tmp_path, capsys)
     assert counted["answers_shortened"] > 0
     told = [json.loads(line) for line in (config.out / "skipped.jsonl").read_text().splitlines()]
     assert [(row["id"], row["reason"]) for row in told] == [
-        ("pair-1", "missing-image"),
         ("pair-3", "same-answers"),
+        ("pair-1", "missing-image"),
     ]
     assert "left out: 1 missing-image, 1 same-answers" in capsys.readouterr().err
 

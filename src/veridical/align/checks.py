@@ -1,25 +1,17 @@
-"""What is looked at before hours of work: every image and every answer. Nothing is dropped silently."""
+"""The answers of every pair, looked at before hours of work. Nothing is dropped silently."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 from veridical.align.examples import Answer, Example
 from veridical.constructions.edits import edit_spans
-from veridical.records import ImageFile, Pair, Reject, Span
+from veridical.records import Pair, Reject, Span
 from veridical.vlm.chat import special_ids
-from veridical.vlm.images import ImageError, open_image
 from veridical.vlm.loading import Vlm
-
-_TOGETHER = 256
-"""Pairs whose images are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +37,19 @@ def prepare(
     reads: Sequence[str] = (),
     keep: Callable[[Iterable[Example]], Sequence[Example]] = tuple,
 ) -> Prepared:
-    """Check every pair; images are read and decoded once each, in threads. `keep` puts the usable ones away.
+    """Check the answers of every pair; `keep` puts the usable ones away. Images and prompts come in `first_look`.
 
-    Reasons for leaving a pair out: those of `open_image`, `image-changed` (not the file the pair was built
-    on), `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and `no-NAME` for pairs without
-    a score that the objective `reads`.
+    Reasons for leaving a pair out: `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and
+    `no-NAME` for pairs without a score that the objective `reads`.
     """
     skipped: list[Reject] = []
     read = shortened = 0
 
     def usable() -> Iterator[Example]:
         nonlocal read, shortened
-        for pair, broken in _with_broken_images(pairs):
+        for pair in pairs:
             read += 1
-            made = broken or _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
+            made = _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
             if isinstance(made, Example):
                 shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
                 yield made
@@ -71,33 +62,6 @@ def prepare(
 
 
 _Problem = tuple[str, str, str]  # reason, remedy, detail
-
-
-def _with_broken_images(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, _Problem | None]]:
-    """Each pair with what is wrong with its images, some hundred pairs ahead."""
-    rest = iter(pairs)
-    # Of sound images, by far the most, only the hash of their name is remembered.
-    looked_at: set[int] = set()
-    broken: dict[ImageFile, _Problem] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        while some := list(itertools.islice(rest, _TOGETHER)):
-            images = dict.fromkeys(image for pair in some for image in pair.images)
-            fresh = [image for image in images if hash(image) not in looked_at]
-            looked_at.update(map(hash, fresh))
-            problems = zip(fresh, threads.map(_image_problem, fresh), strict=True)
-            broken |= {image: problem for image, problem in problems if problem}
-            for pair in some:
-                yield pair, next((broken[image] for image in pair.images if image in broken), None)
-
-
-def _image_problem(image: ImageFile) -> _Problem | None:
-    try:
-        open_image(image)
-    except ImageError as error:
-        return error.reason, error.remedy, f"{error.path}: {error.detail}"
-    if hashlib.sha256(image.path.read_bytes()).hexdigest() != image.sha256:
-        return "image-changed", "Put the file back, or build the pairs again", f"{image.path}: other bytes"
-    return None
 
 
 def _unstated(pair: Pair, reads: Sequence[str]) -> _Problem | None:

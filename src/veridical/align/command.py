@@ -6,8 +6,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,56 +54,26 @@ def run(config: AlignConfig) -> Path:
 
 
 def _align(config: AlignConfig, pairs_digest: str) -> None:
-    from veridical.align import checks, measure, processes
+    from veridical.align import measure, processes
     from veridical.align.reference import ReferenceCache, model_key
-    from veridical.align.sight import Sight
-    from veridical.align.stored import store
-    from veridical.build.dataset import stream_pairs
-    from veridical.vlm.adapters import attach_lora, save_trained, unfreeze
-    from veridical.vlm.keeping import PrefixStore
-    from veridical.vlm.loading import load
-    from veridical.vlm.tower_cache import TowerCache
+    from veridical.vlm.adapters import save_trained
 
     laps = _Laps()
     _refuse_what_is_not_there(config)
-    base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
-    inputs = {"pairs": pairs_digest, "model": base.fingerprint}
-    processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
-    with warnings.catch_warnings():
-        # What transformers tells PEFT about renamed attributes is of no use to the user.
-        warnings.simplefilter("ignore", FutureWarning)
-        # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-        if config.train == "adapter":
-            vlm = attach_lora(base, config.lora, config.seed, config.start)
-        else:
-            vlm = unfreeze(base, projector=config.train == "language-and-projector")
-    if config.start is not None:
-        processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
+    base, vlm = _loaded(config, pairs_digest)
     laps.end("load")
-    reads = scores_read(config.objective)
-    keep = partial(store, path=config.out / EXAMPLES)
-    pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
-    prepared = processes.once(lambda: checks.prepare(pairs, vlm, limit, config.too_long, reads, keep))
-    _tell(prepared, config.out)
-    laps.end("check")
-    folder = config.out / f"prefixes-{processes.index()}"
-    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
-    on_disk = None
-    if config.feature_disk_mb:
-        room = config.feature_disk_mb * 2**20
-        on_disk = TowerCache(config.feature_folder, room, vlm, base.fingerprint, processes.count())
-    sight = Sight(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk)
-    cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
-    computed = _fill_reference(config, sight, cache, prepared.examples)
-    laps.end("reference")
-    steps = _train(config, sight, cache, prepared.examples)
-    laps.end("train")
-    if not processes.is_main():
-        prefixes.close()
-        return
-    save_trained(vlm, config.result)
-    final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
-    prefixes.close()
+    with _sight(config, base, vlm) as sight:
+        prepared = _checked(config, sight)
+        laps.end("check")
+        cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
+        computed = _fill_reference(config, sight, cache, prepared.examples)
+        laps.end("reference")
+        steps = _train(config, sight, cache, prepared.examples)
+        laps.end("train")
+        if not processes.is_main():
+            return
+        save_trained(vlm, config.result)
+        final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
     (config.out / EXAMPLES).unlink()
     laps.end("measure")
     summary = {
@@ -121,6 +92,79 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     }
     write_json(config.out / "summary.json", summary)
     _say(_closing(config, final))
+
+
+def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
+    """The base model, and the same made ready for training; that these are the run's is settled."""
+    from veridical.align import processes
+    from veridical.vlm.adapters import attach_lora, unfreeze
+    from veridical.vlm.loading import load
+
+    base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
+    inputs = {"pairs": pairs_digest, "model": base.fingerprint}
+    processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
+    with warnings.catch_warnings():
+        # What transformers tells PEFT about renamed attributes is of no use to the user.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Before the long work, so that an adapter that doesn't fit the model is refused at once.
+        if config.train == "adapter":
+            vlm = attach_lora(base, config.lora, config.seed, config.start)
+        else:
+            vlm = unfreeze(base, projector=config.train == "language-and-projector")
+    if config.start is not None:
+        processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
+    return base, vlm
+
+
+@contextmanager
+def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[Sight]:
+    """What the model is shown; what serves this start of the run only is removed afterwards."""
+    from veridical.align import processes
+    from veridical.align.sight import Sight
+    from veridical.vlm.keeping import PrefixStore
+    from veridical.vlm.scratch import Scratch
+    from veridical.vlm.tower_cache import TowerCache
+
+    folder = config.out / f"prefixes-{processes.index()}"
+    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
+    on_disk = None
+    if config.feature_disk_mb:
+        room = config.feature_disk_mb * 2**20
+        on_disk = TowerCache(config.feature_folder, room, vlm, base.fingerprint, processes.count())
+    room = config.image_disk_mb * 2**20
+    scratch = Scratch(
+        config.out / "images", room, vlm.model.dtype, config.workers, processes.index(), processes.count()
+    )
+    processes.once(scratch.clear)
+    try:
+        yield Sight(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch)
+    finally:
+        prefixes.close()
+        if processes.is_main():
+            scratch.clear()
+
+
+def _checked(config: AlignConfig, sight: Sight) -> Prepared:
+    """The pairs that can be trained on, with their images looked at; tells the user about the others."""
+    from veridical.align import checks, measure, processes
+    from veridical.align.first_look import first_look
+    from veridical.align.forward import views_of
+    from veridical.align.progress import Line
+    from veridical.align.stored import store
+    from veridical.build.dataset import stream_pairs
+
+    reads, keep = scores_read(config.objective), partial(store, path=config.out / EXAMPLES)
+    pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
+    answers = processes.once(lambda: checks.prepare(pairs, sight.vlm, limit, config.too_long, reads, keep))
+    views = views_of((*config.objective.needs(), *measure.BOTH))
+    with Line("images", len(processes.share(len(answers.examples))), shown=processes.is_main()) as line:
+        seen = first_look(sight, answers.examples, views, config.workers, line.advance)
+    sight.all_kept = not seen.unkept
+    prepared = replace(answers, examples=seen.examples, skipped=(*answers.skipped, *seen.skipped))
+    _tell(prepared, config.out)
+    if seen.unkept:
+        _say(f"{seen.unkept} images have no room on disk and are decoded in every pass; see --image-disk-mb")
+    return prepared
 
 
 def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
@@ -211,7 +255,9 @@ def _tell(prepared: Prepared, out: Path) -> None:
     processes.once(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
     if not prepared.examples:
-        raise UserError(f"None of the {prepared.read} pairs can be used ({reasons}); see {out / 'skipped.jsonl'}.")
+        example = "".join(f" For one, {one.id}: {one.detail}. {one.remedy}." for one in prepared.skipped[:1])
+        where = out / "skipped.jsonl"
+        raise UserError(f"None of the {prepared.read} pairs can be used ({reasons}); see {where}.{example}")
     left_out = f"; left out: {reasons} (see {out / 'skipped.jsonl'})" if reasons else ""
     shortened = f"; {prepared.shortened} answers shortened" if prepared.shortened else ""
     _say(f"{len(prepared.examples)} of {prepared.read} pairs{left_out}{shortened}")

@@ -74,13 +74,17 @@ class AlignConfig:
     images again. They take some ten kB to some MB an image, by model; what has no room is not kept."""
     feature_cache: Path | None = None
     """Where these are, for runs to share. By default `features/` in the run folder."""
+    image_disk_mb: int = 16384
+    """Disk in the run folder, while the run lasts, for images as the model's processor made them: each is decoded once.
+    They take 0.1 to 10 MB each, by model; what has no room, or would take more than half of what is free, is decoded
+    again in every pass."""
     prefix_memory_mb: int = 2048
     """Memory for images and prompts as the frozen model read them, which an answer-only adapter shares with it
     (lora.acts_on: answers); what is kept is read once in the whole training."""
     prefix_disk_mb: int = 0
     """Disk for those that memory has no room for; they take a few hundred kB to some hundred MB each, by model."""
     workers: int = 2
-    """Processes that decode images; not used when all the features fit in memory."""
+    """Processes that decode images: all of them before the first step, later those that had no room."""
 
     save_every: int = 50
     """Steps between checkpoints, at most this much work is lost to a crash."""
@@ -143,6 +147,7 @@ INCIDENTAL = frozenset(
         "feature_memory_mb",
         "feature_disk_mb",
         "feature_cache",
+        "image_disk_mb",
         "prefix_memory_mb",
         "prefix_disk_mb",
         "workers",

@@ -59,6 +59,10 @@ class Example:
             draw,
         )
 
+    def images_key(self) -> str:
+        """A hash of the images alone, hex."""
+        return _digest([image.sha256 for image in self.images])
+
     def score_key(self, need: Need) -> str:
         """A hash of all but the model that a need's score depends on, hex: context and answer."""
         answer = self.answer(need.response)

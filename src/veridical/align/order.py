@@ -7,10 +7,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from veridical.vlm import seeds
+
+
+def numbered(names: ArrayLike) -> NDArray[numpy.int64]:
+    """For each name its number, by first appearance, from 0."""
+    _, first, group = numpy.unique(numpy.asarray(names), return_index=True, return_inverse=True)
+    numbers: NDArray[numpy.int64] = first.argsort().argsort()[group]
+    return numbers
+
+
+def in_groups(names: ArrayLike) -> Iterator[list[int]]:
+    """The places of each distinct name, by first appearance."""
+    numbers = numbered(names)
+    places = numbers.argsort(kind="stable")
+    for group in numpy.split(places, numpy.flatnonzero(numpy.diff(numbers[places])) + 1):
+        if len(group):
+            yield group.tolist()
 
 
 class SeededOrder(Sampler[int]):
@@ -22,10 +38,8 @@ class SeededOrder(Sampler[int]):
 
     def __init__(self, contexts: ArrayLike, seed: int) -> None:
         self.seed, self.epoch = seed, 0
-        _, first, group = numpy.unique(numpy.asarray(contexts), return_index=True, return_inverse=True)
-        # Numbered as they come, whatever their names are.
-        self._group = first.argsort().argsort()[group]
-        self._groups = len(first)
+        self._group = numbered(contexts)
+        self._groups = int(self._group.max(initial=-1)) + 1
 
     def set_epoch(self, epoch: int) -> None:
         """Pick the order of an epoch, counted from 0."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import sys
 from collections import ChainMap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from veridical.align.examples import Example
+from veridical.records import ImageFile
 from veridical.vlm.features import Features
+from veridical.vlm.images import open_image
 from veridical.vlm.inputs import tower_key
 from veridical.vlm.keeping import PrefixStore, apart, together
 from veridical.vlm.loading import Vlm
 from veridical.vlm.prefix import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
+from veridical.vlm.scratch import Scratch
 from veridical.vlm.tower_cache import TowerCache, without_pixels
 from veridical.vlm.views import View
 
@@ -45,40 +51,58 @@ class Sight:
         budget: int,
         prefixes: PrefixStore | None = None,
         on_disk: TowerCache | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept in memory.
 
         `prefixes` keeps what an answer-only adapter leaves as it is: image and prompt as the base model read them.
-        `on_disk` keeps the features of a frozen tower for later epochs and runs.
+        `on_disk` keeps the features of a frozen tower for later epochs and runs. `scratch` has what the processor made
+        of contexts in the `first` look.
         """
         self.vlm = vlm
+        self.all_kept = False
+        """Whether everything there is has been looked at and kept: then nothing is left for workers to do."""
         self._prefixes = prefixes if vlm.opening else None
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
         self._on_disk = on_disk if self._frozen else None
+        self.scratch = scratch
         self._prepared: dict[str, Prepared] = {}
         self._features: dict[Hashable, Features] = {}
 
     def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""
-        return all(self._knows(example.context_key(view)) for example in examples for view in views)
+        return self.all_kept or all(self._knows(example.context_key(view)) for example in examples for view in views)
+
+    def first(self, example: Example, view: View, opens: Callable[[ImageFile], Image]) -> tuple[Prepared, bool]:
+        """A context of an example, and whether it stays, so that its images need not be decoded again.
+
+        Its pixels are left off where the tower's features are on disk. Raises what `prepare` raises.
+        """
+        context = _context(example, view)
+        if self._on_disk is not None and (found := self._on_disk.context(context)) is not None:
+            return found, True
+        prepared = prepare(self.vlm, context, opens)
+        return prepared, self.scratch is not None and self.scratch.put(example.context_key(view), prepared)
 
     def load(self, examples: Sequence[Example], views: Sequence[View]) -> Batch:
-        """Decode and process what is not kept. Touches no weights: data-loader workers may call it."""
+        """Read, or else decode and process, what is not in memory. Touches no weights: workers may call it."""
         prepared: dict[str, Prepared] = {}
         looked: dict[Hashable, Features] = {}
-        for view in views:
-            for example in examples:
+        for _, same in itertools.groupby(examples, key=attrgetter("images")):
+            opens = functools.cache(open_image)  # once for all that is asked about an image
+            for example, view in itertools.product(same, views):
                 key = example.context_key(view)
                 if self._knows(key) or key in prepared:
                     continue
-                context = Context(example.images, example.prompt, view, example.seed_key(view))
+                context = _context(example, view)
                 found = None if self._on_disk is None else self._on_disk.get(context)
-                if found is None:
-                    prepared[key] = prepare(self.vlm, context)
-                else:
+                if found is not None:
                     prepared[key], seen = found
                     looked[tower_key(prepared[key])] = seen
+                else:
+                    stored = None if self.scratch is None else self.scratch.get(key, context)
+                    prepared[key] = stored or prepare(self.vlm, context, opens)
         return Batch(examples, prepared, looked)
 
     def _knows(self, key: str) -> bool:
@@ -141,6 +165,10 @@ class Sight:
             store[key] = value
 
 
+def _context(example: Example, view: View) -> Context:
+    return Context(example.images, example.prompt, view, example.seed_key(view))
+
+
 def batches(
     sight: Sight, examples: Sequence[Example], views: Sequence[View], size: int, workers: int
 ) -> Iterable[Batch]:
@@ -148,7 +176,7 @@ def batches(
     return DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is all it takes
         batch_size=size,
-        collate_fn=partial(sight.load, views=views),
+        collate_fn=functools.partial(sight.load, views=views),
         **worker_settings(0 if sight.keeps(examples, views) else workers),
     )
 

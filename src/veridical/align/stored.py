@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -41,6 +41,9 @@ class Stored(Sequence[Example]):
             return Chosen(self, range(self._length)[place])
         batch, row = divmod(range(self._length)[place], ROWS)
         return _example(self._batches[batch].slice(row, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Example]:
+        return (_example(row) for batch in self._batches for row in batch.to_pylist())
 
     def __reduce__(self) -> tuple[type[Stored], tuple[Path]]:
         return Stored, (self._path,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 # What these describe are images and their patches, even where their number happens to be the prompt's length.
 _PER_IMAGE = ("pixel_", "image_", "spatial_", "aspect_", "qformer_", "num_")
 _CLEAN = views.Clean()
+
+
+class PromptError(UserError):
+    """A prompt that can't be used: `reason` is a stable slug, `detail` what was seen, `remedy` what to do."""
+
+    def __init__(self, record: str, reason: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{record}: {detail}. {remedy}.")
+        self.record = record
+        self.reason = reason
+        self.detail = detail
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[PromptError], tuple[str, str, str, str]]:
+        """What an exception otherwise loses between processes: its arguments."""
+        return PromptError, (self.record, self.reason, self.detail, self.remedy)
 
 
 @dataclass(frozen=True)
@@ -59,21 +74,22 @@ class Prepared:
         return int(self.tensors["input_ids"].shape[1])
 
 
-def prepare(vlm: Vlm, context: Context) -> Prepared:
+def prepare(vlm: Vlm, context: Context, opens: Callable[[ImageFile], Image] = open_image) -> Prepared:
     """Decode, view and process a context's images and tokenise its prompt.
 
-    Data-loader workers may call it: it touches the processor only, not the model. Raises `ImageError` for an
-    image that can't be used and `UserError` for a prompt that can't be rendered or doesn't match its images.
+    Data-loader workers may call it: it touches the processor only, not the model. `opens` may remember images that
+    several contexts show. Raises `ImageError` for an image that can't be used, `PromptError` for a prompt that can't
+    be rendered or doesn't match its images, and `UserError` for a view that the model can't have.
     For a model with an answer-only adapter the opening of the answer is left off: see `vlm/opening.py`.
     """
-    return opening.without_opening(vlm, _prepare(vlm, context))
+    return opening.without_opening(vlm, _prepare(vlm, context, opens))
 
 
-def _prepare(vlm: Vlm, context: Context) -> Prepared:
+def _prepare(vlm: Vlm, context: Context, opens: Callable[[ImageFile], Image]) -> Prepared:
     refuse_placeholders(vlm, context)
     _refuse_images(vlm, context)
     _refuse_view(vlm, context)
-    images = [] if isinstance(context.view, views.NoImage) else _shown(context)
+    images = [] if isinstance(context.view, views.NoImage) else _shown(context, opens)
     noise = None
     if images and isinstance(context.view, views.Noise):
         noise = weaken.NoisyProcessor(vlm.processor, context.view, context.key)
@@ -83,9 +99,11 @@ def _prepare(vlm: Vlm, context: Context) -> Prepared:
             conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{name(context.key)}: the processor refuses the prompt or its images: {error} Give the images that the "
-            "prompt speaks of, or mend the model's chat template."
+        raise PromptError(
+            name(context.key),
+            "prompt-refused",
+            f"the processor refuses the prompt or its images: {str(error).rstrip('.')}",
+            "Give the images that the prompt speaks of, or mend the model's chat template",
         ) from error
     if noise:
         noise.check()
@@ -133,41 +151,48 @@ def name(key: Sequence[str | int]) -> str:
     return "/".join(map(str, key)) or "this prompt"
 
 
-def _shown(context: Context) -> list[Image]:
+def _shown(context: Context, opens: Callable[[ImageFile], Image]) -> list[Image]:
     random = seeds.generator("picture", context.key)
     try:
-        opened = [open_image(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
+        opened = [opens(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
     except ImageError as error:
         raise error.of(name(context.key)) from error
     return [weaken.picture(image, context.view, random) for image in opened]
 
 
 def refuse_placeholders(vlm: Vlm, context: Context) -> None:
-    """Raise `UserError` where a prompt holds what stands for images."""
+    """Raise `PromptError` where a prompt holds what stands for images."""
     for turn in context.prompt:
         ids = vlm.tokenizer(turn.text, add_special_tokens=False).input_ids
         if found := vlm.traits.placeholder_ids.intersection(ids):
             token = vlm.tokenizer.convert_ids_to_tokens(min(found))
-            raise UserError(
-                f"{name(context.key)}: the prompt contains the placeholder {token!r}. Take it out: images are placed "
-                "by the model's chat template."
+            raise PromptError(
+                name(context.key),
+                "placeholder-in-prompt",
+                f"the prompt contains the placeholder {token!r}",
+                "Take it out: images are placed by the model's chat template",
             )
 
 
 def count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> int:
-    """Image placeholders in a rendered prompt; raises `UserError` where it is too long or lacks them."""
+    """Image placeholders in a rendered prompt; raises `PromptError` where it is too long or lacks them."""
     longest = vlm.traits.longest
     if longest is not None and ids.shape[1] >= longest:
-        raise UserError(
-            f"{name(context.key)}: prompt and images take {ids.shape[1]} tokens of the model's {longest}. Shorten the "
-            "prompt or show fewer or smaller images."
+        raise PromptError(
+            name(context.key),
+            "prompt-too-long",
+            f"prompt and images take {ids.shape[1]} tokens of the model's {longest}",
+            "Shorten the prompt or show fewer or smaller images",
         )
     if vlm.traits.image_id is None:
         return 0
     count = int((ids == vlm.traits.image_id).sum())
     if images and not count:
-        raise UserError(
-            f"{name(context.key)}: the chat template of {vlm.name} leaves out the image. Mend the template."
+        raise PromptError(
+            name(context.key),
+            "image-left-out",
+            f"the chat template of {vlm.name} leaves out the image",
+            "Mend the template",
         )
     return count
 
@@ -176,9 +201,11 @@ def _refuse_images(vlm: Vlm, context: Context) -> None:
     from veridical.vlm import families
 
     if len(context.images) > 1 and vlm.family in families.ONE_IMAGE:
-        raise UserError(
-            f"{name(context.key)}: {vlm.family} models take one image, and the prompt has {len(context.images)}. Give "
-            "one, or leave the record out."
+        raise PromptError(
+            name(context.key),
+            "too-many-images",
+            f"{vlm.family} models take one image, and the prompt has {len(context.images)}",
+            "Give one, or leave the record out",
         )
 
 

@@ -41,11 +41,21 @@ class TowerCache:
         self._room = (limit - used) // writers
         self._folder = folder / _digest(fingerprint, str(vlm.model.dtype), vlm.opening)[:32]
 
+    def context(self, context: Context) -> Prepared | None:
+        """A context without its pixels; None unless it and its features are there."""
+        found = self._find(context)
+        return None if found is None else found[0]
+
     def get(self, context: Context) -> tuple[Prepared, Features] | None:
         """A context without its pixels, and its features; None if they aren't there. Touches no weights and no image.
 
         Raises UserError for a damaged file.
         """
+        found = self._find(context)
+        return None if found is None else (found[0], _features(*_read(found[1])))
+
+    def _find(self, context: Context) -> tuple[Prepared, Path] | None:
+        """A context, and the file of its features."""
         path = self._context_path(context)
         if path is None or not path.exists():
             return None
@@ -54,7 +64,7 @@ class TowerCache:
         if not kept.exists():
             return None
         hidden = tensors.pop("/hidden", None)
-        return Prepared(tensors, int(said["placeholders"]), context, hidden), _features(*_read(kept))
+        return Prepared(tensors, int(said["placeholders"]), context, hidden), kept
 
     def put(self, prepared: Prepared, features: Features) -> None:
         """Keep a context and its features, if there is room for both. Its pixels must have been left off."""
