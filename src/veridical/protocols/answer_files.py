@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,57 @@ def require(row: Row, names: Sequence[str], place: str) -> Any:
     if value is None:
         raise UserError(f"{place}: has none of the fields {', '.join(names)}; it has {', '.join(row) or 'none'}.")
     return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def is_texts(value: Any) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "text": _is_text,
+    "text or number": _is_scalar,
+    "list": _is_list,
+    "list of texts": is_texts,
+    "object": _is_object,
+}
+"""What a field of a file of questions may have to be."""
+
+
+def checked(row: Any, place: str, fields: Mapping[str, str], optional: Mapping[str, str] | None = None) -> Row:
+    """The row, which has all `fields` and each of them and of the `optional` ones of its kind (of `KINDS`).
+
+    Raises:
+        UserError: naming the place and what is wrong there.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: is no object; it takes one with {', '.join(fields)}.")
+    lacking = [name for name in fields if name not in row]
+    if lacking:
+        raise UserError(f"{place}: lacks {', '.join(lacking)}.")
+    given = {name: kind for name, kind in (optional or {}).items() if row.get(name) is not None}
+    for name, kind in {**fields, **given}.items():
+        if not KINDS[kind](row[name]):
+            shown = json.dumps(row[name], ensure_ascii=False)
+            raise UserError(f"{place}: {name} is {shown[:60]}; it takes a {kind}.")
+    found: Row = row
+    return found
 
 
 @dataclass

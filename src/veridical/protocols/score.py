@@ -18,6 +18,7 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
+from veridical.protocols.scored import SHOWN_FAULTS
 from veridical.protocols.tally import difference
 
 if TYPE_CHECKING:
@@ -143,9 +144,14 @@ def _answers(config: Any, protocol: Any, questions: Sequence[Question]) -> Answe
 
 def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> None:
     made_from = protocol.judge_template(config)
-    prompts = protocol.prompts(config, questions, _answers(config, protocol, questions))
+    answers = _answers(config, protocol, questions)
+    prompts = protocol.prompts(config, questions, answers)
     write_prompts(config.make_prompts, prompts, made_from, protocol.JUDGE)
     print(f"{len(prompts)} prompts: {config.make_prompts} (template {made_from.hash})")
+    unanswered = [f"question {question.id}" for question in questions if question.id not in answers.texts]
+    for kind, named in {"unanswered": unanswered, **answers.faults}.items():
+        if named:
+            print(f"- {len(named)} {kind}: {'; '.join(named[:SHOWN_FAULTS])}")
 
 
 def _other(config: ScoreConfig) -> ScoreConfig:

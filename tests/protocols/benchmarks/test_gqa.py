@@ -96,7 +96,7 @@ def test_missing_surplus_and_repeated_predictions(write, score):
 def test_wrong_files_are_refused(write, refused):
     q = write("q.json", QUESTIONS)
     assert "GQA's questions are" in refused("gqa", "--questions", write("l.json", [1]))
-    assert "question 1 lacks" in refused("gqa", "--questions", write("m.json", {"1": {"question": "?"}}))
+    assert "question 1: lacks answer" in refused("gqa", "--questions", write("m.json", {"1": {"question": "?"}}))
     assert "no row has an answer" in refused("gqa", "--questions", q, "--answers", write("a.json", [{"id": "07"}]))
     assert "give the file of predictions" in refused("gqa", "--questions", q)
 
@@ -143,7 +143,7 @@ def test_valid_and_plausible_answers_are_those_of_the_choices(write, score, refu
     assert (metrics["validity"], metrics["plausibility"]) == (60, 40)
     few = write("f.json", dict.fromkeys("123", own))
     said = refused("gqa", "--questions", q, "--answers", a, "--choices", few)
-    assert "question 4 has no lists valid and plausible" in said
+    assert "question 4: is no object; it takes one with valid, plausible" in said
 
 
 def test_the_distribution_is_the_chi_square_over_groups_by_their_size(write, score):

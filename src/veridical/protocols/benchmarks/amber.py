@@ -22,7 +22,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols import yes_no
-from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows, read_text
+from veridical.protocols.answer_files import Fields, Joining, checked, is_texts, join, read_json, read_rows, read_text
 from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
@@ -80,11 +80,16 @@ def ask(settings: Settings) -> list[Question]:
     found = []
     for row in asked:
         key = str(row.get("id"))
-        if key not in truths or truths[key].get("type") not in KINDS:
+        if key not in truths or str(truths[key].get("type")) not in KINDS:
             raise UserError(f"{settings.annotations}: has no annotation of a known type for id {key}.")
-        image = str(row.get("image", ""))
+        image = str(row.get("image") or "")
         kind = KINDS[truths[key]["type"]]
-        prompt = str(row.get("query", ""))
+        described = {"truth": "list of texts", "hallu": "list of texts"}
+        checked(
+            truths[key], f"{settings.annotations}, id {key}", described if kind == "generative" else {"truth": "text"}
+        )
+        checked(row, f"{settings.questions}, id {key}", {}, {"image": "text", "query": "text"})
+        prompt = str(row.get("query") or "")
         if kind != "generative" and prompt:
             prompt += "\nPlease answer yes or no."
         more = {"likely": truths[key]["hallu"]} if kind == "generative" else {}
@@ -136,7 +141,7 @@ def read_answer(text: str, parser: Literal["strict", "lenient"]) -> str | None:
 
 def _describer(settings: Settings) -> Any:
     associates = read_json(settings.relation)
-    if not isinstance(associates, dict):
+    if not isinstance(associates, dict) or not all(map(is_texts, associates.values())):
         raise UserError(f'{settings.relation}: AMBER\'s table is {{"word": ["associate", ...]}}.')
     table = Table(associates, frozenset(read_text(settings.safe_words).split("\n")) - {""})
     find, similar = noun_finder(settings.nouns, table.vocabulary), similarity(settings.vectors)

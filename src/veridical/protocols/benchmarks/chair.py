@@ -138,6 +138,7 @@ def _item(read: ChairItem, **more: Any) -> Item:
         id=read.id,
         parsed=[mention.name for mention in read.mentions],
         right=not invented,
+        fault="" if read.caption.strip() else "unparsed",
         more={
             **more,
             "caption": read.caption,

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
 from veridical.protocols.benchmarks.gqa_more import Cell, consistency, distribution, fitting, histogram
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
@@ -34,6 +34,9 @@ NAME = "gqa"
 VERSION = 1
 MAX_NEW_TOKENS = 16
 SUFFIX = "\nAnswer the question using a single word or phrase."
+
+_FIELDS = {"question": "text", "answer": "text"}
+_OPTIONAL = {"types": "object", "groups": "object", "entailed": "list of texts", "imageId": "text or number"}
 
 Parser = Literal["official", "llava", "lmms-eval", "vlmevalkit"]
 
@@ -79,6 +82,7 @@ def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[
     """The questions that balanced ones entail and that are not balanced themselves."""
     found = {}
     for key, row in balanced.items():
+        checked(row, f"{settings.questions}, question {key}", _FIELDS, _OPTIONAL)
         for other in row.get("entailed") or ():
             if other not in content:
                 raise UserError(
@@ -86,20 +90,19 @@ def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[
                     "the file of all questions."
                 )
             if other not in balanced:
-                found[str(other)] = content[other]
+                found[other] = content[other]
     return found
 
 
 def _question(settings: Settings, key: str, row: Mapping[str, Any], kind: str = "") -> Question:
-    if "question" not in row or "answer" not in row:
-        raise UserError(f"{settings.questions}: question {key} lacks question or answer.")
+    checked(row, f"{settings.questions}, question {key}", _FIELDS, _OPTIONAL)
     types = row.get("types") or {}
     image = f"{row.get('imageId', key)}.jpg"
     more = {
         "types": {name: types[name] for name in ("structural", "semantic") if types.get(name)},
         "common": "Common" in (types.get("detailed") or ""),
         "group": (row.get("groups") or {}).get("global"),
-        "entailed": tuple(str(other) for other in row.get("entailed") or () if str(other) != key),
+        "entailed": tuple(other for other in row.get("entailed") or () if other != key),
     }
     kind = kind or ("open" if types.get("structural") == "query" else "binary")
     return Question(key, image, row["question"] + SUFFIX, row["answer"], kind, image, more)
@@ -122,7 +125,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     parser = settings.parser
     items = {q.id: _item(q, answers.texts.get(q.id), parser) for q in questions}
     balanced = [question for question in questions if question.kind != "entailed"]
-    choices = read_json(settings.choices) if settings.choices else None
+    choices = _read_choices(settings.choices) if settings.choices else None
     cells = {q.id: (str(q.more["group"]), _truth(q, parser)) for q in balanced if q.more["group"] is not None}
     known = frozenset(cells.values())
     rows = []
@@ -139,6 +142,13 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         faults=answers.faults,
         notes=_notes(settings, questions, answers),
     )
+
+
+def _read_choices(path: Path) -> Mapping[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: GQA\'s choices are {{"id": {{"valid": [...], "plausible": [...]}}}}.')
+    return content
 
 
 def _item(question: Question, text: str | None, parser: Parser) -> Item:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from veridical.errors import UserError
+from veridical.protocols.answer_files import checked
 from veridical.protocols.scored import Item, Question
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums
@@ -32,10 +32,9 @@ def consistency(question: Question, items: Mapping[str, Item]) -> dict[str, floa
 
 
 def fitting(question: Question, item: Item, choices: Mapping[str, Any], read: Callable[[str], str]) -> dict[str, float]:
-    """Whether the answer is valid and plausible. Raises UserError where the question has no choices."""
-    own = choices.get(question.id)
-    if not isinstance(own, Mapping) or not {"valid", "plausible"} <= set(own):
-        raise UserError(f"--choices: question {question.id} has no lists valid and plausible there.")
+    """Whether the answer is valid and plausible. Raises UserError where it has no choices."""
+    lists = {"valid": "list of texts", "plausible": "list of texts"}
+    own = checked(choices.get(question.id), f"--choices, question {question.id}", lists)
     cells: dict[str, float] = {}
     for metric, name in (("validity", "valid"), ("plausibility", "plausible")):
         group = COMMON if question.more["common"] else own[name]

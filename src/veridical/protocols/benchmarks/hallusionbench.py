@@ -23,7 +23,7 @@ from typing import Any, Literal
 from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import Fields as AnswerFields
-from veridical.protocols.answer_files import Joining, first_field, join, read_json, read_rows
+from veridical.protocols.answer_files import Joining, checked, first_field, join, read_json, read_rows
 from veridical.protocols.benchmarks.hallusion_errors import (
     RIGHT,
     UNCLEAR,
@@ -59,6 +59,10 @@ OFFICIAL = {"VD": 591, "VS": 538}
 JUDGE = Manner(max_tokens=16, temperature=0.0)
 
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+_FIELDS = {
+    **dict.fromkeys((*KEYS, "visual_input", "gt_answer"), "text or number"),
+    **dict.fromkeys(("category", "subcategory", "question"), "text"),
+}
 _COLUMNS = (
     "asked", "right", "groups", "groups_right", "easy", "easy_right", "hard", "hard_right", "figures", "figures_right",
     "figures_none", "yes", "yes_truth", "wrong", "wrong_yes", "language", "vision", "mixed",
@@ -239,10 +243,7 @@ def _metrics(sums: Sums, diagnosed: bool) -> dict[str, FloatArray]:
 
 
 def _question(row: Any, place: str) -> Question:
-    wanted = (*KEYS, "visual_input", "question", "gt_answer")
-    lacking = [name for name in wanted if not isinstance(row, dict) or name not in row]
-    if lacking:
-        raise UserError(f"{place}: lacks {', '.join(lacking)}.")
+    checked(row, place, _FIELDS, {"filename": "text"})
     more = {
         "figure": str(row["figure_id"]),
         "question": str(row["question_id"]),

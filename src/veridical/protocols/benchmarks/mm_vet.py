@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
@@ -24,6 +24,9 @@ from veridical.protocols.tally import Sums, share, tally
 NAME = "mm-vet"
 VERSION = 1
 MAX_NEW_TOKENS = 512
+
+
+_FIELDS = {**dict.fromkeys(("imagename", "question", "answer"), "text"), "capability": "list of texts"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +46,7 @@ def ask(settings: Settings) -> list[Question]:
         raise UserError(f'{settings.questions}: MM-Vet\'s questions are {{"v1_0": {{...}}}}.')
     found = []
     for key, row in content.items():
-        lacking = [name for name in ("imagename", "question", "answer", "capability") if name not in row]
-        if lacking:
-            raise UserError(f"{settings.questions}: {key} lacks {', '.join(lacking)}.")
+        checked(row, f"{settings.questions}, {key}", _FIELDS)
         kind = "+".join(sorted(row["capability"]))
         found.append(Question(key, row["imagename"], row["question"], row["answer"], kind, key))
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, join, read_json, read_rows
+from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
 from veridical.protocols.scored import Answers, Item, Question, Scored
@@ -140,13 +140,8 @@ def _metrics(sums: Sums, kinds: Sequence[str]) -> dict[str, FloatArray]:
 
 
 def _question(row: Any, number: int, path: Path) -> Question:
-    lacking = [
-        name for name in ("question", "gt_answer", "image_content") if not isinstance(row, dict) or name not in row
-    ]
-    if lacking:
-        raise UserError(f"{path}, entry {number}: lacks {', '.join(lacking)}.")
+    checked(row, f"{path}, entry {number}", {"question": "text", "gt_answer": "text", "image_content": "list of texts"})
     kind = str(row.get("question_type") or TYPES[(number - 1) % len(TYPES)])
     image = str(row.get("image_src", "")).rpartition("/")[2] or str(row.get("image_id", ""))
-    content = row["image_content"]
-    more = {"content": ", ".join(content) if isinstance(content, list) else str(content), "row": row}
+    more = {"content": ", ".join(row["image_content"]), "row": row}
     return Question(str(number), image, row["question"], str(row["gt_answer"]), kind, str(number), more)

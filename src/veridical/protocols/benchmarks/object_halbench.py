@@ -111,7 +111,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
         if key is None or text is None:
             joining.faults["unreadable"].append(f"{place}: lacks image_id or text")
         else:
-            joining.add(image_key(key), str(text).strip().removeprefix("Assistant:").strip(), place, known)
+            answer = text.strip().removeprefix("Assistant:").strip() if isinstance(text, str) else text
+            joining.add(image_key(key), answer, place, known)
     return joining.done()
 
 
@@ -207,7 +208,7 @@ def _item(
         return Item(question.id, None, None, "unparsed", more)
     invented = [name for name in names if name not in question.truth]
     more |= {"invented": invented, "truth": sorted(question.truth), "words": len(text.split())}
-    return Item(question.id, names, not invented, "", more)
+    return Item(question.id, names, not invented, "" if text.strip() else "unparsed", more)
 
 
 def _named(judgement: str, read: PhraseReader) -> list[str] | None:

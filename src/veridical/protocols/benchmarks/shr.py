@@ -15,7 +15,7 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.judges.sentences import shr_sentences
-from veridical.protocols.answer_files import Joining, first_field, read_json, read_rows
+from veridical.protocols.answer_files import Joining, first_field, is_texts, read_json, read_rows
 from veridical.protocols.benchmarks.chair_truth import image_key
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
@@ -49,12 +49,10 @@ def ask(settings: Settings) -> list[Question]:
     """One question for each image whose regions are known; else for each that is described."""
     if settings.regions is not None:
         content = read_json(settings.regions)
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not all(map(is_texts, content.values())):
             raise UserError(f'{settings.regions}: regions are {{"image id": ["[x1,y1,x2,y2]: phrase", ...]}}.')
         facts = _facts(settings.facts)
-        return [
-            _question(str(key), list(map(str, names)), facts.get(image_key(key), ())) for key, names in content.items()
-        ]
+        return [_question(str(key), names, facts.get(image_key(key), ())) for key, names in content.items()]
     return [_question(key, (), ()) for key in _descriptions(settings, None).texts]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, Rows, first_field, join, read_json, read_rows
+from veridical.protocols.answer_files import Fields, Joining, Rows, checked, first_field, join, read_json, read_rows
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -28,6 +28,9 @@ MAX_NEW_TOKENS = 16
 SUFFIX = "\nAnswer the question using a single word or phrase."
 
 Parser = Literal["official", "vqa", "vlmevalkit"]
+
+
+_FIELDS = {"image_id": "text or number", "question_id": "text or number", "question": "text", "answers": "list"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +128,7 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
 
 
 def _question(row: Any, place: str) -> Question:
-    lacking = [name for name in ("image_id", "question_id", "question", "answers") if name not in row]
-    if lacking:
-        raise UserError(f"{place}: lacks {', '.join(lacking)}.")
+    checked(row, place, _FIELDS)
     truth = [one["answer"] if isinstance(one, dict) else str(one) for one in row["answers"]]
     if not truth:
         raise UserError(f"{place}: has no annotated answers.")
