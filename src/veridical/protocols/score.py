@@ -159,7 +159,7 @@ def _other(config: ScoreConfig) -> ScoreConfig:
     changes: dict[str, Any] = {}
     field_types = typing.get_type_hints(type(config))
     if "answers" not in field_types:
-        raise UserError("--against: this protocol compares by its own settings; see its --help.")
+        raise UserError("--against: for captions, give both files to --captions instead.")
     several = typing.get_origin(field_types["answers"]) is tuple
     if not several and len(config.against) != 1:
         raise UserError("--against: give one file.")

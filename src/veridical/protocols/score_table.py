@@ -22,9 +22,11 @@ def show(result: Mapping[str, Any]) -> None:
         table.add_row(name, *(escape(cell) for cell in _cells(result, name)))
     console = Console()
     console.print(table)
-    console.print("95 % intervals, by resampling", highlight=False)
-    console.print(", ".join(f"{count} {kind}" for kind, count in result["counts"].items()), highlight=False)
-    for line in [*_judge(result), *_faults(result["faults"]), *result["notes"]]:
+    paired = "; in --json, those of both sides as well" if "against" in result else ""
+    console.print(f"95 % intervals, by resampling{paired}", highlight=False)
+    console.print(_counts(result["counts"]), highlight=False)
+    other = _against(result["against"]) if "against" in result else []
+    for line in [*_judge(result), *_faults(result["faults"]), *other, *result["notes"]]:
         console.print(f"- {line}", highlight=False, markup=False)
 
 
@@ -32,10 +34,10 @@ def _cells(result: Mapping[str, Any], name: str) -> list[str]:
     own = _with_interval(result["metrics"][name], *result["intervals"][name])
     if "against" not in result:
         return [own]
-    other = result["against"]
-    rival = _with_interval(other["metrics"].get(name), *other["intervals"].get(name, (None, None)))
+    # Without intervals: three of them don't fit into a terminal's 80 columns.
+    both = [_with_interval(one["metrics"].get(name), None, None) for one in (result["against"], result)]
     value, low, high = result["differences"].get(name, (None, None, None))
-    return [rival, own, _with_interval(value, low, high, "+")]
+    return [*both, _with_interval(value, low, high, "+")]
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
@@ -43,6 +45,15 @@ def _with_interval(value: float | None, low: float | None, high: float | None, s
         return "-"
     style = f"{sign}.2f"
     return f"{value:{style}}" if low is None or high is None else f"{value:{style}} [{low:{style}}, {high:{style}}]"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _against(other: Mapping[str, Any]) -> list[str]:
+    """What was wrong with the other answers."""
+    return [f"against: {line}" for line in [_counts(other["counts"]), *_faults(other["faults"])]]
 
 
 def _judge(result: Mapping[str, Any]) -> list[str]:

@@ -197,7 +197,7 @@ def test_without_the_list_veridical_s_own_lexicon_reads_under_its_own_name(write
     assert both["metrics"]["coco80 - list: chair_i"] == 50
 
 
-def test_captions_cut_to_a_recall(write, score, synonyms, objects):
+def test_captions_cut_to_a_recall(write, score, refused, synonyms, objects):
     c = write(
         "c.jsonl",
         [
@@ -214,6 +214,9 @@ def test_captions_cut_to_a_recall(write, score, synonyms, objects):
     shorter = write("d.jsonl", [{"image_id": 1, "caption": "a dog"}])
     one = score("chair", "--captions", shorter, "--objects", objects, "--synonyms", synonyms, "--at-recall", "90")
     assert one["metrics"]["chair_s_at_recall"] is None
+    assert any("nothing can be said at 90 %" in note for note in one["notes"])
+    assert "--at-recall is 120" in refused(*given, "--at-recall", "120")
+    assert "give both files to --captions" in refused(*given, "--against", shorter)
 
 
 def test_two_files_are_compared_at_equal_recall(write, score, synonyms, objects):

@@ -20,7 +20,7 @@ def pope(write, labels: str = "ynyn") -> list:
     return ["pope", "--questions", write("q.jsonl", questions)]
 
 
-def test_two_sets_of_answers_stand_beside_their_paired_difference(write, score):
+def test_two_sets_of_answers_stand_beside_their_paired_difference(write, score, capsys):
     better = write("a.jsonl", rows(["Yes", "No", "Yes", "No"]))
     worse = write("b.jsonl", rows(["Yes", "No", "No", "Yes"]))
     found = score(*pope(write), "--answers", better, "--against", worse)
@@ -29,6 +29,13 @@ def test_two_sets_of_answers_stand_beside_their_paired_difference(write, score):
     difference, low, high = found["differences"]["accuracy"]
     assert difference == 50
     assert low <= 50 <= high
+    few = write("c.jsonl", rows(["Yes", "No"]))
+    with pytest.raises(SystemExit):
+        main(["score", *map(str, [*pope(write), "--answers", better, "--against", few])])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "50.00" in shown
+    assert "against: 4 items, 2 unanswered" in shown
     same = score(*pope(write), "--answers", worse, "--against", worse)
     assert same["differences"]["accuracy"] == [0, 0, 0]
 

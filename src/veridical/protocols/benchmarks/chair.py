@@ -89,6 +89,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read the captions and count; two files are compared image by image."""
+    if settings.at_recall is not None and not 0 < settings.at_recall <= 100:
+        raise UserError(f"--at-recall is {settings.at_recall:g}; it is a percentage, above 0 and up to 100.")
     reader, _ = object_reader(settings)
     faults = dict(answers.faults)
     unknown = next((q.more["unknown"] for q in questions), ())
@@ -106,7 +108,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         tally=made,
         items=[_item(one) for one in read] + [Item(q.id, None, None, "unanswered") for q in missing],
         faults=faults,
-        notes=_notes(settings, read),
+        notes=[*_notes(settings, read), *_too_short(settings, made)],
     )
 
 
@@ -254,6 +256,15 @@ def _beside(made: Tally, own: Tally) -> Tally:
 
 def _protocol(settings: Settings) -> str:
     return f"{NAME}[{settings.lemmas if settings.synonyms else 'coco80'}]/{VERSION}"
+
+
+def _too_short(settings: Settings, made: Tally) -> list[str]:
+    """Why there are no numbers at the recall that was asked for, where there are none."""
+    recall = made.values()["recall"]
+    if settings.at_recall is None or (recall is not None and recall >= settings.at_recall):
+        return []
+    own = "nothing" if recall is None else f"{recall:.1f} %"
+    return [f"the captions recall {own}, so nothing can be said at {settings.at_recall:g} %"]
 
 
 def _notes(settings: Settings, read: Sequence[ChairItem]) -> list[str]:
