@@ -135,6 +135,24 @@ def test_missing_images_are_named_and_counted_before_a_model_is_loaded(llava_fol
     assert results["counts"]["base"]["official-pope"]["unanswered"] == 12
 
 
+def test_what_a_protocol_lacks_is_said_with_its_name(pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "mmhal.json"
+    broken.write_text('[{"question": "What?"}]')
+    given = [
+        (["mmhal", "--mmhal.images", str(pictures)], "mmhal: --questions: give the answer template"),
+        (["mmhal", "--mmhal.questions", str(broken), "--mmhal.images", str(pictures)], "entry 1: lacks gt_answer"),
+        (["shr", "--shr.images", str(pictures)], "shr: --regions: give what is in the images"),
+        (["pope", "--pope.questions", *pope_files(tmp_path, pictures), "--pope.images", str(tmp_path / "empty")],
+         "6 of 6 images can't be used"),
+    ]  # fmt: skip
+    for words, said in given:
+        with pytest.raises(SystemExit) as end:
+            main(["eval", "--out", str(tmp_path / "run"), "--models", "no/such-model", "--protocols", *words])
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 def test_an_unknown_protocol_and_one_named_twice(capsys):
     for names, said in ((("world-pop",), "did you mean 'world-pope'?"), (("pope", "pope"), "named twice")):
         with pytest.raises(SystemExit):

@@ -25,7 +25,8 @@ from veridical.protocols.task import Counted, Reply, Request, Shown, Task
 from veridical.records import ImageFile, Turn
 from veridical.vlm.sampling import Sampling
 
-ANSWER_FILES = frozenset({"answers", "captions", *(f.name for f in dataclasses.fields(JudgeSettings))})
+JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
+ANSWER_FILES = frozenset({"answers", "captions", *JUDGE_ONLY})
 """Settings of `veridical score` that name answers, which a model takes the place of, or belong to a judge."""
 
 OFFICIAL_BEAMS = {"shr": 5, "object-halbench": 3, "recall-coco": 3}
@@ -79,7 +80,10 @@ def official_task(name: str, block: Any) -> Task:
     module = benchmark(name)
     own = {f.name: getattr(block, f.name) for f in dataclasses.fields(module.Settings) if f.name not in ANSWER_FILES}
     settings = module.Settings(**own)
-    questions = module.ask(settings)
+    try:
+        questions = module.ask(settings)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
     images, missing = _images(name, questions, block)
     limit = block.max_new_tokens or module.MAX_NEW_TOKENS
     sampling = Sampling(max_new_tokens=limit, temperature=0.0)
@@ -182,7 +186,9 @@ def _images(
             f"{name}: {len(missing)} of {len(named)} images can't be used in {block.images}, which {about} of "
             f"{len(questions)} questions are about: {some}"
         )
-        if not block.skip_missing or len(missing) == len(named):
+        if len(missing) == len(named):
+            raise UserError(f"{text}. Give the folder that holds them, --{name}.images.")
+        if not block.skip_missing:
             raise UserError(f"{text}. Add them, or go on without by --{name}.skip-missing: they count as unanswered.")
         print(text)
     return found, list(missing)
