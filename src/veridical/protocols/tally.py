@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,19 +30,21 @@ class Tally:
         sums: by column, an array [groups].
         formula: takes columns summed over groups, each [resamples], and gives metrics, each [resamples]; NaN where
             a metric is not defined.
+        fixed: metrics of all groups together, without intervals: those that resampling would bias.
     """
 
     groups: tuple[str, ...]
     sums: Sums
     formula: Formula
+    fixed: Mapping[str, float | None] = field(default_factory=dict)
 
     def values(self) -> dict[str, float | None]:
         """The metrics as they are."""
         found = self.formula({name: np.asarray([column.sum()]) for name, column in self.sums.items()})
-        return {name: _number(float(value[0])) for name, value in found.items()}
+        return {**{name: _number(float(value[0])) for name, value in found.items()}, **self.fixed}
 
     def among(self, groups: Sequence[str]) -> Tally:
-        """What was counted in some of the groups, in the order given."""
+        """What was counted in some of the groups, in the order given; without what is fixed."""
         place = {group: at for at, group in enumerate(self.groups)}
         order = [place[group] for group in groups]
         return Tally(tuple(groups), {name: column[order] for name, column in self.sums.items()}, self.formula)
@@ -62,6 +64,8 @@ class Tally:
         return {
             name: Estimate(None, None, None)
             if value is None
+            else Estimate(value, None, None)
+            if name in self.fixed
             else Estimate(value, *map(_number, interval(samples[name])))
             for name, value in values.items()
         }
@@ -95,7 +99,10 @@ def of_ratios(groups: Sequence[str], ratios: Mapping[str, Ratio]) -> Tally:
 
 
 def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
-    """`model` minus `base` on the groups that both have, for each metric of both, with the paired 95 % interval."""
+    """`model` minus `base` on the groups that both have, for each metric of both, with the paired 95 % interval.
+
+    What is fixed has none, and no difference where the groups differ.
+    """
     known = set(base.groups)
     shared = [group for group in model.groups if group in known]
     ours, theirs = model.among(shared), base.among(shared)
@@ -109,6 +116,10 @@ def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
             if one is None or other is None
             else Estimate(one - other, *map(_number, interval(samples[name] - rival_samples[name])))
         )
+    same = set(model.groups) == known
+    for name in [name for name in model.fixed if name in base.fixed]:
+        one, other = model.fixed[name], base.fixed[name]
+        found[name] = Estimate(one - other if same and one is not None and other is not None else None, None, None)
     return found
 
 

@@ -152,6 +152,12 @@ def test_the_distribution_is_the_chi_square_over_groups_by_their_size(write, sco
     q = write("q.json", {key: asked(answer, group) for key, (answer, group) in truth.items()})
     texts = {"1": "blue", "2": "blue", "3": "green", "4": "cat", "5": "no"}
     a = write("a.json", [{"questionId": key, "prediction": text} for key, text in texts.items()])
-    found = score("gqa", "--questions", q, "--answers", a)["metrics"]["distribution"]
+    scored = score("gqa", "--questions", q, "--answers", a)
+    found = scored["metrics"]["distribution"]
+    assert scored["intervals"]["distribution"] == [None, None]
+    right = write("b.json", [{"questionId": key, "prediction": answer} for key, (answer, _) in truth.items()])
+    compared = score("gqa", "--questions", q, "--answers", a, "--against", right)
+    assert compared["against"]["metrics"]["distribution"] == 0
+    assert compared["differences"]["distribution"] == [found, None, None]
     # color: (0 - 2)^2 / 2 + (2 - 1)^2 / 1 = 3, of 3 questions; animal: 0, of 1; green stands in no true answer.
     assert found == pytest.approx((3 * 3 + 0 * 1) / 4 / 100)

@@ -2,10 +2,11 @@
 
 Accuracy in percent over the balanced questions; `open` are those whose structural type is query, `binary` all others;
 one accuracy for each structural and semantic type. `distribution` is the chi-square distance of the answers given in
-each global group from the true ones, weighted by group, over 100 (lower is better). With --choices, `validity` and
-`plausibility` are the percent of answers that can be one at all, and that are in some image of the data set. With
---consistency, the percent of right answers among the questions that a rightly answered one entails, averaged over
-those. Without, these are null. Grounding is left out: it needs a model's attention maps.
+each global group from the true ones, weighted by group, over 100 (lower is better; without an interval, since
+resampling alone makes it larger). With --choices, `validity` and `plausibility` are the percent of answers that can be
+one at all, and that are in some image of the data set. With --consistency, the percent of right answers among the
+questions that a rightly answered one entails, averaged over those. Without, these are null. Grounding is left out: it
+needs a model's attention maps.
 
 Parsers: `official` compares as they stand; `llava` drops periods at the end and lower-cases first, as LLaVA's
 conversion does (a blank at the end stays, and makes an answer wrong); `lmms-eval` ignores case and all punctuation;
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
-from veridical.protocols.benchmarks.gqa_more import Cell, consistency, distribution, fitting, histogram
+from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting
 from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.tally import Sums, share, tally
@@ -126,18 +127,18 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     items = {q.id: _item(q, answers.texts.get(q.id), parser) for q in questions}
     balanced = [question for question in questions if question.kind != "entailed"]
     choices = _read_choices(settings.choices) if settings.choices else None
-    cells = {q.id: (str(q.more["group"]), _truth(q, parser)) for q in balanced if q.more["group"] is not None}
-    known = frozenset(cells.values())
     rows = []
     for q in balanced:
-        row = {**_cells(q, items[q.id]), **histogram(cells.get(q.id), items[q.id].parsed, known)}
+        row = _cells(q, items[q.id])
         row |= consistency(q, items) if settings.consistency else {}
         row |= fitting(q, items[q.id], choices, _comparable(parser)) if choices is not None else {}
         rows.append((q.group, row))
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    made = tally(rows, columns, partial(_metrics, columns=columns))
+    grouped = [(str(q.more["group"]), _truth(q, parser), items[q.id].parsed) for q in balanced if q.more["group"]]
     return Scored(
         protocol=f"{NAME}[{parser}]/{VERSION}",
-        tally=tally(rows, columns, partial(_metrics, columns=columns, cells=sorted(known))),
+        tally=replace(made, fixed={"distribution": distribution(grouped)}),
         items=list(items.values()),
         faults=answers.faults,
         notes=_notes(settings, questions, answers),
@@ -179,12 +180,12 @@ def _cells(question: Question, item: Item) -> dict[str, float]:
     }
 
 
-def _metrics(sums: Sums, columns: Sequence[str], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:
     parts = dict.fromkeys(column.rpartition("/")[0] for column in columns if column.endswith(("/asked", "/right")))
     found = {part: share(sums[f"{part}/right"], sums[f"{part}/asked"]) for part in parts}
     nothing = np.full(np.shape(sums["accuracy/asked"]), np.nan)
     last = {name: found.pop(name, nothing) for name in ("consistency", "validity", "plausibility")}
-    return {**found, **last, "distribution": distribution(sums, cells)}
+    return {**found, **last}
 
 
 def _notes(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[str]:
