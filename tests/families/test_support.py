@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from tests.families import checks
 from tests.families.catalogue import FAMILIES
 
 from veridical.vlm import support
+from veridical.vlm.alike import prepare_all
+from veridical.vlm.inputs import prepare
 
 TABLE = Path(support.__file__).with_name("support.json")
 
@@ -62,6 +66,14 @@ def test_the_table_says_what_passes(request, family, column, outcomes):
         raise error
     if support.support().transformers == transformers.__version__:
         assert says == (error is None), f"{family.name} {column} passes, and the table says it doesn't: update it"
+
+
+def test_contexts_prepared_at_once_are_as_each_by_itself(family):
+    asked = [dataclasses.replace(family.contexts[index], key=(key,)) for key in range(4) for index in (0, 1)]
+    for found, context in zip(prepare_all(family.vlm, asked), asked, strict=True):
+        wanted = prepare(family.vlm, context).tensors
+        assert found.tensors.keys() == wanted.keys()
+        assert all(torch.equal(found.tensors[name], wanted[name]) for name in wanted)
 
 
 def test_the_table_has_every_family_and_every_column(request):

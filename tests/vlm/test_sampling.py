@@ -47,6 +47,14 @@ def test_texts_go_on_from_what_is_given(vlm):
     assert found == [generated(vlm, contexts[context], after) for context, after in afters]
 
 
+def test_texts_that_begin_alike_are_read_once(vlm):
+    contexts = plain.contexts()
+    beginnings = ("There is a fork and", "", "There is", "There is a dog", "There is a fork", "There is a fork and")
+    branches = [Branch(context, after=text) for context in (1, 0) for text in beginnings]
+    found = texts(sample(vlm, encode(vlm, contexts), branches, GREEDY))
+    assert found == [generated(vlm, contexts[branch.context], branch.after) for branch in branches]
+
+
 def test_fallback_samples_the_same(vlm):
     alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="the test says so"))
     branches = [Branch(0, ("a",)), Branch(2, ("b",), "A dog"), Branch(2, ("c",))]

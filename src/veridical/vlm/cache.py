@@ -142,9 +142,10 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
     def roll_rows(self, shifts: Tensor) -> None:
         """Shift each row's past right by `shifts` [rows]; what falls off the end comes in at the start."""
         rolled = (torch.arange(self.length, device=self.device) - shifts[:, None]) % self.length
+        rows = torch.arange(len(rolled), device=self.device)[:, None]
         for store in self.store:
             past = store[..., : self.length, :]
-            past.copy_(past.take_along_dim(rolled[:, None, :, None], dim=-2))
+            past.copy_(past[rows, :, rolled].transpose(1, 2))  # several times as quick as a gather
 
 
 def _wider(past: Tensor, room: int) -> tuple[int, ...]:

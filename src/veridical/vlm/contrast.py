@@ -119,7 +119,7 @@ def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[
 
     What prompts about one image have in common is read once, if it was for the prefix.
     """
-    from veridical.vlm.prefix import encode, prepare
+    from veridical.vlm.prefix import encode
     from veridical.vlm.trunk import encode_together
 
     found = []
@@ -129,7 +129,7 @@ def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[
         if prefix.together or known is None:
             found.append(encode_together(vlm, contexts, apart=not prefix.together))
         else:
-            found.append(encode(vlm, [prepare(vlm, context) for context in contexts], known))
+            found.append(encode(vlm, contexts, known))
     return found
 
 

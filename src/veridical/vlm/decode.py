@@ -162,32 +162,43 @@ class SharedRows:
         self.cache = caches.decoding_cache(past, room + len(prefix.opening))
         if prefix.opening:
             opening = torch.tensor([prefix.opening] * len(contexts), device=prefix.mask.device)
-            self._extend(opening, torch.ones_like(opening), 1)
+            self.logits = self._extend(opening, torch.ones_like(opening), 1)[:, -1]
         else:
             assert prefix.logits is not None
             self.logits = prefix.logits[owners]
 
     def advance(self, tokens: Tensor) -> None:
         """Append one token to each row."""
-        self._extend(tokens[:, None], torch.ones_like(tokens)[:, None], 1)
+        self.logits = self._extend(tokens[:, None], torch.ones_like(tokens)[:, None], 1)[:, -1]
 
-    def append_texts(self, texts: Sequence[Sequence[int]]) -> None:
+    def append_texts(self, texts: Sequence[Sequence[int]], branches: Sequence[tuple[int, int]] | None = None) -> None:
         """Append a text of its own to each row, of any length (0 too).
 
-        Rows are padded on the right for this and then shifted, so that they end together again: a gap inside
-        a row would be counted by sliding windows.
+        Given `branches`, pairs of a row and a length, these are the rows from then on: each with so many of the first
+        tokens of that row's text. Rows are padded on the right for this and then shifted, so that they end together
+        again: a gap inside a row would be counted by sliding windows.
         """
-        before = self.logits
-        ids, shown = forward.right_padded(texts, self.mask.device)
-        lengths = shown.sum(-1)
-        self._extend(ids, shown, (lengths[:, None] - 1).clamp(min=0))
-        self.logits = torch.where(lengths[:, None] > 0, self.logits, before)
-        self.next_position += lengths - ids.shape[1]
-        shifts = ids.shape[1] - lengths
+        pairs = [(row, len(text)) for row, text in enumerate(texts)] if branches is None else branches
+        ends: list[list[int]] = [[] for _ in texts]
+        for row, length in pairs:
+            ends[row].append(max(length - 1, 0))
+        slots = [ends[row].index(max(length - 1, 0)) for row, length in pairs]
+        device = self.mask.device
+        ids, shown = forward.right_padded(texts, device)
+        owners, lengths = torch.tensor(pairs, device=device).unbind(-1)
+        read = self._extend(ids, shown, forward.right_padded(ends, device)[0])
+        if branches is not None:
+            self.keep_rows(owners)
+        self.logits = torch.where(lengths[:, None] > 0, read[owners, torch.tensor(slots, device=device)], self.logits)
+        self._shift_right(ids.shape[1] - lengths)
+
+    def _shift_right(self, shifts: Tensor) -> None:
+        """Take the last `shifts` [rows] tokens off each row, so that all end together."""
+        self.next_position = self.next_position - shifts
         for layer in self.cache.layers:
             layer.roll_rows(shifts)
-        places = torch.arange(self.mask.shape[1], device=self.mask.device)
-        self.mask = self.mask.gather(1, (places - shifts[:, None]) % self.mask.shape[1])
+        places = torch.arange(self.mask.shape[1], device=self.mask.device) - shifts[:, None]
+        self.mask = self.mask.gather(1, places % self.mask.shape[1]).masked_fill(places < 0, 0)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop all rows but `rows`."""
@@ -204,12 +215,13 @@ class SharedRows:
         """What each layer keeps of the rows so far."""
         return [caches.kept_so_far(layer) for layer in self.cache.layers]
 
-    def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> None:
+    def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> Tensor:
         self.mask = torch.cat([self.mask, shown], -1)
         places = families.later_positions(self.next_position, ids.shape[1], self.like)
         inputs = {"input_ids": ids, "attention_mask": self.mask, **families.repeated(self.beside, ids.shape[1])}
-        self.logits = forward.run(self.vlm, inputs, places, self.cache, logits_to_keep)[:, -1]
+        logits = forward.run(self.vlm, inputs, places, self.cache, logits_to_keep)
         self.next_position = self.next_position + ids.shape[1]
+        return logits
 
 
 def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> Stepper:
@@ -217,14 +229,33 @@ def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) 
     if not prefix.shared:
         return SeparateRows(vlm, prefix, rows)
     longest_after = max(len(row.after_ids) for row in rows)
-    stepper = SharedRows(vlm, prefix, [row.branch.context for row in rows], longest_after + sampling.max_new_tokens)
-    if not prefix.takes_ragged_texts:
-        # Each row is shown its own text, a token at a step.
+    room = longest_after + sampling.max_new_tokens
+    if not longest_after or not prefix.takes_ragged_texts:
+        # Where a row has a text to go on from, it is shown that a token at a step.
         for row in rows:
             row.pending = list(row.after_ids)
-    elif longest_after:
-        stepper.append_texts([row.after_ids for row in rows])
+        return SharedRows(vlm, prefix, [row.branch.context for row in rows], room)
+    readers = _readers(rows)
+    reading = sorted(set(readers))
+    stepper = SharedRows(vlm, prefix, [rows[index].branch.context for index in reading], room)
+    places = {index: place for place, index in enumerate(reading)}
+    branches = [(places[reader], len(row.after_ids)) for reader, row in zip(readers, rows, strict=True)]
+    stepper.append_texts([rows[index].after_ids for index in reading], branches)
     return stepper
+
+
+def _readers(rows: Sequence[Row]) -> list[int]:
+    """For each row the one that reads its text: itself, unless another text of its context begins with it."""
+    readers = list(range(len(rows)))
+    last = -1
+    # In this order a text follows those that begin with it.
+    for index in sorted(readers, key=lambda one: (rows[one].branch.context, rows[one].after_ids), reverse=True):
+        row, reader = rows[index], rows[last]
+        begins_so = reader.after_ids[: len(row.after_ids)] == row.after_ids
+        if last < 0 or row.branch.context != reader.branch.context or not begins_so:
+            last = index
+        readers[index] = last
+    return readers
 
 
 class SeparateRows:

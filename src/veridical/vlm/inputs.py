@@ -74,22 +74,26 @@ class Prepared:
         return int(self.tensors["input_ids"].shape[1])
 
 
-def prepare(vlm: Vlm, context: Context, opens: Callable[[ImageFile], Image] = open_image) -> Prepared:
-    """Decode, view and process a context's images and tokenise its prompt.
+def prepare(
+    vlm: Vlm,
+    context: Context,
+    opens: Callable[[ImageFile], Image] = open_image,
+    images: Sequence[Image] | None = None,
+) -> Prepared:
+    """Decode, view and process a context's images and tokenise its prompt; `images` are as `shown` gives them.
 
     Data-loader workers may call it: it touches the processor only, not the model. `opens` may remember images that
     several contexts show. Raises `ImageError` for an image that can't be used, `PromptError` for a prompt that can't
     be rendered or doesn't match its images, and `UserError` for a view that the model can't have.
     For a model with an answer-only adapter the opening of the answer is left off: see `vlm/opening.py`.
     """
-    return opening.without_opening(vlm, _prepare(vlm, context, opens))
-
-
-def _prepare(vlm: Vlm, context: Context, opens: Callable[[ImageFile], Image]) -> Prepared:
     refuse_placeholders(vlm, context)
     _refuse_images(vlm, context)
     _refuse_view(vlm, context)
-    images = [] if isinstance(context.view, views.NoImage) else _shown(context, opens)
+    return opening.without_opening(vlm, _prepare(vlm, context, shown(context, opens) if images is None else images))
+
+
+def _prepare(vlm: Vlm, context: Context, images: Sequence[Image]) -> Prepared:
     noise = None
     if images and isinstance(context.view, views.Noise):
         noise = weaken.NoisyProcessor(vlm.processor, context.view, context.key)
@@ -111,8 +115,7 @@ def _prepare(vlm: Vlm, context: Context, opens: Callable[[ImageFile], Image]) ->
     placeholders = count_placeholders(vlm, context, tensors["input_ids"], len(images))
     if images and isinstance(context.view, views.UnknownToken):
         return Prepared(_unknown_in_place(vlm, tensors, len(images)), 0, context)
-    hidden = _hidden(vlm, context, tensors["input_ids"])
-    return Prepared(dict(tensors), placeholders, context, hidden)
+    return Prepared(dict(tensors), placeholders, context, hidden(vlm, context, tensors["input_ids"]))
 
 
 def cut(prepared: Prepared, length: int) -> Prepared:
@@ -151,7 +154,10 @@ def name(key: Sequence[str | int]) -> str:
     return "/".join(map(str, key)) or "this prompt"
 
 
-def _shown(context: Context, opens: Callable[[ImageFile], Image]) -> list[Image]:
+def shown(context: Context, opens: Callable[[ImageFile], Image] = open_image) -> list[Image]:
+    """A context's pictures as its view shows them; none where it shows no image. Raises `ImageError`."""
+    if isinstance(context.view, views.NoImage):
+        return []
     random = seeds.generator("picture", context.key)
     try:
         opened = [opens(i) if isinstance(i, ImageFile) else i.convert("RGB") for i in context.images]
@@ -229,7 +235,7 @@ def _refuse_view(vlm: Vlm, context: Context) -> None:
         )
 
 
-def _hidden(vlm: Vlm, context: Context, ids: Tensor) -> Tensor | None:
+def hidden(vlm: Vlm, context: Context, ids: Tensor) -> Tensor | None:
     """The places of the image tokens that no layer may see, drawn one by one; None where the view hides none."""
     if not isinstance(context.view, views.TokenMask):
         return None

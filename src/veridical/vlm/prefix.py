@@ -82,11 +82,11 @@ def encode(
     given the same. Gradients flow into whatever requires them, unless they are disabled; never with an
     answer-only adapter, to which a prefix is the frozen base model's, whoever answers.
     """
-    from veridical.vlm import adapters, dropping, families
+    from veridical.vlm import adapters, alike, dropping, families
     from veridical.vlm import batch as batches
     from veridical.vlm import features as tower
 
-    prepared = tuple(one if isinstance(one, Prepared) else prepare(vlm, one) for one in contexts)
+    prepared = alike.prepare_all(vlm, contexts)
     batch = batches.collate(vlm, prepared)
     if features is None and vlm.traits.takes_features:
         features = tower.of_contexts(vlm, prepared)

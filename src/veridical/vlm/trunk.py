@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.records import ImageFile
 from veridical.vlm import chat, inputs, probe, views
+from veridical.vlm.alike import prepare_all
 from veridical.vlm.inputs import Context, Prepared, prepare
 from veridical.vlm.prefix import Prefix, encode
 from veridical.vlm.prefix import features as image_features
@@ -114,8 +115,8 @@ def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepar
     for index, context in enumerate(contexts):
         groups.setdefault(_shown(context), []).append(index)
     found: dict[int, Prepared] = {}
-    for members in groups.values():
-        first = prepare(vlm, contexts[members[0]])
+    firsts = prepare_all(vlm, [contexts[members[0]] for members in groups.values()])
+    for members, first in zip(groups.values(), firsts, strict=True):
         rests = _rests(vlm, [contexts[index] for index in members], first)
         for place, index in enumerate(members):
             if place == 0:
