@@ -56,13 +56,13 @@ def test_the_processor_as_a_whole_is_asked_twice_for_a_kind(vlm):
 
 def test_a_processor_whose_image_processor_alone_says_something_else_is_asked_each_time(vlm):
     class Brighter:
-        image_processor = staticmethod(lambda *given, **named: _brighter(vlm.processor.image_processor(*given, **named)))
-
         def __getattr__(self, name):
             return getattr(vlm.processor, name)
 
-    def _brighter(made):
-        return {name: value + 1 for name, value in made.items()}
+        @staticmethod
+        def image_processor(*given, **named):
+            made = vlm.processor.image_processor(*given, **named)
+            return {name: value + 1 for name, value in made.items()}
 
     asked = contexts(Clean())
     found = alike.prepare_all(dataclasses.replace(vlm, processor=Brighter()), asked)

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from veridical import __version__
 from veridical.protocols.chair import ChairItem
-from veridical.records import Pair
+from veridical.records import Pair, Provenance
 from veridical.report import charts
-from veridical.report.pictures import Piece, Thumbnail, difference, inventions, spread, thumbnail
+from veridical.report.pictures import Piece, Thumbnail, inventions, sides, spread, thumbnail
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs
 from veridical.report.tables import METRICS, Row, bounds, flat, judge, number, rows
 
@@ -24,6 +24,7 @@ SIDES = (
     ("inventing", "answers that invent something (%)"),
     ("partners", "answers with an object and its usual companion (%)"),
 )
+TURNS = {"user": "asked", "assistant": "answered before", "system": "told beforehand"}
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class PairCard:
-    """A pair of the gallery, with the words in which the sides differ marked."""
+    """A pair of the gallery, with what differs between the sides marked; `made` says how this one came to be."""
 
     pictures: tuple[Thumbnail, ...]
     record: str
     kind: str
-    prompt: str
+    turns: tuple[tuple[str, str], ...]
     chosen: list[Piece]
     rejected: list[Piece]
+    made: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -198,15 +200,28 @@ def _build_section(run: BuildRun, count: int) -> dict[str, Any]:
 
 
 def _pair_card(pair: Pair) -> PairCard:
-    chosen, rejected = difference(pair.chosen, pair.rejected)
+    chosen, rejected = sides(pair)
     return PairCard(
         pictures=tuple(thumbnail(image.path) for image in pair.images),
         record=pair.record_id,
         kind=pair.provenance.variant or pair.provenance.construction,
-        prompt=" ".join(turn.text for turn in pair.prompt if turn.role == "user"),
+        turns=tuple((TURNS.get(turn.role, turn.role), turn.text) for turn in pair.prompt),
         chosen=chosen,
         rejected=rejected,
+        made=_made(pair.provenance),
     )
+
+
+def _made(provenance: Provenance) -> tuple[tuple[str, str], ...]:
+    """What sets this pair apart from others of its build: (what, value)."""
+    facts = [
+        ("preferred", provenance.chosen_source),
+        ("rejected", provenance.rejected_source),
+        ("judge", provenance.judge),
+        ("tries", str(provenance.attempts) if provenance.attempts > 1 else ""),
+        *((name.replace("_", " "), f"{score:.3g}") for name, score in provenance.scores.items()),
+    ]
+    return tuple((name, value) for name, value in facts if value)
 
 
 def _training_charts(aligns: Sequence[AlignRun]) -> list[Chart]:

@@ -6,12 +6,13 @@ import base64
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from veridical.protocols.chair import ChairItem
+from veridical.records import Pair, Span
 from veridical.vlm.images import ImageError, open_image
 
 T = TypeVar("T")
@@ -63,16 +64,17 @@ def difference(chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
     return before, after
 
 
+def sides(pair: Pair) -> tuple[list[Piece], list[Piece]]:
+    """Both answers in pieces, marked where the pair's spans say that they differ, else where their words do."""
+    if pair.spans is None:
+        return difference(pair.chosen, pair.rejected)
+    return _at(pair.chosen, pair.spans.chosen, "added"), _at(pair.rejected, pair.spans.rejected, "removed")
+
+
 def inventions(item: ChairItem) -> list[Piece]:
     """A caption in pieces, with the objects that are not in the picture marked."""
-    pieces: list[Piece] = []
-    end = 0
-    for mention in sorted((m for m in item.mentions if m.invented), key=lambda m: m.start):
-        _extend(pieces, item.caption[end : mention.start], "")
-        _extend(pieces, item.caption[mention.start : mention.end], "invented")
-        end = mention.end
-    _extend(pieces, item.caption[end:], "")
-    return pieces
+    wrong = sorted((mention.start, mention.end) for mention in item.mentions if mention.invented)
+    return _at(item.caption, wrong, "invented")
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -80,6 +82,18 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
+
+
+def _at(text: str, places: Iterable[Span], mark: Mark) -> list[Piece]:
+    """A text in pieces, with the character ranges `places` marked; they are in order."""
+    pieces: list[Piece] = []
+    end = 0
+    for start, stop in places:
+        _extend(pieces, text[end:start], "")
+        _extend(pieces, text[start:stop], mark)
+        end = stop
+    _extend(pieces, text[end:], "")
+    return pieces
 
 
 def _words(text: str) -> list[str]:
