@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from veridical.errors import UserError
 from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.records import Pair, Provenance, Spans, Turn
 from veridical.report.command import ReportConfig, run
-from veridical.report.pictures import Piece, difference, inventions, spread, thumbnail
-from veridical.report.runs import read_runs
+from veridical.report.page import render
+from veridical.report.pictures import Piece, difference, inventions, sides, spread, thumbnail
+from veridical.report.runs import BuildRun, Runs, read_runs
 from veridical.report.tables import judge, number, rows
 
 texts = st.text(st.sampled_from("ab c.,-' \n<é"), max_size=30)
@@ -37,6 +40,32 @@ def test_only_the_words_that_differ_are_marked():
     left, right = difference("There is a cup here.", "There is a spoon here, too.")
     assert [piece for piece in left if piece.mark] == [Piece("cup", "added")]
     assert [piece for piece in right if piece.mark] == [Piece("spoon", "removed"), Piece(", too", "removed")]
+
+
+PAIR = Pair(
+    "7/0", "7", (), (Turn("system", "Be brief."), Turn("user", "Is there a <b>cup</b>?")),
+    "No, a spoon.", "Yes, a cup.",
+    Provenance("caption-edit", "", {}, 0, "bundled", "panel <i>", 3, "own answer", scores={"edited_share": 1 / 3}),
+    Spans(((0, 2), (4, 12)), ((0, 3), (5, 11))),
+)  # fmt: skip
+
+
+def test_spans_of_a_pair_go_before_the_words_that_differ():
+    left, right = sides(PAIR)
+    assert left == [Piece("No", "added"), Piece(", "), Piece("a spoon.", "added")]
+    assert right == [Piece("Yes", "removed"), Piece(", "), Piece("a cup.", "removed")]
+    without = dataclasses.replace(PAIR, spans=None)
+    assert sides(without) == difference(PAIR.chosen, PAIR.rejected) != (left, right)
+
+
+def test_a_card_shows_the_question_and_how_the_pair_came_to_be():
+    manifest = {"pairs_out": 1, "records_used": 1, "records_in": 1, "rejected": {}}
+    page = render(Runs(builds=(BuildRun("built", {}, manifest, {}, (PAIR,)),)), "Pairs", 1, 1)
+    card = re.sub(r"\s*<[^>]+>\s*", "|", page[page.index('<article class="card">') : page.index("</article>")])
+    assert "|told beforehand||Be brief.|" in card
+    assert "|asked||Is there a &lt;b&gt;cup&lt;/b&gt;?|" in card
+    made = re.sub(r"\|+", "|", card[card.rindex("a cup.") :])
+    assert made == "a cup.|preferred|own answer|judge|panel &lt;i&gt;|tries|3|edited share|0.333|"
 
 
 def test_inventions_are_marked_where_they_stand():

@@ -97,10 +97,13 @@ def run(config: VerifierConfig) -> Path:
         _train(config)
     about = read_json(config.out / VERIFIER)
     score, (low, high) = about["balanced_accuracy"], about["interval"]
+    held_out = about["held_out"]
     print(
         f"{config.out}: balanced accuracy {100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on "
-        f"{about['held_out']['right']} right and {about['held_out']['wrong']} wrong held-out sentences; of the wrong "
-        f"ones that it finds it names the class in {100 * about['class_accuracy']:.1f} %. Teacher: {about['teacher']}."
+        f"{held_out['right']} right and {held_out['wrong']} wrong held-out sentences (chance: 50 %). Of the "
+        f"{held_out['caught']} wrong ones that it finds it names the class of {100 * about['class_accuracy']:.1f} % "
+        f"(always the commonest class: {100 * about['class_chance']:.1f} %; "
+        f"not to be read: {100 * about['unreadable']:.1f} %). Teacher: {about['teacher']}."
     )
     return config.out
 
@@ -230,7 +233,8 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
 
 
 def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
-    """Balanced accuracy by "Yes" against "No", with Wilson's interval, and how often the class of an error is right.
+    """Balanced accuracy by "Yes" against "No", with Wilson's interval; and of the errors found so, for how many the
+    verdict in words has the right class, how many are of the commonest class, and how many verdicts can't be read.
 
     The interval takes the sentences for one sample, which they are: there are as many right as wrong ones.
     """
@@ -240,6 +244,7 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
     caught = [not ok for ok, one in zip(passed, held_out, strict=True) if one.kind is not None]
     found = [one for one, ok in zip(held_out, passed, strict=True) if one.kind is not None and not ok]
     named = [_named(verifier, one) for one in found]
+    kinds = Counter(one.kind for one in found)
     return {
         "balanced_accuracy": round((sum(right) / len(right) + sum(caught) / len(caught)) / 2, 4),
         "interval": wilson(sum(right) + sum(caught), len(held_out)),
@@ -250,11 +255,17 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
             "caught": sum(caught),
             "kinds": dict(Counter(one.kind for one in held_out if one.kind).most_common()),
         },
-        "class_accuracy": round(sum(named) / len(named), 4) if named else 0.0,
+        "class_accuracy": _share(named.count(True), len(found)),
+        "class_chance": _share(max(kinds.values(), default=0), len(found)),
+        "unreadable": _share(named.count(None), len(found)),
     }
 
 
-def _named(verifier: Verifier, one: Checked) -> bool:
-    """Whether the verifier gives a wrong sentence the class that the judge gave it."""
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _named(verifier: Verifier, one: Checked) -> bool | None:
+    """Whether the verifier gives a wrong sentence the class that the judge gave it; None where it can't be read."""
     [findings] = verifier.detect([Detect(one.record, one.sentence)])
-    return isinstance(findings, Findings) and any(fault.kind == one.kind for fault in findings.faults)
+    return any(fault.kind == one.kind for fault in findings.faults) if isinstance(findings, Findings) else None

@@ -62,41 +62,44 @@ def open_service(settings: ServiceSettings, sees: bool) -> Service:
 
 
 @dataclass(frozen=True)
-class LanguageModelSettings(ServiceSettings):
+class WritingSettings(ServiceSettings):
+    """A model that judges in words, and writes."""
+
+    max_tokens: int = 1024
+    """Longest answer of the judge, in tokens."""
+    temperature: float = 0.0
+    """Temperature of judgements."""
+    writing_temperature: float = 0.8
+    """Temperature of made-up errors and of restyling."""
+
+    def judge(self, sees: bool) -> LanguageJudge:
+        """The judge; `sees` says whether it is shown the images."""
+        manner = Manner(self.max_tokens, self.temperature)
+        return LanguageJudge(open_service(self, sees), manner, self.writing_temperature)
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings(WritingSettings):
     """Ask a language model, which goes by annotations and references."""
 
     name: Literal["language-model"] = "language-model"
     """Which judge: a language model, local or behind a url; it does not see the images."""
-    max_tokens: int = 1024
-    """Longest answer of the judge, in tokens."""
-    temperature: float = 0.0
-    """Temperature of judgements."""
-    writing_temperature: float = 0.8
-    """Temperature of made-up errors and of restyling."""
 
     def open(self, setting: Setting) -> LanguageJudge:
         """The judge."""
-        manner = Manner(self.max_tokens, self.temperature)
-        return LanguageJudge(open_service(self, sees=False), manner, self.writing_temperature)
+        return self.judge(sees=False)
 
 
 @dataclass(frozen=True)
-class VisionLanguageModelSettings(ServiceSettings):
+class VisionLanguageModelSettings(WritingSettings):
     """Ask a vision-language model, which sees the images."""
 
     name: Literal["vision-language-model"] = "vision-language-model"
     """Which judge: a vision-language model, local or behind a url; it sees the images."""
-    max_tokens: int = 1024
-    """Longest answer of the judge, in tokens."""
-    temperature: float = 0.0
-    """Temperature of judgements."""
-    writing_temperature: float = 0.8
-    """Temperature of made-up errors and of restyling."""
 
     def open(self, setting: Setting) -> LanguageJudge:
         """The judge."""
-        manner = Manner(self.max_tokens, self.temperature)
-        return LanguageJudge(open_service(self, sees=True), manner, self.writing_temperature)
+        return self.judge(sees=True)
 
 
 def _backend(settings: ServiceSettings, sees: bool) -> Backend:
