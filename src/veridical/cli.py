@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "build": Command(
         "veridical.build.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
-    "align": Command("veridical.align.command", "AlignConfig", "Train an adapter on pairs."),
+    "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
     "judge train reward": Command("veridical.align.reward", "RewardConfig", "Train a reward model on pairs."),
     "judge train verifier": Command(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -21,7 +25,9 @@ from veridical.errors import UserError
 from veridical.objectives.needs import Need
 from veridical.records import ImageFile
 from veridical.vlm.loading import load
-from veridical.vlm.tower_cache import TowerCache
+from veridical.vlm.prefix import Context, features
+from veridical.vlm.prefix import prepare as prepare_context
+from veridical.vlm.tower_cache import TowerCache, without_pixels
 from veridical.vlm.views import Clean, FeatureNoise, Noise, TokenMask
 
 
@@ -99,6 +105,58 @@ def test_the_limit_is_kept_by_all_runs_together(vlm, examples, tmp_path):
     assert 1 <= len(list(tmp_path.glob("*/features/*/*"))) < 4
 
 
+def test_what_no_run_uses_any_more_makes_place_the_longest_unused_first(vlm, examples, tmp_path):
+    limit = 20_000  # room for two of the four pictures' features, which take 7 kB each
+    first, second, third, fourth = (replace(examples[index], chosen=examples[0].chosen) for index in range(4))
+    scored(Sight(vlm, 0, on_disk=cache(tmp_path, vlm, limit)), [first, second])
+    age(tmp_path, 100)
+    later = Sight(vlm, 0, on_disk=cache(tmp_path, vlm, limit))
+    assert later.load([first], [Clean()]).looked
+    scored(later, [third])
+    assert [one.id for one in (first, second, third) if later.load([one], [Clean()]).looked] == [first.id, third.id]
+    # Both are this run's own now, and stay.
+    scored(later, [fourth])
+    scored(later, [second])
+    assert [one.id for one in examples[:4] if later.load([one], [Clean()]).looked] == [first.id, third.id]
+    # A picture whose features went while its context stayed is looked at again, and comes back.
+    for path in tmp_path.glob("*/features/*/*"):
+        path.unlink()
+    again = Sight(vlm, 0, on_disk=cache(tmp_path, vlm, limit))
+    assert not again.load([first], [Clean()]).looked
+    scored(again, [first])
+    assert again.load([first], [Clean()]).looked
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= limit
+
+
+def age(folder, seconds):
+    """As if the files had last been used so long ago."""
+    for path in folder.rglob("*.safetensors"):
+        with suppress(FileNotFoundError):
+            os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_processes_that_throw_out_each_others_files_read_what_is_right_or_nothing(vlm, examples, tmp_path):
+    contexts = [prepare_context(vlm, Context(example.images, example.prompt)) for example in examples[:4]]
+    looked = list(zip(contexts, features(vlm, contexts), strict=True))
+
+    def work():
+        for _ in range(30):
+            own = cache(tmp_path, vlm, 20_000)
+            age(tmp_path, 100)
+            for one, right in looked:
+                found = own.get(one.context)
+                assert found is None or torch.equal(found[1].tokens, right.tokens)
+                own.put(without_pixels(one), right)
+
+    some = [multiprocessing.get_context("fork").Process(target=work) for _ in range(2)]
+    for process in some:
+        process.start()
+    for process in some:
+        process.join()
+        assert process.exitcode == 0
+    assert 7_000 < sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 40_000
+
+
 def test_another_model_type_of_numbers_or_picture_is_looked_at(vlm, llava_folder, examples, tmp_path):
     import numpy
 
@@ -138,10 +196,10 @@ def test_runs_share_features_and_train_to_the_same(config, tmp_path):  # noqa: F
     second = replace(first, out=tmp_path / "second")
     for one in (plain, first):
         run(one)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").rglob("*")}
+    before = {path: path.stat().st_ino for path in (tmp_path / "f").rglob("*")}
     assert before
     run(second)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "f").rglob("*")} == before
+    assert {path: path.stat().st_ino for path in (tmp_path / "f").rglob("*")} == before
     losses = [[row["loss"] for row in rows(one)] for one in (plain, first, second)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     assert losses[2] == losses[1]

@@ -136,15 +136,14 @@ def fill(
     """
     sight.vlm.model.eval()
     pending: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches(sight, examples, views_of(needs), micro_batch, workers), start=1):
-        with torch.no_grad(), nullcontext() if adapter else adapters_off(sight.vlm):
-            scored = score_needs(sight, batch, needs)
-        for need, per_token in scored.items():
-            for example, tokens in zip(batch.examples, per_token, strict=True):
-                pending.setdefault(example.score_key(need), tokens.cpu())
-        if number % SHARD_BATCHES == 0:
-            cache.put(pending)
-            pending = {}
-        advance(len(batch.examples))
+    with torch.no_grad(), nullcontext() if adapter else adapters_off(sight.vlm):
+        for number, batch in enumerate(batches(sight, examples, views_of(needs), micro_batch, workers), start=1):
+            for need, per_token in score_needs(sight, batch, needs).items():
+                for example, tokens in zip(batch.examples, per_token, strict=True):
+                    pending.setdefault(example.score_key(need), tokens.cpu())
+            if number % SHARD_BATCHES == 0:
+                cache.put(pending)
+                pending = {}
+            advance(len(batch.examples))
     if pending:
         cache.put(pending)

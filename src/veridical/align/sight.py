@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from veridical.align.examples import Example
 from veridical.records import ImageFile
+from veridical.vlm.decode import evaluating
 from veridical.vlm.features import Features
 from veridical.vlm.images import open_image
 from veridical.vlm.inputs import tower_key
@@ -148,10 +149,8 @@ class Sight:
         kept = ChainMap(self._features, dict(loaded))
         known = {key: kept[key] for key in wanted if key in kept}
         if unseen := {key: one for key, one in wanted.items() if key not in known}:
-            training = self.vlm.model.training
-            self.vlm.model.eval()
-            known |= zip(unseen, features(self.vlm, list(unseen.values())), strict=True)
-            self.vlm.model.train(training)
+            with evaluating(self.vlm.model):
+                known |= zip(unseen, features(self.vlm, list(unseen.values())), strict=True)
         for key, seen in known.items():
             if key not in self._features:
                 self._keep(self._features, key, seen.to(torch.device("cpu")), seen.tensors)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +65,10 @@ def load(
     source = str(_source(model))
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
-        loaded = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
-        )
+        with _without_bars(source):
+            loaded = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
@@ -144,6 +147,21 @@ def hash_of_weights(model: Any) -> hashlib._Hash:
         whole = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(whole.view(torch.uint8).numpy())
     return digest
+
+
+@contextmanager
+def _without_bars(source: str) -> Iterator[None]:
+    """No bars of transformers' while weights are read from a folder; a download keeps its own."""
+    from transformers.utils import logging
+
+    if not Path(source).is_dir() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _source(model: str | Path) -> str | Path:

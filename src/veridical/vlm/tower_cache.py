@@ -3,7 +3,10 @@
     FOLDER/<hash of model>/features/<hash>.safetensors   by image, view before the tower, and prompt where it is read
     FOLDER/<hash of model>/contexts/<hash>.safetensors   by images, prompt and view: what the processor made, no pixels
 
-Files appear whole or not at all, so processes and runs may use a folder at the same time.
+Files appear whole or not at all, so processes and runs may use a folder at the same time. A file's time of change is
+when it was last used. Where room is short, what has not been used since a run began makes place for what it needs, the
+longest unused first. What a run itself has used stays: its epochs come back to every image in another order, which
+serves a cache that always throws out the oldest badly.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +33,24 @@ from veridical.vlm.inputs import Context, Prepared, tower_key
 from veridical.vlm.loading import Vlm
 from veridical.vlm.views import before_tower, describe, is_random
 
+_FILL = 0.9
+_STEP = 0.05
+"""Shares of the limit: how full the folder is made, and how much all processes of a run write between two looks at it.
+So two runs that start together stay within the limit."""
+
 
 class TowerCache:
-    """Features by context, in one folder up to a limit; what has no room is not kept, and nothing is thrown out."""
+    """Features by context, in one folder up to a limit."""
 
     def __init__(self, folder: Path, limit: int, vlm: Vlm, fingerprint: str, writers: int = 1) -> None:
-        """`limit` in bytes, for all models in `folder` together; `writers` processes share what is left of it.
+        """`limit` in bytes, for all models in `folder` together; `writers` processes of this run use it.
 
         `fingerprint` is that of the base model, whose tower an adapter leaves as it is.
         """
-        used = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-        self._room = (limit - used) // writers
+        self._opened = time.time()
+        self._limit, self._step = int(limit * _FILL), int(limit * _STEP) // writers
+        self._room, self._full = 0, False
+        self._whole_folder = folder
         self._folder = folder / _digest(fingerprint, str(vlm.model.dtype), vlm.opening)[:32]
 
     def context(self, context: Context) -> Prepared | None:
@@ -52,14 +64,16 @@ class TowerCache:
         Raises UserError for a damaged file.
         """
         found = self._find(context)
-        return None if found is None else (found[0], _features(*_read(found[1])))
+        seen = None if found is None else _read(found[1])
+        return None if found is None or seen is None else (found[0], _features(*seen))
 
     def _find(self, context: Context) -> tuple[Prepared, Path] | None:
         """A context, and the file of its features."""
         path = self._context_path(context)
-        if path is None or not path.exists():
+        content = None if path is None else _read(path)
+        if content is None:
             return None
-        tensors, said = _read(path)
+        tensors, said = content
         kept = self._path("features", said["features"])
         if not kept.exists():
             return None
@@ -70,19 +84,36 @@ class TowerCache:
         """Keep a context and its features, if there is room for both. Its pixels must have been left off."""
         path = self._context_path(prepared.context)
         known = features.kind.__module__.startswith("transformers.")  # so that it is found again by its name
-        if path is None or not known or path.exists():
+        if self._full or path is None or not known:
             return
         kept = self._path("features", _tower_digest(prepared))
         hidden = {} if prepared.hidden is None else {"/hidden": prepared.hidden}
         said = {"features": kept.stem, "placeholders": str(prepared.placeholders)}
-        files = {} if kept.exists() else {kept: _bytes(*_parts(features))}
-        files[path] = _bytes({**prepared.tensors, **hidden}, said)
+        files = {}
+        if not kept.exists():
+            files[kept] = _bytes(*_parts(features))
+        if not path.exists():
+            files[path] = _bytes({**prepared.tensors, **hidden}, said)
         needed = sum(map(len, files.values()))
         if needed > self._room:
-            return
-        self._room -= needed
-        for place, content in files.items():
-            write_whole(place, content, lasting=False)
+            self._make_room(needed)
+        if not self._full:
+            self._room -= needed
+            for place, content in files.items():
+                write_whole(place, content, lasting=False)
+
+    def _make_room(self, needed: int) -> None:
+        """Throw out what has not been used since this run began until the next files fit; if that is not enough, the
+        cache is full from now on."""
+        files = sorted(_used(self._whole_folder))
+        total = sum(size for _, size, _ in files)
+        for last_used, size, path in files:
+            if total + needed <= self._limit or last_used >= self._opened:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self._full = total + needed > self._limit
+        self._room = max(needed, self._step)
 
     def _context_path(self, context: Context) -> Path | None:
         """Where a context is kept; None for images in memory, which have no name."""
@@ -133,12 +164,30 @@ def _bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(said))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """What a file holds, which is used herewith; None if it isn't there, perhaps no more."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            content = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        os.utime(path)
     except SafetensorError as error:
         raise UserError(f"{path}: the feature cache is damaged ({error}); delete this.") from error
+    except (FileNotFoundError, RuntimeError) as error:
+        # The file is opened twice; the second time, torch has an error of its own for one that has just gone.
+        if "No such file" not in str(error):
+            raise
+        return None
+    return content
+
+
+def _used(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each file was last used, its size, and where it is; those that are being written left out."""
+    for path in folder.rglob("[!.]*.safetensors"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # another process was quicker
+            continue
+        yield stat.st_mtime, stat.st_size, path
 
 
 def without_pixels(prepared: Prepared) -> Prepared:
