@@ -17,6 +17,7 @@ from veridical.constructions.ranked import RankedSettings
 from veridical.constructions.self_correct import SelfCorrectSettings
 from veridical.constructions.spa import SpaSettings
 from veridical.errors import UserError
+from veridical.judges.implicit import ImplicitSettings
 
 HOT = {"max_new_tokens": 64, "temperature": 1.0}
 BUILDS = {
@@ -73,6 +74,9 @@ def test_spa_needs_an_aligned_model_and_states_its_confidence(config, tmp_path):
     given = replace(config, construction="spa", settings=SpaSettings(candidates=3, keep_unfinished=True, **HOT))
     with pytest.raises(UserError, match="spa needs --adapter"):
         run(replace(given, out=tmp_path / "none"))
+    ranked = replace(config, construction="ranked", settings=RankedSettings(), judge=ImplicitSettings())
+    with pytest.raises(UserError, match=r"judge\.name self needs --adapter"):
+        run(replace(ranked, out=tmp_path / "none"))
     assert not (tmp_path / "none").exists()
     vlm = attach_lora(load(config.model, device="cpu"), LoraSettings(rank=4), seed=0)
     with torch.no_grad():

@@ -1,22 +1,28 @@
 """The verifier: what it learns from a judge's findings, how it is measured, and the judge that comes out."""
 
 import json
+from typing import get_args
 
 import pytest
+import torch
 
 from veridical.align.verifier import VerifierConfig, balanced, checked, run
 from veridical.build.dataset import read_pairs, write_build
 from veridical.errors import UserError
 from veridical.files import write_json
-from veridical.judges.interface import Detect, Inject, JudgeError, Rate, Verify
+from veridical.judges.interface import Detect, FaultKind, Inject, JudgeError, Rate, Verify
 from veridical.judges.oracle import OracleSettings
 from veridical.judges.panel import Panel
 from veridical.judges.registry import Setting
 from veridical.judges.sentences import sentences
-from veridical.judges.verifier import VerifierSettings, question, read_verdict, verdict
+from veridical.judges.verifier import RIGHT, Verifier, VerifierSettings, _asked, question, read_verdict, verdict
 from veridical.judges.words import find_words
 from veridical.records import Pair, Provenance, Turn
 from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.inputs import Context
+from veridical.vlm.loading import load
+from veridical.vlm.prefix import encode
+from veridical.vlm.scoring import score
 from veridical.world.records import world_records
 
 ORACLE = OracleSettings().open(Setting(find_words("world", True, [])))
@@ -101,15 +107,31 @@ def test_a_verifier_is_trained_measured_and_judges(build, llava_folder, tmp_path
     parts = [part.strip() for part in sentences(record.reference)]
     assert rate == pytest.approx(sum(judge.verify([Verify(record, part) for part in parts])) / len(parts), abs=1e-5)
     [findings] = judge.detect([Detect(record, record.reference)])
-    # Each sentence alone and at its place in the text gets the same verdict, or the whole is unreadable.
+    # A sentence is at fault where "No" is the likelier, or the whole can't be read, for want of a reason.
     if isinstance(findings, JudgeError):
         assert findings.reason == "judge-unreadable"
     else:
-        assert {record.reference[fault.start : fault.end] for fault in findings.faults} <= set(parts)
+        wrong = {part for part in parts if judge.verify([Verify(record, part)])[0] <= 0.5}
+        assert {record.reference[fault.start : fault.end] for fault in findings.faults} == wrong
 
     before = (config.out / "verifier.json").stat().st_mtime_ns
     run(config)
     assert (config.out / "verifier.json").stat().st_mtime_ns == before
+
+
+def test_the_class_is_the_likeliest_whatever_the_model_would_spell(llava_folder):
+    """Against a separate score of "No, class:" by itself; weights drawn at random favour no class for a reason."""
+    [record] = world_records("pairs", 1, 4, llava_folder.parent)
+    vlm = load(str(llava_folder), device="cpu")
+    said = Verifier("test", vlm)._verdicts([_asked(record, f"There are {n} cats.") for n in range(12)])
+    for number, text in enumerate(said):
+        if text == RIGHT:
+            continue
+        with torch.no_grad():
+            prefix = encode(vlm, [Context(record.images, question(f"There are {number} cats."))])
+            rated = {k: float(score(vlm, prefix, [[f"No, {k}:"]])[0][0][:-1].sum()) for k in get_args(FaultKind)}
+        assert text.startswith(f"No, {max(rated, key=rated.__getitem__)}:")
+    assert any(text != RIGHT for text in said)
 
 
 def test_what_a_verifier_needs(tmp_path, build, llava_folder):

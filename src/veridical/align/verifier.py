@@ -51,8 +51,8 @@ class VerifierConfig:
     """Who teaches. --judge.name picks it."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
-    learning_rate: float = 2e-4
-    """Peak rate; small models want more: 1e-3 for `bundled`."""
+    learning_rate: float | None = None
+    """Peak rate; left out, 2e-4, and 1e-3 for the small `bundled`."""
     epochs: int = 3
     """Passes over the sentences."""
     batch_size: int = 16
@@ -223,7 +223,7 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
         model=config.model,
         objective=Sft(),
         lora=config.lora,
-        learning_rate=config.learning_rate,
+        learning_rate=config.learning_rate or (1e-3 if config.model == "bundled" else 2e-4),
         epochs=config.epochs,
         batch_size=config.batch_size,
         micro_batch=config.batch_size,

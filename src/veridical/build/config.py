@@ -151,6 +151,8 @@ def checked(config: BuildConfig) -> BuildConfig:
     if not is_world(config.records) and source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")
     judge = judges.settings_type("oracle")() if config.judge is None else config.judge
+    if judge.name == "self" and config.adapter is None:
+        raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
     writer = judges.Same() if config.writer is None else config.writer
     filled = {"settings": settings, "judge": judge, "writer": writer}
     # Of this very class, which other processes can be sent, and not of the one that the command line was read with.

@@ -21,6 +21,7 @@ from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
 
 NAME = "self-correct"
+_NOTHING_LEFT = "take another rewriter: it can't say it right, or leaves nothing of this description"
 RECTIFY = (
     "Some of this is not in the image: {wrong}. Write the same description again without it. Keep everything else, "
     "and add nothing."
@@ -74,7 +75,8 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
         rounds += 1
         wrong = checks.fault(Answer(rewritten or "", finished=True), settings.max_words)
         if rewritten is None or wrong:
-            return Reject(record.id, f"corrected-{wrong}", checks.REMEDIES[wrong or "empty"], text)
+            remedy = _NOTHING_LEFT if wrong in (None, "empty") else checks.REMEDIES[wrong]
+            return Reject(record.id, f"corrected-{wrong}", remedy, text)
         text = rewritten
         found = yield Detect(record, text)
     if found.wrong:

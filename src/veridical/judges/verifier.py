@@ -28,6 +28,7 @@ VERIFIER = "verifier.json"
 QUESTION = "Is this true of the image? {sentence}"
 RIGHT = "Yes."
 _WRONG = re.compile(rf"No, ({'|'.join(get_args(FaultKind))}): (.+)", re.DOTALL)
+_OPENINGS = tuple(f"No, {kind}:" for kind in get_args(FaultKind))
 _LONGEST = 64
 
 
@@ -108,15 +109,32 @@ class Verifier:
         return yes
 
     def _verdicts(self, asked: Sequence[Scorable]) -> list[str]:
-        """What the verifier says, word for word."""
-        from veridical.vlm.sampling import Branch, Sampling, sample
+        """What the verifier says: "Yes." where that is likelier than "No", else the likeliest class and its reason.
 
-        said: list[str] = []
-        for start in range(0, len(asked), self.batch_size):
-            batch = asked[start : start + self.batch_size]
-            branches = [Branch(place, ("verifier",)) for place in range(len(batch))]
-            sampled = sample(self.vlm, self._encoded(batch), branches, Sampling(_LONGEST, 0.0))
-            said += [one.text for one in sampled]
+        Classes are chosen, not spelled: a small tokenizer takes "object" apart, and one wrong letter would spoil it.
+        """
+        batches = (asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size))
+        return [said for batch in batches for said in self._together(batch)]
+
+    def _together(self, asked: Sequence[Scorable]) -> list[str]:
+        import torch
+
+        from veridical.vlm.sampling import Branch, Sampling, sample
+        from veridical.vlm.scoring import next_token_logprobs, score
+
+        prefix = self._encoded(asked)
+        with torch.no_grad():
+            wrong = [no >= yes for yes, no in next_token_logprobs(self.vlm, prefix, ("Yes", "No")).tolist()]
+            scores = score(self.vlm, prefix, [_OPENINGS if one else () for one in wrong])
+        said = [RIGHT] * len(asked)
+        for place, rated in enumerate(scores):
+            if rated:
+                # Without the last token, which ends the turn.
+                likeliest = max(range(len(rated)), key=[float(one[:-1].sum()) for one in rated].__getitem__)
+                said[place] = _OPENINGS[likeliest]
+        branches = [Branch(place, ("verifier",), said[place]) for place, one in enumerate(wrong) if one]
+        for branch, tail in zip(branches, sample(self.vlm, prefix, branches, Sampling(_LONGEST, 0.0)), strict=True):
+            said[branch.context] += tail.text.rstrip()
         return said
 
     def _encoded(self, asked: Sequence[Scorable]) -> Prefix:
