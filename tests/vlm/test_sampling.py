@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.vlm import plain
 
+from veridical.errors import UserError
 from veridical.vlm.choice import choose
 from veridical.vlm.prefix import Context, encode
 from veridical.vlm.probe import Sharing
@@ -181,5 +182,6 @@ def test_the_last_uniform_stays_within_the_possible_tokens():
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="Sampling needs"):
+    [(name, value)] = wrong.items()
+    with pytest.raises(UserError, match=f"^{name} is {value}; it must be a"):
         Sampling(**wrong)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.errors import UserError
 from veridical.vlm.contrast import Decoding
 from veridical.vlm.prefix import Prefix
 
@@ -31,10 +32,14 @@ class Sampling:
     """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(
-                f"Sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and top_k >= 0, and got {self}"
-            )
+        wrong = {
+            f"max_new_tokens is {self.max_new_tokens}; it must be at least 1": self.max_new_tokens < 1,
+            f"temperature is {self.temperature}; it must be at least 0": not self.temperature >= 0,
+            f"top_p is {self.top_p}; it must be above 0 and at most 1": not 0 < self.top_p <= 1,
+            f"top_k is {self.top_k}; it must be at least 0": self.top_k < 0,
+        }
+        if found := [message for message, is_so in wrong.items() if is_so]:
+            raise UserError(f"{'; '.join(found)}.")
 
 
 @dataclass(frozen=True)
