@@ -52,8 +52,8 @@ class VerifierConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
     learning_rate: float | None = None
-    """Peak rate; left out, 2e-4, and 1e-3 for the small `bundled`."""
-    epochs: int = 3
+    """Peak rate; left out, 2e-4, and 4e-3 for the small `bundled`."""
+    epochs: int = 4
     """Passes over the sentences."""
     batch_size: int = 16
     """Sentences in an optimiser step."""
@@ -223,7 +223,7 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
         model=config.model,
         objective=Sft(),
         lora=config.lora,
-        learning_rate=config.learning_rate or (1e-3 if config.model == "bundled" else 2e-4),
+        learning_rate=config.learning_rate or (4e-3 if config.model == "bundled" else 2e-4),
         epochs=config.epochs,
         batch_size=config.batch_size,
         micro_batch=config.batch_size,
