@@ -12,8 +12,8 @@
     --memory                    peak memory instead of times, each side in a process of its own
 
 Prints milliseconds a step (data loading included), by the clock and of the processor, in the first epoch, with the
-reference pass and the vision tower, and in later ones, where both are kept; the ratios to TRL; beside them the ratio
-of the floating-point operations of matrix products as torch counts them, which is what the ratio of times could be if
+reference pass and the vision tower, and in later ones, where both are kept; the ratios to TRL; beside them the ratios
+of the floating-point operations of matrix products as torch counts them, which is what the ratios of times could be if
 every operation cost the same; and the largest difference between the losses.
 Peak memory is the most that a process held in resident pages, less what it held when model and pairs were loaded.
 """
@@ -268,7 +268,7 @@ def main() -> None:
             from veridical.world.bundled import bundled_model_path
 
             model = str(bundled_model_path())
-        pairs = make_pairs(folder, images * given.steps, words, given.rejected)
+        pairs = make_pairs(folder, images * (given.steps + 1), words, given.rejected)  # the last step counts operations
         batch = images * given.rejected
         if given.side:
             print(peak_memory(given.side, model, pairs, batch, given, folder))
@@ -312,6 +312,8 @@ def compare(model: str, pairs: list[Pair], batch: int, given, folder: Path) -> N
     print(f"{given.train}: {size:.1f} M parameters, {batch} pairs a step, {torch.get_num_threads()} thread(s)")
     # All of it before the first step: full training leaves no reference to go back to.
     references = [timed(ours.reference, step)[1] for step in range(given.steps)]
+    extra_step = given.steps
+    first = flops(ours.reference, extra_step) + flops(ours.step, extra_step), flops(trls.step, extra_step)
     worst = 0.0
     for epoch in range(given.epochs):
         own_times, trl_times = [], []
@@ -328,8 +330,9 @@ def compare(model: str, pairs: list[Pair], batch: int, given, folder: Path) -> N
             f"{label:<28} ours {own_ms[0]:7.0f} ms ({own_ms[1]:.0f} of the processor)   TRL {trl_ms[0]:7.0f} ms "
             f"({trl_ms[1]:.0f})   ratio {trl_ms[0] / own_ms[0]:.2f} ({trl_ms[1] / own_ms[1]:.2f})"
         )
-    counted = {"ours": flops(ours.step, 0), "TRL": flops(trls.step, 0)}
-    print(f"floating-point operations a later step: ratio {counted['TRL'] / counted['ours']:.2f}")
+    later = flops(ours.step, 0), flops(trls.step, 0)
+    counted = (f"{theirs / own:.2f}" for own, theirs in (first, later))
+    print("floating-point operations: ratio {} in the first epoch, {} later".format(*counted))
     if given.profile:
         for name, side in (("ours", ours), ("TRL", trls)):
             print(f"{name}, a later step:\n{profile(side.step, 0)}")
