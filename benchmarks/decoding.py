@@ -6,7 +6,8 @@
 Everything is measured by `veridical eval`, with one store of answers, on the same pictures: CHAIR of greedy captions
 and POPE by the likelier answer, 95 % bootstrap intervals, differences paired by picture. "At equal recall" is the
 difference of CHAIRs from the base's own captions cut until they recall just as much. Best-of-N needs an adapter and is
-measured on each aligned model; calibration weighs closed answers only, so its captions are the base's.
+measured on each aligned model; calibration weighs closed answers only, so its captions are the base's; OPERA searches
+for captions only, so its POPE is the base's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from veridical.decoding.calibration import Calibration
 from veridical.decoding.dola import Dola
 from veridical.decoding.icd import Icd
 from veridical.decoding.m3id import M3id
+from veridical.decoding.opera import Opera
 from veridical.decoding.registry import Method
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
@@ -38,6 +40,7 @@ METHODS: Sequence[tuple[str, Method]] = (
     ("M3ID, decay 0.1", M3id(decay=0.1)),
     ("ICD", Icd()),
     ("DoLa", Dola()),
+    ("OPERA", Opera()),
     ("calibration, no image", Calibration()),
 )
 ON_ALIGNED: Sequence[tuple[str, Method]] = (("VDD, no image", Vdd()), ("best of 8", BestOfN()))

@@ -46,7 +46,7 @@ class DemoConfig:
     """Held-out scenes in each of the two splits that results are reported on."""
     decoding: tuple[str, ...] = ()
     """Methods of decoding to measure beside training, on the base and on the aligned model: vcd, vdd, m3id, icd, dola,
-    calibration, best-of-n. None by default; each takes about as long as half of the evaluation."""
+    opera, calibration, best-of-n. None by default; each takes about as long as half of the evaluation."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 from tests.models import tiny_llava
 
-from veridical.config import read_yaml
+from veridical.config import read_yaml, to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.calibration import Calibration
+from veridical.decoding.opera import Opera
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
@@ -336,3 +337,14 @@ def test_several_methods_stand_beside_each_other_and_may_be_added(places, tmp_pa
 def test_a_method_that_is_not_there_is_named():
     with pytest.raises(UserError, match="did you mean 'm3id'"):
         config_type({"decoding.name": "m3d"})
+
+
+def test_opera_searches_for_captions_and_leaves_closed_questions(places, tmp_path):
+    model, _ = places
+    settings = {"models": (str(model),), "protocols": ("world-chair", "world-pope"), "limit": 1}
+    method = Opera(beams=2, candidates=2)
+    config = config_type({"decoding.name": "opera"})(out=tmp_path, **settings, decoding=method)
+    results = evaluate(config)
+    assert results["measured"]["base+opera"]["decoding"] == to_plain(method)
+    assert rows(config, "base", "chair") != rows(config, "base+opera", "chair")
+    assert rows(config, "base", "pope") == rows(config, "base+opera", "pope")

@@ -1,1 +1,1 @@
-"""Hallucination mitigated at decoding: contrastive methods, calibration and best-of-N, one file a method."""
+"""Hallucination mitigated at decoding: contrast, OPERA, calibration and best-of-N, one file a method."""

@@ -23,10 +23,13 @@ def sample_under(
     """As `sample`, by a method of decoding. Raises `UserError` for one that answers closed questions only."""
     from veridical.decoding.best_of_n import BestOfN, best_of_n
     from veridical.decoding.calibration import Calibration
+    from veridical.decoding.opera import Opera, opera
 
     match method:
         case Calibration():
             raise UserError("calibration weighs closed answers (yes or no); for texts choose vdd, its counterpart.")
+        case Opera():
+            return opera(vlm, prefix, branches, sampling, method)
         case BestOfN():
             return best_of_n(vlm, prefix, branches, sampling, method)
         case _:
@@ -37,19 +40,20 @@ def closed_answers(vlm: Vlm, prefix: Prefix, texts: Sequence[str], method: Metho
     """Log-probabilities (fp32) [contexts, texts] of each text's first token as the first of the answer.
 
     Under a contrastive method those of its logits, where a text that the cut-off leaves out has the lowest
-    finite number. Raises `UserError` for best-of-n, which chooses among free answers.
+    finite number. Raises `UserError` for best-of-n and OPERA, which choose among free answers.
     """
     import torch
 
     from veridical.decoding.best_of_n import BestOfN
     from veridical.decoding.calibration import Calibration, calibrate
+    from veridical.decoding.opera import Opera
     from veridical.vlm.contrast import encode_streams, first_logits
     from veridical.vlm.scoring import first_ids, next_token_logprobs
 
     if method is None:
         return next_token_logprobs(vlm, prefix, texts)
-    if isinstance(method, BestOfN):
-        raise UserError("best-of-n chooses among free answers; let closed questions be answered by text.")
+    if isinstance(method, BestOfN | Opera):
+        raise UserError(f"{method.name} chooses among free answers; let closed questions be answered by text.")
     with torch.no_grad():
         if isinstance(method, Calibration):
             free = [next_token_logprobs(vlm, one, texts) for one in encode_streams(vlm, prefix, method.streams())]

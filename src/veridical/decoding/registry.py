@@ -10,11 +10,12 @@ from typing import TypeAlias
 
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.calibration import Calibration
+from veridical.decoding.opera import Opera
 from veridical.errors import UserError
 from veridical.vlm.contrast import Decoding
 
-Method: TypeAlias = Decoding | BestOfN | Calibration
-"""The settings of a method: contrastive ones make logits, the others choose among answers or weigh them."""
+Method: TypeAlias = Decoding | Opera | BestOfN | Calibration
+"""The settings of a method: contrastive ones make logits, the others search, choose among answers or weigh them."""
 
 DECODINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -23,6 +24,7 @@ DECODINGS: Mapping[str, str] = MappingProxyType(
         "m3id": "veridical.decoding.m3id:M3id",
         "icd": "veridical.decoding.icd:Icd",
         "dola": "veridical.decoding.dola:Dola",
+        "opera": "veridical.decoding.opera:Opera",
         "best-of-n": "veridical.decoding.best_of_n:BestOfN",
         "calibration": "veridical.decoding.calibration:Calibration",
     }
@@ -36,7 +38,7 @@ def answers_texts(method: Method) -> bool:
 
 def answers_choices(method: Method) -> bool:
     """Whether the method has a say in which of several given answers is likelier."""
-    return not isinstance(method, BestOfN)
+    return not isinstance(method, BestOfN | Opera)
 
 
 def decoding_type(name: str) -> type[Method]:

@@ -35,7 +35,7 @@ class Stepper(Protocol):
         """Append `tokens` [rows] and predict the next ones."""
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (int64 indices)."""
+        """Drop all rows but `rows` (int64 indices); one that is named several times forks."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ class Row:
 def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling) -> list[Sampled]:
     """See `sampling.sample`; runs without gradients, in evaluation mode."""
     if sampling.decoding is None:
-        rows = [_row(vlm, [prefix], branch, sampling) for branch in branches]
+        rows = [begin(vlm, [prefix], branch, sampling) for branch in branches]
         return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling)
     with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, exits):
-        rows = [_row(vlm, prefixes, branch, sampling) for branch in branches]
+        rows = [begin(vlm, prefixes, branch, sampling) for branch in branches]
         written = torch.tensor([len(row.after_ids) for row in rows], device=prefix.mask.device)
         steppers = [_stepper(vlm, one, rows, sampling) for one in prefixes]
         return _decode(vlm, rows, contrast.Together(sampling.decoding, steppers, exits, written), sampling)
@@ -72,7 +72,7 @@ def _decode(vlm: Vlm, rows: Sequence[Row], stepper: Stepper, sampling: Sampling)
             if row.pending:
                 tokens[index] = row.pending.pop(0)
             elif row.sampled is None:
-                _append(vlm, row, token, sampling)
+                append(vlm, row, token, sampling)
         unfinished = [index for index, row in enumerate(running) if row.sampled is None]
         if not unfinished:
             break
@@ -97,7 +97,8 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def _row(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampling) -> Row:
+def begin(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampling) -> Row:
+    """A branch of which nothing is decoded yet. Raises `UserError` for one that leaves the model no room."""
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
     limit = sampling.max_new_tokens
     if vlm.traits.longest is not None:
@@ -112,7 +113,7 @@ def _row(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Samplin
     return Row(branch, after, limit, torch.as_tensor(drawn, dtype=torch.float64))
 
 
-def _append(vlm: Vlm, row: Row, token: int, sampling: Sampling) -> None:
+def append(vlm: Vlm, row: Row, token: int, sampling: Sampling) -> None:
     """Add a token to a row, and what was sampled if that ends it."""
     if token in vlm.traits.stop_ids:
         row.sampled = Sampled(_text(vlm, row), "turn", len(row.ids))
@@ -227,7 +228,7 @@ class SharedRows:
 def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) -> Stepper:
     """The rows, ready to predict the first of their new tokens."""
     if not prefix.shared:
-        return SeparateRows(vlm, prefix, rows)
+        return SeparateRows(vlm, prefix, [row.branch.context for row in rows], [row.after_ids for row in rows])
     longest_after = max(len(row.after_ids) for row in rows)
     room = longest_after + sampling.max_new_tokens
     if not longest_after or not prefix.takes_ragged_texts:
@@ -241,6 +242,18 @@ def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: Sampling) 
     places = {index: place for place, index in enumerate(reading)}
     branches = [(places[reader], len(row.after_ids)) for reader, row in zip(readers, rows, strict=True)]
     stepper.append_texts([rows[index].after_ids for index in reading], branches)
+    return stepper
+
+
+def going_on(vlm: Vlm, prefix: Prefix, rows: Sequence[Row]) -> Stepper:
+    """Rows of one branch, each behind what it has written so far, all equally much."""
+    texts = [[*row.after_ids, *row.ids] for row in rows]
+    contexts = [row.branch.context for row in rows]
+    if not prefix.shared:
+        return SeparateRows(vlm, prefix, contexts, texts)
+    stepper = SharedRows(vlm, prefix, contexts, len(rows[0].after_ids) + rows[0].limit)
+    for tokens in zip(*texts, strict=True):
+        stepper.advance(torch.tensor(tokens, device=prefix.mask.device))
     return stepper
 
 
@@ -261,10 +274,11 @@ def _readers(rows: Sequence[Row]) -> list[int]:
 class SeparateRows:
     """Rows that are run in full at every step, for models whose prefix can't be shared."""
 
-    def __init__(self, vlm: Vlm, prefix: Prefix, rows: Sequence[Row]) -> None:
+    def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+        """One row for each of `contexts`, behind a text of its own."""
         self.vlm = vlm
         self.prefix = prefix
-        self.rows = [(row.branch.context, list(row.after_ids)) for row in rows]
+        self.rows = [(context, list(ids)) for context, ids in zip(contexts, texts, strict=True)]
         self.logits = self._predict()
 
     def advance(self, tokens: Tensor) -> None:
@@ -275,7 +289,8 @@ class SeparateRows:
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop all rows but `rows`."""
-        self.rows = [self.rows[index] for index in rows.tolist()]
+        self.rows = [(context, list(ids)) for context, ids in (self.rows[index] for index in rows.tolist())]
+        self.logits = self.logits[rows]
 
     def _predict(self) -> Tensor:
         # The last id only marks the place to predict: `answer_logits` never shows it to the model.
