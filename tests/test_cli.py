@@ -60,6 +60,11 @@ def test_version():
     [
         (("aling",), "no command 'aling'; did you mean `veridical align`?"),
         (("data", "exprot"), "no command 'data'; did you mean `veridical data export`?"),
+        (
+            ("judge", "train", "--help"),
+            "'judge train' is no whole command; there is `veridical judge train reward` and `veridical judge train "
+            "verifier`.",
+        ),
         (("zzz",), "no command 'zzz'; `veridical --help` lists the commands."),
         (("report", "absent"), "absent: no such run folder; check the path."),
         (("report", "absent.yaml"), "absent.yaml: no such settings file; check the path."),

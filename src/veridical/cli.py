@@ -7,6 +7,7 @@ import importlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,9 @@ def _pick(arguments: list[str]) -> tuple[str, list[str]]:
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
             return name, arguments[words:]
+    begun = " ".join(takewhile(lambda word: not word.startswith("-"), arguments))
+    if begun and (within := [f"`veridical {name}`" for name in COMMANDS if name.startswith(f"{begun} ")]):
+        raise UserError(f"{begun!r} is no whole command; there is {' and '.join(within)}.")
     near = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1)
     hint = f"did you mean `veridical {near[0]}`?" if near else "`veridical --help` lists the commands."
     raise UserError(f"no command {arguments[0]!r}; {hint}")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from veridical.build.command import BuildConfig, config_type, run
 from veridical.build.dataset import read_pairs
+from veridical.build.run_folder import refuse_changes
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.ha_dpo import HaDpoSettings
 from veridical.errors import UserError
@@ -192,6 +193,14 @@ def test_folders_that_hold_something_else_are_refused(config, tmp_path):
     photos.mkdir()
     with pytest.raises(UserError, match="lies in the folder of records"):
         run(replace(config, records=str(photos), out=photos / "run"))
+
+
+def test_another_construction_is_named_without_its_settings(tmp_path):
+    before = {"construction": "bpo-image", "limit": 2, "settings": {"alpha": -1.0}}
+    with pytest.raises(UserError, match=r"other settings: construction was 'bpo-image' and is 'povid'\. Give"):
+        refuse_changes(tmp_path, before, {"construction": "povid", "limit": 3, "settings": {"task": "auto"}})
+    with pytest.raises(UserError, match=r"other settings: limit was 2 and is 3; settings\.alpha was -1.0 and is 1\. "):
+        refuse_changes(tmp_path, before, {"construction": "bpo-image", "limit": 3, "settings": {"alpha": 1}})
 
 
 def test_a_mistake_in_the_model_leaves_the_folder_free_for_the_right_one(config, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from veridical.constructions import checks
 from veridical.constructions.protocol import Answer
+from veridical.records import Record, Reject, Turn
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,29 @@ def test_a_reject_tells_one_reason_or_that_none_fits():
     assert mixed.reason == "rejected-none-fits"
     assert mixed.detail == "2 x same-as-chosen, 1 x empty"
     assert mixed.remedy == checks.REMEDIES["same-as-chosen"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason", "remedy", "detail"),
+    [
+        (None, "no-reference", "give it one", "its caption is missing or empty"),
+        (" .", "chosen-empty", "give it a caption in words", "its caption is ' .'"),
+        ("a b c d e f", "chosen-too-long", "shorten its caption", "6 words, where settings.max_words allows 5"),
+        (
+            "A cup. A cup. A cup.",
+            "chosen-repetitive",
+            "write its caption anew",
+            "its caption is 'A cup. A cup. A cup.'",
+        ),
+    ],
+)
+def test_an_unfit_reference_is_told_apart_from_an_unfit_answer(reference, reason, remedy, detail):
+    record = Record("r", (), (Turn("user", "Describe."),), reference)
+    reject = checks.fit_reference(record, 5 if reason == "chosen-too-long" else 350, "give it one")
+    assert isinstance(reject, Reject)
+    assert (reject.reason, reject.detail) == (reason, detail)
+    assert reject.remedy.startswith(remedy)
+
+
+def test_a_fit_reference_is_given_back():
+    assert checks.fit_reference(Record("r", (), (Turn("user", "Describe."),), "A cup."), 5, "") == "A cup."

@@ -15,6 +15,7 @@ from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
 from veridical.constructions.protocol import Answer
 from veridical.constructions.registry import CONSTRUCTIONS, construction, judge_needs, settings_type
+from veridical.constructions.weakening import OWN_CAPTION
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS
 from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Reject, Turn
@@ -53,7 +54,7 @@ def test_bpo_without_a_reference_takes_the_own_greedy_caption():
     asked, [pair] = follow(bpo_image(record, BpoImageSettings(), 0), ["A cup."], ["A boat."])
     assert asked[0].context.view == Clean()
     assert asked[0].sampling.temperature == 0
-    assert (pair.chosen, pair.provenance.chosen_source) == ("A cup.", "own greedy caption")
+    assert (pair.chosen, pair.provenance.chosen_source) == ("A cup.", OWN_CAPTION)
     asked, outcome = follow(bpo_image(record, BpoImageSettings(without_reference="reject"), 0))
     assert asked == []
     assert outcome.reason == "no-reference"

@@ -184,6 +184,7 @@ def test_what_is_not_of_the_form_is_sent_back_once_and_then_a_counted_failure(tm
     found, asked, usage = judged(method, request_, say(bad), cache=tmp_path)
     assert isinstance(found, JudgeError)
     assert found.reason == "judge-unreadable"
+    assert str(found).endswith(f"it begins {bad[:80]!r}")
     rounds = 2 if method == "compare" else 1
     assert (len(asked), usage.repairs) == (2 * rounds, rounds)
     assert usage.failures == {"judge-unreadable": rounds}

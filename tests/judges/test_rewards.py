@@ -125,6 +125,9 @@ def test_a_sequence_classifier_gives_its_logit(tmp_path, template):
 def test_reward_models_that_are_none_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"--judge\.model"):
         RewardModelSettings().open(Setting())
+    with pytest.raises(UserError, match=r"no config\.json in it"):
+        RewardModelSettings(model=str(tmp_path)).open(Setting())
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="can't be loaded"):
         RewardModelSettings(model=str(tmp_path)).open(Setting())
 

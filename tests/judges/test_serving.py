@@ -76,7 +76,7 @@ def smollm_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_language_model_behind_a_server(smollm_folder, tmp_path):
+def test_a_language_model_behind_a_server(smollm_folder, tmp_path, capfd):
     calls = [
         Call((Message("system", "Answer in one word."), Message("user", f"What colour is {thing}?")), max_tokens=12)
         for thing in ("snow", "grass")
@@ -86,7 +86,9 @@ def test_a_language_model_behind_a_server(smollm_folder, tmp_path):
         replies = service.reply(calls)
         judge = LanguageJudge(Service(Endpoint(url, str(smollm_folder), sees=False)), Manner(max_tokens=24))
         [claims] = judge.claims([Claims("There is a dog.")])
+    capfd.readouterr()
     local = Service(load_language_model(str(smollm_folder), "cpu")).reply(calls)
+    assert "Loading weights" not in capfd.readouterr().err
     assert all(reply.text for reply in replies)
     assert [reply.text for reply in replies] == [reply.text for reply in local]
     assert [reply.prompt_tokens for reply in replies] == [reply.prompt_tokens for reply in local]

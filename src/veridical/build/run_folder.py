@@ -65,6 +65,8 @@ def refuse_changes(out: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         if name.partition(".")[0] in before.keys() & now.keys() and old.get(name) != new.get(name)
     ]
     if changed:
+        # Another construction has other settings; naming each would hide which one it was.
+        changed = [one for one in changed if one.startswith("construction was ")] or changed
         raise UserError(
             f"{out}: was built with other settings: {'; '.join(changed)}. Give --out a new folder, or the old settings."
         )

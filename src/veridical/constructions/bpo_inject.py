@@ -18,7 +18,7 @@ from typing import Any, Literal
 from veridical.constructions import checks
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.injection import injected, mode_of
-from veridical.constructions.protocol import Answer, Request, Steps, make_pair
+from veridical.constructions.protocol import Request, Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
 from veridical.records import Pair, Record, Reject
 
@@ -59,13 +59,10 @@ def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:
 
 def bpo_inject(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with errors put in; and what the model says to a weak image."""
-    if record.reference is None:
-        return Reject(record.id, "no-reference", "give it a caption or an answer to put errors into")
-    wrong = checks.fault(Answer(record.reference, finished=True), settings.max_words)
-    if wrong:
-        return checks.reject(record.id, "chosen", Counter([wrong]))
-
-    own = yield from _injected(record, record.reference, settings, seed)
+    reference = checks.fit_reference(record, settings.max_words, "give it a caption or an answer to put errors into")
+    if isinstance(reference, Reject):
+        return reference
+    own = yield from _injected(record, reference, settings, seed)
     weak: list[Pair] | Reject = []
     if settings.negatives == "both":
         image = replace(settings.image, max_words=min(settings.max_words, settings.image.max_words))

@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 from veridical.constructions.protocol import Answer
 from veridical.errors import UserError
-from veridical.records import Reject
+from veridical.records import Record, Reject
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "empty": "look at the model's answers to this prompt; its chat template may be wrong",
         "unfinished": "raise max_new_tokens",
-        "too-long": "raise max_words, or ask for shorter answers in the prompt",
+        "too-long": "raise settings.max_words, or ask for shorter answers in the prompt",
         "too-short": "give it a longer caption: there is nothing to cut",
         "all-wrong": "draw more candidates for each sentence, or lower the temperature",
         "more-than-edited": "raise max_edited, or take a writer that changes less",
@@ -29,8 +29,16 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "nothing-wrong": "ask the writer more often, or switch verify off",
     }
 )
+_REMEDIES_OF_REFERENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "empty": "give it a caption in words",
+        "too-long": "shorten its caption, or raise settings.max_words",
+        "repetitive": "write its caption anew: it goes in circles",
+    }
+)
 _LONG_ENOUGH = 12
 _DISTINCT = 0.5
+_SHOWN = 80
 
 
 def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str | None:
@@ -43,6 +51,18 @@ def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str 
     if repetitive(answer.text):
         return "repetitive"
     return None if answer.finished or keep_unfinished else "unfinished"
+
+
+def fit_reference(record: Record, max_words: int, remedy: str) -> str | Reject:
+    """The record's reference; or the reject where there is none, for which `remedy` is, or where it is unfit."""
+    if record.reference is None:
+        return Reject(record.id, "no-reference", remedy, "its caption is missing or empty")
+    wrong = fault(Answer(record.reference, finished=True), max_words)
+    if wrong is None:
+        return record.reference
+    long = f"{len(record.reference.split())} words, where settings.max_words allows {max_words}"
+    detail = long if wrong == "too-long" else f"its caption is {record.reference[:_SHOWN]!r}"
+    return Reject(record.id, f"chosen-{wrong}", _REMEDIES_OF_REFERENCES[wrong], detail)
 
 
 def repetitive(text: str) -> bool:

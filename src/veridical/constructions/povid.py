@@ -15,7 +15,7 @@ from typing import Literal
 
 from veridical.constructions import checks
 from veridical.constructions.injection import injected, mode_of
-from veridical.constructions.protocol import Answer, Steps, make_pair
+from veridical.constructions.protocol import Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
 from veridical.records import Pair, Record, Reject
 from veridical.vlm.seeds import generator
@@ -52,11 +52,9 @@ def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:
 
 def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with a plausible error of a kind that fits the task."""
-    if record.reference is None:
-        return Reject(record.id, "no-reference", "give it a caption or an answer to corrupt")
-    wrong = checks.fault(Answer(record.reference, finished=True), settings.max_words)
-    if wrong:
-        return checks.reject(record.id, "chosen", Counter([wrong]))
+    reference = checks.fit_reference(record, settings.max_words, "give it a caption or an answer to corrupt")
+    if isinstance(reference, Reject):
+        return reference
     mode = mode_of(record, settings.task)
     kinds = settings.in_answers if mode == "question" else _shuffled(settings.in_descriptions, record, seed)
     pairs: list[Pair] = []
@@ -64,7 +62,7 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
     for some in [(kind,) for kind in kinds] if settings.every_kind else [kinds]:
         found = yield from injected(
             record,
-            record.reference,
+            reference,
             some,
             key=(seed, record.id, NAME),
             errors=settings.errors,
@@ -83,7 +81,7 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
                 record,
                 NAME,
                 found.kind,
-                (record.reference, "reference"),
+                (reference, "reference"),
                 (found.text, f"reference with a wrong {found.kind}"),
                 parameters=asdict(settings),
                 seed=seed,

@@ -14,6 +14,7 @@ from veridical.vlm.inputs import Context
 from veridical.vlm.sampling import Sampling
 
 WithoutReference: TypeAlias = Literal["own-caption", "reject"]
+OWN_CAPTION = "own greedy caption, as the record's is missing or empty"
 
 
 def view_for(given: str | None, record: Record, paper: str, world: str) -> str:
@@ -34,12 +35,12 @@ def chosen_side(
 ) -> Generator[Request, Any, tuple[str, str] | Reject]:
     """The chosen text and where it comes from: the record's reference or, where it has none and that is wanted, the
     model's own greedy caption of the clean image."""
-    chosen, source = Answer(record.reference or "", finished=True), "reference"
-    if record.reference is None:
-        if without_reference == "reject":
-            return Reject(record.id, "no-reference", "give it a caption, or set without_reference to own-caption")
-        context = Context(record.images, record.prompt, key=(record.id,))
-        [chosen] = yield Sample(context, keys=((record.id,),), sampling=Sampling(max_new_tokens, 0.0))
-        source = "own greedy caption"
+    if record.reference is not None or without_reference == "reject":
+        remedy = "give it a caption, or set without_reference to own-caption"
+        reference = checks.fit_reference(record, max_words, remedy)
+        return reference if isinstance(reference, Reject) else (reference, "reference")
+    context = Context(record.images, record.prompt, key=(record.id,))
+    chosen: Answer
+    [chosen] = yield Sample(context, keys=((record.id,),), sampling=Sampling(max_new_tokens, 0.0))
     wrong = checks.fault(chosen, max_words, keep_unfinished)
-    return checks.reject(record.id, "chosen", Counter([wrong])) if wrong else (chosen.text, source)
+    return checks.reject(record.id, "chosen", Counter([wrong])) if wrong else (chosen.text, OWN_CAPTION)

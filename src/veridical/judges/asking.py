@@ -14,6 +14,7 @@ from veridical.judges.service import Call, Message, Reply, TextService
 from veridical.records import ImageFile
 
 T = TypeVar("T")
+_SHOWN = 80
 
 
 class UnreadableError(ValueError):
@@ -55,7 +56,8 @@ def put(service: TextService, name: str, asks: Sequence[Ask[T]], manner: Manner)
     for place, call, reply in zip(broken, repairs, service.reply(repairs) if repairs else (), strict=True):
         again = _read(reply, asks[place])
         answers[place] = again
-        if isinstance(again, UnreadableError):
+        if isinstance(again, UnreadableError) and isinstance(reply, Reply):
+            answers[place] = UnreadableError(f"{again}; it begins {reply.text[:_SHOWN]!r}")
             service.forget(calls[place])
             service.forget(call)
             service.usage.failures["judge-unreadable"] += 1
@@ -95,7 +97,8 @@ def _read(reply: Reply | JudgeError, ask: Ask[T]) -> T | JudgeError | Unreadable
 def _final(answer: T | JudgeError | UnreadableError, service: TextService, wanted: Prompt) -> T | JudgeError:
     if isinstance(answer, UnreadableError):
         message = f"{service.name}: its reply to {wanted.tag} could not be read: {answer}"
-        return JudgeError(message, "judge-unreadable", "take a stronger judge, or raise --judge.max-tokens")
+        remedy = "take a stronger judge, or raise its --judge.max-tokens (of a writer --writer.max-tokens)"
+        return JudgeError(message, "judge-unreadable", remedy)
     return answer
 
 

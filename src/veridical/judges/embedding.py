@@ -59,11 +59,14 @@ def load_embedding(model: str) -> EmbeddingSimilarity:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    from veridical.vlm.loading import source_of, without_bars
+
+    source = str(source_of(model))
     try:
         # Encoders count positions from the left: padding there would move the words.
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right")
-        loaded = AutoModel.from_pretrained(source, use_safetensors=True)
+        with without_bars(source):
+            loaded = AutoModel.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"similarity {model!r}: can't be loaded ({error}); it is `tokens` or a sentence encoder, such as "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
@@ -119,14 +118,15 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from veridical.vlm.loading import hash_of_weights
+    from veridical.vlm.loading import hash_of_weights, source_of, without_bars
 
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     number = dtype if dtype != "auto" else "bfloat16" if place.startswith("cuda") else "float32"
-    source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    source = str(source_of(model))
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, number), use_safetensors=True)
+        with without_bars(source):
+            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, number), use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"The language model {model!r} can't be loaded: {error}. Give a folder or a hub name."

@@ -146,10 +146,14 @@ def _load_classifier(model: str, device: str, batch_size: int) -> TextReward:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from veridical.vlm.loading import source_of, without_bars
+
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    source = str(source_of(model))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded = AutoModelForSequenceClassification.from_pretrained(model, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        with without_bars(source):
+            loaded = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"The reward model {model!r} can't be loaded: {error}. Give a run folder of `veridical judge train "

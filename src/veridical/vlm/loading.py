@@ -62,10 +62,10 @@ def load(
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
     place = _device(device)
     number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
-    source = str(_source(model))
+    source = str(source_of(model))
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
-        with _without_bars(source):
+        with without_bars(source):
             loaded = AutoModelForImageTextToText.from_pretrained(
                 source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
             )
@@ -150,7 +150,7 @@ def hash_of_weights(model: Any) -> hashlib._Hash:
 
 
 @contextmanager
-def _without_bars(source: str) -> Iterator[None]:
+def without_bars(source: str) -> Iterator[None]:
     """No bars of transformers' while weights are read from a folder; a download keeps its own."""
     from transformers.utils import logging
 
@@ -164,7 +164,8 @@ def _without_bars(source: str) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _source(model: str | Path) -> str | Path:
+def source_of(model: str | Path) -> str | Path:
+    """Where `model` is loaded from: a folder, or a name on the hub. Raises `UserError` for a path without a model."""
     if str(model) == "bundled":
         from veridical.world.bundled import bundled_model_path
 
