@@ -41,7 +41,7 @@ def test_the_writer_writes_and_does_not_judge():
 
 
 def test_what_nobody_answers_is_refused_with_the_judges_that_would():
-    with pytest.raises(UserError, match=r"this-one needs a judge that can detect.*--judge.name oracle"):
+    with pytest.raises(UserError, match=r"this-one needs a judge for: detect.*--judge.name oracle"):
         Panel((TokenSimilarity(),)).require([Detect, Similarity], "this-one")
     with pytest.raises(UserError, match="rewrite"):
         Panel().answer([Rewrite("a fork")])

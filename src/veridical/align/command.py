@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -103,14 +102,11 @@ def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
-    with warnings.catch_warnings():
-        # What transformers tells PEFT about renamed attributes is of no use to the user.
-        warnings.simplefilter("ignore", FutureWarning)
-        # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-        if config.train == "adapter":
-            vlm = attach_lora(base, config.lora, config.seed, config.start)
-        else:
-            vlm = unfreeze(base, projector=config.train == "language-and-projector")
+    # Before the long work, so that an adapter that doesn't fit the model is refused at once.
+    if config.train == "adapter":
+        vlm = attach_lora(base, config.lora, config.seed, config.start)
+    else:
+        vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
         processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
     return base, vlm

@@ -66,7 +66,7 @@ class Panel:
         if lacking := sorted(METHODS[kind] for kind in set(kinds) - self.kinds):
             have = ", ".join(judge.name for judge in self.members) or "none"
             raise UserError(
-                f"{who} needs a judge that can {', '.join(lacking)}; the judges here are: {have}. "
+                f"{who} needs a judge for: {', '.join(lacking)}; the judges here are: {have}. "
                 f"{_remedies(lacking)} An oracle needs annotated records ("
                 '"objects") and words for them (--lexicon).'
             )
@@ -104,4 +104,8 @@ class Panel:
 def _remedies(methods: Sequence[str]) -> str:
     from veridical.judges.registry import who_offers
 
-    return " ".join(f"For {method} take --judge.name {' or '.join(who_offers(method))}." for method in methods)
+    writing = {METHODS[kind] for kind in WRITING}
+    return " ".join(
+        f"For {method} take --{'writer' if method in writing else 'judge'}.name {' or '.join(who_offers(method))}."
+        for method in methods
+    )

@@ -50,7 +50,7 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None 
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from veridical.vlm.loading import fingerprint
+    from veridical.vlm.loading import fingerprint, peft_quiet
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
@@ -63,7 +63,7 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None 
         target_modules=target_pattern(vlm.model, settings.targets),
         modules_to_save=[projector_name(vlm.model)] if settings.train_projector else None,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), peft_quiet():
         torch.manual_seed(seed)
         model = get_peft_model(vlm.model, config)
     if start is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -194,6 +195,14 @@ def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
     return {int(token) for token in (*found, tokenizer.eos_token_id) if token is not None}
 
 
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """While PEFT wraps a model: what transformers tells it about renamed attributes is of no use to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _with_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
     """The model with an adapter, and the opening if it acts on answers only."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
@@ -205,7 +214,8 @@ def _with_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
         opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
         # The engine itself switches such an adapter on where the opening begins: see `vlm/opening.py`.
         config.alora_invocation_tokens = None
-        adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
+        with peft_quiet():
+            adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
     saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
