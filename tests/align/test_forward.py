@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.align.conftest import adapted, picture
+from tests.vlm.weak import WEAK, with_unknown_token
 
 from veridical.align.checks import prepare
 from veridical.align.examples import Answer
@@ -17,21 +18,8 @@ from veridical.objectives.needs import Need
 from veridical.vlm.prefix import Context, encode
 from veridical.vlm.scoring import answer_ids
 from veridical.vlm.separate import answer_logits
-from veridical.vlm.views import (
-    Blank,
-    Blur,
-    Clean,
-    Crop,
-    FeatureNoise,
-    NoImage,
-    Noise,
-    PatchMask,
-    TokenMask,
-    UnknownToken,
-    describe,
-)
+from veridical.vlm.views import Blank, Clean, FeatureNoise, NoImage, Noise, TokenMask, describe
 
-WEAK = [Noise(900), Blur(20), Crop(), PatchMask(), TokenMask(0.6), FeatureNoise(), Blank(), UnknownToken(), NoImage()]
 BOTH = (Need("chosen"), Need("rejected"))
 
 
@@ -130,7 +118,7 @@ def test_views_are_scored_apart(trained, examples):
 def test_views_train_as_separate_rows_do(llava_folder, examples, view):
     """Scores and gradients of each view against full forwards, with the features kept and without."""
     vlm = adapted(llava_folder, perturb=True)
-    vlm.tokenizer.unk_token = vlm.tokenizer.pad_token
+    with_unknown_token(vlm)
     some = examples[:2]
     needs = (Need("chosen", view), Need("chosen"))
 

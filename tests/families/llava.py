@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.families.tiny import Tiny, square, template, text, tokenizer, vision
 
 
 def llava() -> Tiny:
     """LLaVA-1.5: CLIP's penultimate layer, its class token left out."""
-    from transformers import CLIPImageProcessor, LlavaConfig, LlavaProcessor
+    from transformers import LlavaConfig
 
     words = tokenizer("<image>")
     config = LlavaConfig(
@@ -16,15 +18,7 @@ def llava() -> Tiny:
         image_token_id=words.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square()),
-        words,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template(),
-    )
-    return Tiny(config, processor)
+    return Tiny(config, _llava_processor(words))
 
 
 def pixtral() -> Tiny:
@@ -50,7 +44,7 @@ def pixtral() -> Tiny:
 
 def vipllava() -> Tiny:
     """ViP-LLaVA: several of the tower's layers side by side."""
-    from transformers import CLIPImageProcessor, LlavaProcessor, VipLlavaConfig
+    from transformers import VipLlavaConfig
 
     words = tokenizer("<image>")
     config = VipLlavaConfig(
@@ -60,15 +54,7 @@ def vipllava() -> Tiny:
         vision_feature_layers=[-2, -1],
         image_seq_length=16,
     )
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square()),
-        words,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template(),
-    )
-    return Tiny(config, processor)
+    return Tiny(config, _llava_processor(words))
 
 
 def llava_next() -> Tiny:
@@ -145,3 +131,16 @@ def mistral3() -> Tiny:
         chat_template=template("[IMG]"),
     )
     return Tiny(config, processor)
+
+
+def _llava_processor(words: Any) -> Any:
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
+    return LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square()),
+        words,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template(),
+    )
