@@ -235,6 +235,13 @@ def test_settings_belong_to_the_construction():
         config_type({"construction": "hadpo"})
 
 
+def test_settings_that_nothing_can_be_sampled_with_are_refused_before_the_model_is_looked_for(tmp_path):
+    settings = replace(BPO, temperature=-1.0, max_new_tokens=0)
+    with pytest.raises(UserError, match=r"^bpo-image: max_new_tokens is 0; .*; temperature is -1\.0; .*at least 0\.$"):
+        run(BuildConfig(tmp_path / "run", settings=settings, model=str(tmp_path / "nothing")))
+    assert not (tmp_path / "run").exists()
+
+
 def test_shards_hold_relative_paths_and_no_image_bytes(finished):
     for shard in (finished / "pairs").iterdir():
         for row in pyarrow.parquet.read_table(shard).to_pylist():

@@ -14,6 +14,7 @@ from veridical.constructions.registry import settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
+from veridical.vlm.sampling import Sampling
 
 DEFAULT_CONSTRUCTION = "bpo-image"
 # Where pairs go and how fast they are made decide nothing about them.
@@ -139,6 +140,7 @@ def checked(config: BuildConfig) -> BuildConfig:
     settings = wanted() if config.settings is None else config.settings
     if not isinstance(settings, wanted):
         raise UserError(f"{config.construction} takes {wanted.__name__}, not {type(settings).__name__}.")
+    _refuse_sampling(config.construction, settings)
     if (why := why_adapter(config.construction)) and config.adapter is None:
         raise UserError(f"{config.construction} needs --adapter: {why}.")
     if config.size_matched:
@@ -157,6 +159,15 @@ def checked(config: BuildConfig) -> BuildConfig:
     filled = {"settings": settings, "judge": judge, "writer": writer}
     # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
     return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
+
+
+def _refuse_sampling(construction: str, settings: Any) -> None:
+    """Raise UserError for settings that nothing can be sampled with, which else would show once the model is loaded."""
+    names = {one.name for one in dataclasses.fields(settings)} & {one.name for one in dataclasses.fields(Sampling)}
+    try:
+        Sampling(**{name: getattr(settings, name) for name in names})
+    except UserError as error:
+        raise UserError(f"{construction}: {error}") from error
 
 
 def identity_of(config: BuildConfig) -> dict[str, Any]:
