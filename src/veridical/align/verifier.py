@@ -217,13 +217,14 @@ def _row(one: Checked) -> dict[str, Any]:
 
 
 def _alignment(config: VerifierConfig) -> AlignConfig:
+    rate = 4e-3 if config.model == "bundled" else 2e-4
     return align.config_type({"objective.name": "sft"})(
         pairs=config.out / "feedback",
         out=config.out / "training",
         model=config.model,
         objective=Sft(),
         lora=config.lora,
-        learning_rate=config.learning_rate or (4e-3 if config.model == "bundled" else 2e-4),
+        learning_rate=rate if config.learning_rate is None else config.learning_rate,
         epochs=config.epochs,
         batch_size=config.batch_size,
         micro_batch=config.batch_size,
