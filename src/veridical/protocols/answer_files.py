@@ -150,7 +150,8 @@ def checked(row: Any, place: str, fields: Mapping[str, str], optional: Mapping[s
     for name, kind in {**fields, **given}.items():
         if not KINDS[kind](row[name]):
             shown = json.dumps(row[name], ensure_ascii=False)
-            raise UserError(f"{place}: {name} is {shown[:60]}; it takes a {kind}.")
+            article = "an" if kind == "object" else "a"
+            raise UserError(f"{place}: {name} is {shown[:60]}; it takes {article} {kind}.")
     found: Row = row
     return found
 

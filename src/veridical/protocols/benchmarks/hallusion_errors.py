@@ -55,7 +55,7 @@ def agreement(questions: Sequence[Question], items: Mapping[str, Item], judged: 
         text = judged.only(sameness_id(key)) if judged else None
         if text is not None:
             found[key] = parse_same(text)
-        elif judged is None and not {items[key].fault, items[first.id].fault} & {"unanswered"}:
+        elif judged is None and "unanswered" not in (items[key].fault, items[first.id].fault):
             found[key] = items[key].parsed is not None and items[key].parsed == items[first.id].parsed
     return found
 

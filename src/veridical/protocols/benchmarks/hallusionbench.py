@@ -58,6 +58,9 @@ MAX_NEW_TOKENS = 256
 OFFICIAL = {"VD": 591, "VS": 538}
 JUDGE = Manner(max_tokens=16, temperature=0.0)
 
+VERDICTS = ("incorrect", "correct", "unclear")
+"""What a judge says, at the places WRONG, RIGHT and UNCLEAR."""
+
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _FIELDS = {
     **dict.fromkeys((*KEYS, "visual_input", "gt_answer"), "text or number"),
@@ -176,14 +179,12 @@ def _item(question: Question, text: str | None, judged: Judgements | None) -> It
         return Item(question.id, None, False, "unanswered", more)
     if judged is None:
         read = yes_no.one_of_both(text)
-        code = UNCLEAR if read is None else RIGHT if read == question.truth else WRONG
-        return Item(question.id, read, _right(question, code), "" if read else "unparsed", more)
+        return Item(question.id, read, _right(question, _by_words(question, read)), "" if read else "unparsed", more)
     judgement = judged.only(question.id)
     if judgement is None:
         return Item(question.id, None, None, "unjudged", more)
     code = parse_judgement(judgement)
-    said = ("incorrect", "correct", "unclear")[code]
-    return Item(question.id, said, _right(question, code), "", {**more, "judgement": judgement})
+    return Item(question.id, VERDICTS[code], _right(question, code), "", {**more, "judgement": judgement})
 
 
 def _code(question: Question, item: Item, judged: bool) -> int | None:
@@ -191,8 +192,13 @@ def _code(question: Question, item: Item, judged: bool) -> int | None:
     if item.fault in ("unanswered", "unjudged"):
         return None
     if judged:
-        return {"incorrect": WRONG, "correct": RIGHT, "unclear": UNCLEAR}[item.parsed]
-    return UNCLEAR if item.parsed is None else RIGHT if item.parsed == question.truth else WRONG
+        return VERDICTS.index(item.parsed)
+    return _by_words(question, item.parsed)
+
+
+def _by_words(question: Question, said: str | None) -> int:
+    """Without a judge: what "yes", "no" or neither is worth."""
+    return UNCLEAR if said is None else RIGHT if said == question.truth else WRONG
 
 
 def _right(question: Question, code: int) -> bool:
