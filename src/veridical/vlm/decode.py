@@ -180,10 +180,12 @@ class SharedRows:
         again: a gap inside a row would be counted by sliding windows.
         """
         pairs = [(row, len(text)) for row, text in enumerate(texts)] if branches is None else branches
+        # Logits are wanted at the last token of every branch only, so each row has a list of places to keep.
         ends: list[list[int]] = [[] for _ in texts]
+        slots = []
         for row, length in pairs:
+            slots.append(len(ends[row]))
             ends[row].append(max(length - 1, 0))
-        slots = [ends[row].index(max(length - 1, 0)) for row, length in pairs]
         device = self.mask.device
         ids, shown = forward.right_padded(texts, device)
         owners, lengths = torch.tensor(pairs, device=device).unbind(-1)
@@ -260,15 +262,20 @@ def going_on(vlm: Vlm, prefix: Prefix, rows: Sequence[Row]) -> Stepper:
 def _readers(rows: Sequence[Row]) -> list[int]:
     """For each row the one that reads its text: itself, unless another text of its context begins with it."""
     readers = list(range(len(rows)))
-    last = -1
-    # In this order a text follows those that begin with it.
-    for index in sorted(readers, key=lambda one: (rows[one].branch.context, rows[one].after_ids), reverse=True):
-        row, reader = rows[index], rows[last]
-        begins_so = reader.after_ids[: len(row.after_ids)] == row.after_ids
-        if last < 0 or row.branch.context != reader.branch.context or not begins_so:
-            last = index
-        readers[index] = last
+    # Backwards, a text comes right after the longer ones that begin with it.
+    backwards = sorted(readers, key=lambda one: (rows[one].branch.context, rows[one].after_ids), reverse=True)
+    reader = backwards[0]
+    for index in backwards:
+        if not _reads(rows[reader], rows[index]):
+            reader = index
+        readers[index] = reader
     return readers
+
+
+def _reads(reader: Row, row: Row) -> bool:
+    """Whether the text of `reader` begins with that of `row`, in the same context."""
+    begins_so = reader.after_ids[: len(row.after_ids)] == row.after_ids
+    return reader.branch.context == row.branch.context and begins_so
 
 
 class SeparateRows:

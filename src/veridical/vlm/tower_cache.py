@@ -165,7 +165,7 @@ def _bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """What a file holds, which is used herewith; None if it isn't there, perhaps no more."""
+    """What a file holds, and a note that it was used; None if it isn't there, as when another run threw it out."""
     try:
         with safe_open(path, "pt") as file:
             content = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
