@@ -125,11 +125,15 @@ def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[Sight]:
     prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
     on_disk = None
     if config.feature_disk_mb:
-        room = config.feature_disk_mb * 2**20
-        on_disk = TowerCache(config.feature_folder, room, vlm, base.fingerprint, processes.count())
-    room = config.image_disk_mb * 2**20
+        limit = config.feature_disk_mb * 2**20
+        on_disk = TowerCache(config.feature_folder, limit, vlm, base.fingerprint, processes.count())
     scratch = Scratch(
-        config.out / "images", room, vlm.model.dtype, config.workers, processes.index(), processes.count()
+        config.out / "images",
+        config.image_disk_mb * 2**20,
+        vlm.model.dtype,
+        config.workers,
+        processes.index(),
+        processes.count(),
     )
     processes.once(scratch.clear)
     try:

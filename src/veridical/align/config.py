@@ -72,7 +72,7 @@ class AlignConfig:
     feature_disk_mb: int = 0
     """Disk for such features, up to this size; later epochs, and runs that share `feature_cache`, open none of these
     images again. They take some ten kB to some MB an image, by model; what earlier runs left and this one does not
-    use makes place, and what then has no room is not kept."""
+    use makes room, and what then finds none is not kept."""
     feature_cache: Path | None = None
     """Where these are, for runs to share. By default `features/` in the run folder."""
     image_disk_mb: int = 16384

@@ -4,7 +4,7 @@
     FOLDER/<hash of model>/contexts/<hash>.safetensors   by images, prompt and view: what the processor made, no pixels
 
 Files appear whole or not at all, so processes and runs may use a folder at the same time. A file's time of change is
-when it was last used. Where room is short, what has not been used since a run began makes place for what it needs, the
+when it was last used. Where space is short, what has not been used since a run began makes room for what it needs, the
 longest unused first. What a run itself has used stays: its epochs come back to every image in another order, which
 serves a cache that always throws out the oldest badly.
 """

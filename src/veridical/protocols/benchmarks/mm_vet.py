@@ -25,7 +25,6 @@ NAME = "mm-vet"
 VERSION = 1
 MAX_NEW_TOKENS = 512
 
-
 _FIELDS = {**dict.fromkeys(("imagename", "question", "answer"), "text"), "capability": "list of texts"}
 
 

@@ -144,4 +144,4 @@ def _question(row: Any, number: int, path: Path) -> Question:
     kind = str(row.get("question_type") or TYPES[(number - 1) % len(TYPES)])
     image = str(row.get("image_src", "")).rpartition("/")[2] or str(row.get("image_id", ""))
     more = {"content": ", ".join(row["image_content"]), "row": row}
-    return Question(str(number), image, row["question"], str(row["gt_answer"]), kind, str(number), more)
+    return Question(str(number), image, row["question"], row["gt_answer"], kind, str(number), more)

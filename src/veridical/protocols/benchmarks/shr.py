@@ -167,7 +167,7 @@ def _question(image: str, regions: Sequence[str], facts: Sequence[str]) -> Quest
 def _descriptions(settings: Settings, known: Mapping[str, Any] | None) -> Answers:
     path = settings.answers
     if path is None:
-        raise UserError("--regions: give what is in the images; --answers: or the descriptions.")
+        raise UserError("--regions: give what is in the images, or --answers: the descriptions.")
     joining = Joining()
     content = read_json(path) if path.suffix == ".json" else None
     if isinstance(content, dict):

@@ -29,7 +29,6 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 
 Parser = Literal["official", "vqa", "vlmevalkit"]
 
-
 _FIELDS = {"image_id": "text or number", "question_id": "text or number", "question": "text", "answers": "list"}
 
 
