@@ -62,7 +62,19 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
             items.write_json(config.out / "noise.json", {"model": model.name, **curve})
-    results = {
+    results = _results(config, asked, counted, measured)
+    if harnessed:
+        harness.add_to(results, harnessed)
+    save_resolved(config, config.out / "config.yaml")
+    items.write_json(config.out / "results.json", results)
+    return results
+
+
+def _results(
+    config: EvalConfig, asked: Asked, counted: Mapping[str, Mapping[str, Counted]], measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What results.json holds of all that was asked, without the harness's tasks."""
+    return {
         "protocols": {key: task.name for key, task in asked.tasks.items()},
         "settings": {key: dict(task.settings) for key, task in asked.tasks.items()},
         "metrics": _describe_metrics(asked.tasks),
@@ -72,11 +84,6 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         "measured": measured,
         **_summaries(config, counted, asked),
     }
-    if harnessed:
-        harness.add_to(results, harnessed)
-    save_resolved(config, config.out / "config.yaml")
-    items.write_json(config.out / "results.json", results)
-    return results
 
 
 def read_tasks(config: EvalConfig) -> Asked:
