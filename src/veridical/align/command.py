@@ -116,7 +116,7 @@ def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
 def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[Sight]:
     """What the model is shown; what serves this start of the run only is removed afterwards."""
     from veridical.align import processes
-    from veridical.align.sight import Sight
+    from veridical.align.sight import Sight, worker_settings
     from veridical.vlm.keeping import PrefixStore
     from veridical.vlm.scratch import Scratch
     from veridical.vlm.tower_cache import TowerCache
@@ -131,7 +131,7 @@ def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[Sight]:
         config.out / "images",
         config.image_disk_mb * 2**20,
         vlm.model.dtype,
-        config.workers,
+        worker_settings(config.workers)["num_workers"],
         processes.index(),
         processes.count(),
     )
