@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ def llava_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def qwen2_vl_folder(tmp_path_factory) -> Path:
     return tiny_qwen2_vl(tmp_path_factory.mktemp("qwen2_vl"))
+
+
+def pytest_configure() -> None:
+    # Processes started from a script's background inherit deafness to Ctrl-C, and tests send it to their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser) -> None:

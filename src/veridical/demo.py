@@ -132,6 +132,9 @@ def run(config: DemoConfig) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     # Steps run in sessions of their own, so whoever ends this process must end them through it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # Started in the background of a script, this process is deaf to Ctrl-C, but its steps must not inherit that.
+        signal.signal(signal.SIGINT, lambda *_: None)
     seconds = {seed: _run_seed(config, seed) for seed in config.seeds}
     first = config.out / f"seed-{config.seeds[0]}"
     started = time.monotonic()
