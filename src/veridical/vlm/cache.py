@@ -212,7 +212,7 @@ def _fill(layer: LinearAttentionLayer, past: LayerPast) -> None:
 def prefix_cache(config: Any) -> Any:
     """An empty cache for one pass over prefixes of a language model with this configuration.
 
-    Raises `NotImplementedError` for layers that keep anything else than keys and values or a state of fixed size.
+    Raises `RuntimeError` for layers that keep anything else than keys and values or a state of fixed size.
     """
     stock = DynamicCache(config=config).layers
     if not stock:
@@ -227,7 +227,7 @@ def _prefix_layer(stock: Any) -> Any:
     if type(stock) is LinearAttentionLayer:
         return PrefixState(stock.number_of_states)
     if isinstance(stock, LinearAttentionLayer) or hasattr(stock, "update_indexer"):
-        raise NotImplementedError(f"what {type(stock).__name__} keeps of a prefix can't be shared")
+        raise RuntimeError(f"what {type(stock).__name__} keeps of a prefix can't be shared")
     return PrefixLayer()
 
 
@@ -244,9 +244,9 @@ def _kept(layer: Any) -> LayerPast:
 
 
 def kept_so_far(layer: Any) -> LayerPast:
-    """What a layer of a decoding cache holds. Raises `NotImplementedError` for a state of fixed size."""
+    """What a layer of a decoding cache holds. Raises `RuntimeError` for a state of fixed size."""
     if isinstance(layer, DecodingState):
-        raise NotImplementedError("a state that has gone on in place can't be shared again")
+        raise RuntimeError("a state that has gone on in place can't be shared again")
     return LayerPast(*layer.past()) if isinstance(layer, DecodingLayer) else _kept(layer)
 
 
