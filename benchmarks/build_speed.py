@@ -23,17 +23,17 @@ from typing import NamedTuple
 
 import torch
 
-from veridical.build.engine import Engine
-from veridical.build.runner import side_by_side
 from veridical.constructions.bdhs import BdhsSettings
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.protocol import Request, Sample, Steps
 from veridical.constructions.registry import construction
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
+from veridical.pairs.engine import Engine
+from veridical.pairs.runner import run_concurrently
 from veridical.records import Record
-from veridical.vlm.inputs import prepare
-from veridical.vlm.loading import Vlm, load
+from veridical.vlm.inputs.context import prepare
+from veridical.vlm.model.loading import Vlm, load
 from veridical.world.records import world_records
 
 TOKENS = 64
@@ -76,7 +76,7 @@ def together(vlm: Vlm, requests: Sequence[Sample], batch: int, clock: Callable[[
     written: list[object] = []
     engine = Engine(vlm, Panel((TokenSimilarity(),)))
     started = clock()
-    for _ in side_by_side(((i, str(i), ask(one)) for i, one in enumerate(requests)), engine, batch):
+    for _ in run_concurrently(((i, str(i), ask(one)) for i, one in enumerate(requests)), engine, batch):
         pass
     seconds = clock() - started
     tokens = sum(_count(vlm, answer.text) for answer in written)  # type: ignore[attr-defined]

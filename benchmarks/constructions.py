@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from veridical.build.dataset import read_pairs, write_build
 from veridical.files import write_json, write_whole
+from veridical.pairs.dataset import read_pairs, write_build
 from veridical.records import Pair
 
 

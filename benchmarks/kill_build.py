@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from veridical.build.dataset import read_pairs
+from veridical.pairs.dataset import read_pairs
 
 SHARD = 24
 

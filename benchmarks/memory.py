@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-from veridical.build.dataset import write_build
-from veridical.records import ImageFile, Pair, Provenance, Turn
+from veridical.pairs.dataset import write_build
+from veridical.records import ImageFile, Message, Pair, Provenance
 
 THINGS = ("cup", "dog", "cat", "car", "fork", "ball", "tree", "bus")
 SETTINGS = "--epochs 1 --batch-size 64 --micro-batch 16 --feature-memory-mb 16 --save-every 1000 --device cpu"
@@ -53,7 +53,7 @@ def make_pairs(images: Path, records: int) -> Iterator[Pair]:
         path = images / f"{digest}.png"
         path.write_bytes(content)
         chosen, rejected = (f"There is a {THINGS[place]}." for place in random.choice(len(THINGS), 2, replace=False))
-        prompt = (Turn("user", "What is this?"),)
+        prompt = (Message("user", "What is this?"),)
         yield Pair(f"pair-{number}", f"record-{number}", (ImageFile(path, digest),), prompt, chosen, rejected, made)
 
 

@@ -23,18 +23,18 @@ import torch
 
 from train_step import llava_shaped
 from veridical.protocols.answering import answer
+from veridical.protocols.eval_task import Request
 from veridical.protocols.pope import ANSWERS, SETTINGS, prompt
 from veridical.protocols.replies import Replies
-from veridical.protocols.task import Request
 from veridical.records import Record
-from veridical.vlm.chat import messages
-from veridical.vlm.images import open_image
-from veridical.vlm.loading import Vlm, load
-from veridical.vlm.sampling import Sampling
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.files import open_image
+from veridical.vlm.model.chat import messages
+from veridical.vlm.model.loading import Vlm, load
 from veridical.world.records import world_records
 from veridical.world.vocabulary import CLASSES
 
-TEXT = Sampling(max_new_tokens=16, temperature=0.0)
+TEXT = SamplingParams(max_new_tokens=16, temperature=0.0)
 PER_SETTING = 6
 
 
@@ -98,8 +98,8 @@ def peers(vlm: Vlm, asked: Sequence[Request]) -> tuple[list[str], float]:
 
 def tokens(vlm: Vlm, records: Sequence[Record], texts: Sequence[str]) -> tuple[float, float]:
     """Tokens that the language model reads for `generate` and with sharing; the tower's work as tokens of it."""
-    from veridical.vlm.inputs import Context
-    from veridical.vlm.trunk import _trunks, prepare_together
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.prefix.shared_prompt import _trunks, prepare_together
 
     asked = requests(records)
     contexts = list(dict.fromkeys(Context(request.images, request.prompt) for request in asked))

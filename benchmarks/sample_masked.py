@@ -22,10 +22,10 @@ import torch
 
 from train_step import llava_shaped
 from veridical.records import Record
-from veridical.vlm.loading import Vlm, load
-from veridical.vlm.prefix import Context, encode, prepare
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.views import TokenMask
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.images.views import TokenMask
+from veridical.vlm.model.loading import Vlm, load
+from veridical.vlm.prefix.encode import Context, encode, prepare
 from veridical.world.records import world_records
 
 CUTS = 5
@@ -41,18 +41,18 @@ def context(record: Record, view: TokenMask) -> Context:
     return Context(record.images, record.prompt, view, key=("masked", record.id))
 
 
-def ours(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: Sampling) -> list[str]:
+def ours(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: SamplingParams) -> list[str]:
     prefix = encode(vlm, [context(record, view) for record in records])
     branches = [Branch(row, after=cut) for row, record in enumerate(records) for cut in cuts(record.reference)]
-    return [sampled.text for sampled in sample(vlm, prefix, branches, sampling)]
+    return [sampled.text for sampled in generate(vlm, prefix, branches, sampling)]
 
 
-def peers(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: Sampling) -> list[str]:
+def peers(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: SamplingParams) -> list[str]:
     """One `generate` call for each continuation: image, prompt and cut anew."""
     return [generate(vlm, context(record, view), cut, sampling) for record in records for cut in cuts(record.reference)]
 
 
-def generate(vlm: Vlm, shown: Context, cut: str, sampling: Sampling) -> str:
+def generate(vlm: Vlm, shown: Context, cut: str, sampling: SamplingParams) -> str:
     prepared = prepare(vlm, shown)
     after = vlm.tokenizer(cut, add_special_tokens=False, return_tensors="pt").input_ids
     ids = torch.cat([prepared.tensors["input_ids"], after], dim=1)
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rho", type=float, default=0.99)
     given = parser.parse_args()
-    view, sampling = TokenMask(given.rho), Sampling(max_new_tokens=given.tokens, temperature=0.0)
+    view, sampling = TokenMask(given.rho), SamplingParams(max_new_tokens=given.tokens, temperature=0.0)
     big = given.model == "llava-shaped"
     with tempfile.TemporaryDirectory() as name, torch.inference_mode():
         vlm = load(llava_shaped(Path(name) / "model") if big else given.model, device="cpu")
@@ -102,7 +102,7 @@ def main() -> None:
         compare(vlm, records, view, sampling, given.batch)
 
 
-def compare(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: Sampling, batch: int) -> None:
+def compare(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: SamplingParams, batch: int) -> None:
     ours(vlm, records[:1], view, sampling), peers(vlm, records[:1], view, sampling)
     seconds, texts = [0.0, 0.0], [[], []]
     # Interleaved, so that a machine whose load changes treats both alike.

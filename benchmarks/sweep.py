@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy
 
-from veridical.build.engine import Engine
-from veridical.build.runner import side_by_side
 from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.protocol import Answer, Sample
 from veridical.constructions.registry import CONSTRUCTIONS, why_adapter
 from veridical.files import read_json, write_json, write_whole
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
+from veridical.pairs.engine import Engine
+from veridical.pairs.runner import run_concurrently
 from veridical.protocols import chair
+from veridical.protocols.metrics import Tally, difference, of_ratios
 from veridical.protocols.statistics import Ratio
-from veridical.protocols.tally import Tally, difference, of_ratios
 from veridical.records import Pair, Record
-from veridical.vlm.inputs import Context
-from veridical.vlm.loading import load
-from veridical.vlm.sampling import Sampling
-from veridical.vlm.views import parse
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import parse
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.model.loading import load
 from veridical.world.records import world_records
 from veridical.world.vocabulary import PARTNER, lexicon
 
@@ -99,7 +99,7 @@ def captions(engine: Engine, records: Sequence[Record], view: str, given: argpar
             Sample(
                 Context(record.images, chair.ask(), parse(view), key=(given.seed, record.id)),
                 keys=((given.seed, record.id),),
-                sampling=Sampling(chair.MAX_NEW_TOKENS, given.temperature),
+                sampling=SamplingParams(chair.MAX_NEW_TOKENS, given.temperature),
             )
             for record in some
         ]
@@ -112,7 +112,7 @@ def guided(engine: Engine, records: Sequence[Record], rho: float, guidance: Any,
     """What BDHS makes of the scenes at one rho, with its defaults otherwise."""
     settings = BdhsSettings(view=f"token-mask:{rho}", guidance=guidance)
     starts = ((place, record.id, bdhs(record, settings, seed)) for place, record in enumerate(records))
-    outcomes = dict(side_by_side(starts, engine, BATCH))
+    outcomes = dict(run_concurrently(starts, engine, BATCH))
     made = [outcomes[place] for place in sorted(outcomes)]
     pairs: list[Pair] = [pair for outcome in made if isinstance(outcome, list) for pair in outcome]
     alike = numpy.asarray([pair.provenance.scores["similarity"] for pair in pairs])

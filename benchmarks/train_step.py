@@ -35,14 +35,14 @@ from PIL import Image
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
+from veridical.align.inputs import BatchEncoder
 from veridical.align.reference import ReferenceCache, fill
-from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer
 from veridical.objectives.dpo import Dpo
-from veridical.records import ImageFile, Pair, Provenance, Turn
-from veridical.vlm.adapters import LoraSettings, attach_lora, unfreeze
-from veridical.vlm.keeping import PrefixStore
-from veridical.vlm.loading import load
+from veridical.records import ImageFile, Message, Pair, Provenance
+from veridical.vlm.model.adapters import LoraSettings, attach_lora, unfreeze
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.prefix_store import PrefixStore
 
 RATES = {"lora": 1e-3, "full": 1e-5, "answers": 1e-3, "answers-anew": 1e-3}
 """Learning rates. With AdamW, rounding grows by the rate: at 1e-3 two copies of a whole model part within steps."""
@@ -111,7 +111,7 @@ def make_pairs(folder: Path, count: int, words: int, rejected: int) -> list[Pair
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
         lengths = random.integers(words * 2 // 3, words * 4 // 3, 1 + rejected)
         texts = [" ".join(random.choice(vocabulary, length)).capitalize() + "." for length in lengths]
-        prompt = (Turn("user", "Describe this image."),)
+        prompt = (Message("user", "Describe this image."),)
         made = Provenance("", "", {}, 0, "")
         pairs += [
             Pair(f"{index}-{number}", str(index), (image,), prompt, texts[0], text, made)
@@ -135,7 +135,7 @@ class Ours:
         self.config, self.batch = config, batch
         self.examples = prepare(pairs, self.vlm, 512, "shorten").examples
         prefixes = PrefixStore(0 if train == "answers-anew" else 2**32, 0, folder / "prefixes")
-        self.sight, self.cache = Sight(self.vlm, 2**31, prefixes), ReferenceCache(folder / "reference")
+        self.sight, self.cache = BatchEncoder(self.vlm, 2**31, prefixes), ReferenceCache(folder / "reference")
         self.trainer = PairTrainer(config, self.sight, self.cache, self.examples, ())
         self.trainer.current_gradient_accumulation_steps = 1
         self.optimiser = torch.optim.AdamW([p for p in self.vlm.model.parameters() if p.requires_grad], lr=RATES[train])

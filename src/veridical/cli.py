@@ -30,7 +30,7 @@ class Command(NamedTuple):
 COMMANDS: Mapping[str, Command] = {
     "demo": Command("veridical.demo", "DemoConfig", "See it all on the bundled model: build, align, eval, report."),
     "build": Command(
-        "veridical.build.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
+        "veridical.pairs.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Command] = {
     "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
     "data export": Command(
-        "veridical.build.export", "ExportConfig", "Write a build's pairs in another trainer's format."
+        "veridical.pairs.export", "ExportConfig", "Write a build's pairs in another trainer's format."
     ),
 }
 

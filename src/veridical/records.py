@@ -26,7 +26,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Message:
     """One message of a prompt, as plain text. A record's images belong to its first user turn."""
 
     role: Role
@@ -86,7 +86,7 @@ class Record:
 
     id: str
     images: tuple[ImageFile, ...]
-    prompt: tuple[Turn, ...]
+    prompt: tuple[Message, ...]
     reference: str | None = None
     annotations: Annotations | None = None
     source: str = ""
@@ -130,7 +130,7 @@ class Pair:
     id: str
     record_id: str
     images: tuple[ImageFile, ...]
-    prompt: tuple[Turn, ...]
+    prompt: tuple[Message, ...]
     chosen: str
     rejected: str
     provenance: Provenance
@@ -139,7 +139,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class Rejection:
     """Something that could not be used: which one, why (`reason` is a stable slug), and what to do."""
 
     id: str

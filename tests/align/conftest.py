@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from veridical.records import ImageFile, Pair, Provenance, Turn
+from veridical.records import ImageFile, Message, Pair, Provenance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -53,7 +53,7 @@ def picture(path: Path, random: numpy.random.Generator) -> ImageFile:
 
 def make_pairs(pictures: list[ImageFile], count: int) -> list[Pair]:
     """Pairs with answers of different lengths; pictures repeat, as several pairs of a record do."""
-    prompts = ((Turn("user", "Describe this image."),), (Turn("user", "What is on the left?"),))
+    prompts = ((Message("user", "Describe this image."),), (Message("user", "What is on the left?"),))
     return [
         Pair(
             id=f"pair-{i}",
@@ -83,8 +83,8 @@ def adapted(folder: Path, seed: int = 0, perturb: bool = False, **lora):
     """The model in `folder` with a new adapter; `perturb` makes the adapter change the model, as training would."""
     import torch
 
-    from veridical.vlm.adapters import LoraSettings, attach_lora
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.adapters import LoraSettings, attach_lora
+    from veridical.vlm.model.loading import load
 
     vlm = attach_lora(load(folder, device="cpu"), LoraSettings(rank=4, alpha=8, **lora), seed)
     if perturb:

@@ -10,18 +10,18 @@ from tests.align.conftest import make_pairs
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
-from veridical.align.order import SeededOrder
+from veridical.align.inputs import BatchEncoder
 from veridical.align.reference import ReferenceCache, fill
-from veridical.align.sight import Sight
+from veridical.align.sampler import SeededOrder
 from veridical.align.trainer import PairTrainer
-from veridical.build.dataset import read_pairs, to_trl, write_build
+from veridical.objectives.base import Objective
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.hinge import Hinge
 from veridical.objectives.ipo import Ipo
 from veridical.objectives.mpo import Mpo
-from veridical.objectives.needs import Objective
-from veridical.vlm.adapters import LoraSettings, attach_lora
-from veridical.vlm.loading import load
+from veridical.pairs.dataset import read_pairs, to_trl, write_build
+from veridical.vlm.model.adapters import LoraSettings, attach_lora
+from veridical.vlm.model.loading import load
 
 # 12 pairs, four a step in two halves, two epochs: six steps. TRL weighs a short last half too much.
 LORA = LoraSettings(rank=4, alpha=8)
@@ -49,7 +49,7 @@ def ours(config: AlignConfig):
     vlm = attach_lora(load(config.model, device="cpu"), config.lora, config.seed)
     first_weights = {name: p.detach().clone() for name, p in vlm.model.named_parameters() if p.requires_grad}
     examples = prepare(read_pairs(config.pairs), vlm, config.max_answer_tokens, config.too_long).examples
-    sight = Sight(vlm, 2**30)
+    sight = BatchEncoder(vlm, 2**30)
     cache = ReferenceCache(config.out / "reference")
     fill(cache, sight, examples, config.objective.needs(), config.micro_batch, 0, lambda _: None)
     trainer = PairTrainer(config, sight, cache, examples, ())

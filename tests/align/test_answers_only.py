@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.align.test_command import adapter, build, config, rows, summary  # noqa: F401 - fixtures
-from tests.align.test_forward import BOTH, scored
+from tests.align.test_logps import BOTH, scored
 
 from veridical.align.checks import prepare
 from veridical.align.command import run
-from veridical.align.sight import Sight
-from veridical.vlm.adapters import LoraSettings, attach_lora
-from veridical.vlm.keeping import PrefixStore
-from veridical.vlm.loading import load
-from veridical.vlm.views import Clean
+from veridical.align.inputs import BatchEncoder
+from veridical.vlm.images.views import Clean
+from veridical.vlm.model.adapters import LoraSettings, attach_lora
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.prefix_store import PrefixStore
 
 ANSWERS = LoraSettings(rank=4, alpha=8, acts_on="answers")
 
@@ -29,7 +29,7 @@ def test_the_prefix_is_read_once_in_a_whole_training(llava_folder, pairs, tmp_pa
     vlm = attach_lora(load(llava_folder), ANSWERS, seed=0)
     examples = prepare(pairs, vlm, 512, "shorten").examples
     store = PrefixStore(2**30, 0, tmp_path / "prefixes")
-    sight = Sight(vlm, 2**30, store)
+    sight = BatchEncoder(vlm, 2**30, store)
     lengths: list[int] = []
     layer = vlm.model.get_base_model().model.language_model.layers[0]
     hook = layer.register_forward_hook(lambda _, args, output: lengths.append(args[0].shape[1]))

@@ -24,11 +24,11 @@ from tests.align.conftest import adapted, make_pairs, picture
 from veridical.align import run_folder
 from veridical.align.callbacks import COLUMNS
 from veridical.align.command import AlignConfig, run
-from veridical.build.dataset import write_build
 from veridical.errors import UserError
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
-from veridical.vlm.adapters import LoraSettings
+from veridical.pairs.dataset import write_build
+from veridical.vlm.model.adapters import LoraSettings
 
 PREFERENCE = ("accuracy", "margin", "chosen_reward", "rejected_reward")
 

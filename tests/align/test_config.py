@@ -14,7 +14,7 @@ from veridical.config import flags, read_yaml, save_resolved
 from veridical.errors import UserError
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
-from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.model.adapters import LoraSettings
 
 REQUIRED = ["--pairs", "p", "--out", "o"]
 

@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from veridical.align.loop import LoopConfig, run
-from veridical.build.command import BuildConfig
-from veridical.build.command import run as build
-from veridical.build.dataset import read_pairs
 from veridical.constructions.povid import PovidSettings
 from veridical.errors import UserError
+from veridical.pairs.command import BuildConfig
+from veridical.pairs.command import run as build
+from veridical.pairs.dataset import read_pairs
 
 BUILD = """
 construction: ranked

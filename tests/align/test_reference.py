@@ -11,23 +11,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.align.conftest import adapted
 
-from veridical.align.examples import Answer
-from veridical.align.forward import score_needs
+from veridical.align.inputs import BatchEncoder
+from veridical.align.logps import score_needs
 from veridical.align.reference import ReferenceCache, fill, missing, model_key
-from veridical.align.sight import Sight
+from veridical.align.types import Answer
 from veridical.errors import UserError
-from veridical.objectives.needs import Need
-from veridical.records import Turn
-from veridical.vlm.adapters import save_trained
-from veridical.vlm.loading import load
-from veridical.vlm.views import Clean, Noise
+from veridical.objectives.base import LogpRequest
+from veridical.records import Message
+from veridical.vlm.images.views import Clean, Noise
+from veridical.vlm.model.adapters import save_trained
+from veridical.vlm.model.loading import load
 
-NEEDS = (Need("chosen"), Need("rejected"))
+NEEDS = (LogpRequest("chosen"), LogpRequest("rejected"))
 
 
 def filled(folder, vlm, examples, needs=NEEDS, micro_batch=4, workers=0):
     cache = ReferenceCache(folder)
-    fill(cache, Sight(vlm, 2**30), missing(cache, examples, needs), needs, micro_batch, workers, lambda _: None)
+    fill(cache, BatchEncoder(vlm, 2**30), missing(cache, examples, needs), needs, micro_batch, workers, lambda _: None)
     return cache
 
 
@@ -39,10 +39,10 @@ def values(cache, examples, needs=NEEDS):
 def test_they_are_the_base_models_even_if_the_adapter_has_trained(tmp_path, llava_folder, examples, train_projector):
     trained = adapted(llava_folder, perturb=True, train_projector=train_projector)
     cache = filled(tmp_path, trained, examples)
-    base = Sight(load(llava_folder, device="cpu"), 0)
+    base = BatchEncoder(load(llava_folder, device="cpu"), 0)
     with torch.no_grad():
         scored = score_needs(base, base.load(examples, [Clean()]), NEEDS)
-        policy = score_needs(Sight(trained, 0), base.load(examples, [Clean()]), NEEDS)
+        policy = score_needs(BatchEncoder(trained, 0), base.load(examples, [Clean()]), NEEDS)
     for need in NEEDS:
         found = cache.get([e.score_key(need) for e in examples])
         for kept, expected, changed in zip(found, scored[need], policy[need], strict=True):
@@ -69,7 +69,7 @@ def test_interrupted_and_continued_gives_the_same_bits(tmp_path, vlm, examples, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill(cache, Sight(vlm, 2**30), examples, NEEDS, 2, 0, stop_after_three)
+        fill(cache, BatchEncoder(vlm, 2**30), examples, NEEDS, 2, 0, stop_after_three)
     # Two of the three batches were written together; the third is lost and done again.
     continued = ReferenceCache(tmp_path / "parts")
     assert len(missing(continued, examples, NEEDS)) == len(examples) - 4
@@ -85,23 +85,23 @@ def test_workers_change_nothing(tmp_path, vlm, examples):
 
 def test_whatever_a_score_depends_on_is_in_its_key(examples):
     example = examples[0]
-    need = Need("chosen")
+    need = LogpRequest("chosen")
     same_content = replace(example, id="another", rejected=Answer("Something else."))
     assert same_content.score_key(need) == example.score_key(need)
     others = [
         replace(example, images=examples[1].images),
-        replace(example, prompt=(Turn("user", "Describe this image!"),)),
-        replace(example, prompt=(Turn("system", example.prompt[0].text),)),
+        replace(example, prompt=(Message("user", "Describe this image!"),)),
+        replace(example, prompt=(Message("system", example.prompt[0].text),)),
         replace(example, chosen=Answer(example.chosen.text + " ")),
         replace(example, chosen=replace(example.chosen, cut=True)),
     ]
-    keys = {other.score_key(need) for other in others} | {example.score_key(Need("chosen", Noise(500)))}
+    keys = {other.score_key(need) for other in others} | {example.score_key(LogpRequest("chosen", Noise(500)))}
     assert len(keys) == 6
     assert example.score_key(need) not in keys
 
 
 def test_random_views_are_drawn_for_each_pair(examples):
-    need = Need("chosen", Noise(500))
+    need = LogpRequest("chosen", Noise(500))
     assert replace(examples[0], id="another").score_key(need) != examples[0].score_key(need)
 
 
@@ -160,10 +160,10 @@ def test_of_changed_pairs_only_these_are_scored_again(shared, llava_folder, exam
     others = [replace(one, id=f"another {one.id}") for one in examples]
     others[2] = replace(others[2], chosen=Answer("Something else."))
     others[5] = replace(others[5], rejected=Answer("Something else."))
-    others.append(replace(others[7], prompt=(Turn("user", "Describe this image!"),)))
+    others.append(replace(others[7], prompt=(Message("user", "Describe this image!"),)))
     cache = ReferenceCache(next(shared.iterdir()))
     assert list(missing(cache, others, NEEDS)) == [others[2], others[5], others[-1]]
-    assert len(missing(cache, examples, (Need("chosen", Noise(500)), *NEEDS))) == len(examples)
+    assert len(missing(cache, examples, (LogpRequest("chosen", Noise(500)), *NEEDS))) == len(examples)
 
 
 def test_a_score_that_several_pairs_need_is_computed_once(tmp_path, examples):

@@ -13,25 +13,25 @@ from tests.align.conftest import adapted, make_pairs, picture
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
-from veridical.align.forward import score_needs
+from veridical.align.inputs import BatchEncoder
+from veridical.align.logps import score_needs
 from veridical.align.reference import ReferenceCache, fill, missing
-from veridical.align.sight import Sight
 from veridical.align.trainer import PairTrainer, loss_of, steps_in_all
+from veridical.objectives.base import LogpRequest
 from veridical.objectives.ddpo import Ddpo
 from veridical.objectives.dpo import Dpo
-from veridical.objectives.needs import Need
 from veridical.objectives.sft import Sft
-from veridical.vlm.adapters import LoraSettings
-from veridical.vlm.views import Clean
+from veridical.vlm.images.views import Clean
+from veridical.vlm.model.adapters import LoraSettings
 
 
 def batch_loss(vlm, objective, examples, folder):
-    sight, cache = Sight(vlm, 2**30), ReferenceCache(folder)
+    sight, cache = BatchEncoder(vlm, 2**30), ReferenceCache(folder)
     fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
     return loss_of(sight, cache, objective, sight.load(examples, [Clean()]))
 
 
-BOTH = (Need("chosen"), Need("rejected"))
+BOTH = (LogpRequest("chosen"), LogpRequest("rejected"))
 
 
 def test_sft_is_transformers_own_loss(tmp_path, llava_folder, examples):
@@ -81,7 +81,7 @@ def trained(out: Path, model: Path, pairs, **changes):
     )
     vlm = adapted(model)
     examples = prepare(pairs, vlm, 512, "shorten").examples
-    sight, cache = Sight(vlm, config.feature_memory_mb * 2**20), ReferenceCache(out / "reference")
+    sight, cache = BatchEncoder(vlm, config.feature_memory_mb * 2**20), ReferenceCache(out / "reference")
     fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
     if config.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -119,7 +119,7 @@ def test_dropout_of_the_base_is_off_and_the_adapters_own_is_on(tmp_path, llava_f
     projector.dropout = torch.nn.Dropout(0.3)
     examples = prepare(make_pairs(pictures, 4), vlm, 512, "shorten").examples
     config = AlignConfig(pairs=tmp_path, out=tmp_path, workers=0)
-    PairTrainer(config, Sight(vlm, 0), ReferenceCache(tmp_path), examples, ())
+    PairTrainer(config, BatchEncoder(vlm, 0), ReferenceCache(tmp_path), examples, ())
     assert projector.dropout.p == 0
     kept = [m.p for n, m in vlm.model.named_modules() if n.endswith("lora_dropout.default")]
     assert set(kept) == {0.5}
@@ -134,7 +134,7 @@ def test_steps_in_all(tmp_path, pairs, expected):
 def test_edited_tokens_weigh_more_as_worked_out_from_single_scores(tmp_path, llava_folder, examples):
     vlm = adapted(llava_folder, perturb=True)
     loss, metrics = batch_loss(vlm, Ddpo(beta=0.5, gamma=3.0), examples[:4], tmp_path)
-    cache, sight = ReferenceCache(tmp_path), Sight(vlm, 2**30)
+    cache, sight = ReferenceCache(tmp_path), BatchEncoder(vlm, 2**30)
     expected, edited, tokens = 0.0, 0, 0
     for example in examples[:4]:
         ratios = []

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.constructions.follow import follow as by_hand
 
-from veridical.build.summary import same_wording
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.bpo_inject import BpoInjectSettings, bpo_inject
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
@@ -25,12 +24,23 @@ from veridical.constructions.ranked import RankedSettings, judge_needs, ranked
 from veridical.constructions.self_correct import SelfCorrectSettings, self_correct
 from veridical.constructions.spa import SpaSettings, spa
 from veridical.errors import UserError
-from veridical.judges.interface import Ask, Claims, Compare, Detect, Inject, Quiz, Rate, Restyle, Verify
+from veridical.judges.interface import (
+    Compare,
+    Detect,
+    ExtractClaims,
+    Inject,
+    MakeQuestions,
+    Rate,
+    Restyle,
+    ToQuestion,
+    Verify,
+)
+from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings, findings
 from veridical.judges.panel import Panel
 from veridical.judges.registry import Setting
-from veridical.judges.words import find_words
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Reject, Turn
+from veridical.pairs.summary import same_wording
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Rejection
 
 WORDS = find_words("world", True, [])
 ORACLE = OracleSettings().open(Setting(WORDS))
@@ -38,7 +48,7 @@ PANEL = Panel((ORACLE,))
 RECORD = Record(
     "r1",
     (ImageFile(Path("a.png"), "00"),),
-    (Turn("user", "Describe this image."),),
+    (Message("user", "Describe this image."),),
     reference="There is a fork and a cup on the table.",
     annotations=Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("burger")), "table"),
     source="folder",
@@ -86,7 +96,7 @@ def test_bpo_injection_alone_asks_the_model_nothing():
 
 
 def test_bpo_answers_questions_wrongly():
-    record = replace(RECORD, prompt=(Turn("user", "Is there a fork in the image?"),), reference="Yes, there is.")
+    record = replace(RECORD, prompt=(Message("user", "Is there a fork in the image?"),), reference="Yes, there is.")
     asked, [pair] = follow(bpo_inject(record, BpoInjectSettings(negatives="injected"), 0))
     assert asked[0].mode == "question"
     assert pair.rejected == "No, there is."
@@ -115,7 +125,7 @@ def test_unfit_references_cost_nothing(construction, reference, reason):
     procedure, settings = construction
     asked, outcome = follow(procedure(replace(RECORD, reference=reference), settings, 0))
     assert asked == []
-    assert isinstance(outcome, Reject)
+    assert isinstance(outcome, Rejection)
     assert outcome.reason == reason
     assert outcome.remedy
 
@@ -137,7 +147,7 @@ def test_povid_corrupts_descriptions_by_every_kind_alike():
 
 
 def test_povid_reasons_wrongly_in_answers():
-    record = replace(RECORD, prompt=(Turn("user", "What could happen here?"),), reference="Someone may eat.")
+    record = replace(RECORD, prompt=(Message("user", "What could happen here?"),), reference="Someone may eat.")
     asked, [pair] = follow(povid(record, PovidSettings(), 0))
     assert (pair.provenance.variant, asked[0].kind, asked[0].mode) == ("reasoning", "reasoning", "question")
     assert pair.rejected.startswith("Someone may eat.")
@@ -151,7 +161,7 @@ def test_povid_can_give_several_rejected_answers_to_one_chosen():
 
 
 def test_povid_gets_a_yes_wrong_only_once():
-    record = replace(RECORD, prompt=(Turn("user", "Is there a fork?"),), reference="Yes, there is a fork.")
+    record = replace(RECORD, prompt=(Message("user", "Is there a fork?"),), reference="Yes, there is a fork.")
     _, pairs = follow(povid(record, PovidSettings(every_kind=True), 0))
     assert [pair.rejected for pair in pairs] == ["No, there is a fork."]
 
@@ -200,7 +210,7 @@ def test_dividing_and_conquering_asks_the_model_about_each_claim():
     settings = RankedSettings(candidates=2, score="claims", check="model")
     # The scene is a claim, too: fork, knife, table. The other text makes no new ones.
     asked, [pair] = follow(ranked(RECORD, settings, 0), CAPTIONS[1::-1], 0.9, 0.2, 0.8)
-    assert kinds(asked) == {Sample: 1, Claims: 2, Ask: 3, YesNo: 3}
+    assert kinds(asked) == {Sample: 1, ExtractClaims: 2, ToQuestion: 3, YesNo: 3}
     questions = [request.context.prompt[0].text for request in asked if isinstance(request, YesNo)]
     assert questions[1] == "Is there a knife in the image?"
     assert (pair.chosen, pair.rejected) == (CAPTIONS[0], CAPTIONS[1])
@@ -249,7 +259,7 @@ def test_ranking_rejects_with_a_reason(answers, reason):
 def test_every_pair_keeps_margin_and_length(order, margin, gap):
     settings = RankedSettings(candidates=4, pairs="all", most_pairs=99, margin=margin, length_gap=gap)
     _, outcome = follow(ranked(RECORD, settings, 0), order)
-    for pair in [] if isinstance(outcome, Reject) else outcome:
+    for pair in [] if isinstance(outcome, Rejection) else outcome:
         scores = ORACLE.rate([Rate(RECORD, RECORD.prompt, text) for text in (pair.chosen, pair.rejected)])
         assert scores[0] - scores[1] == pytest.approx(pair.provenance.scores["margin"])
         assert scores[0] - scores[1] >= margin
@@ -366,7 +376,7 @@ def test_ha_dpo_corrects_counts_only_if_asked_to():
 def test_ha_dpo_asks_the_judges_questions_as_many_no_as_yes(correction):
     settings = HaDpoSettings(correction=correction, omission_share=0, question_share=1, questions_by="judge")
     asked, pairs = follow(ha_dpo(RECORD, settings, 0), [OWN])
-    assert kinds(asked)[Quiz] == 1
+    assert kinds(asked)[MakeQuestions] == 1
     assert [(pair.prompt[0].text, pair.chosen) for pair in pairs[1:]] == [
         ("Is there a knife in the image?", "No."),
         ("Is there a burger in the image?", "Yes."),
@@ -378,4 +388,4 @@ def test_the_panel_knows_beforehand_what_a_record_lacks():
     for kind in (Detect, Rate, Compare, Verify):
         assert PANEL.lacks([kind], bare).reason == "no-annotations"
         assert PANEL.lacks([kind], RECORD) is None
-    assert PANEL.lacks([Inject, Restyle, Claims, Ask], bare) is None
+    assert PANEL.lacks([Inject, Restyle, ExtractClaims, ToQuestion], bare) is None

@@ -12,19 +12,19 @@ import torch
 from tests.constructions.follow import PANEL, follow
 
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
+from veridical.constructions.chosen import OWN_CAPTION
 from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
 from veridical.constructions.protocol import Answer
 from veridical.constructions.registry import CONSTRUCTIONS, construction, judge_needs, settings_type
-from veridical.constructions.weakening import OWN_CAPTION
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Reject, Turn
-from veridical.vlm.views import Clean, Noise
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Rejection
+from veridical.vlm.images.views import Clean, Noise
 
 RECORD = Record(
     "r1",
     (ImageFile(Path("a.png"), "00"),),
-    (Turn("user", "Describe this image."),),
+    (Message("user", "Describe this image."),),
     reference="There is a fork and a cup on the table.",
     annotations=Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("burger"))),
     source="folder",
@@ -73,7 +73,7 @@ def test_bpo_without_a_reference_takes_the_own_greedy_caption():
 )
 def test_bpo_rejects_with_a_reason(answers, settings, reason):
     _, outcome = follow(bpo_image(RECORD, BpoImageSettings(**settings), 0), answers)
-    assert isinstance(outcome, Reject)
+    assert isinstance(outcome, Rejection)
     assert outcome.reason == reason
     assert outcome.remedy
 

@@ -14,12 +14,12 @@ from veridical.constructions.sentinel import SentinelSettings, sentinel
 from veridical.errors import UserError
 from veridical.judges.interface import Inject
 from veridical.judges.panel import Panel
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 
 RECORD = Record(
     "r1",
     (ImageFile(Path("a.png"), "00"),),
-    (Turn("user", "Describe this image."),),
+    (Message("user", "Describe this image."),),
     reference="There is a fork and a cup on the table.",
     annotations=Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("burger"))),
 )

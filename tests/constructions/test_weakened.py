@@ -18,11 +18,11 @@ from veridical.constructions.re_align import ReAlignSettings, re_align
 from veridical.constructions.sapo import SapoSettings, sapo, spliced
 from veridical.errors import UserError
 from veridical.judges.sentences import sentences
-from veridical.records import ImageFile, Record, Reject, Turn
-from veridical.vlm.views import Clean, NoImage, Noise, TokenMask
+from veridical.records import ImageFile, Message, Record, Rejection
+from veridical.vlm.images.views import Clean, NoImage, Noise, TokenMask
 
 REFERENCE = "There is a fork and a cup on the table. I can also see a burger. The scene is a kitchen."
-RECORD = Record("r1", (ImageFile(Path("a.png"), "00"),), (Turn("user", "Describe this image."),), REFERENCE)
+RECORD = Record("r1", (ImageFile(Path("a.png"), "00"),), (Message("user", "Describe this image."),), REFERENCE)
 TRUE = sentences(REFERENCE)
 
 
@@ -188,7 +188,7 @@ def test_re_align_walks_down_the_similar_images():
 
 def test_re_align_needs_other_images():
     _, outcome = follow(re_align(RECORD, ReAlignSettings(), 4), [])
-    assert isinstance(outcome, Reject)
+    assert isinstance(outcome, Rejection)
     assert outcome.reason == "no-similar-image"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from veridical.vlm.loading import Vlm, load
+from veridical.vlm.model.loading import Vlm, load
 
 
 @pytest.fixture

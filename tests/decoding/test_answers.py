@@ -17,13 +17,13 @@ from veridical.decoding.registry import DECODINGS, decoding_type
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
-from veridical.records import Turn
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import Context, encode
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.trunk import encode_together
-from veridical.vlm.views import Blank, NoImage
+from veridical.records import Message
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.images.views import Blank, NoImage
+from veridical.vlm.model.adapters import LoraSettings, adapters_off, attach_lora
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.prefix.shared_prompt import encode_together
 
 
 @pytest.fixture
@@ -42,11 +42,13 @@ def test_the_draw_with_the_largest_reward_per_token_wins(adapted):
     """Rewards by one full forward an answer, with the adapter and without."""
     contexts = plain.contexts()[:2]
     branches = [Branch(0, ("a",)), Branch(1, ("b",)), Branch(1, ("c",))]
-    settings = Sampling(max_new_tokens=6)
+    settings = SamplingParams(max_new_tokens=6)
     prefix = encode(adapted, contexts)
     found = best_of_n(adapted, prefix, branches, settings, BestOfN(n=4))
     for branch, best in zip(branches, found, strict=True):
-        draws = sample(adapted, prefix, [Branch(branch.context, (*branch.key, "draw", i)) for i in range(4)], settings)
+        draws = generate(
+            adapted, prefix, [Branch(branch.context, (*branch.key, "draw", i)) for i in range(4)], settings
+        )
         assert len({draw.text for draw in draws}) > 1
 
         def reward(draw, context=contexts[branch.context]):
@@ -62,10 +64,10 @@ def test_the_draw_with_the_largest_reward_per_token_wins(adapted):
 
 def test_best_of_n_draws_where_the_protocol_is_greedy(adapted):
     prefix = encode(adapted, plain.contexts())
-    greedy = Sampling(max_new_tokens=6, temperature=0.0)
+    greedy = SamplingParams(max_new_tokens=6, temperature=0.0)
     (best,) = sample_under(adapted, prefix, [Branch(0, ("a",))], greedy, BestOfN(n=3, temperature=1.5))
     draws = [Branch(0, ("a", "draw", index)) for index in range(3)]
-    assert best in sample(adapted, prefix, draws, dataclasses.replace(greedy, temperature=1.5))
+    assert best in generate(adapted, prefix, draws, dataclasses.replace(greedy, temperature=1.5))
 
 
 def test_calibration_by_hand():
@@ -120,7 +122,7 @@ def test_closed_answers_under_each_method(llava):
 def test_questions_about_one_image_share_their_start_in_every_stream(llava, method):
     questions = ("Is there a fork in the image?", "Is there a spoon in the image?", "Is there a car?")
     contexts = [
-        Context((picture,), (Turn("user", question),), key=("picture", index))
+        Context((picture,), (Message("user", question),), key=("picture", index))
         for index, picture in enumerate((plain.picture(0), plain.picture(1)))
         for question in questions
     ]
@@ -133,9 +135,9 @@ def test_questions_about_one_image_share_their_start_in_every_stream(llava, meth
 def test_what_does_not_go_together_is_refused(llava):
     prefix = encode(llava, plain.contexts())
     with pytest.raises(UserError, match="choose vdd"):
-        sample_under(llava, prefix, [Branch(0)], Sampling(4), Calibration())
+        sample_under(llava, prefix, [Branch(0)], SamplingParams(4), Calibration())
     with pytest.raises(UserError, match="no adapter"):
-        sample_under(llava, prefix, [Branch(0)], Sampling(4), BestOfN())
+        sample_under(llava, prefix, [Branch(0)], SamplingParams(4), BestOfN())
     with pytest.raises(UserError, match="answered by text"):
         closed_answers(llava, prefix, ("Yes", "No"), BestOfN())
 

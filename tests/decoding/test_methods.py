@@ -19,13 +19,13 @@ from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.protocols import chair
 from veridical.protocols.sources import world_vocabulary
-from veridical.records import Turn
+from veridical.records import Message
 from veridical.vlm import seeds
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import Context, encode, prepare
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.images.views import Clean, NoImage, TokenMask, UnknownToken, parse
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import Context, encode, prepare
 from veridical.vlm.probe import Sharing
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.views import Clean, NoImage, TokenMask, UnknownToken, parse
 from veridical.world.records import world_records
 
 TOKENS = 14
@@ -47,7 +47,7 @@ def viewed(view, system=None):
     """How a stream changes a context."""
 
     def change(context):
-        prompt = context.prompt if system is None else (Turn("system", system), *context.prompt)
+        prompt = context.prompt if system is None else (Message("system", system), *context.prompt)
         return dataclasses.replace(context, view=parse(view) if isinstance(view, str) else view, prompt=prompt)
 
     return change
@@ -138,8 +138,8 @@ def test_greedy_and_drawn_texts_are_those_of_full_forwards(bundled, contexts, ca
     method, shown, formula = CASES[case]
     prefix = encode(bundled, contexts)
     branches = [Branch(0), Branch(1), Branch(2), Branch(0, (), AFTER)]
-    greedy = sample(bundled, prefix, branches, Sampling(TOKENS, 0.0, decoding=method))
-    drawn = sample(bundled, prefix, [Branch(1, ("a",)), Branch(2, ("b",))], Sampling(TOKENS, decoding=method))
+    greedy = generate(bundled, prefix, branches, SamplingParams(TOKENS, 0.0, decoding=method))
+    drawn = generate(bundled, prefix, [Branch(1, ("a",)), Branch(2, ("b",))], SamplingParams(TOKENS, decoding=method))
     for branch, found in zip(branches, greedy, strict=True):
         wanted = naive(bundled, contexts[branch.context], changes(shown), formula, after=branch.after)
         assert found.text == wanted
@@ -155,8 +155,8 @@ def test_the_contrast_acts_after_the_first_token_too(bundled, contexts, case):
     def lets_go(step, own, *others):
         return formula(step, own, *others) if step == 0 else own
 
-    settings = Sampling(TOKENS, 0.0, decoding=method)
-    found = sample(bundled, encode(bundled, contexts), [Branch(0), Branch(1), Branch(2)], settings)
+    settings = SamplingParams(TOKENS, 0.0, decoding=method)
+    found = generate(bundled, encode(bundled, contexts), [Branch(0), Branch(1), Branch(2)], settings)
     let_go = [naive(bundled, context, changes(shown), lets_go) for context in contexts]
     assert any(one.text != other and one.text[:2] == other[:2] for one, other in zip(found, let_go, strict=True))
 
@@ -168,8 +168,8 @@ def test_no_contrast_is_plain_sampling(bundled, contexts, method):
     prefix = encode(bundled, contexts)
     branches = [Branch(index % 3, (index,), after) for index, after in enumerate(["", "", "", AFTER])]
     for temperature in (0.0, 1.0):
-        plain = Sampling(TOKENS, temperature)
-        assert sample(bundled, prefix, branches, dataclasses.replace(plain, decoding=method)) == sample(
+        plain = SamplingParams(TOKENS, temperature)
+        assert generate(bundled, prefix, branches, dataclasses.replace(plain, decoding=method)) == generate(
             bundled, prefix, branches, plain
         )
 
@@ -211,10 +211,10 @@ def test_dola_is_the_last_layer_against_the_most_different_candidate(bundled, co
             ids.append(token)
         return bundled.tokenizer.decode(ids, skip_special_tokens=True)
 
-    texts = sample(bundled, encode(bundled, contexts), [Branch(0), Branch(1), Branch(2)],
-                   Sampling(TOKENS, 0.0, decoding=method))  # fmt: skip
+    texts = generate(bundled, encode(bundled, contexts), [Branch(0), Branch(1), Branch(2)],
+                   SamplingParams(TOKENS, 0.0, decoding=method))  # fmt: skip
     assert [one.text for one in texts] == [wanted(context) for context in contexts]
-    plain = sample(bundled, encode(bundled, contexts), [Branch(0)], Sampling(TOKENS, 0.0))
+    plain = generate(bundled, encode(bundled, contexts), [Branch(0)], SamplingParams(TOKENS, 0.0))
     assert plain[0].tokens > 2  # the hooks are gone, and the logits as wide as ever
 
 
@@ -227,19 +227,19 @@ def test_dola_takes_candidates_from_a_half():
 @pytest.mark.parametrize("method", [Vcd(view="token-mask:0.8"), Vdd(), Icd(disturbance=DISTURBANCE), Dola()])
 def test_models_without_sharing_decode_the_same(bundled, contexts, method):
     alone = dataclasses.replace(bundled, sharing=Sharing(tested=False, reason="the test says so"))
-    settings = Sampling(5, decoding=method)
+    settings = SamplingParams(5, decoding=method)
     branches = [Branch(0, ("a",)), Branch(1, ("b",), AFTER)]
     with pytest.warns(UserWarning, match="the test says so"):
-        separate = sample(alone, encode(alone, contexts), branches, settings)
-    assert separate == sample(bundled, encode(bundled, contexts), branches, settings)
+        separate = generate(alone, encode(alone, contexts), branches, settings)
+    assert separate == generate(bundled, encode(bundled, contexts), branches, settings)
 
 
 def test_a_text_under_contrast_depends_on_its_key_alone(bundled, contexts):
-    settings = Sampling(TOKENS, decoding=Vcd())
+    settings = SamplingParams(TOKENS, decoding=Vcd())
     branches = [Branch(index % 3, (index,)) for index in range(7)]
-    together = sample(bundled, encode(bundled, contexts), branches, settings)
+    together = generate(bundled, encode(bundled, contexts), branches, settings)
     alone = [
-        sample(bundled, encode(bundled, [contexts[b.context]]), [dataclasses.replace(b, context=0)], settings)[0]
+        generate(bundled, encode(bundled, [contexts[b.context]]), [dataclasses.replace(b, context=0)], settings)[0]
         for b in branches
     ]
     assert together == alone
@@ -252,7 +252,7 @@ def test_the_tower_looks_once_where_the_view_allows_it(bundled, contexts):
         prefix = encode(bundled, contexts)
         for method, looks in ((Icd(), 0), (Vcd(view="token-mask:0.5"), 0), (Vdd(), 0), (Dola(), 0), (Vcd(), 1)):
             seen.clear()
-            sample(bundled, prefix, [Branch(0)], Sampling(2, decoding=method))
+            generate(bundled, prefix, [Branch(0)], SamplingParams(2, decoding=method))
             assert len(seen) == looks, method
     finally:
         hook.remove()
@@ -265,8 +265,8 @@ def test_the_sign_of_the_contrast_decides_what_it_does(bundled, tmp_path):
     prefix = encode(bundled, [Context(record.images, record.prompt, key=(record.id,)) for record in records])
     invented = {}
     for alpha in (1.0, 0.0, -1.0):
-        settings = Sampling(40, 0.0, decoding=Vcd(alpha=alpha))
-        texts = sample(bundled, prefix, [Branch(index) for index in range(len(records))], settings)
+        settings = SamplingParams(40, 0.0, decoding=Vcd(alpha=alpha))
+        texts = generate(bundled, prefix, [Branch(index) for index in range(len(records))], settings)
         items = [chair.read(record, one.text, lexicon) for record, one in zip(records, texts, strict=True)]
         invented[alpha] = sum(mention.invented for item in items for mention in item.mentions)
     assert invented[1.0] < 0.8 * invented[0.0]

@@ -14,14 +14,14 @@ from tests.vlm import plain
 from veridical.decoding.answers import closed_answers, sample_under
 from veridical.decoding.opera import Beam, Opera, Option, Retrospection, Written, over_trust, summary_token
 from veridical.errors import UserError
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import Context, encode, prepare
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import Context, encode, prepare
 from veridical.vlm.probe import Sharing
-from veridical.vlm.sampling import Branch, Sampling, sample
 from veridical.world.records import world_records
 
 TOKENS = 14
-GREEDY = Sampling(TOKENS, temperature=0.0)
+GREEDY = SamplingParams(TOKENS, temperature=0.0)
 AFTER = "There is a"
 # The penalty wakes up within captions of 14 words only where its unit is larger than the published one.
 PENALTY = Opera(beams=3, candidates=3, unit=1e-3, overlap=99)
@@ -279,7 +279,7 @@ def test_the_model_is_left_as_it_was(bundled, contexts, monkeypatch):
     looks = []
     hook = bundled.model.model.vision_tower.register_forward_pre_hook(lambda _module, given: looks.append(1))
     short = replace(GREEDY, max_new_tokens=2)
-    plainly = sample(bundled, prefix, [Branch(0)], short)
+    plainly = generate(bundled, prefix, [Branch(0)], short)
     sample_under(bundled, prefix, [Branch(0)], short, Opera())
     # As a decoder does that only knows its own kind of attention.
     monkeypatch.setattr(decoder, "set_attn_implementation", lambda _name: None)
@@ -289,14 +289,14 @@ def test_the_model_is_left_as_it_was(bundled, contexts, monkeypatch):
     assert decoder.config._attn_implementation == "sdpa"
     assert not decoder._forward_hooks
     assert not decoder._forward_pre_hooks
-    assert sample(bundled, prefix, [Branch(0)], short) == plainly
+    assert generate(bundled, prefix, [Branch(0)], short) == plainly
     assert not looks
 
 
 def test_what_makes_no_sense_is_refused(bundled, contexts):
     prefix = encode(bundled, contexts)
     with pytest.raises(UserError, match=r"temperature is 0\.7; it must be 0"):
-        sample_under(bundled, prefix, [Branch(0)], Sampling(4, 0.7), Opera())
+        sample_under(bundled, prefix, [Branch(0)], SamplingParams(4, 0.7), Opera())
     with pytest.raises(UserError, match="opera chooses among free answers"):
         closed_answers(bundled, prefix, ("Yes", "No"), Opera())
     with pytest.raises(UserError, match=r"decoding\.candidates is 1; it must be at least 2"):

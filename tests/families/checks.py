@@ -20,18 +20,18 @@ from tests.families.tiny import Tiny, random_model
 from tests.vlm import plain
 
 from veridical.errors import UserError
-from veridical.vlm import families
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, save_trained
-from veridical.vlm.loading import Vlm, assemble, load
-from veridical.vlm.prefix import Context, encode, prepare
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.images.views import TokenMask
+from veridical.vlm.model import families
+from veridical.vlm.model.adapters import LoraSettings, adapters_off, attach_lora, save_trained
+from veridical.vlm.model.loading import Vlm, assemble, load
+from veridical.vlm.prefix.encode import Context, encode, prepare
 from veridical.vlm.probe import Sharing
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.scoring import score
-from veridical.vlm.views import TokenMask
+from veridical.vlm.scores.scoring import score
 
 Scores = list[list[torch.Tensor]]
 EXACT = 1e-5
-GREEDY = Sampling(max_new_tokens=8, temperature=0)
+GREEDY = SamplingParams(max_new_tokens=8, temperature=0)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def samples(family: Family) -> None:
     """Greedy text is that of `generate`, from several prompts at once and behind given beginnings."""
     vlm = family.vlm
     branches = [Branch(0), Branch(1, after="Yes."), Branch(2), Branch(2, after="A dog and a ball")]
-    found = [one.text for one in sample(vlm, encode(vlm, family.contexts), branches, GREEDY)]
+    found = [one.text for one in generate(vlm, encode(vlm, family.contexts), branches, GREEDY)]
     assert found == [_generated(vlm, family.contexts[branch.context], branch.after) for branch in branches]
     assert len(set(found)) == len(branches)
 

@@ -10,9 +10,9 @@ from tests.families.apart import mllama
 from tests.families.tiny import random_model
 from tests.vlm import plain
 
-from veridical.vlm.loading import assemble
-from veridical.vlm.prefix import encode
-from veridical.vlm.scoring import score
+from veridical.vlm.model.loading import assemble
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from tests.families.catalogue import FAMILIES
 from tests.families.tiny import random_model
 from tests.vlm import plain
 
-from veridical.vlm.loading import Vlm, assemble
-from veridical.vlm.prefix import encode
-from veridical.vlm.scoring import score
+from veridical.vlm.model.loading import Vlm, assemble
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 
 # One for each kind of layer: full, sliding and bidirectional, linear, cross-attention, convolution.
 KINDS = ["llava", "gemma3", "qwen3_5", "mllama", "lfm2_vl"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from veridical.errors import UserError
 from veridical.formats.sources import read_records
-from veridical.records import ObjectInImage, Record, Region, Reject, Relation, Turn
+from veridical.records import Message, ObjectInImage, Record, Region, Rejection, Relation
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def read(tmp_path):
     def read(source, **options):
         found = list(read_records(str(source), tmp_path / "work", **options))
         records = {item.id: item for item in found if isinstance(item, Record)}
-        rejects = {item.id: item for item in found if isinstance(item, Reject)}
+        rejects = {item.id: item for item in found if isinstance(item, Rejection)}
         assert len(records) + len(rejects) == len(found)
         return records, rejects
 
@@ -66,7 +66,7 @@ def test_a_folder_as_people_really_have_them(tmp_path, read):
     assert records["good.png"].reference == "A good.png."
     assert records["good.png"].images[0].sha256 == hashlib.sha256(whole).hexdigest()
     assert records["uncaptioned.png"].reference is None
-    assert records["good.png"].prompt == (Turn("user", "Describe this image."),)
+    assert records["good.png"].prompt == (Message("user", "Describe this image."),)
 
 
 def test_a_folder_without_captions_is_read_in_natural_order(tmp_path, read):
@@ -75,7 +75,7 @@ def test_a_folder_without_captions_is_read_in_natural_order(tmp_path, read):
     records, rejects = read(tmp_path / "in", prompt="What is here?")
     assert list(records) == ["b/img1.png", "img2.png", "img10.png"]
     assert not rejects
-    assert records["img2.png"].prompt == (Turn("user", "What is here?"),)
+    assert records["img2.png"].prompt == (Message("user", "What is here?"),)
 
 
 def test_metadata_in_subfolders_in_csv_and_parquet(tmp_path, read):
@@ -108,7 +108,7 @@ def test_own_fields_of_a_row(tmp_path, read):
     metadata(tmp_path / "in", {"file_name": "x.png", "id": 7, "prompt": turns, **known})
     records, _ = read(tmp_path / "in")
     record = records["7"]
-    assert record.prompt == (Turn("system", "Be brief."), Turn("user", "What?"))
+    assert record.prompt == (Message("system", "Be brief."), Message("user", "What?"))
     assert record.annotations.objects == (
         ObjectInImage("cup", (0.0, 0.5, 1.0, 1.0), ("red",)),
         ObjectInImage("fork"),

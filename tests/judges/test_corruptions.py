@@ -7,30 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veridical.judges.interface import (
-    Ask,
-    Claims,
     Compare,
     Detect,
+    ExtractClaims,
     Inject,
     Item,
     JudgeError,
-    Quiz,
+    MakeQuestions,
     Rate,
     Restyle,
     Rewrite,
+    ToQuestion,
     Verify,
 )
+from veridical.judges.lexicon_sources import coco80, find_words
 from veridical.judges.oracle import OracleSettings
 from veridical.judges.registry import Setting
-from veridical.judges.words import coco80, find_words
-from veridical.records import Annotations, ObjectInImage, Record, Region, Relation, Turn
+from veridical.records import Annotations, Message, ObjectInImage, Record, Region, Relation
 from veridical.world.captions import caption, parse
 from veridical.world.records import world_records
 from veridical.world.scenes import scenes
 
 ORACLE = OracleSettings().open(Setting(find_words("world", True, [])))
 COCO = OracleSettings().open(Setting(coco80()))
-PROMPT = (Turn("user", "Describe this image."),)
+PROMPT = (Message("user", "Describe this image."),)
 TABLE = Annotations(
     (ObjectInImage("fork"), ObjectInImage("cup", None, ("white",)), ObjectInImage("cup")),
     "table",
@@ -39,7 +39,7 @@ TABLE = Annotations(
 
 
 def record(annotations=TABLE, prompt="Describe this image.") -> Record:
-    return Record("r", (), (Turn("user", prompt),), annotations=annotations)
+    return Record("r", (), (Message("user", prompt),), annotations=annotations)
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +152,12 @@ def test_restyling_changes_both_sides_alike_and_keeps_what_they_say():
 
 
 def test_claims_questions_and_their_truth():
-    [claims] = ORACLE.claims([Claims("There are two white cups and a knife on the desk. A fork, forks.")])
+    [claims] = ORACLE.claims([ExtractClaims("There are two white cups and a knife on the desk. A fork, forks.")])
     assert claims == (
         "There are two white cups.", "There is a knife.", "There is a fork.", "There are forks.",
         "This is an office desk.",
     )  # fmt: skip
-    assert ORACLE.ask([Ask(claims[0]), Ask(claims[4]), Ask("The cup is full.")]) == [
+    assert ORACLE.ask([ToQuestion(claims[0]), ToQuestion(claims[4]), ToQuestion("The cup is full.")]) == [
         "Are there two white cups in the image?",
         "Is this an office desk?",
         "Is it true of the image that: The cup is full?",
@@ -168,7 +168,7 @@ def test_claims_questions_and_their_truth():
 
 def test_a_quiz_asks_what_two_descriptions_disagree_on():
     right, wrong = "There is a fork and a cup on the table.", "There is a fork and an umbrella on the table."
-    assert ORACLE.quiz([Quiz(record(), right, wrong)]) == [
+    assert ORACLE.quiz([MakeQuestions(record(), right, wrong)]) == [
         (
             Item("Is there an umbrella in the image?", "No.", "Yes."),
             Item("Is there a cup in the image?", "Yes.", "No."),

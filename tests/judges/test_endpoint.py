@@ -17,16 +17,16 @@ from veridical.errors import UserError
 from veridical.judges.cache import Cache
 from veridical.judges.endpoint import Endpoint
 from veridical.judges.interface import JudgeError
+from veridical.judges.messages import Call, ChatMessage, Service
 from veridical.judges.models import LanguageModelSettings
 from veridical.judges.registry import Setting
-from veridical.judges.service import Call, Message, Service
 from veridical.records import ImageFile
 
 KEY = "sk-not-to-be-seen"
 
 
 def call(text="Hello?", **more) -> Call:
-    return Call((Message("user", text),), **more)
+    return Call((ChatMessage("user", text),), **more)
 
 
 def service(server, cache=None, **more) -> Service:
@@ -61,11 +61,11 @@ def test_images_go_along_as_they_lie_on_disk(tmp_path):
         Image.new("RGB", (16, 12), "red").save(tmp_path / name)
     images = tuple(ImageFile(tmp_path / name, name) for name in ("a.png", "b.jpg", "c.bmp"))
     with serving(say("Red.")) as server:
-        service(server).reply([Call((Message("user", "Colour?", images),))])
+        service(server).reply([Call((ChatMessage("user", "Colour?", images),))])
     small = ImageFile(tmp_path / "d.bmp", "d")
     Image.new("RGB", (2, 2)).save(small.path)
     with serving(say("Red.")) as other:
-        [refused] = service(other).reply([Call((Message("user", "Colour?", (small,)),))])
+        [refused] = service(other).reply([Call((ChatMessage("user", "Colour?", (small,)),))])
     assert (refused.reason, other.asked) == ("image-too-small", [])
     *shown, text = server.asked[0]["messages"][0]["content"]
     assert text == {"type": "text", "text": "Colour?"}
@@ -190,7 +190,7 @@ def test_the_cache_is_keyed_by_the_whole_request(tmp_path, other):
     with serving(say("x")) as server:
         service(server, tmp_path / "cache").reply([call()])
         changed = Service(Endpoint(server.url, other.pop("model", "judge-1"), sees=True), Cache(tmp_path / "cache"))
-        messages = (Message("user", "Hello?", (image,) if other.pop("image", None) else ()),)
+        messages = (ChatMessage("user", "Hello?", (image,) if other.pop("image", None) else ()),)
         changed.reply([Call(messages, **other)])
         assert len(server.asked) == 2
 

@@ -6,34 +6,34 @@ import pytest
 from tests.judges.misbehaving import answer, say, serving, status
 
 from veridical.judges import prompts
-from veridical.judges.asking import UnreadableError, json_object
 from veridical.judges.cache import Cache
 from veridical.judges.endpoint import Endpoint
 from veridical.judges.interface import (
     METHODS,
-    Ask,
-    Claims,
     Compare,
     Detect,
+    ExtractClaims,
+    ExtractObjects,
     Fault,
     Inject,
     Item,
     JudgeError,
-    Name,
-    Quiz,
+    MakeQuestions,
     Rate,
     Restyle,
     Rewrite,
+    ToQuestion,
     Verify,
 )
-from veridical.judges.known import known
 from veridical.judges.language import ERRORS, LanguageJudge
 from veridical.judges.lexicon import Mention
+from veridical.judges.messages import Service
+from veridical.judges.prompting import UnreadableError, json_object
 from veridical.judges.prompts import prompt, read_prompt
-from veridical.judges.service import Service
-from veridical.records import Annotations, ObjectInImage, Record, Region, Relation, Turn
+from veridical.judges.record_context import known
+from veridical.records import Annotations, Message, ObjectInImage, Record, Region, Relation
 
-PROMPT = (Turn("user", "What is there?"),)
+PROMPT = (Message("user", "What is there?"),)
 RECORD = Record(
     "r1",
     (),
@@ -134,7 +134,12 @@ def test_comparing_swaps_the_two(first, second, margin, consistent):
 @pytest.mark.parametrize(
     ("method", "request_", "content", "expected"),
     [
-        ("mentions", Name("two dogs"), {"objects": [{"name": "dog", "quote": "two dogs"}]}, [Mention("dog", 0, 8)]),
+        (
+            "mentions",
+            ExtractObjects("two dogs"),
+            {"objects": [{"name": "dog", "quote": "two dogs"}]},
+            [Mention("dog", 0, 8)],
+        ),
         ("rate", Rate(RECORD, PROMPT, "a"), {"reason": "x", "grade": 7}, 0.7),
         ("verify", Verify(RECORD, "a"), {"holds": "Yes"}, 1.0),
         ("verify", Verify(RECORD, "a"), {"holds": "unclear"}, 0.5),
@@ -142,12 +147,12 @@ def test_comparing_swaps_the_two(first, second, margin, consistent):
         ("rewrite", Rewrite("a cat", ("cat",)), {"text": " a dog "}, "a dog"),
         ("inject", Inject(RECORD, "a dog", "object", (1,)), {"text": "a dog and a cat"}, "a dog and a cat"),
         ("restyle", Restyle(RECORD, ("a", "b"), 7, ()), {"texts": ["c", "d"]}, ("c", "d")),
-        ("claims", Claims("a dog"), {"claims": ["There is a dog."]}, ("There is a dog.",)),
-        ("claims", Claims("nice!"), {"claims": []}, ()),
-        ("ask", Ask("There is a dog."), {"question": "Is there a dog?"}, "Is there a dog?"),
+        ("claims", ExtractClaims("a dog"), {"claims": ["There is a dog."]}, ("There is a dog.",)),
+        ("claims", ExtractClaims("nice!"), {"claims": []}, ()),
+        ("ask", ToQuestion("There is a dog."), {"question": "Is there a dog?"}, "Is there a dog?"),
         (
             "quiz",
-            Quiz(RECORD, "a dog", "a cat"),
+            MakeQuestions(RECORD, "a dog", "a cat"),
             {"questions": [{"question": "A cat?", "answer": "no"}, {"question": "A dog?", "answer": "yes"}]},
             (Item("A cat?", "No.", "Yes."), Item("A dog?", "Yes.", "No.")),
         ),
@@ -162,11 +167,11 @@ def test_readings(method, request_, content, expected):
 @pytest.mark.parametrize(
     ("method", "request_", "bad", "told"),
     [
-        ("claims", Claims("a"), "Sure! Here are the claims.", "not JSON"),
-        ("claims", Claims("a"), "", "empty"),
-        ("claims", Claims("a"), "[]", "list, not an object"),
-        ("claims", Claims("a"), '{"claims": "There is a dog."}', "must be a list"),
-        ("claims", Claims("a"), '{"claims": ["a", ""]}', "must be a text"),
+        ("claims", ExtractClaims("a"), "Sure! Here are the claims.", "not JSON"),
+        ("claims", ExtractClaims("a"), "", "empty"),
+        ("claims", ExtractClaims("a"), "[]", "list, not an object"),
+        ("claims", ExtractClaims("a"), '{"claims": "There is a dog."}', "must be a list"),
+        ("claims", ExtractClaims("a"), '{"claims": ["a", ""]}', "must be a text"),
         ("restyle", Restyle(RECORD, ("a", "b"), 0, ()), '{"texts": ["c"]}', "2 texts were asked for, and 1 came"),
         ("detect", Detect(RECORD, TEXT), '{"objects": [{"name": "bus", "quote": "a bus"}], "faults": [],'
          '"missing": []}', "'a bus' is not in the text"),
@@ -195,13 +200,13 @@ def test_what_is_not_of_the_form_is_sent_back_once_and_then_a_counted_failure(tm
 
 
 def test_a_repaired_reply_counts():
-    found, asked, usage = judged("claims", Claims("a"), say("Hm.", '{"claims": ["There is a dog."]}'))
+    found, asked, usage = judged("claims", ExtractClaims("a"), say("Hm.", '{"claims": ["There is a dog."]}'))
     assert found == ("There is a dog.",)
     assert (len(asked), usage.repairs, usage.failures) == (2, 1, {})
 
 
 def test_a_reply_that_was_cut_off_is_not_read():
-    found, asked, _ = judged("claims", Claims("a"), say('{"claims": []}', finish="length"))
+    found, asked, _ = judged("claims", ExtractClaims("a"), say('{"claims": []}', finish="length"))
     assert isinstance(found, JudgeError)
     assert "cut off" in asked[-1]["messages"][-1]["content"]
 
@@ -245,7 +250,7 @@ def test_a_rewrite_says_what_to_change():
 def test_failures_stay_with_their_request():
     with serving(answer(lambda body: '{"claims": ["There is a dog."]}' if "good" in str(body) else "no")) as server:
         judge = LanguageJudge(Service(Endpoint(server.url, "judge-1", sees=False)))
-        found = judge.claims([Claims("good 1"), Claims("bad"), Claims("good 2")])
+        found = judge.claims([ExtractClaims("good 1"), ExtractClaims("bad"), ExtractClaims("good 2")])
     assert [isinstance(one, JudgeError) for one in found] == [False, True, False]
 
 

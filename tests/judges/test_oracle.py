@@ -8,7 +8,7 @@ from veridical.judges.interface import Detect, JudgeError, Rewrite
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.oracle import Oracle, findings, invented
 from veridical.judges.writers import GrammarWriter, SentenceWriter
-from veridical.records import Annotations, ObjectInImage, Record, Turn
+from veridical.records import Annotations, Message, ObjectInImage, Record
 from veridical.world.captions import caption, parse
 from veridical.world.scenes import scenes
 from veridical.world.vocabulary import CLASSES, lexicon
@@ -30,7 +30,7 @@ def test_findings_by_hand():
 
 
 def test_the_oracle_needs_annotations():
-    [error] = judge().detect([Detect(Record("r1", (), (Turn("user", "?"),)), "a fork")])
+    [error] = judge().detect([Detect(Record("r1", (), (Message("user", "?"),)), "a fork")])
     assert isinstance(error, JudgeError)
     assert "r1" in str(error)
 

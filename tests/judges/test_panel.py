@@ -3,15 +3,15 @@
 import pytest
 
 from veridical.errors import UserError
-from veridical.judges.interface import METHODS, Compare, Detect, Name, Preference, Rewrite, Similarity
+from veridical.judges.interface import METHODS, Compare, Detect, ExtractObjects, Preference, Rewrite, Similarity
+from veridical.judges.lexicon_sources import coco80, find_words
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel, offers
 from veridical.judges.registry import JUDGES, Same, Setting, open_panel, settings_type, who_offers, writer_type
 from veridical.judges.rules import RulesSettings
 from veridical.judges.similarity import TokenSimilarity
-from veridical.judges.words import coco80, find_words
 from veridical.judges.writers import GrammarWriter
-from veridical.records import Record, Turn
+from veridical.records import Message, Record
 
 WORLD = find_words("world", True, [])
 ORACLE = settings_type("oracle")().open(Setting(WORLD))
@@ -28,7 +28,7 @@ class Shouter:
 
 def test_each_kind_goes_to_the_first_judge_that_answers_it():
     panel = Panel((ORACLE, TokenSimilarity()))
-    assert panel.answer([Name("a fork")])[0][0].name == "fork"
+    assert panel.answer([ExtractObjects("a fork")])[0][0].name == "fork"
     assert panel.answer([Similarity("a fork", "A fork!")]) == [1.0]
     assert panel.names([Similarity, Detect]) == "oracle+token-f1"
 
@@ -45,11 +45,11 @@ def test_what_nobody_answers_is_refused_with_the_judges_that_would():
         Panel((TokenSimilarity(),)).require([Detect, Similarity], "this-one")
     with pytest.raises(UserError, match="rewrite"):
         Panel().answer([Rewrite("a fork")])
-    Panel((ORACLE,)).require([Detect, Name, Rewrite], "this-one")
+    Panel((ORACLE,)).require([Detect, ExtractObjects, Rewrite], "this-one")
 
 
 def test_every_judge_of_the_registry_says_what_it_offers():
-    assert all(who_offers(METHODS[kind]) for kind in (Detect, Name, Rewrite))
+    assert all(who_offers(METHODS[kind]) for kind in (Detect, ExtractObjects, Rewrite))
     for name in JUDGES:
         assert settings_type(name)().name == name
     assert offers(Oracle) == offers(ORACLE)
@@ -73,9 +73,9 @@ def test_opening_a_panel():
 
 def test_rules_take_the_reference_for_what_is_there():
     rules = RulesSettings().open(Setting(coco80()))
-    record = Record("r", (), (Turn("user", "?"),), reference="A man with two puppies at a bus stop.")
+    record = Record("r", (), (Message("user", "?"),), reference="A man with two puppies at a bus stop.")
     [found, none] = rules.detect(
-        [Detect(record, "A dog and a person on a bus."), Detect(Record("s", (), (Turn("user", "?"),)), "x")]
+        [Detect(record, "A dog and a person on a bus."), Detect(Record("s", (), (Message("user", "?"),)), "x")]
     )
     assert found.invented_names == ("bus",)
     assert found.missing == ()

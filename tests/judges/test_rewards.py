@@ -19,7 +19,7 @@ from veridical.judges.implicit import ImplicitSettings
 from veridical.judges.interface import Compare, JudgeError, Rate
 from veridical.judges.registry import Setting
 from veridical.judges.reward_model import RewardModelSettings
-from veridical.records import ImageFile, Pair, Provenance, Record, Turn
+from veridical.records import ImageFile, Message, Pair, Provenance, Record
 from vlm import plain
 
 TEXTS = ("There is a fork.", "There is a fork and a knife on the table.", "No.")
@@ -43,8 +43,8 @@ def rates(pictures):
 @pytest.fixture(scope="module")
 def adapted(llava_folder):
     """A model with an adapter that changes what it says."""
-    from veridical.vlm.adapters import LoraSettings, attach_lora
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.adapters import LoraSettings, attach_lora
+    from veridical.vlm.model.loading import load
 
     vlm = attach_lora(load(llava_folder, device="cpu"), LoraSettings(), 0)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_preferences_are_bradley_and_terrys(adapted, pictures):
 
 
 def test_without_an_adapter_there_is_no_implicit_reward(llava_folder, pictures):
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     model = functools.cache(lambda: load(llava_folder, device="cpu"))
     with pytest.raises(UserError, match="--adapter"):
@@ -164,8 +164,8 @@ def make_pairs(pictures, count):
 
 
 def test_training_a_reward_and_judging_with_it(tmp_path, llava_folder, pictures, capsys):
-    from veridical.build.dataset import write_build
-    from veridical.vlm.loading import load
+    from veridical.pairs.dataset import write_build
+    from veridical.vlm.model.loading import load
 
     pairs = make_pairs(pictures, 60)
     write_build(tmp_path / "pairs", pairs)
@@ -184,7 +184,7 @@ def test_training_a_reward_and_judging_with_it(tmp_path, llava_folder, pictures,
 
     # The reward is the head times the last hidden state of a plain forward over prompt and answer.
     vlm = load(llava_folder, device="cpu")
-    turns = (*records[0].prompt, Turn("assistant", held_out[0].chosen))
+    turns = (*records[0].prompt, Message("assistant", held_out[0].chosen))
     inputs = plain.prompt_inputs(vlm, plain.Context((Image.open(records[0].images[0].path),), turns))
     with torch.no_grad():
         state = vlm.model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]

@@ -13,13 +13,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from veridical.judges.asking import Manner
 from veridical.judges.cache import Cache
 from veridical.judges.endpoint import Endpoint
-from veridical.judges.interface import Claims, JudgeError
+from veridical.judges.interface import ExtractClaims, JudgeError
 from veridical.judges.language import LanguageJudge
 from veridical.judges.local import LocalVision, load_language_model
-from veridical.judges.service import Call, Message, Service
+from veridical.judges.messages import Call, ChatMessage, Service
+from veridical.judges.prompting import Manner
 from veridical.records import ImageFile
 
 
@@ -78,14 +78,17 @@ def smollm_folder(tmp_path_factory) -> Path:
 
 def test_a_language_model_behind_a_server(smollm_folder, tmp_path, capfd):
     calls = [
-        Call((Message("system", "Answer in one word."), Message("user", f"What colour is {thing}?")), max_tokens=12)
+        Call(
+            (ChatMessage("system", "Answer in one word."), ChatMessage("user", f"What colour is {thing}?")),
+            max_tokens=12,
+        )
         for thing in ("snow", "grass")
     ]
     with served(smollm_folder, tmp_path / "log") as url:
         service = Service(Endpoint(url, str(smollm_folder), sees=False), Cache(tmp_path / "cache"))
         replies = service.reply(calls)
         judge = LanguageJudge(Service(Endpoint(url, str(smollm_folder), sees=False)), Manner(max_tokens=24))
-        [claims] = judge.claims([Claims("There is a dog.")])
+        [claims] = judge.claims([ExtractClaims("There is a dog.")])
     capfd.readouterr()
     local = Service(load_language_model(str(smollm_folder), "cpu")).reply(calls)
     assert "Loading weights" not in capfd.readouterr().err
@@ -103,14 +106,14 @@ def test_a_language_model_behind_a_server(smollm_folder, tmp_path, capfd):
 
 
 def test_a_vision_language_model_behind_a_server_sees_the_image(llava_folder, tmp_path):
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     images = []
     for name, colour in (("red", (220, 30, 20)), ("blue", (10, 40, 230))):
         path = tmp_path / f"{name}.png"
         Image.new("RGB", (96, 96), colour).save(path)
         images.append(ImageFile(path, name))
-    calls = [Call((Message("user", "Describe this image.", (image,)),), max_tokens=12) for image in images]
+    calls = [Call((ChatMessage("user", "Describe this image.", (image,)),), max_tokens=12) for image in images]
     with served(llava_folder, tmp_path / "log") as url:
         replies = Service(Endpoint(url, str(llava_folder), sees=True)).reply(calls)
     local = Service(LocalVision(load(llava_folder, device="cpu"))).reply(calls)

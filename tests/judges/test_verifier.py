@@ -7,22 +7,22 @@ import pytest
 import torch
 
 from veridical.align.verifier import VerifierConfig, balanced, checked, run
-from veridical.build.dataset import read_pairs, write_build
 from veridical.errors import UserError
 from veridical.files import write_json
 from veridical.judges.interface import Detect, FaultKind, Inject, JudgeError, Rate, Verify
+from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings
 from veridical.judges.panel import Panel
 from veridical.judges.registry import Setting
 from veridical.judges.sentences import sentences
 from veridical.judges.verifier import RIGHT, Verifier, VerifierSettings, _asked, question, read_verdict, verdict
-from veridical.judges.words import find_words
-from veridical.records import Pair, Provenance, Turn
-from veridical.vlm.adapters import LoraSettings
-from veridical.vlm.inputs import Context
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import encode
-from veridical.vlm.scoring import score
+from veridical.pairs.dataset import read_pairs, write_build
+from veridical.records import Message, Pair, Provenance
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 from veridical.world.records import world_records
 
 ORACLE = OracleSettings().open(Setting(find_words("world", True, [])))
@@ -142,4 +142,4 @@ def test_what_a_verifier_needs(tmp_path, build, llava_folder):
         run(VerifierConfig(pairs=tmp_path, out=tmp_path / "out"))
     with pytest.raises(UserError, match="too few"):
         run(VerifierConfig(pairs=folder, out=tmp_path / "out", model=str(llava_folder), held_out=0.0))
-    assert question("A cup.") == (Turn("user", "Is this true of the image? A cup."),)
+    assert question("A cup.") == (Message("user", "Is this true of the image? A cup."),)

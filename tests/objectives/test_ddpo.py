@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from veridical.errors import UserError
+from veridical.objectives.base import Logps
 from veridical.objectives.ddpo import Ddpo
 from veridical.objectives.dpo import CHOSEN, REJECTED, Dpo
-from veridical.objectives.needs import Scored
 
 
 def tensor(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def side(ratios: list[float], edits: list[int]) -> Scored:
+def side(ratios: list[float], edits: list[int]) -> Logps:
     reference = [-1.0] * len(ratios)
-    return Scored([tensor(*ratios) + tensor(*reference)], [tensor(*reference)], [torch.tensor(edits)])
+    return Logps([tensor(*ratios) + tensor(*reference)], [tensor(*reference)], [torch.tensor(edits)])
 
 
 # Place 1 was replaced on both sides; place 2 was put in on the rejected one only.
@@ -48,6 +48,6 @@ def test_with_a_weight_of_one_and_sums_it_is_dpo():
 
 
 def test_a_tokenizer_that_does_not_tell_places_is_refused():
-    bare = {need: Scored(scored.policy, scored.reference) for need, scored in SCORED.items()}
+    bare = {need: Logps(scored.policy, scored.reference) for need, scored in SCORED.items()}
     with pytest.raises(UserError, match="tokenizer"):
         Ddpo().loss(bare)

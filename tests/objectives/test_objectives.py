@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.errors import UserError
+from veridical.objectives.base import LogpRequest, Logps
 from veridical.objectives.dpo import CHOSEN, REJECTED, Dpo, dpo
-from veridical.objectives.needs import Need, Scored
 from veridical.objectives.registry import OBJECTIVES, objective_type
 from veridical.objectives.sft import Sft, nll
-from veridical.vlm.views import Blank, Clean
+from veridical.vlm.images.views import Blank, Clean
 
 ratio = st.floats(-50, 50, allow_nan=False)
 betas = st.floats(0.01, 2.0)
@@ -46,8 +46,8 @@ def test_nll_weighs_tokens_not_answers():
 
 def test_dpo_with_likelihood_term_by_hand():
     scored = {
-        CHOSEN: Scored([tensor(-1.0, -2.0)], [tensor(-2.0, -3.0)]),
-        REJECTED: Scored([tensor(-4.0)], [tensor(-1.0)]),
+        CHOSEN: Logps([tensor(-1.0, -2.0)], [tensor(-2.0, -3.0)]),
+        REJECTED: Logps([tensor(-4.0)], [tensor(-1.0)]),
     }
     # log-ratios 2 and -3, margin 0.5 * 5 = 2.5, softplus(-2.5) = 0.0788897; likelihood term 0.5 * 1.5
     loss, metrics = Dpo(beta=0.5, nll_weight=0.5).loss(scored)
@@ -125,13 +125,13 @@ def test_extreme_margins_stay_finite(size):
 
 
 def test_objectives_declare_what_they_need():
-    assert Dpo().needs() == (Need("chosen", Clean()), Need("rejected", Clean(), reference=True))
-    assert Sft().needs() == (Need("chosen", Clean(), reference=False),)
-    assert Need("chosen", Blank()) != Need("chosen")
+    assert Dpo().needs() == (LogpRequest("chosen", Clean()), LogpRequest("rejected", Clean(), reference=True))
+    assert Sft().needs() == (LogpRequest("chosen", Clean(), reference=False),)
+    assert LogpRequest("chosen", Blank()) != LogpRequest("chosen")
 
 
 def test_sft_loss_is_the_likelihood_of_the_chosen():
-    loss, metrics = Sft().loss({Need("chosen", reference=False): Scored([tensor(-1.0, -3.0), tensor(-2.0)])})
+    loss, metrics = Sft().loss({LogpRequest("chosen", reference=False): Logps([tensor(-1.0, -3.0), tensor(-2.0)])})
     assert loss.item() == pytest.approx(2.0)
     assert metrics["nll"].item() == pytest.approx(2.0)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from veridical.errors import UserError
+from veridical.objectives.base import LogpRequest, Logps, scores_read
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.dpop import Dpop, dpop
 from veridical.objectives.hinge import Hinge
@@ -19,7 +20,6 @@ from veridical.objectives.ipo import Ipo
 from veridical.objectives.lengths import desensitised
 from veridical.objectives.mdpo import Mdpo
 from veridical.objectives.mpo import Mpo
-from veridical.objectives.needs import Need, Scored, scores_read
 from veridical.objectives.orpo import Orpo, odds_ratio
 from veridical.objectives.povid import Povid
 from veridical.objectives.registry import OBJECTIVES, objective_type
@@ -29,7 +29,7 @@ from veridical.objectives.simpo import Simpo
 from veridical.objectives.spa import Spa, least_sure
 from veridical.objectives.svco import Svco
 from veridical.objectives.vdpo import Vdpo
-from veridical.vlm.views import Blank, Crop, NoImage, Noise, PatchMask
+from veridical.vlm.images.views import Blank, Crop, NoImage, Noise, PatchMask
 
 # Log-probabilities per token of three answers: by the policy, by the reference.
 POLICY = {"chosen": [[-1.0, -2.0], [-0.5], [-1.0, -1.0, -2.0]], "rejected": [[-3.0], [-1.0, -1.5], [-0.5, -0.25]]}
@@ -38,7 +38,7 @@ REFERENCE = {"chosen": [[-2.0, -2.5], [-1.0], [-1.0, -1.5, -1.0]], "rejected": [
 CHOSEN, REJECTED = (1.5, 0.5, -0.5), (-2.0, 0.5, 1.25)
 
 
-def scored(needs: Sequence[Need], shift: float = 0.7) -> dict[Need, Scored]:
+def scored(needs: Sequence[LogpRequest], shift: float = 0.7) -> dict[LogpRequest, Logps]:
     """Scores of needs; on each further view, the policy's are lower by one more `shift` a token."""
     views = list(dict.fromkeys((need.view, need.likeliest_under) for need in needs))
     found = {}
@@ -50,7 +50,7 @@ def scored(needs: Sequence[Need], shift: float = 0.7) -> dict[Need, Scored]:
         reference = [torch.tensor(row, dtype=torch.float64) for row in REFERENCE[need.response]]
         # The sides of each pair differ in their first token.
         edits = [(torch.arange(len(row)) == 0).long() for row in policy]
-        found[need] = Scored(policy, reference if need.reference else [], edits)
+        found[need] = Logps(policy, reference if need.reference else [], edits)
     return found
 
 
@@ -181,7 +181,7 @@ def test_the_unguided_side_of_vdpo_has_no_gradient():
 
 
 def test_needs_name_their_views():
-    assert Mdpo().needs()[2] == Need("chosen", Crop(0.01, 0.2))
+    assert Mdpo().needs()[2] == LogpRequest("chosen", Crop(0.01, 0.2))
     assert Mdpo(view="patch-mask:0.3").needs()[2].view == PatchMask(0.3)
     assert [need.view for need in Svco(view="noise:700").needs()[1:]] == [NoImage(), Noise(700)]
     assert len(Svco(dpo_weight=1).needs()) == 4

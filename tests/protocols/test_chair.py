@@ -8,14 +8,14 @@ import pytest
 from veridical.errors import UserError
 from veridical.protocols import chair
 from veridical.protocols.by_object import by_object
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 from veridical.world.vocabulary import PARTNER, lexicon
 
 
 def record(*names: str, key: str = "r0") -> Record:
     image = ImageFile(Path(f"{key}.png"), "0" * 64)
     objects = Annotations(tuple(ObjectInImage(name) for name in names))
-    return Record(key, (image,), (Turn("user", "Describe this image."),), annotations=objects)
+    return Record(key, (image,), (Message("user", "Describe this image."),), annotations=objects)
 
 
 def read(caption: str, *truth: str) -> chair.ChairItem:
@@ -72,7 +72,7 @@ def test_repeated_runs_of_words():
 
 
 def test_a_record_without_annotations_is_named():
-    bare = Record("r7", (ImageFile(Path("x.png"), "0"),), (Turn("user", "?"),))
+    bare = Record("r7", (ImageFile(Path("x.png"), "0"),), (Message("user", "?"),))
     with pytest.raises(UserError, match=r"record r7.*annotated objects"):
         chair.read(bare, "A cup.", lexicon())
 

@@ -26,11 +26,11 @@ from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
 from veridical.protocols.sources import read_pictures, read_splits
 from veridical.protocols.table import show
-from veridical.vlm.adapters import LoraSettings, attach_lora, save_trained
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import Context, encode
-from veridical.vlm.sampling import Branch, sample
-from veridical.vlm.scoring import next_token_logprobs
+from veridical.vlm.generation.generate import Branch, generate
+from veridical.vlm.model.adapters import LoraSettings, attach_lora, save_trained
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.scores.scoring import next_token_logprobs
 from veridical.world.records import write_folder
 from veridical.world.vocabulary import CLASSES
 
@@ -118,7 +118,7 @@ def test_base_and_adapter_answer_as_they_do_when_loaded_alone(finished, places):
                         yes, no = next_token_logprobs(vlm, prefix, request.choices)[0].tolist()
                         assert row["p_yes"] == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-5)
                     else:
-                        (sampled,) = sample(vlm, prefix, [Branch(0)], request.sampling)
+                        (sampled,) = generate(vlm, prefix, [Branch(0)], request.sampling)
                         assert sampled.text == row[{"chair": "caption", "shr": "text", "mme": "answer"}[key]]
     base, dpo = ((config.out / "items" / name / "pope.jsonl").read_text() for name in ("base", "dpo"))
     assert base != dpo

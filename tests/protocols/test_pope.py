@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from veridical.errors import UserError
 from veridical.protocols import pope
 from veridical.protocols.pope import PopeItem, Question, count_objects
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Turn
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 
 CLASSES = ("cup", "fork", "glass", "knife", "spoon", "bus")
 CORPUS = [["fork", "knife"]] * 8 + [["fork", "spoon"]] * 2 + [["cup", "spoon"]] * 9 + [["bus", "glass"]] * 30
@@ -20,7 +20,7 @@ CORPUS = [["fork", "knife"]] * 8 + [["fork", "spoon"]] * 2 + [["cup", "spoon"]] 
 def record(*names: str, key: str = "r0") -> Record:
     image = ImageFile(Path(f"{key}.png"), "0" * 64)
     objects = Annotations(tuple(ObjectInImage(name) for name in names))
-    return Record(key, (image,), (Turn("user", "Describe this image."),), annotations=objects)
+    return Record(key, (image,), (Message("user", "Describe this image."),), annotations=objects)
 
 
 def objects(questions: list[Question], setting: str, label: str) -> list[str]:
@@ -68,14 +68,14 @@ def test_the_questions_depend_on_seed_and_record_alone():
 
 
 def test_a_record_without_annotations_is_named():
-    bare = Record("r7", (ImageFile(Path("x.png"), "0"),), (Turn("user", "?"),))
+    bare = Record("r7", (ImageFile(Path("x.png"), "0"),), (Message("user", "?"),))
     with pytest.raises(UserError, match=r"record r7.*annotated objects"):
         ask(bare)
 
 
 def test_the_question_has_the_right_article():
-    assert pope.prompt("umbrella") == (Turn("user", "Is there an umbrella in the image?"),)
-    assert pope.prompt("cup") == (Turn("user", "Is there a cup in the image?"),)
+    assert pope.prompt("umbrella") == (Message("user", "Is there an umbrella in the image?"),)
+    assert pope.prompt("cup") == (Message("user", "Is there a cup in the image?"),)
 
 
 @given(st.floats(-900, 0), st.floats(-900, 0))

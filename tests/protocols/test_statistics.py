@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from veridical.protocols.metrics import difference, of_ratios
 from veridical.protocols.statistics import Estimate, Ratio, estimate, interval, resample
-from veridical.protocols.tally import difference, of_ratios
 
 
 def binomial_quantile(n: int, p: float, level: float) -> int:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from veridical.build.dataset import write_build
 from veridical.config import save_resolved
+from veridical.pairs.dataset import write_build
 from veridical.protocols.command import EvalConfig
+from veridical.protocols.eval_task import Counted
 from veridical.protocols.picture_tasks import chair_task, pope_task
 from veridical.protocols.results import summarise
 from veridical.protocols.sources import Pictures, world_vocabulary
-from veridical.protocols.task import Counted
 from veridical.records import Pair, Provenance, Record
 from veridical.world.records import world_records
 from veridical.world.vocabulary import PARTNER, article

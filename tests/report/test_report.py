@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from veridical.errors import UserError
 from veridical.protocols.chair import ChairItem, ChairMention
-from veridical.records import Pair, Provenance, Spans, Turn
+from veridical.records import Message, Pair, Provenance, Spans
 from veridical.report.command import ReportConfig, run
 from veridical.report.page import render
 from veridical.report.pictures import Piece, difference, inventions, sides, spread, thumbnail
@@ -43,7 +43,7 @@ def test_only_the_words_that_differ_are_marked():
 
 
 PAIR = Pair(
-    "7/0", "7", (), (Turn("system", "Be brief."), Turn("user", "Is there a <b>cup</b>?")),
+    "7/0", "7", (), (Message("system", "Be brief."), Message("user", "Is there a <b>cup</b>?")),
     "No, a spoon.", "Yes, a cup.",
     Provenance("caption-edit", "", {}, 0, "bundled", "panel <i>", 3, "own answer", scores={"edited_share": 1 / 3}),
     Spans(((0, 2), (4, 12)), ((0, 3), (5, 11))),

@@ -9,10 +9,10 @@ import numpy
 import torch
 from PIL import Image
 
-from veridical.records import Turn
-from veridical.vlm.prefix import Context
+from veridical.records import Message
+from veridical.vlm.prefix.encode import Context
 
-DESCRIBE = (Turn("user", "Describe this image."),)
+DESCRIBE = (Message("user", "Describe this image."),)
 ANSWERS = (
     ("Yes.", "There is a fork and a knife on the table.", "No."),
     ("I can also see two cups in this picture.",),
@@ -39,14 +39,14 @@ def contexts() -> list[Context]:
     """Three contexts of different lengths: one image, one of another size, and two images after a system turn."""
     return [
         Context((picture(0),), DESCRIBE, key=("first",)),
-        Context((picture(1, 112, 60),), (Turn("user", "Is there a fork in the image?"),), key=("second",)),
+        Context((picture(1, 112, 60),), (Message("user", "Is there a fork in the image?"),), key=("second",)),
         Context(
             (picture(2, 60, 112), picture(3)),
             (
-                Turn("system", "Yes."),
-                Turn("user", "What is on the left?"),
-                Turn("assistant", "A cat."),
-                Turn("user", "And?"),
+                Message("system", "Yes."),
+                Message("user", "What is on the left?"),
+                Message("assistant", "A cat."),
+                Message("user", "And?"),
             ),
             key=("third",),
         ),

@@ -9,10 +9,17 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm.adapters import LoraSettings, adapters_off, attach_lora, projector_name, save_trained, target_pattern
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import encode
-from veridical.vlm.scoring import score
+from veridical.vlm.model.adapters import (
+    LoraSettings,
+    adapters_off,
+    attach_lora,
+    projector_name,
+    save_trained,
+    target_pattern,
+)
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 
 
 def scores(vlm):

@@ -5,8 +5,8 @@ from transformers import LlavaProcessor, SiglipImageProcessor
 
 from models import CHATML_TEMPLATE, LLAVA_TEMPLATE, tokenizer
 from veridical.errors import UserError
-from veridical.records import Turn
-from veridical.vlm.chat import end_of_turn, messages
+from veridical.records import Message
+from veridical.vlm.model.chat import end_of_turn, messages
 
 # Roles in words, nothing after an answer but a space: LLaVA-1.5's way.
 VICUNA = (
@@ -60,6 +60,11 @@ def test_a_template_that_hides_answers_is_refused(words):
 
 
 def test_images_stand_in_the_first_user_turn():
-    prompt = (Turn("system", "Be brief."), Turn("user", "What?"), Turn("assistant", "A cat."), Turn("user", "And?"))
+    prompt = (
+        Message("system", "Be brief."),
+        Message("user", "What?"),
+        Message("assistant", "A cat."),
+        Message("user", "And?"),
+    )
     kinds = [[part["type"] for part in message["content"]] for message in messages(prompt, ("a", "b"))]
     assert kinds == [["text"], ["image", "image", "text"], ["text"], ["text"]]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from veridical.errors import UserError
 from veridical.records import ImageFile
-from veridical.vlm.images import ImageError, open_image
+from veridical.vlm.images.files import ImageError, open_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

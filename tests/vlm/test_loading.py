@@ -9,10 +9,10 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm import loading, support
-from veridical.vlm.loading import assemble, fingerprint, load
-from veridical.vlm.prefix import encode
-from veridical.vlm.scoring import score
+from veridical.vlm.model import loading, support
+from veridical.vlm.model.loading import assemble, fingerprint, load
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 
 
 def test_a_loaded_model_is_frozen_and_ready(vlm, folder):

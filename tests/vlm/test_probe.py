@@ -4,13 +4,13 @@ import pytest
 from tests.vlm import plain
 from transformers import LlavaForConditionalGeneration
 
-from veridical.vlm import support
-from veridical.vlm.loading import assemble, load
-from veridical.vlm.prefix import encode
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.scoring import score
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.model import support
+from veridical.vlm.model.loading import assemble, load
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.scores.scoring import score
 
-GREEDY = Sampling(max_new_tokens=6, temperature=0)
+GREEDY = SamplingParams(max_new_tokens=6, temperature=0)
 
 
 class Forgetful(LlavaForConditionalGeneration):
@@ -50,4 +50,4 @@ def test_a_model_that_cannot_be_shared_falls_back_and_is_right(llava_folder, mon
     wanted = encode(sound, plain.contexts())
     assert plain.largest_difference(score(vlm, prefix, plain.ANSWERS), score(sound, wanted, plain.ANSWERS)) < 1e-5
     branches = [Branch(0), Branch(2, after="A dog")]
-    assert sample(vlm, prefix, branches, GREEDY) == sample(sound, wanted, branches, GREEDY)
+    assert generate(vlm, prefix, branches, GREEDY) == generate(sound, wanted, branches, GREEDY)

@@ -7,14 +7,14 @@ import torch
 from tests.vlm import plain
 
 from veridical.errors import UserError
-from veridical.records import Turn
-from veridical.vlm.adapters import LoraSettings, attach_lora
-from veridical.vlm.families import base_model
-from veridical.vlm.loading import load
-from veridical.vlm.prefix import Context, encode, features, prepare, tower_is_frozen
+from veridical.records import Message
+from veridical.vlm.images.views import NoImage
+from veridical.vlm.model.adapters import LoraSettings, attach_lora
+from veridical.vlm.model.families import base_model
+from veridical.vlm.model.loading import load
+from veridical.vlm.prefix.encode import Context, encode, features, prepare, tower_is_frozen
 from veridical.vlm.probe import Sharing
-from veridical.vlm.scoring import likeliest, next_token_logprobs, score
-from veridical.vlm.views import NoImage
+from veridical.vlm.scores.scoring import likeliest, next_token_logprobs, score
 
 
 def shared_scores(vlm, **given):
@@ -185,9 +185,9 @@ def test_bad_prompts_are_refused_by_name(vlm):
     placeholder = vlm.tokenizer.convert_ids_to_tokens(vlm.traits.image_id)
     image = plain.picture(0)
     bad = {
-        "placeholder": (Turn("user", f"See {placeholder}."),),
-        "user turn": (Turn("system", "Hello."),),
-        "tokens of the model's": (Turn("user", "There is a fork. " * 400),),
+        "placeholder": (Message("user", f"See {placeholder}."),),
+        "user turn": (Message("system", "Hello."),),
+        "tokens of the model's": (Message("user", "There is a fork. " * 400),),
     }
     for message, prompt in bad.items():
         with pytest.raises(UserError, match=message):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from tests.vlm import plain
 
-from veridical.vlm import dropping, views
-from veridical.vlm.prefix import Context, encode, features, prepare
-from veridical.vlm.scoring import score
-from veridical.vlm.views import Clean, FeatureNoise, TokenMask
+from veridical.vlm.images import views
+from veridical.vlm.images.views import Clean, FeatureNoise, TokenMask
+from veridical.vlm.prefix import token_pruning
+from veridical.vlm.prefix.encode import Context, encode, features, prepare
+from veridical.vlm.scores.scoring import score
 
 
 def test_a_token_mask_is_a_masked_row_with_the_positions_of_the_whole_one(vlm):
@@ -89,7 +90,7 @@ def test_hidden_tokens_are_left_out_where_that_is_the_same(vlm, monkeypatch):
     with torch.no_grad():
         dropped = encode(vlm, contexts)
         scores = score(vlm, dropped, answers)
-        monkeypatch.setattr(dropping, "equals_masking", lambda *_: False)
+        monkeypatch.setattr(token_pruning, "equals_masking", lambda *_: False)
         masked = encode(vlm, contexts)
         assert plain.largest_difference(scores, score(vlm, masked, answers)) < 1e-5
     seen = [one.length - (0 if one.hidden is None else len(one.hidden)) for one in masked.prepared]
@@ -104,10 +105,10 @@ def test_hidden_tokens_are_left_out_where_that_is_the_same(vlm, monkeypatch):
 
 def test_a_window_or_a_family_not_tested_keeps_masking(llava):
     prepared = [prepare(llava, Context((plain.picture(0),), plain.DESCRIBE, TokenMask(0.8)))]
-    assert dropping.equals_masking(llava, prepared)
-    assert not dropping.equals_masking(dataclasses.replace(llava, family="gemma3"), prepared)
+    assert token_pruning.equals_masking(llava, prepared)
+    assert not token_pruning.equals_masking(dataclasses.replace(llava, family="gemma3"), prepared)
     llava.model.config.get_text_config(decoder=True).sliding_window = 8
-    assert not dropping.equals_masking(llava, prepared)
+    assert not token_pruning.equals_masking(llava, prepared)
 
 
 def test_the_tower_looks_once_for_views_of_its_tokens(vlm):

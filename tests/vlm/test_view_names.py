@@ -6,8 +6,8 @@ import pytest
 from tests.vlm.weak import WEAK
 
 from veridical.errors import UserError
-from veridical.vlm import views
-from veridical.vlm.views import (
+from veridical.vlm.images import views
+from veridical.vlm.images.views import (
     Blank,
     Blur,
     Clean,

@@ -12,9 +12,9 @@ from tests.vlm import plain
 from tests.vlm.weak import pixels, with_unknown_token
 
 from veridical.errors import UserError
-from veridical.vlm import seeds, weaken
-from veridical.vlm.prefix import Context, prepare
-from veridical.vlm.views import (
+from veridical.vlm import seeds
+from veridical.vlm.images import perturb
+from veridical.vlm.images.views import (
     Blank,
     Blur,
     Clean,
@@ -26,6 +26,7 @@ from veridical.vlm.views import (
     TokenMask,
     UnknownToken,
 )
+from veridical.vlm.prefix.encode import Context, prepare
 
 
 def test_the_processor_is_left_as_it_was(vlm):
@@ -61,7 +62,7 @@ def test_an_unknown_token_stands_for_each_image(vlm):
 
 def test_a_patch_mask_paints_cells_grey(llava):
     image = plain.picture(0)
-    shown = weaken.picture(image, PatchMask(0.4, 8), seeds.generator("picture", ("r",)))
+    shown = perturb.picture(image, PatchMask(0.4, 8), seeds.generator("picture", ("r",)))
     cells = numpy.asarray(shown).reshape(8, 12, 8, 12, 3).transpose(0, 2, 1, 3, 4)
     grey = (cells == 127).all(axis=(2, 3, 4))
     assert 12 < grey.sum() < 39
@@ -75,7 +76,7 @@ def test_a_crop_shows_a_share_of_the_image_between_its_bounds():
     image = Image.fromarray(numpy.stack([across, down, across], -1).astype(numpy.uint8))
     shares = []
     for draw in range(60):
-        shown = weaken.picture(image, Crop(0.1, 0.4), seeds.generator("picture", (draw,)))
+        shown = perturb.picture(image, Crop(0.1, 0.4), seeds.generator("picture", (draw,)))
         assert shown.size == image.size
         ranges = numpy.ptp(numpy.asarray(shown, float), axis=(0, 1)) / 255
         shares.append(ranges[0] * ranges[1])
@@ -87,7 +88,7 @@ def test_a_blur_has_the_width_asked_for():
     """A black and white edge becomes the Gaussian's integral: 16 to 84 % of the way in two deviations."""
     edge = numpy.zeros((100, 200, 3), numpy.uint8)
     edge[:, 100:] = 255
-    profile = numpy.asarray(weaken.picture(Image.fromarray(edge), Blur(5), seeds.generator("", ())))[50, :, 0] / 255.0
+    profile = numpy.asarray(perturb.picture(Image.fromarray(edge), Blur(5), seeds.generator("", ())))[50, :, 0] / 255.0
     assert numpy.interp(0.841, profile, range(200)) - numpy.interp(0.159, profile, range(200)) == pytest.approx(
         10, abs=1
     )

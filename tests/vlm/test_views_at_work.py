@@ -9,13 +9,13 @@ import torch
 from tests.vlm import plain
 from tests.vlm.weak import WEAK, with_unknown_token
 
-from veridical.records import Turn
-from veridical.vlm import views
-from veridical.vlm.prefix import Context, encode
+from veridical.records import Message
+from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.images import views
+from veridical.vlm.images.views import Clean, Noise, describe
+from veridical.vlm.prefix.encode import Context, encode
 from veridical.vlm.probe import Sharing
-from veridical.vlm.sampling import Branch, Sampling, sample
-from veridical.vlm.scoring import score
-from veridical.vlm.views import Clean, Noise, describe
+from veridical.vlm.scores.scoring import score
 
 
 @pytest.mark.parametrize("view", WEAK, ids=describe)
@@ -59,17 +59,17 @@ def test_a_view_lasts_through_sampling_and_is_what_is_scored(vlm, view):
     shown = Context((plain.picture(0),), plain.DESCRIBE, view, ("r",))
     clean = dataclasses.replace(shown, view=Clean())
     after = "There is a fork and a"
-    greedy = Sampling(max_new_tokens=12, temperature=0)
-    ours, theirs = sample(vlm, encode(vlm, [shown, clean]), [Branch(0, (), after), Branch(1, (), after)], greedy)
+    greedy = SamplingParams(max_new_tokens=12, temperature=0)
+    ours, theirs = generate(vlm, encode(vlm, [shown, clean]), [Branch(0, (), after), Branch(1, (), after)], greedy)
     alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="the test says so"))
     with pytest.warns(UserWarning, match="the test says so"):
-        assert sample(alone, encode(alone, [shown]), [Branch(0, (), after)], greedy) == [ours]
+        assert generate(alone, encode(alone, [shown]), [Branch(0, (), after)], greedy) == [ours]
     assert ours.text != theirs.text
 
 
 def test_gradients_flow_through_a_noisy_view(vlm):
     vlm.model.requires_grad_(True)
-    prefix = encode(vlm, [Context((plain.picture(0),), (Turn("user", "What?"),), Noise(500))])
+    prefix = encode(vlm, [Context((plain.picture(0),), (Message("user", "What?"),), Noise(500))])
     score(vlm, prefix, [["Yes."]])[0][0].sum().backward()
     tower = next(vlm.model.model.children())
     assert max(float(p.grad.abs().max()) for p in tower.parameters() if p.grad is not None) > 0

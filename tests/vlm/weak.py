@@ -5,8 +5,18 @@ from __future__ import annotations
 import torch
 from tests.vlm import plain
 
-from veridical.vlm.prefix import Context, prepare
-from veridical.vlm.views import Blank, Blur, Crop, FeatureNoise, NoImage, Noise, PatchMask, TokenMask, UnknownToken
+from veridical.vlm.images.views import (
+    Blank,
+    Blur,
+    Crop,
+    FeatureNoise,
+    NoImage,
+    Noise,
+    PatchMask,
+    TokenMask,
+    UnknownToken,
+)
+from veridical.vlm.prefix.encode import Context, prepare
 
 WEAK = [
     Noise(900),

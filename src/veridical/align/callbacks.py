@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from veridical.align import processes
+from veridical.align import distributed
 from veridical.align.progress import Line
 from veridical.align.run_folder import COMPLETE
 
@@ -75,7 +75,7 @@ class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint of this step, when every process has written its part."""
-        processes.wait_for_all()
+        distributed.wait_for_all()
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
@@ -105,7 +105,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask the trainer for a checkpoint and an end, if a signal came to any process."""
-        self.stopped = any(processes.gathered(self.stopped))
+        self.stopped = any(distributed.gathered(self.stopped))
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from veridical.align.examples import Answer, Example
+from veridical.align.types import Answer, Example
 from veridical.constructions.edits import edit_spans
-from veridical.records import Pair, Reject, Span
-from veridical.vlm.chat import special_ids
-from veridical.vlm.loading import Vlm
+from veridical.records import Pair, Rejection, Span
+from veridical.vlm.model.chat import special_ids
+from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Prepared:
     were shortened."""
 
     examples: Sequence[Example]
-    skipped: tuple[Reject, ...]
+    skipped: tuple[Rejection, ...]
     shortened: int
     read: int
 
@@ -42,7 +42,7 @@ def prepare(
     Reasons for leaving a pair out: `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and
     `no-NAME` for pairs without a score that the objective `reads`.
     """
-    skipped: list[Reject] = []
+    skipped: list[Rejection] = []
     read = shortened = 0
 
     def usable() -> Iterator[Example]:
@@ -55,7 +55,7 @@ def prepare(
                 yield made
             else:
                 reason, remedy, detail = made
-                skipped.append(Reject(pair.id, reason, remedy, detail))
+                skipped.append(Rejection(pair.id, reason, remedy, detail))
 
     examples = keep(usable())
     return Prepared(examples, tuple(skipped), shortened, read)

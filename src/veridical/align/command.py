@@ -16,14 +16,14 @@ from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
 from veridical.files import write_json, write_json_lines
-from veridical.objectives.needs import scores_read
+from veridical.objectives.base import scores_read
 
 if TYPE_CHECKING:
     from veridical.align.checks import Prepared
-    from veridical.align.examples import Example
+    from veridical.align.inputs import BatchEncoder
     from veridical.align.reference import ReferenceCache
-    from veridical.align.sight import Sight
-    from veridical.vlm.loading import Vlm
+    from veridical.align.types import Example
+    from veridical.vlm.model.loading import Vlm
 
 __all__ = ["AlignConfig", "config_type", "run"]
 
@@ -40,22 +40,22 @@ def run(config: AlignConfig) -> Path:
     if run_folder.is_finished(config):
         _say(f"{config.out} is finished; its result is {config.result}")
         return config.out
-    from veridical.align import processes
+    from veridical.align import distributed
 
-    processes.join(config.device)
+    distributed.init(config.device)
     try:
-        pairs_digest = processes.once(lambda: run_folder.pairs_digest(config.pairs))
-        processes.once(lambda: run_folder.start(config))
+        pairs_digest = distributed.on_main(lambda: run_folder.pairs_digest(config.pairs))
+        distributed.on_main(lambda: run_folder.start(config))
         _align(config, pairs_digest)
     finally:
-        processes.leave()
+        distributed.destroy()
     return config.out
 
 
 def _align(config: AlignConfig, pairs_digest: str) -> None:
-    from veridical.align import measure, processes
+    from veridical.align import distributed, final_metrics
     from veridical.align.reference import ReferenceCache, model_key
-    from veridical.vlm.adapters import save_trained
+    from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
     _refuse_what_is_not_there(config)
@@ -69,10 +69,10 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         laps.end("reference")
         steps = _train(config, sight, cache, prepared.examples)
         laps.end("train")
-        if not processes.is_main():
+        if not distributed.is_main():
             return
         save_trained(vlm, config.result)
-        final = measure.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
+        final = final_metrics.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
     (config.out / EXAMPLES).unlink()
     laps.end("measure")
     summary = {
@@ -87,7 +87,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
         "steps": steps,
         "seconds": laps.seconds,
         "final": final,
-        "peak_memory": measure.peak_memory(),
+        "peak_memory": final_metrics.peak_memory(),
     }
     write_json(config.out / "summary.json", summary)
     _say(_closing(config, final))
@@ -95,69 +95,69 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
 
 def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
     """The base model, and the same made ready for training; that these are the run's is settled."""
-    from veridical.align import processes
-    from veridical.vlm.adapters import attach_lora, unfreeze
-    from veridical.vlm.loading import load
+    from veridical.align import distributed
+    from veridical.vlm.model.adapters import attach_lora, unfreeze
+    from veridical.vlm.model.loading import load
 
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
-    processes.once(lambda: run_folder.settle_inputs(config.out, inputs))
+    distributed.on_main(lambda: run_folder.settle_inputs(config.out, inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
     if config.train == "adapter":
         vlm = attach_lora(base, config.lora, config.seed, config.start)
     else:
         vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
-        processes.once(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
+        distributed.on_main(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
     return base, vlm
 
 
 @contextmanager
-def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[Sight]:
+def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]:
     """What the model is shown; what serves this start of the run only is removed afterwards."""
-    from veridical.align import processes
-    from veridical.align.sight import Sight, worker_settings
-    from veridical.vlm.keeping import PrefixStore
-    from veridical.vlm.scratch import Scratch
-    from veridical.vlm.tower_cache import TowerCache
+    from veridical.align import distributed
+    from veridical.align.inputs import BatchEncoder, worker_settings
+    from veridical.vlm.inputs.preprocessed_cache import Scratch
+    from veridical.vlm.prefix.prefix_store import PrefixStore
+    from veridical.vlm.prefix.vision_feature_cache import TowerCache
 
-    folder = config.out / f"prefixes-{processes.index()}"
+    folder = config.out / f"prefixes-{distributed.index()}"
     prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
     on_disk = None
     if config.feature_disk_mb:
         limit = config.feature_disk_mb * 2**20
-        on_disk = TowerCache(config.feature_folder, limit, vlm, base.fingerprint, processes.count())
+        on_disk = TowerCache(config.feature_folder, limit, vlm, base.fingerprint, distributed.count())
     scratch = Scratch(
         config.out / "images",
         config.image_disk_mb * 2**20,
         vlm.model.dtype,
         worker_settings(config.workers)["num_workers"],
-        processes.index(),
-        processes.count(),
+        distributed.index(),
+        distributed.count(),
     )
-    processes.once(scratch.clear)
+    distributed.on_main(scratch.clear)
     try:
-        yield Sight(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch)
+        yield BatchEncoder(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch)
     finally:
         prefixes.close()
-        if processes.is_main():
+        if distributed.is_main():
             scratch.clear()
 
 
-def _checked(config: AlignConfig, sight: Sight) -> Prepared:
+def _checked(config: AlignConfig, sight: BatchEncoder) -> Prepared:
     """The pairs that can be trained on, with their images looked at; tells the user about the others."""
-    from veridical.align import checks, measure, processes
-    from veridical.align.first_look import first_look
-    from veridical.align.forward import views_of
+    from veridical.align import checks, distributed, final_metrics
+    from veridical.align.dataset import store
+    from veridical.align.logps import views_of
+    from veridical.align.preprocess import first_look
     from veridical.align.progress import Line
-    from veridical.align.stored import store
-    from veridical.build.dataset import stream_pairs
+    from veridical.pairs.dataset import stream_pairs
 
     reads, keep = scores_read(config.objective), partial(store, path=config.out / EXAMPLES)
     pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
-    answers = processes.once(lambda: checks.prepare(pairs, sight.vlm, limit, config.too_long, reads, keep))
-    views = views_of((*config.objective.needs(), *measure.BOTH))
-    with Line("images", len(processes.share(len(answers.examples))), shown=processes.is_main()) as line:
+    answers = distributed.on_main(lambda: checks.prepare(pairs, sight.vlm, limit, config.too_long, reads, keep))
+    views = views_of((*config.objective.needs(), *final_metrics.BOTH))
+    with Line("images", len(distributed.share(len(answers.examples))), shown=distributed.is_main()) as line:
         seen = first_look(sight, answers.examples, views, config.workers, line.advance)
     sight.all_kept = not seen.unkept
     prepared = replace(answers, examples=seen.examples, skipped=(*answers.skipped, *seen.skipped))
@@ -167,23 +167,25 @@ def _checked(config: AlignConfig, sight: Sight) -> Prepared:
     return prepared
 
 
-def _fill_reference(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
+def _fill_reference(
+    config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
+) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
-    from veridical.align import measure, processes
+    from veridical.align import distributed, final_metrics
     from veridical.align.progress import Line
     from veridical.align.reference import fill, missing
 
     needs = tuple(need for need in config.objective.needs() if need.reference)
     adapter = config.reference == "start"
     computed = 0
-    for some, asked in ((examples, needs), (measure.measured(examples), measure.BOTH)):
+    for some, asked in ((examples, needs), (final_metrics.measured(examples), final_metrics.BOTH)):
         if lacking := missing(cache, some, asked):
-            processes.wait_for_all()  # before anyone writes, so that all find the same missing
-            part = processes.share(len(lacking))
+            distributed.wait_for_all()  # before anyone writes, so that all find the same missing
+            part = distributed.share(len(lacking))
             own = lacking[part.start : part.stop]
-            with Line("reference", len(own), shown=processes.is_main()) as line:
+            with Line("reference", len(own), shown=distributed.is_main()) as line:
                 fill(cache, sight, own, asked, config.micro_batch, config.workers, line.advance, adapter)
-            processes.wait_for_all()
+            distributed.wait_for_all()
             cache.look()
             computed += len(lacking)
     return computed
@@ -194,22 +196,22 @@ def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:
     return base.fingerprint if config.reference == "base" else vlm.fingerprint
 
 
-def _train(config: AlignConfig, sight: Sight, cache: ReferenceCache, examples: Sequence[Example]) -> int:
+def _train(config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]) -> int:
     """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
     import torch
 
-    from veridical.align import callbacks, processes
+    from veridical.align import callbacks, distributed
     from veridical.align.progress import Line
     from veridical.align.trainer import PairTrainer, steps_in_all
 
     steps = steps_in_all(config, len(examples))
-    checkpoint = processes.once(lambda: run_folder.last_checkpoint(config.out))
+    checkpoint = distributed.on_main(lambda: run_folder.last_checkpoint(config.out))
     done = run_folder.step_of(checkpoint)
-    processes.once(lambda: run_folder.cut_log(config.out, done))
+    distributed.on_main(lambda: run_folder.cut_log(config.out, done))
     if done:
         _say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
-    with stop, Line("training", steps, done, shown=processes.is_main()) as line:
+    with stop, Line("training", steps, done, shown=distributed.is_main()) as line:
         watching = (
             callbacks.StepLog(config.out / "log.jsonl"),
             callbacks.StepProgress(line),
@@ -237,12 +239,12 @@ def _refuse_what_is_not_there(config: AlignConfig) -> None:
     import torch
     from transformers.integrations import get_available_reporting_integrations
 
-    from veridical.align import processes
+    from veridical.align import distributed
 
     known = get_available_reporting_integrations()
     if absent := [name for name in config.report_to if name not in known]:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
-    if torch.cuda.device_count() > 1 and processes.count() == 1:
+    if torch.cuda.device_count() > 1 and distributed.count() == 1:
         raise UserError(
             "Several GPUs are visible and one process uses one. Pick it, as with CUDA_VISIBLE_DEVICES=0, or start a "
             "process for each: accelerate launch --multi-gpu -m veridical align ..."
@@ -250,9 +252,9 @@ def _refuse_what_is_not_there(config: AlignConfig) -> None:
 
 
 def _tell(prepared: Prepared, out: Path) -> None:
-    from veridical.align import processes
+    from veridical.align import distributed
 
-    processes.once(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
+    distributed.on_main(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
     if not prepared.examples:
         example = "".join(f" For one, {one.id}: {one.detail}. {one.remedy}." for one in prepared.skipped[:1])

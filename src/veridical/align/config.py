@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from veridical.errors import UserError
+from veridical.objectives.base import Objective
 from veridical.objectives.dpo import Dpo
-from veridical.objectives.needs import Objective
 from veridical.objectives.registry import objective_type
-from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.model.adapters import LoraSettings
 
 
 @dataclass(frozen=True, kw_only=True)

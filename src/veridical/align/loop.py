@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from veridical.align import command as align
-from veridical.build import command as build
 from veridical.config import dotted, flags, read_yaml, save_resolved, to_plain
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
+from veridical.pairs import command as build
 from veridical.records import Pair
 
 _SET_HERE = ("out", "pairs", "adapter", "start", "reference", "skip")
@@ -164,7 +164,7 @@ def _start(config: LoopConfig) -> None:
 def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:
     """Each record's online or offline pairs, by a coin that seed, record and round decide; the other ones where the
     record has none of the kind."""
-    from veridical.build.dataset import read_pairs, write_build
+    from veridical.pairs.dataset import read_pairs, write_build
     from veridical.vlm.seeds import generator
 
     assert config.offline is not None

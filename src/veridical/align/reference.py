@@ -23,13 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from veridical.align.examples import Example, key_array
-from veridical.align.forward import score_needs, views_of
-from veridical.align.sight import Sight, batches
-from veridical.align.stored import Chosen
+from veridical.align.dataset import Subset
+from veridical.align.inputs import BatchEncoder, batches
+from veridical.align.logps import score_needs, views_of
+from veridical.align.types import Example, key_array
 from veridical.errors import UserError
-from veridical.objectives.needs import Need
-from veridical.vlm.adapters import adapters_off
+from veridical.objectives.base import LogpRequest
+from veridical.vlm.model.adapters import adapters_off
 
 FORMAT = "1"
 SHARD_BATCHES = 16
@@ -111,20 +111,20 @@ class ReferenceCache:
         self._shards.append(shard)
 
 
-def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[Need]) -> Chosen:
+def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[LogpRequest]) -> Subset:
     """The examples that must be scored for `cache` to hold all of `needs`; each score is asked for once."""
     if not needs:
-        return Chosen(examples, [])
+        return Subset(examples, [])
     keys = key_array((example.score_key(need) for example in examples for need in needs), len(examples) * len(needs))
     different, first = numpy.unique(keys, return_index=True)
-    return Chosen(examples, numpy.unique(first[~cache.holds(different)] // len(needs)))
+    return Subset(examples, numpy.unique(first[~cache.holds(different)] // len(needs)))
 
 
 def fill(
     cache: ReferenceCache,
-    sight: Sight,
+    sight: BatchEncoder,
     examples: Sequence[Example],
-    needs: Sequence[Need],
+    needs: Sequence[LogpRequest],
     micro_batch: int,
     workers: int,
     advance: Callable[[int], None],

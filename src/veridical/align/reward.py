@@ -26,7 +26,7 @@ from veridical.vlm.seeds import generator
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def run(config: RewardConfig) -> Path:
 
     Raises UserError for pairs that are not there or too few, and for a folder with something else in it.
     """
-    from veridical.build.dataset import read_pairs
+    from veridical.pairs.dataset import read_pairs
 
     if not (config.out / REWARD).exists():
         pairs = read_pairs(config.pairs)
@@ -88,7 +88,7 @@ def run(config: RewardConfig) -> Path:
 def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
     from safetensors.torch import save_file
 
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     split = [is_held_out(pair.record_id, config.held_out, config.seed) for pair in pairs]
     if all(split) or not any(split):

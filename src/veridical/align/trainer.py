@@ -13,22 +13,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from veridical.align import processes
+from veridical.align import distributed
 from veridical.align.config import AlignConfig
-from veridical.align.examples import Answer, Example, key_array
-from veridical.align.forward import score_needs, views_of
-from veridical.align.order import Batches, EpochLoader, SeededOrder
+from veridical.align.inputs import Batch, BatchEncoder, worker_settings
+from veridical.align.logps import score_needs, views_of
 from veridical.align.reference import ReferenceCache
-from veridical.align.sight import Batch, Sight, worker_settings
+from veridical.align.sampler import Batches, EpochLoader, SeededOrder
+from veridical.align.types import Answer, Example, key_array
 from veridical.errors import UserError
-from veridical.objectives.needs import Metrics, Need, Objective, Scored, scores_read
-from veridical.vlm.adapters import save_trained
-from veridical.vlm.views import Clean
+from veridical.objectives.base import LogpRequest, Logps, Metrics, Objective, scores_read
+from veridical.vlm.images.views import Clean
+from veridical.vlm.model.adapters import save_trained
 
 _WEIGHTS = "trained.safetensors"
 
 
-def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch: Batch) -> tuple[Tensor, Metrics]:
+def loss_of(
+    sight: BatchEncoder, reference: ReferenceCache, objective: Objective, batch: Batch
+) -> tuple[Tensor, Metrics]:
     """An objective's loss on a batch, a scalar with gradients, and its metrics.
 
     To these come `chosen_logp` and `rejected_logp`, mean log-probabilities on the clean image, where the
@@ -36,7 +38,7 @@ def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch
     """
     needs = objective.needs()
     scored = with_reference(score_needs(sight, batch, needs), reference, batch.examples)
-    loss, metrics = objective.loss(scored, stated(objective, batch.examples, sight.vlm.model.device))
+    loss, metrics = objective.loss(scored, pair_scores(objective, batch.examples, sight.vlm.model.device))
     log_probs = {
         f"{need.response}_logp": answers.log_probs().mean().detach()
         for need, answers in scored.items()
@@ -46,14 +48,14 @@ def loss_of(sight: Sight, reference: ReferenceCache, objective: Objective, batch
 
 
 def with_reference(
-    policy: Mapping[Need, list[Tensor]], reference: ReferenceCache, examples: Sequence[Example]
-) -> dict[Need, Scored]:
+    policy: Mapping[LogpRequest, list[Tensor]], reference: ReferenceCache, examples: Sequence[Example]
+) -> dict[LogpRequest, Logps]:
     """The policy's scores beside the reference's, where a need asks for these."""
     scored = {}
     for need, per_token in policy.items():
         known = reference.get([e.score_key(need) for e in examples]) if need.reference else []
         answers = [example.answer(need.response) for example in examples]
-        scored[need] = Scored(
+        scored[need] = Logps(
             per_token, [tokens.to(per_token[0].device) for tokens in known], _edits(answers, per_token)
         )
     return scored
@@ -69,7 +71,7 @@ def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tenso
     return edits
 
 
-def stated(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
+def pair_scores(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
     """The pair scores that the objective reads, [pairs] each."""
     return {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
 
@@ -80,7 +82,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         config: AlignConfig,
-        sight: Sight,
+        sight: BatchEncoder,
         reference: ReferenceCache,
         examples: Sequence[Example],
         callbacks: Sequence[TrainerCallback],
@@ -90,7 +92,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
         micro_batch = micro_batch_of(config)
         self._batches = Batches(
-            SeededOrder(contexts, config.seed), config.batch_size, micro_batch, processes.index(), processes.count()
+            SeededOrder(contexts, config.seed), config.batch_size, micro_batch, distributed.index(), distributed.count()
         )
         self._since_log: list[tuple[int, Metrics]] = []
         views = views_of(config.objective.needs())
@@ -120,9 +122,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         else:
             loss = torch.zeros((), device=self.args.device)
         if self.accelerator.sync_gradients:
-            processes.sum_gradients(model.parameters())
+            distributed.sum_gradients(model.parameters())
         # The log takes the mean over processes, but each has computed its part of a sum.
-        return loss * processes.count()
+        return loss * distributed.count()
 
     def get_train_dataloader(self) -> EpochLoader:
         """This process's micro-batches."""
@@ -154,7 +156,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's metrics, means over the pairs since the last row."""
         own = [(count, {name: value.item() for name, value in metrics.items()}) for count, metrics in self._since_log]
-        everywhere = [row for rows in processes.gathered(own) for row in rows]
+        everywhere = [row for rows in distributed.gathered(own) for row in rows]
         pairs = sum(count for count, _ in everywhere)
         for count, values in everywhere:
             for name, value in values.items():
@@ -167,11 +169,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Batch]], device: torch.device) -> int:
-        return sum(processes.gathered(sum(len(sample["batch"].examples) for sample in batch_samples)))
+        return sum(distributed.gathered(sum(len(sample["batch"].examples) for sample in batch_samples)))
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         # The stock method also pickles the training arguments, which nothing here reads.
-        if not processes.is_main():
+        if not distributed.is_main():
             return
         folder, vlm = Path(output_dir or self.args.output_dir), self._sight.vlm
         if hasattr(vlm.model, "peft_config"):
@@ -192,11 +194,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
 def micro_batch_of(config: AlignConfig) -> int:
     """Pairs in one pass of one process. Raises UserError where the processes can't share a batch evenly."""
-    share, rest = divmod(config.batch_size, processes.count())
+    share, rest = divmod(config.batch_size, distributed.count())
     micro_batch = min(config.micro_batch, share)
     if rest or share % max(micro_batch, 1):
         raise UserError(
-            f"batch_size {config.batch_size} can't be shared by {processes.count()} processes in parts of micro_batch "
+            f"batch_size {config.batch_size} can't be shared by {distributed.count()} processes in parts of micro_batch "
             f"{config.micro_batch}; choose a batch_size that is a multiple of both together."
         )
     return micro_batch
@@ -208,7 +210,7 @@ def training_arguments(config: AlignConfig, pairs: int, use_cpu: bool) -> Traini
     return TrainingArguments(
         output_dir=str(config.out / "checkpoints"),
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // (micro_batch * processes.count()),
+        gradient_accumulation_steps=config.batch_size // (micro_batch * distributed.count()),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.scheduler,

@@ -25,13 +25,13 @@ from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.judges import registry as judges
 from veridical.judges.interface import Detect, FaultKind, Findings, JudgeError, Verify
+from veridical.judges.lexicon_sources import find_words
 from veridical.judges.panel import Panel
 from veridical.judges.sentences import sentences
 from veridical.judges.verifier import VERIFIER, Verifier, load_verifier, question, verdict
-from veridical.judges.words import find_words
 from veridical.objectives.sft import Sft
 from veridical.records import Pair, Provenance, Record
-from veridical.vlm.adapters import LoraSettings
+from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.seeds import generator
 
 _ASKED_AT_A_TIME = 64
@@ -109,7 +109,7 @@ def run(config: VerifierConfig) -> Path:
 
 
 def _train(config: VerifierConfig) -> None:
-    from veridical.build.dataset import write_build
+    from veridical.pairs.dataset import write_build
 
     settings = judges.settings_type("oracle")() if config.judge is None else config.judge
     records, panel = _records(config, settings)
@@ -154,7 +154,7 @@ def _records(config: VerifierConfig, settings: judges.JudgeSettings) -> tuple[di
 
 def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[list[Checked], int]:
     """Every distinct sentence of a build's texts with what the judge finds in it; and how many texts it failed on."""
-    from veridical.build.dataset import read_pairs
+    from veridical.pairs.dataset import read_pairs
 
     texts = {
         (pair.record_id, text): None

@@ -17,15 +17,15 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
 from veridical.constructions.completion import complete
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, check_view, chosen_side, view_for
 from veridical.judges.interface import Kind, Similarity
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
-from veridical.vlm.views import parse
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import parse
+from veridical.vlm.inputs.context import Context
 
 NAME = "bdhs"
 PAPER_VIEW = "token-mask:0.99"
@@ -72,18 +72,18 @@ def bdhs(record: Record, settings: BdhsSettings, seed: int) -> Steps:
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
     view = view_for(settings.view, record, PAPER_VIEW, WORLD_VIEW)
-    sampling = Sampling(settings.max_new_tokens, settings.temperature)
+    sampling = SamplingParams(settings.max_new_tokens, settings.temperature)
     faults: Counter[str] = Counter()
     for attempt in range(1, settings.tries + 1):
         last = attempt == settings.tries > 1
         how = "free" if last or settings.guidance == "none" else "guided"
         context = Context(record.images, record.prompt, parse(view), key=(seed, record.id, NAME, attempt))
         answer = yield from (complete(context, chosen[0], sampling) if how == "guided" else _free(context, sampling))
-        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not checks.same(answer.text, chosen[0]):
+        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not text_filters.same(answer.text, chosen[0]):
             similarity: float = yield Similarity(answer.text, chosen[0])
             if last or similarity < settings.threshold:
                 return [
@@ -100,9 +100,9 @@ def bdhs(record: Record, settings: BdhsSettings, seed: int) -> Steps:
                     )
                 ]
         faults[wrong or "too-similar"] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)
 
 
-def _free(context: Context, sampling: Sampling) -> Generator[Request, Any, Answer]:
+def _free(context: Context, sampling: SamplingParams) -> Generator[Request, Any, Answer]:
     [answer] = yield Sample(context, (context.key,), sampling)
     return answer  # type: ignore[no-any-return]

@@ -16,16 +16,16 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, check_view, chosen_side, view_for
 from veridical.decoding.vcd import Vcd
-from veridical.judges.interface import Detect, Findings, Kind, Name
+from veridical.judges.interface import Detect, ExtractObjects, Findings, Kind
 from veridical.judges.lexicon import Mention
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
-from veridical.vlm.views import Clean, parse
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import Clean, parse
+from veridical.vlm.inputs.context import Context
 
 NAME = "bpo-image"
 RELEASED_VIEW = "noise:900"
@@ -67,12 +67,12 @@ class BpoImageSettings:
 
     def __post_init__(self) -> None:
         check_view(self.view)
-        checks.require_share("plausibility", self.plausibility)
+        text_filters.require_share("plausibility", self.plausibility)
 
 
 def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
     """What is asked of the judge: only what the filters need."""
-    return (Detect,) * settings.only_invented + (Name,) * settings.match_objects
+    return (Detect,) * settings.only_invented + (ExtractObjects,) * settings.match_objects
 
 
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
@@ -81,7 +81,7 @@ def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
 
     candidates: list[Answer] = yield _sample(record, settings, view, seed)
@@ -105,7 +105,7 @@ def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
                 )
             ]
         faults[wrong] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)
 
 
 def _sample(record: Record, settings: BpoImageSettings, view: str, seed: int) -> Sample:
@@ -116,25 +116,25 @@ def _sample(record: Record, settings: BpoImageSettings, view: str, seed: int) ->
     return Sample(
         Context(record.images, record.prompt, shown, key=(seed, record.id, "noise")),
         keys=tuple((seed, record.id, "candidate", index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature, decoding=contrast),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature, decoding=contrast),
     )
 
 
 def _fault(
     record: Record, candidate: Answer, chosen: str, settings: BpoImageSettings
 ) -> Generator[Request, Any, str | None]:
-    wrong = checks.fault(candidate, settings.max_words, settings.keep_unfinished)
+    wrong = text_filters.fault(candidate, settings.max_words, settings.keep_unfinished)
     if wrong:
         return wrong
-    if checks.same(candidate.text, chosen):
+    if text_filters.same(candidate.text, chosen):
         return "same-as-chosen"
     if settings.only_invented:
         findings: Findings = yield Detect(record, candidate.text)
         if not findings.invented:
             return "nothing-invented"
     if settings.match_objects:
-        theirs: list[Mention] = yield Name(candidate.text)
-        ours: list[Mention] = yield Name(chosen)
+        theirs: list[Mention] = yield ExtractObjects(candidate.text)
+        ours: list[Mention] = yield ExtractObjects(chosen)
         if len({mention.name for mention in theirs}) != len({mention.name for mention in ours}):
             return "other-object-count"
     return None

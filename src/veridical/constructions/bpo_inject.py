@@ -15,12 +15,12 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.injection import injected, mode_of
 from veridical.constructions.protocol import Request, Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
-from veridical.records import Pair, Record, Reject
+from veridical.records import Pair, Record, Rejection
 
 NAME = "bpo-inject"
 
@@ -59,24 +59,29 @@ def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:
 
 def bpo_inject(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with errors put in; and what the model says to a weak image."""
-    reference = checks.fit_reference(record, settings.max_words, "give it a caption or an answer to put errors into")
-    if isinstance(reference, Reject):
+    reference = text_filters.fit_reference(
+        record, settings.max_words, "give it a caption or an answer to put errors into"
+    )
+    if isinstance(reference, Rejection):
         return reference
     own = yield from _injected(record, reference, settings, seed)
-    weak: list[Pair] | Reject = []
+    weak: list[Pair] | Rejection = []
     if settings.negatives == "both":
         image = replace(settings.image, max_words=min(settings.max_words, settings.image.max_words))
         weak = yield from bpo_image(record, image, seed)
     for outcome in (own, weak):
-        if isinstance(outcome, Reject) and outcome.reason.endswith("too-long"):
+        if isinstance(outcome, Rejection) and outcome.reason.endswith("too-long"):
             return outcome
-    pairs = [*([] if isinstance(own, Reject) else own), *([] if isinstance(weak, Reject) else _renamed(weak, settings))]
-    return pairs or (own if isinstance(own, Reject) else Reject(record.id, "no-negative", "see the settings", ""))
+    pairs = [
+        *([] if isinstance(own, Rejection) else own),
+        *([] if isinstance(weak, Rejection) else _renamed(weak, settings)),
+    ]
+    return pairs or (own if isinstance(own, Rejection) else Rejection(record.id, "no-negative", "see the settings", ""))
 
 
 def _injected(
     record: Record, reference: str, settings: BpoInjectSettings, seed: int
-) -> Generator[Request, Any, list[Pair] | Reject]:
+) -> Generator[Request, Any, list[Pair] | Rejection]:
     mode = mode_of(record, settings.mode)
     found = yield from injected(
         record,
@@ -90,7 +95,7 @@ def _injected(
         verify=settings.verify,
     )
     if isinstance(found, Counter):
-        return checks.reject(record.id, "rejected", found)
+        return text_filters.reject(record.id, "rejected", found)
     sides = (reference, "reference"), (found.text, f"reference with errors injected ({mode} mode)")
     return [make_pair(record, NAME, "injected", *sides, parameters=asdict(settings), seed=seed, attempts=found.attempt)]
 

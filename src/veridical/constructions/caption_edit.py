@@ -16,14 +16,14 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, chosen_side
 from veridical.constructions.edits import edit_spans, edited_share
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, chosen_side
 from veridical.judges.interface import Corruption, Detect, Findings, Inject, Kind, Rewrite
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "caption-edit"
 
@@ -50,7 +50,7 @@ class CaptionEditSettings:
     """With corrupt, what is corrupted where a record has no reference: the model's own greedy caption, or nothing."""
 
     def __post_init__(self) -> None:
-        checks.require_share("max_edited", self.max_edited)
+        text_filters.require_share("max_edited", self.max_edited)
 
 
 def judge_needs(settings: CaptionEditSettings) -> tuple[Kind, ...]:
@@ -62,7 +62,7 @@ def caption_edit(record: Record, settings: CaptionEditSettings, seed: int) -> St
     """Chosen: the true text. Rejected: the same with something wrong in it."""
     edit = _corrected if settings.direction == "correct" else _corrupted
     edited = yield from edit(record, settings, seed)
-    if isinstance(edited, Reject):
+    if isinstance(edited, Rejection):
         return edited
     chosen, rejected, attempt = edited
     return [
@@ -81,24 +81,24 @@ def caption_edit(record: Record, settings: CaptionEditSettings, seed: int) -> St
     ]
 
 
-_Edited = tuple[tuple[str, str], tuple[str, str], int] | Reject
+_Edited = tuple[tuple[str, str], tuple[str, str], int] | Rejection
 
 
 def _corrected(record: Record, settings: CaptionEditSettings, seed: int) -> Generator[Request, Any, _Edited]:
     context = Context(record.images, record.prompt, key=(record.id,))
-    sampling = Sampling(settings.max_new_tokens, settings.temperature)
+    sampling = SamplingParams(settings.max_new_tokens, settings.temperature)
     [answer] = yield Sample(context, keys=((seed, record.id, NAME),), sampling=sampling)
-    wrong = checks.fault(answer, settings.max_words)
+    wrong = text_filters.fault(answer, settings.max_words)
     if wrong:
-        return checks.reject(record.id, "answer", Counter([wrong]))
+        return text_filters.reject(record.id, "answer", Counter([wrong]))
     findings: Findings = yield Detect(record, answer.text)
     if not findings.wrong:
-        return Reject(record.id, "nothing-invented", "the model is right about this image; nothing to correct here")
+        return Rejection(record.id, "nothing-invented", "the model is right about this image; nothing to correct here")
     corrected: str | None = yield Rewrite(answer.text, leave_out=findings.invented_names, faults=findings.faults)
     if corrected is None:
-        return Reject(record.id, "not-corrected", "take another writer; or nothing true would be left", answer.text)
+        return Rejection(record.id, "not-corrected", "take another writer; or nothing true would be left", answer.text)
     if wrong := _edit_fault(corrected, answer.text, settings):
-        return checks.reject(record.id, "chosen", Counter([wrong]))
+        return text_filters.reject(record.id, "chosen", Counter([wrong]))
     return (corrected, "own answer, corrected"), (answer.text, "own answer"), 1
 
 
@@ -106,7 +106,7 @@ def _corrupted(record: Record, settings: CaptionEditSettings, seed: int) -> Gene
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, keep_unfinished=False
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
     faults: Counter[str] = Counter()
     for attempt in range(1, settings.tries + 1):
@@ -115,12 +115,12 @@ def _corrupted(record: Record, settings: CaptionEditSettings, seed: int) -> Gene
         if text is not None and wrong is None:
             return chosen, (text, f"{chosen[1]} with an error of kind {settings.kind}"), attempt
         faults[wrong or "empty"] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)
 
 
 def _edit_fault(text: str, original: str, settings: CaptionEditSettings) -> str | None:
-    wrong = checks.fault(Answer(text, finished=True), settings.max_words)
-    if wrong is None and checks.same(text, original):
+    wrong = text_filters.fault(Answer(text, finished=True), settings.max_words)
+    if wrong is None and text_filters.same(text, original):
         wrong = "same-as-chosen"
     if wrong is None and edited_share(text, original) > settings.max_edited:
         wrong = "more-than-edited"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.judges.sentences import sentences
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OPPOSITE = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
 
 
-def complete(context: Context, text: str, sampling: Sampling) -> Generator[Request, Any, Answer]:
+def complete(context: Context, text: str, sampling: SamplingParams) -> Generator[Request, Any, Answer]:
     """The text with each of its sentences cut at random and completed to its first full stop, all at once, each behind
     the true sentences before it. The context's key seeds cuts and completions."""
     draws = generator("cuts", context.key)

@@ -10,14 +10,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, check_view, chosen_side
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import parse
+from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
-from veridical.vlm.views import parse
 
 NAME = "dropout-ntp"
 
@@ -52,27 +52,27 @@ def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Step
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
     key = (seed, record.id, NAME)
     words = chosen[0].split()
     if len(words) < 2:
-        return checks.reject(record.id, "chosen", Counter(["too-short"]))
+        return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
     half = settings.cut == "half"
     kept = len(words) // 2 if half else 1 + int(generator("cut", key).integers(len(words) - 1))
-    beginning = checks.first_words(chosen[0], kept)
+    beginning = text_filters.first_words(chosen[0], kept)
 
     continuations: list[Answer] = yield Sample(
         Context(record.images, record.prompt, parse(settings.view), key),
         keys=tuple((*key, index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
         after=(beginning,) * settings.candidates,
     )
     faults: Counter[str] = Counter()
     for attempt, continuation in enumerate(continuations, start=1):
         answer = Answer(beginning + continuation.text, continuation.finished)
-        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not checks.same(answer.text, chosen[0]):
+        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not text_filters.same(answer.text, chosen[0]):
             rejected = answer.text, f"continued from {settings.view}"
             return [
                 make_pair(
@@ -87,4 +87,4 @@ def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Step
                 )
             ]
         faults[wrong or "same-as-chosen"] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)

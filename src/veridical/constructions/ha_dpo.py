@@ -18,12 +18,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.judges.interface import Detect, Findings, Item, Kind, Quiz, Restyle, Rewrite
-from veridical.records import Pair, Record, Reject, Turn
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.judges.interface import Detect, Findings, Item, Kind, MakeQuestions, Restyle, Rewrite
+from veridical.records import Message, Pair, Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 
 NAME = "ha-dpo"
@@ -75,7 +75,7 @@ class HaDpoSettings:
 def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:
     """What is asked of the judges."""
     quizzed = settings.question_share > 0 and settings.questions_by == "judge"
-    return (Detect, Rewrite, *((Restyle,) if settings.styles else ()), *((Quiz,) if quizzed else ()))
+    return (Detect, Rewrite, *((Restyle,) if settings.styles else ()), *((MakeQuestions,) if quizzed else ()))
 
 
 def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
@@ -83,10 +83,10 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
     descriptions: list[Answer] = yield Sample(
         Context(record.images, record.prompt, key=(record.id,)),
         keys=tuple((seed, record.id, "description", index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
     )
     picked = yield from _pick(record, descriptions, settings)
-    if isinstance(picked, Reject):
+    if isinstance(picked, Rejection):
         return picked
     attempt, description, findings = picked
 
@@ -95,7 +95,7 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
     if wrong:
         corrected = yield _correction(description, findings, settings)
     if corrected is None:
-        return Reject(
+        return Rejection(
             record.id, "not-corrected", "nothing true would be left, or the judge can't rewrite this text", description
         )
     made = _Maker(record, settings, seed, attempt)
@@ -114,8 +114,12 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
         elif findings.invented:
             pairs += _questions(findings, made)
     if not pairs and wrong:
-        return Reject(record.id, "not-restyled", "the writer can't keep what the texts say; take another, or no styles")
-    return pairs or Reject(record.id, "nothing-invented", "the model is right about this image; nothing to learn here")
+        return Rejection(
+            record.id, "not-restyled", "the writer can't keep what the texts say; take another, or no styles"
+        )
+    return pairs or Rejection(
+        record.id, "nothing-invented", "the model is right about this image; nothing to learn here"
+    )
 
 
 def _wrong(findings: Findings, settings: HaDpoSettings) -> bool:
@@ -125,12 +129,12 @@ def _wrong(findings: Findings, settings: HaDpoSettings) -> bool:
 
 def _pick(
     record: Record, descriptions: Sequence[Answer], settings: HaDpoSettings
-) -> Generator[Request, Any, tuple[int, str, Findings] | Reject]:
+) -> Generator[Request, Any, tuple[int, str, Findings] | Rejection]:
     """The first description with an invented object; failing that, a right one if it is of use."""
     faults: Counter[str] = Counter()
     right: tuple[int, str, Findings] | None = None
     for attempt, description in enumerate(descriptions, start=1):
-        wrong = checks.fault(description, settings.max_words, settings.keep_unfinished)
+        wrong = text_filters.fault(description, settings.max_words, settings.keep_unfinished)
         if wrong is None:
             findings: Findings = yield Detect(record, description.text)
             if _wrong(findings, settings):
@@ -140,7 +144,7 @@ def _pick(
         faults[wrong] += 1
     if right and settings.omit_from == "all":
         return right
-    return checks.reject(record.id, "description", faults)
+    return text_filters.reject(record.id, "description", faults)
 
 
 def _correction(text: str, findings: Findings, settings: HaDpoSettings) -> Rewrite:
@@ -161,7 +165,7 @@ def _in_styles(
     for variant in range(made.settings.styles):
         key = (made.seed, made.record.id, "style", variant)
         texts: tuple[str, ...] | None = yield Restyle(made.record, (corrected, description), variant, key)
-        if texts is None or checks.same(*texts):
+        if texts is None or text_filters.same(*texts):
             continue
         right: Findings = yield Detect(made.record, texts[0])
         wrong: Findings = yield Detect(made.record, texts[1])
@@ -175,7 +179,7 @@ def _quiz(corrected: str, description: str, findings: Findings, made: _Maker) ->
 
     A correction that only takes away gives none to be answered with yes; a true object then does.
     """
-    items: tuple[Item, ...] = yield Quiz(made.record, corrected, description)
+    items: tuple[Item, ...] = yield MakeQuestions(made.record, corrected, description)
     no = [item for item in items if item.right.startswith("No")]
     yes = [item for item in items if item.right.startswith("Yes")]
     there = findings.missing or findings.true_names
@@ -207,7 +211,7 @@ def _repetition(
     wrong, *others = findings.invented_names
     again = _one_of(findings.true_names, made, "again")
     repeated: str | None = yield Rewrite(description, tuple(others), {wrong: again})
-    if repeated is None or checks.same(repeated, corrected):
+    if repeated is None or text_filters.same(repeated, corrected):
         return []
     return [made.repetition(corrected, repeated, again)]
 
@@ -264,7 +268,7 @@ class _Maker:
     def question(self, item: Item, number: int | None = None) -> Pair:
         sides = (item.right, "annotations"), (item.wrong, "the opposite")
         variant = f"question-{item.right[:-1].lower()}" if item.right in ("Yes.", "No.") else "question"
-        return self._pair(variant, *sides, prompt=(Turn("user", item.question),), number=number)
+        return self._pair(variant, *sides, prompt=(Message("user", item.question),), number=number)
 
     def _pair(
         self,
@@ -272,7 +276,7 @@ class _Maker:
         chosen: tuple[str, str],
         rejected: tuple[str, str],
         scores: dict[str, float] | None = None,
-        prompt: Sequence[Turn] | None = None,
+        prompt: Sequence[Message] | None = None,
         number: int | None = None,
     ) -> Pair:
         return make_pair(

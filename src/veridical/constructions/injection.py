@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Key, Request
 from veridical.judges.interface import Corruption, Detect, Findings, Inject
 from veridical.records import Record
@@ -45,9 +45,9 @@ def injected(
     attempts = [(kind, number) for kind in kinds for number in range(tries)]
     for attempt, (kind, number) in enumerate(attempts, start=1):
         wrong: str | None = yield Inject(record, text, kind, (*key, kind, number), errors, mode)
-        fault = "not-injected" if wrong is None else checks.fault(Answer(wrong, finished=True), max_words)
+        fault = "not-injected" if wrong is None else text_filters.fault(Answer(wrong, finished=True), max_words)
         if fault is None and wrong is not None:
-            if checks.same(wrong, text):
+            if text_filters.same(wrong, text):
                 fault = "same-as-chosen"
             elif verify:
                 found: Findings = yield Detect(record, wrong)

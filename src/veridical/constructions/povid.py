@@ -13,11 +13,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.injection import injected, mode_of
 from veridical.constructions.protocol import Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
-from veridical.records import Pair, Record, Reject
+from veridical.records import Pair, Record, Rejection
 from veridical.vlm.seeds import generator
 
 NAME = "povid"
@@ -52,8 +52,8 @@ def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:
 
 def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with a plausible error of a kind that fits the task."""
-    reference = checks.fit_reference(record, settings.max_words, "give it a caption or an answer to corrupt")
-    if isinstance(reference, Reject):
+    reference = text_filters.fit_reference(record, settings.max_words, "give it a caption or an answer to corrupt")
+    if isinstance(reference, Rejection):
         return reference
     mode = mode_of(record, settings.task)
     kinds = settings.in_answers if mode == "question" else _shuffled(settings.in_descriptions, record, seed)
@@ -74,7 +74,7 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
         if isinstance(found, Counter):
             faults += found
             continue
-        if any(checks.same(found.text, pair.rejected) for pair in pairs):
+        if any(text_filters.same(found.text, pair.rejected) for pair in pairs):
             continue  # a yes or no is got wrong in one way only
         pairs.append(
             make_pair(
@@ -88,7 +88,7 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
                 attempts=found.attempt,
             )
         )
-    return pairs or checks.reject(record.id, "rejected", faults)
+    return pairs or text_filters.reject(record.id, "rejected", faults)
 
 
 def _shuffled(kinds: tuple[Corruption, ...], record: Record, seed: int) -> tuple[Corruption, ...]:

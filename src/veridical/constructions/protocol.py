@@ -1,7 +1,7 @@
 """How a construction is written: for one record, from top to bottom, yielding what it needs to know.
 
 A construction is a generator. It yields a request (an answer of the model, a judge's findings), receives the
-answer, and returns its pairs or the reason why there are none. `veridical.build` runs many records side by
+answer, and returns its pairs or the reason why there are none. `veridical.pairs` runs many records side by
 side and gathers their requests into batches, so the procedure itself knows nothing of batches.
 """
 
@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from veridical.constructions.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
-from veridical.records import Pair, Provenance, Record, Reject, Spans, Turn
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Message, Pair, Provenance, Record, Rejection, Spans
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 Key: TypeAlias = tuple[str | int, ...]
 
@@ -32,7 +32,7 @@ class Sample:
 
     context: Context
     keys: tuple[Key, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Retrieve:
 
 ModelRequest: TypeAlias = Sample | Score | YesNo
 Request: TypeAlias = ModelRequest | Retrieve | JudgeRequest
-Steps: TypeAlias = Generator[Request, Any, list[Pair] | Reject]
+Steps: TypeAlias = Generator[Request, Any, list[Pair] | Rejection]
 
 
 def make_pair(
@@ -103,7 +103,7 @@ def make_pair(
     seed: int,
     attempts: int = 1,
     scores: Mapping[str, float] | None = None,
-    prompt: Sequence[Turn] | None = None,
+    prompt: Sequence[Message] | None = None,
     spans: Spans | None = None,
     number: int | None = None,
     open_ended: bool = False,

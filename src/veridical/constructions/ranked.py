@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, Score, Steps, YesNo, make_pair
 from veridical.errors import UserError
-from veridical.judges.interface import Ask, Claims, Compare, Kind, Preference, Rate, Verify
-from veridical.records import Pair, Record, Reject, Turn
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.judges.interface import Compare, ExtractClaims, Kind, Preference, Rate, ToQuestion, Verify
+from veridical.records import Message, Pair, Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "ranked"
 
@@ -74,7 +74,7 @@ def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:
         return (Rate,)
     if settings.score == "compare":
         return (Compare,)
-    return (Claims, Ask) if settings.check == "model" else (Claims, Verify)
+    return (ExtractClaims, ToQuestion) if settings.check == "model" else (ExtractClaims, Verify)
 
 
 def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
@@ -83,12 +83,12 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
     sampled: list[Answer] = yield Sample(
         context,
         keys=tuple((seed, record.id, "ranked", index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p),
     )
     offered = _offered(record, sampled, settings)
-    texts, faults = checks.distinct(offered, settings.max_words, settings.keep_unfinished)
+    texts, faults = text_filters.distinct(offered, settings.max_words, settings.keep_unfinished)
     if len(texts) < 2:
-        return checks.reject(record.id, "candidates", faults)
+        return text_filters.reject(record.id, "candidates", faults)
     scores = yield from _scores(record, list(texts), settings)
     order = scores
     if settings.likelihood_weight:
@@ -96,7 +96,9 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
     pairs = _paired(scores, order, settings)
     if not pairs:
         detail = ", ".join(f"{score:g}" for score in scores.values())
-        return Reject(record.id, "none-better", "draw more candidates, raise the temperature, or lower margin", detail)
+        return Rejection(
+            record.id, "none-better", "draw more candidates, raise the temperature, or lower margin", detail
+        )
     return [_pair(record, settings, seed, texts, scores, one, number) for number, one in enumerate(pairs)]
 
 
@@ -140,15 +142,15 @@ def _denied(
 
     `known` holds the probabilities of claims that other texts of the record made before; new ones join it.
     """
-    claims: tuple[str, ...] = yield Claims(text)
+    claims: tuple[str, ...] = yield ExtractClaims(text)
     for claim in claims:
         if claim in known:
             continue
         if check == "judge":
             known[claim] = yield Verify(record, claim)
         else:
-            question: str = yield Ask(claim)
-            known[claim] = yield YesNo(Context(record.images, (Turn("user", question),), key=(record.id,)))
+            question: str = yield ToQuestion(claim)
+            known[claim] = yield YesNo(Context(record.images, (Message("user", question),), key=(record.id,)))
     return -float(sum(known[claim] < 0.5 for claim in claims))
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, chosen_side
 from veridical.constructions.completion import complete
 from veridical.constructions.protocol import Retrieve, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, chosen_side
 from veridical.judges.interface import Kind, Similarity
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "re-align"
 
@@ -53,17 +53,17 @@ def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
     similar: list[Record] = yield Retrieve(record, settings.images)
     if not similar:
-        return Reject(record.id, "no-similar-image", "build on more records: images are retrieved among them")
+        return Rejection(record.id, "no-similar-image", "build on more records: images are retrieved among them")
     faults: Counter[str] = Counter()
     for attempt, other in enumerate(similar, start=1):
         context = Context(other.images, record.prompt, key=(seed, record.id, NAME, attempt))
-        answer = yield from complete(context, chosen[0], Sampling(settings.max_new_tokens, settings.temperature))
-        wrong = checks.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not checks.same(answer.text, chosen[0]):
+        answer = yield from complete(context, chosen[0], SamplingParams(settings.max_new_tokens, settings.temperature))
+        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
+        if wrong is None and not text_filters.same(answer.text, chosen[0]):
             similarity: float = yield Similarity(answer.text, chosen[0])
             if similarity < settings.threshold:
                 return [
@@ -80,4 +80,4 @@ def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
                     )
                 ]
         faults[wrong or "too-similar"] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)

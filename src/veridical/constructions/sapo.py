@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
-from veridical.constructions.weakening import WithoutReference, check_view, chosen_side
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import parse
+from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
-from veridical.vlm.views import parse
 
 NAME = "sapo"
 RELEASED_SEGMENT = 256
@@ -57,25 +57,25 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
     chosen = yield from chosen_side(
         record, settings.without_reference, settings.max_words, settings.max_new_tokens, keep_unfinished=False
     )
-    if isinstance(chosen, Reject):
+    if isinstance(chosen, Rejection):
         return chosen
     words = len(chosen[0].split())
     if words < 2:
-        return checks.reject(record.id, "chosen", Counter(["too-short"]))
+        return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
     segment = settings.segment or min(RELEASED_SEGMENT, words // 2)
     faults: Counter[str] = Counter()
     for attempt in range(1, settings.tries + 1):
         key = (seed, record.id, NAME, attempt)
-        beginning = checks.first_words(chosen[0], int(generator("cut", key).integers(words)))
+        beginning = text_filters.first_words(chosen[0], int(generator("cut", key).integers(words)))
         [written] = yield Sample(
             Context(record.images, record.prompt, parse(settings.view), key),
             keys=(key,),
-            sampling=Sampling(segment, settings.temperature, settings.top_p, settings.top_k),
+            sampling=SamplingParams(segment, settings.temperature, settings.top_p, settings.top_k),
             after=(beginning,),
         )
         answer = spliced(chosen[0], beginning, written)
-        wrong = checks.fault(Answer(answer, finished=True), settings.max_words)
-        if wrong is None and not checks.same(answer, chosen[0]):
+        wrong = text_filters.fault(Answer(answer, finished=True), settings.max_words)
+        if wrong is None and not text_filters.same(answer, chosen[0]):
             rejected = answer, f"a segment written from {settings.view}"
             return [
                 make_pair(
@@ -90,7 +90,7 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
                 )
             ]
         faults[wrong or "same-as-chosen"] += 1
-    return checks.reject(record.id, "rejected", faults)
+    return text_filters.reject(record.id, "rejected", faults)
 
 
 def spliced(text: str, beginning: str, written: Answer) -> str:
@@ -103,4 +103,4 @@ def spliced(text: str, beginning: str, written: Answer) -> str:
     whole = written.text.rsplit(" ", 1)[0] if " " in written.text.strip() else written.text
     start = (beginning + whole).rstrip()
     behind = len(start.split())
-    return f"{start} {text[len(checks.first_words(text, behind)) :].lstrip()}".strip()
+    return f"{start} {text[len(text_filters.first_words(text, behind)) :].lstrip()}".strip()

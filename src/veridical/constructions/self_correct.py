@@ -13,12 +13,12 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind, Rewrite
-from veridical.records import Record, Reject, Turn
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Message, Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "self-correct"
 _NOTHING_LEFT = "take another rewriter: it can't say it right, or leaves nothing of this description"
@@ -60,12 +60,12 @@ def judge_needs(settings: SelfCorrectSettings) -> tuple[Kind, ...]:
 def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> Steps:
     """Chosen: the model's description, put right round by round. Rejected: the description itself."""
     [described] = yield _ask(record, record.prompt, settings, (seed, record.id, "description"))
-    wrong = checks.fault(described, settings.max_words, settings.keep_unfinished)
+    wrong = text_filters.fault(described, settings.max_words, settings.keep_unfinished)
     if wrong:
-        return checks.reject(record.id, "description", Counter([wrong]))
+        return text_filters.reject(record.id, "description", Counter([wrong]))
     first: Findings = yield Detect(record, described.text)
     if not first.wrong and not (settings.enrich and first.missing):
-        return Reject(
+        return Rejection(
             record.id, "nothing-wrong", "the judge finds nothing wrong with the description; nothing to learn here"
         )
 
@@ -73,16 +73,16 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
     while rounds < settings.rounds and (found.wrong or (settings.enrich and found.missing)):
         rewritten = yield from _rewritten(record, text, found, settings, (seed, record.id, "rewritten", rounds))
         rounds += 1
-        wrong = checks.fault(Answer(rewritten or "", finished=True), settings.max_words)
+        wrong = text_filters.fault(Answer(rewritten or "", finished=True), settings.max_words)
         if rewritten is None or wrong:
-            remedy = _NOTHING_LEFT if wrong in (None, "empty") else checks.REMEDIES[wrong]
-            return Reject(record.id, f"corrected-{wrong}", remedy, text)
+            remedy = _NOTHING_LEFT if wrong in (None, "empty") else text_filters.REMEDIES[wrong]
+            return Rejection(record.id, f"corrected-{wrong}", remedy, text)
         text = rewritten
         found = yield Detect(record, text)
     if found.wrong:
-        return Reject(record.id, "still-wrong", "allow more rounds, or take another rewriter", text)
-    if checks.same(text, described.text):
-        return Reject(record.id, "not-corrected", "take another rewriter", text)
+        return Rejection(record.id, "still-wrong", "allow more rounds, or take another rewriter", text)
+    if text_filters.same(text, described.text):
+        return Rejection(record.id, "not-corrected", "take another rewriter", text)
     return [
         make_pair(
             record,
@@ -98,9 +98,11 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
     ]
 
 
-def _ask(record: Record, prompt: tuple[Turn, ...], settings: SelfCorrectSettings, key: tuple[str | int, ...]) -> Sample:
+def _ask(
+    record: Record, prompt: tuple[Message, ...], settings: SelfCorrectSettings, key: tuple[str | int, ...]
+) -> Sample:
     context = Context(record.images, prompt, key=(record.id,))
-    return Sample(context, keys=(key,), sampling=Sampling(settings.max_new_tokens, settings.temperature))
+    return Sample(context, keys=(key,), sampling=SamplingParams(settings.max_new_tokens, settings.temperature))
 
 
 def _rewritten(
@@ -115,6 +117,6 @@ def _rewritten(
         order = RECTIFY.format(wrong="; ".join(dict.fromkeys(fault.reason for fault in found.faults)))
     else:
         order = ENRICH.format(missing=", ".join(found.missing))
-    prompt = (*record.prompt, Turn("assistant", text), Turn("user", order))
+    prompt = (*record.prompt, Message("assistant", text), Message("user", order))
     [answer] = yield _ask(record, prompt, settings, key)
     return answer.text if answer.finished or settings.keep_unfinished else None

@@ -16,12 +16,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind
-from veridical.records import Pair, Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Pair, Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "sentinel"
 
@@ -56,7 +56,7 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
         sampled: list[Answer] = yield Sample(
             Context(record.images, record.prompt, key=(record.id,)),
             keys=tuple((seed, record.id, NAME, number, index) for index in range(settings.candidates)),
-            sampling=Sampling(settings.max_new_tokens, settings.temperature, stop=(".",)),
+            sampling=SamplingParams(settings.max_new_tokens, settings.temperature, stop=(".",)),
             after=(context,) * settings.candidates,
         )
         clean, wrong = yield from _sorted(record, context, sampled, settings, faults)
@@ -82,8 +82,8 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
     if pairs:
         return pairs
     if not faults:
-        return Reject(record.id, "nothing-invented", checks.REMEDIES["nothing-invented"])
-    return checks.reject(record.id, "sentence", faults)
+        return Rejection(record.id, "nothing-invented", text_filters.REMEDIES["nothing-invented"])
+    return text_filters.reject(record.id, "sentence", faults)
 
 
 def _sorted(
@@ -93,7 +93,7 @@ def _sorted(
     clean: list[tuple[str, Findings]] = []
     wrong: list[tuple[str, Findings]] = []
     for text in dict.fromkeys(answer.text for answer in sampled if answer.finished):
-        fault = checks.fault(Answer(context + text, finished=True), settings.max_words)
+        fault = text_filters.fault(Answer(context + text, finished=True), settings.max_words)
         if not text.strip() or text.strip() in context:
             continue
         if fault:

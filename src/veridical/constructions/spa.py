@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from veridical.constructions import checks
+from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, Steps, make_pair
-from veridical.records import Record, Reject
-from veridical.vlm.inputs import Context
-from veridical.vlm.sampling import Sampling
+from veridical.records import Record, Rejection
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.inputs.context import Context
 
 NAME = "spa"
 NEEDS_ADAPTER = "its implicit reward compares the aligned model with its base: align one on a few pairs first"
@@ -49,20 +49,22 @@ def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:
     sampled: list[Answer] = yield Sample(
         context,
         keys=tuple((seed, record.id, NAME, index) for index in range(settings.candidates)),
-        sampling=Sampling(settings.max_new_tokens, settings.temperature),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
     )
     offered = ((answer, "own sample") for answer in sampled)
-    found, faults = checks.distinct(offered, settings.max_words, settings.keep_unfinished)
+    found, faults = text_filters.distinct(offered, settings.max_words, settings.keep_unfinished)
     texts = tuple(found)
     if len(texts) < 2:
-        return checks.reject(record.id, "candidates", faults)
+        return text_filters.reject(record.id, "candidates", faults)
 
     scored: list[LogProbs] = yield Score(context, texts)
     rewards = [_reward(one, settings) for one in scored]
     worst, best = min(range(len(texts)), key=rewards.__getitem__), max(range(len(texts)), key=rewards.__getitem__)
     margin = rewards[best] - rewards[worst]
     if margin <= settings.least_margin:
-        return Reject(record.id, "no-margin", "align the model further first, or draw more candidates", f"{margin:g}")
+        return Rejection(
+            record.id, "no-margin", "align the model further first, or draw more candidates", f"{margin:g}"
+        )
     return [
         make_pair(
             record,

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-from veridical.vlm.sampling import Branch, Sampled, Sampling, sample
+from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams, generate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from veridical.decoding.registry import Method
-    from veridical.vlm.loading import Vlm
-    from veridical.vlm.prefix import Prefix
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
 
 
 def sample_under(
-    vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling, method: Method | None
+    vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: SamplingParams, method: Method | None
 ) -> list[Sampled]:
     """As `sample`, by a method of decoding. Raises `UserError` for one that answers closed questions only."""
     from veridical.decoding.best_of_n import BestOfN, best_of_n
@@ -33,7 +33,7 @@ def sample_under(
         case BestOfN():
             return best_of_n(vlm, prefix, branches, sampling, method)
         case _:
-            return sample(vlm, prefix, branches, dataclasses.replace(sampling, decoding=method))
+            return generate(vlm, prefix, branches, dataclasses.replace(sampling, decoding=method))
 
 
 def closed_answers(vlm: Vlm, prefix: Prefix, texts: Sequence[str], method: Method | None) -> Tensor:
@@ -47,8 +47,8 @@ def closed_answers(vlm: Vlm, prefix: Prefix, texts: Sequence[str], method: Metho
     from veridical.decoding.best_of_n import BestOfN
     from veridical.decoding.calibration import Calibration, calibrate
     from veridical.decoding.opera import Opera
-    from veridical.vlm.contrast import encode_streams, first_logits
-    from veridical.vlm.scoring import first_ids, next_token_logprobs
+    from veridical.vlm.generation.contrast import encode_streams, first_logits
+    from veridical.vlm.scores.scoring import first_ids, next_token_logprobs
 
     if method is None:
         return next_token_logprobs(vlm, prefix, texts)

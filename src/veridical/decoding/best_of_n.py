@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.sampling import Branch, Sampled, Sampling, sample
+from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams, generate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.loading import Vlm
-    from veridical.vlm.prefix import Prefix
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BestOfN:
 
 
 def best_of_n(
-    vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling, settings: BestOfN
+    vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: SamplingParams, settings: BestOfN
 ) -> list[Sampled]:
     """For each branch, the one of `n` draws with the largest reward; the first of equals.
 
@@ -58,7 +58,7 @@ def best_of_n(
         for branch in branches
         for index in range(settings.n)
     ]
-    answers = sample(vlm, prefix, keys, drawn)
+    answers = generate(vlm, prefix, keys, drawn)
     rewards = implicit_rewards(vlm, prefix, keys, answers)
     groups = [range(start, start + settings.n) for start in range(0, len(keys), settings.n)]
     return [answers[max(group, key=rewards.__getitem__)] for group in groups]
@@ -71,8 +71,8 @@ def implicit_rewards(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], answe
     """
     import torch
 
-    from veridical.vlm.adapters import adapters_off
-    from veridical.vlm.prefix import encode
+    from veridical.vlm.model.adapters import adapters_off
+    from veridical.vlm.prefix.encode import encode
 
     with torch.no_grad():
         policy = _log_probs(vlm, prefix, branches, answers)
@@ -86,7 +86,7 @@ def _log_probs(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], answers: Se
     """Per-token log-probabilities of each answer, [tokens]; of no token for an empty one."""
     import torch
 
-    from veridical.vlm.scoring import score
+    from veridical.vlm.scores.scoring import score
 
     texts: list[list[str]] = [[] for _ in range(len(prefix))]
     for branch, answer in zip(branches, answers, strict=True):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.contrast import Stream
-from veridical.vlm.views import parse
+from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

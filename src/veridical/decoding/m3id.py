@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.decoding.plausible import check_beta, plausible
-from veridical.vlm.contrast import Stream
-from veridical.vlm.views import NoImage
+from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.images.views import NoImage
 
 if TYPE_CHECKING:
     from torch import Tensor

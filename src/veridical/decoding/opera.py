@@ -29,16 +29,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.sampling import Branch, Sampled, Sampling
+from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.attention import LastLayer
-    from veridical.vlm.contrast import Stream
-    from veridical.vlm.decode import Row
-    from veridical.vlm.loading import Vlm
-    from veridical.vlm.prefix import Prefix
+    from veridical.vlm.generation.contrast import Stream
+    from veridical.vlm.generation.decode import Row
+    from veridical.vlm.model.attention import LastLayer
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
 
 # exp of more would be infinite; such penalties rule each other out all the same.
 _LARGEST_LOG = 700.0
@@ -109,14 +109,17 @@ class Written:
     ended: tuple[tuple[float, Sampled], ...] = ()
 
 
-def opera(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampling, settings: Opera) -> list[Sampled]:
+def opera(
+    vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: SamplingParams, settings: Opera
+) -> list[Sampled]:
     """The best text of each branch; equal branches have equal texts.
 
     Raises `UserError` for a temperature, and for a model that returns no attention weights.
     """
     import torch
 
-    from veridical.vlm import attention, decode
+    from veridical.vlm.generation import decode
+    from veridical.vlm.model import attention
 
     if sampling.temperature:
         raise UserError(
@@ -126,10 +129,12 @@ def opera(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampli
         return [_search(vlm, prefix, branch, sampling, settings, seen) for branch in branches]
 
 
-def _search(vlm: Vlm, prefix: Prefix, branch: Branch, sampling: Sampling, settings: Opera, seen: LastLayer) -> Sampled:
+def _search(
+    vlm: Vlm, prefix: Prefix, branch: Branch, sampling: SamplingParams, settings: Opera, seen: LastLayer
+) -> Sampled:
     import torch
 
-    from veridical.vlm import decode
+    from veridical.vlm.generation import decode
 
     device = prefix.mask.device
     row = decode.begin(vlm, [prefix], branch, sampling)
@@ -196,10 +201,10 @@ def over_trust(before: Tensor, weights: Tensor, settings: Opera) -> tuple[Tensor
 
 
 def _choose(
-    vlm: Vlm, sampling: Sampling, settings: Opera, now: Written, options: Sequence[Option]
+    vlm: Vlm, sampling: SamplingParams, settings: Opera, now: Written, options: Sequence[Option]
 ) -> tuple[Written, list[Option]]:
     """The best options that go on, as beams, and those of the best that end; and the former as they were."""
-    from veridical.vlm import decode
+    from veridical.vlm.generation import decode
 
     beams: list[Beam] = []
     kept: list[Option] = []

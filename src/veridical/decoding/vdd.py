@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.errors import UserError
-from veridical.vlm.contrast import Stream
-from veridical.vlm.views import parse
+from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,13 +16,13 @@ from pathlib import Path
 from veridical.errors import UserError
 from veridical.formats import tables
 from veridical.formats.rows import Place, Row, UnusableError, image_names, own_id, to_record
-from veridical.records import Record, Reject
+from veridical.records import Record, Rejection
 
 _PHOTOS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".avif", ".jp2")
 IMAGE_SUFFIXES = frozenset((*_PHOTOS, ".bmp", ".ppm", ".pgm", ".tga", ".ico"))
 
 
-def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Reject]:
+def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Rejection]:
     """Records of a folder: first the rows of its metadata, in their order, then the other images in natural
     order.
 
@@ -40,7 +40,7 @@ def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Reje
         for number, row in tables.rows(table):
             origin = f"{_name(table, root)}:{number}"
             if isinstance(row, UnusableError):
-                yield Reject(origin, row.reason, row.remedy, row.detail)
+                yield Rejection(origin, row.reason, row.remedy, row.detail)
                 continue
             names = _images_of(row, table.parent, root)
             named.update(names)
@@ -50,11 +50,11 @@ def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Reje
             yield _record({"file_name": path.name}, name, prompt, Place(path.parent, root, unpack))
 
 
-def _record(row: Row, default_id: str, prompt: str, place: Place) -> Record | Reject:
+def _record(row: Row, default_id: str, prompt: str, place: Place) -> Record | Rejection:
     try:
         return to_record(row, default_id, prompt, place, source="folder")
     except UnusableError as error:
-        return Reject(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
+        return Rejection(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
 
 
 def _walk(root: Path) -> list[Path]:

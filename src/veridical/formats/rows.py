@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.formats.annotations import HOW, BadFieldError, read_annotations
-from veridical.records import Annotations, ImageFile, Record, Turn
+from veridical.records import Annotations, ImageFile, Message, Record
 
 Row = Mapping[str, Any]
 
@@ -78,7 +78,7 @@ def to_record(row: Row, default_id: str, default_prompt: str, place: Place, sour
 
 def checked_image(path: Path) -> ImageFile:
     """The identity of an image file that is known to open. Raises UnusableError."""
-    from veridical.vlm.images import ImageError, open_image
+    from veridical.vlm.images.files import ImageError, open_image
 
     try:
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -144,11 +144,11 @@ def _text(row: Row) -> str | None:
     return None
 
 
-def _prompt(value: Any, default: str) -> tuple[Turn, ...]:
+def _prompt(value: Any, default: str) -> tuple[Message, ...]:
     if value in (None, ""):
-        return (Turn("user", default),)
+        return (Message("user", default),)
     if isinstance(value, str):
-        return (Turn("user", value),)
+        return (Message("user", value),)
     turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, Sequence) else []
     good = [t for t in turns if t.get("role") in _ROLES and isinstance(t.get("content"), str)]
     if not good or len(good) != len(value) or good[-1]["role"] != "user":
@@ -157,7 +157,7 @@ def _prompt(value: Any, default: str) -> tuple[Turn, ...]:
             "`prompt` is neither a string nor messages that end with the user's",
             'write "prompt": "..." or "prompt": [{"role": "user", "content": "..."}]',
         )
-    return tuple(Turn(t["role"], t["content"]) for t in good)
+    return tuple(Message(t["role"], t["content"]) for t in good)
 
 
 def _annotations(row: Row) -> Annotations | None:

@@ -10,7 +10,7 @@ from veridical.errors import UserError
 from veridical.formats import tables
 from veridical.formats.folder import read_folder
 from veridical.formats.rows import Place, UnusableError, image_names, own_id, to_record
-from veridical.records import Record, Reject
+from veridical.records import Record, Rejection
 
 DESCRIBE = "Describe this image."
 WORLD_COUNT = 1000
@@ -19,7 +19,7 @@ WORLD_COUNT = 1000
 
 def read_records(
     source: str, work: Path, *, limit: int | None = None, seed: int = 0, prompt: str = DESCRIBE
-) -> Iterator[Record | Reject]:
+) -> Iterator[Record | Rejection]:
     """The records of a source in a fixed order, and a Reject for everything in it that is not usable.
 
     `work` takes the pictures that are drawn or unpacked and must stay while the records are used. `limit`
@@ -37,7 +37,7 @@ def is_world(source: str) -> bool:
     return source == "world" or source.startswith("world:")
 
 
-def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Reject]:
+def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Rejection]:
     if is_world(source):
         from veridical.world.records import world_records
 
@@ -53,33 +53,33 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
     raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.")
 
 
-def _read_file(path: Path, prompt: str, unpack: Path) -> Iterator[Record | Reject]:
+def _read_file(path: Path, prompt: str, unpack: Path) -> Iterator[Record | Rejection]:
     place, seen = Place(path.parent, path.parent, unpack), Counter[str]()
     for number, row in tables.rows(path):
         origin = f"{path.name}:{number}"
         if isinstance(row, UnusableError):
-            yield Reject(origin, row.reason, row.remedy, row.detail)
+            yield Rejection(origin, row.reason, row.remedy, row.detail)
             continue
         first = next(iter(image_names(row)), None)
         default_id = own_id(first, seen) if isinstance(first, str) else origin
         try:
             yield to_record(row, default_id, prompt, place, source="file")
         except UnusableError as error:
-            yield Reject(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
+            yield Rejection(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
 
 
-def _unique(found: Iterator[Record | Reject]) -> Iterator[Record | Reject]:
+def _unique(found: Iterator[Record | Rejection]) -> Iterator[Record | Rejection]:
     seen: set[str] = set()
     for item in found:
         if isinstance(item, Record) and item.id in seen:
-            yield Reject(item.id, "duplicate-id", "give every record an id of its own", "this id was there before")
+            yield Rejection(item.id, "duplicate-id", "give every record an id of its own", "this id was there before")
             continue
         if isinstance(item, Record):
             seen.add(item.id)
         yield item
 
 
-def _limited(found: Iterator[Record | Reject], limit: int | None) -> Iterator[Record | Reject]:
+def _limited(found: Iterator[Record | Rejection], limit: int | None) -> Iterator[Record | Rejection]:
     count = 0
     for item in found:
         yield item

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.files import read_json, write_json
-from veridical.judges.service import Call, Message, Reply
+from veridical.judges.messages import Call, ChatMessage, Reply
 
 
 def default_folder() -> Path:
@@ -60,5 +60,5 @@ def _asked(identity: Mapping[str, Any], call: Call) -> dict[str, Any]:
     }
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def _plain(message: ChatMessage) -> dict[str, Any]:
     return {"role": message.role, "text": message.text, "images": [image.sha256 for image in message.images]}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from veridical.judges.faults import article, colour_before, number_before
-from veridical.judges.interface import Item, Quiz
+from veridical.judges.interface import Item, MakeQuestions
 from veridical.judges.lexicon import Lexicon, Mention
-from veridical.judges.words import Words
+from veridical.judges.lexicon_sources import Words
 
 
 def split(text: str, words: Words) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def exists(name: str) -> str:
     return f"Is there {article(name)} {name} in the image?"
 
 
-def quiz(request: Quiz, lexicon: Lexicon) -> tuple[Item, ...]:
+def quiz(request: MakeQuestions, lexicon: Lexicon) -> tuple[Item, ...]:
     """A question for each class that one of two descriptions names and the other doesn't."""
     right, wrong = lexicon.names(request.right), lexicon.names(request.wrong)
     absent = [Item(exists(name), "No.", "Yes.") for name in wrong if name not in right]

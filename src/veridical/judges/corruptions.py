@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 from veridical.judges.faults import COLOURS, NUMBERS, article, colour_before, colours_of, number_before, present
 from veridical.judges.interface import Corruption, Inject
-from veridical.judges.words import Words
+from veridical.judges.lexicon_sources import Words
 from veridical.records import Annotations
 from veridical.vlm.seeds import generator
 from veridical.world import writer as grammar

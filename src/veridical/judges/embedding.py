@@ -59,7 +59,7 @@ def load_embedding(model: str) -> EmbeddingSimilarity:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from veridical.vlm.loading import source_of, without_bars
+    from veridical.vlm.model.loading import source_of, without_bars
 
     source = str(source_of(model))
     try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
 from veridical.judges.interface import JudgeError
-from veridical.judges.service import Call, Message, Reply, Usage
+from veridical.judges.messages import Call, ChatMessage, Reply, Usage
 from veridical.records import ImageFile
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _body(model: str, call: Call) -> dict[str, Any]:
     }
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
     if not message.images:
         return message.text
     images = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in message.images]
@@ -199,7 +199,7 @@ def _data_url(image: ImageFile) -> str:
 
     import PIL.Image
 
-    from veridical.vlm.images import open_image
+    from veridical.vlm.images.files import open_image
 
     content = image.path.read_bytes()
     with PIL.Image.open(io.BytesIO(content)) as opened:

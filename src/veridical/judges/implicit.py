@@ -16,7 +16,7 @@ from veridical.judges.rewards import Scorable, each, preference
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImplicitReward:
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """The implicit reward of each answer. Raises UserError where the model has no adapter."""
-        from veridical.vlm.adapters import has_adapter
+        from veridical.vlm.model.adapters import has_adapter
 
         if not has_adapter(self.model()):
             raise UserError(
@@ -44,7 +44,7 @@ class ImplicitReward:
         return preference(requests, self.rate)
 
     def _together(self, batch: Sequence[Scorable]) -> list[float]:
-        from veridical.vlm.adapters import adapters_off
+        from veridical.vlm.model.adapters import adapters_off
 
         vlm = self.model()
         policy = _log_probs(vlm, batch)
@@ -60,9 +60,9 @@ def _log_probs(vlm: Vlm, batch: Sequence[Scorable]) -> list[list[float]]:
     """Log-probabilities of each answer's tokens."""
     import torch
 
-    from veridical.vlm.inputs import Context
-    from veridical.vlm.prefix import encode
-    from veridical.vlm.scoring import score
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.prefix.encode import encode
+    from veridical.vlm.scores.scoring import score
 
     with torch.no_grad():
         prefix = encode(vlm, [Context(one.images, one.prompt, key=("judge", one.record_id)) for one in batch])

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from veridical.errors import UserError
 from veridical.judges.lexicon import Mention
-from veridical.records import Record, Turn
+from veridical.records import Message, Record
 
 Key: TypeAlias = tuple[str | int, ...]
 FaultKind: TypeAlias = Literal["object", "attribute", "count", "relation", "other"]
@@ -84,7 +84,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class ExtractObjects:
     """Asks which objects a text names, whether they are there or not. Answered with a list of `Mention`."""
 
     text: str
@@ -110,7 +110,7 @@ class Compare:
     """Asks which of two answers to a prompt about a record's images is better. Answered with a `Preference`."""
 
     record: Record
-    prompt: tuple[Turn, ...]
+    prompt: tuple[Message, ...]
     first: str
     second: str
 
@@ -139,7 +139,7 @@ class Rate:
     """
 
     record: Record
-    prompt: tuple[Turn, ...]
+    prompt: tuple[Message, ...]
     text: str
 
 
@@ -181,21 +181,21 @@ class Restyle:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ExtractClaims:
     """Asks for the atomic claims of a text. Answered with a tuple of sentences, opinions left out."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ToQuestion:
     """Asks for the yes/no question that is answered with yes if and only if a claim holds. Answered with a string."""
 
     claim: str
 
 
 @dataclass(frozen=True, slots=True)
-class Quiz:
+class MakeQuestions:
     """Asks for yes/no questions that a right and a wrong description answer differently.
 
     Answered with a tuple of `Item`, possibly empty.
@@ -224,7 +224,18 @@ class Similarity:
 
 
 JudgeRequest: TypeAlias = (
-    Detect | Name | Rewrite | Compare | Rate | Verify | Inject | Restyle | Claims | Ask | Quiz | Similarity
+    Detect
+    | ExtractObjects
+    | Rewrite
+    | Compare
+    | Rate
+    | Verify
+    | Inject
+    | Restyle
+    | ExtractClaims
+    | ToQuestion
+    | MakeQuestions
+    | Similarity
 )
 Kind: TypeAlias = type[Any]
 """A kind of request: one of the classes above."""
@@ -232,16 +243,16 @@ Kind: TypeAlias = type[Any]
 METHODS: Mapping[Kind, str] = MappingProxyType(
     {
         Detect: "detect",
-        Name: "mentions",
+        ExtractObjects: "mentions",
         Rewrite: "rewrite",
         Compare: "compare",
         Rate: "rate",
         Verify: "verify",
         Inject: "inject",
         Restyle: "restyle",
-        Claims: "claims",
-        Ask: "ask",
-        Quiz: "quiz",
+        ExtractClaims: "claims",
+        ToQuestion: "ask",
+        MakeQuestions: "quiz",
         Similarity: "similarity",
     }
 )

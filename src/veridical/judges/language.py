@@ -7,29 +7,29 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from veridical.judges import interface, readings
-from veridical.judges.asking import Ask, Manner, put, seed_of
+from veridical.judges import interface, reply_parsing
 from veridical.judges.interface import (
-    Claims,
     Compare,
     Corruption,
     Detect,
+    ExtractClaims,
+    ExtractObjects,
     Findings,
     Inject,
     Item,
     JudgeError,
     Kind,
-    Name,
+    MakeQuestions,
     Preference,
-    Quiz,
     Rate,
     Restyle,
     Rewrite,
     Verify,
 )
-from veridical.judges.known import is_known, known, question_of
 from veridical.judges.lexicon import Mention
-from veridical.judges.service import TextService
+from veridical.judges.messages import TextService
+from veridical.judges.prompting import Ask, Manner, put, seed_of
+from veridical.judges.record_context import is_known, known, question_of
 from veridical.records import ImageFile, Record
 
 T = TypeVar("T")
@@ -73,10 +73,10 @@ class LanguageJudge:
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """Named objects and faults, each with its words in the text and a reason."""
-        reads = [_reader(r, lambda r, reading: readings.findings(reading, r.text)) for r in requests]
+        reads = [_reader(r, lambda r, reading: reply_parsing.findings(reading, r.text)) for r in requests]
         return self._informed("detect", [r.record for r in requests], [{"text": r.text} for r in requests], reads)
 
-    def mentions(self, requests: Sequence[Name]) -> list[list[Mention] | JudgeError]:
+    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention] | JudgeError]:
         """The objects that each text names, by the model's own words for them."""
         return put(self.service, "name", [_ask(r, {"text": r.text}, _mentions) for r in requests], self.manner)
 
@@ -90,16 +90,18 @@ class LanguageJudge:
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """A grade from 0 to 1, in tenths."""
         values = [{"question": question_of(r.prompt), "text": r.text} for r in requests]
-        return self._informed("rate", [r.record for r in requests], values, [readings.grade] * len(requests))
+        return self._informed("rate", [r.record for r in requests], values, [reply_parsing.grade] * len(requests))
 
     def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
         """1 for yes, 0 for no, a half for unclear."""
         values = [{"claim": r.claim} for r in requests]
-        return self._informed("verify", [r.record for r in requests], values, [readings.holds] * len(requests))
+        return self._informed("verify", [r.record for r in requests], values, [reply_parsing.holds] * len(requests))
 
     def rewrite(self, requests: Sequence[Rewrite]) -> list[str | JudgeError | None]:
         """The text with the changes that were asked for."""
-        asks = [_ask(r, {"text": r.text, "changes": changes(r)}, lambda _, j: readings.new_text(j)) for r in requests]
+        asks = [
+            _ask(r, {"text": r.text, "changes": changes(r)}, lambda _, j: reply_parsing.new_text(j)) for r in requests
+        ]
         return put(self.service, "rewrite", asks, self.manner)
 
     def inject(self, requests: Sequence[Inject]) -> list[str | JudgeError | None]:
@@ -113,7 +115,7 @@ class LanguageJudge:
                     "count": str(r.count),
                     "kind": ERRORS[r.kind],
                 },
-                _reader(r, lambda r, reading: readings.changed_text(reading, r.text)),
+                _reader(r, lambda r, reading: reply_parsing.changed_text(reading, r.text)),
                 self._shown(r.record),
                 seed_of(r.key),
             )
@@ -130,7 +132,7 @@ class LanguageJudge:
                     "texts": "\n\n".join(f"{i}. {text}" for i, text in enumerate(r.texts, start=1)),
                     "count": str(len(r.texts)),
                 },
-                _reader(r, lambda r, reading: readings.texts(reading, len(r.texts))),
+                _reader(r, lambda r, reading: reply_parsing.texts(reading, len(r.texts))),
                 (),
                 seed_of(r.key),
             )
@@ -138,19 +140,19 @@ class LanguageJudge:
         ]
         return [*put(self.service, "restyle", asks, self._writing)]
 
-    def claims(self, requests: Sequence[Claims]) -> list[tuple[str, ...] | JudgeError]:
+    def claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...] | JudgeError]:
         """The atomic claims of each text."""
-        asks = [_ask(r, {"text": r.text}, lambda _, j: tuple(readings.strings(j, "claims"))) for r in requests]
+        asks = [_ask(r, {"text": r.text}, lambda _, j: tuple(reply_parsing.strings(j, "claims"))) for r in requests]
         return put(self.service, "claims", asks, self.manner)
 
-    def ask(self, requests: Sequence[interface.Ask]) -> list[str | JudgeError]:
+    def ask(self, requests: Sequence[interface.ToQuestion]) -> list[str | JudgeError]:
         """The yes/no question of each claim."""
-        asks = [_ask(r, {"claim": r.claim}, lambda _, j: readings.string(j, "question")) for r in requests]
+        asks = [_ask(r, {"claim": r.claim}, lambda _, j: reply_parsing.string(j, "question")) for r in requests]
         return put(self.service, "ask", asks, self.manner)
 
-    def quiz(self, requests: Sequence[Quiz]) -> list[tuple[Item, ...] | JudgeError]:
+    def quiz(self, requests: Sequence[MakeQuestions]) -> list[tuple[Item, ...] | JudgeError]:
         """Questions on which the two descriptions differ."""
-        asks = [_ask(r, {"right": r.right, "wrong": r.wrong}, lambda _, j: readings.quiz(j)) for r in requests]
+        asks = [_ask(r, {"right": r.right, "wrong": r.wrong}, lambda _, j: reply_parsing.quiz(j)) for r in requests]
         return put(self.service, "quiz", asks, self.manner)
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
@@ -170,7 +172,7 @@ class LanguageJudge:
             {"question": question_of(r.prompt), "first": first, "second": second}
             for r, (first, second) in zip(requests, pairs, strict=True)
         ]
-        return self._informed("compare", [r.record for r in requests], values, [readings.better] * len(requests))
+        return self._informed("compare", [r.record for r in requests], values, [reply_parsing.better] * len(requests))
 
     def _informed(
         self,
@@ -210,8 +212,8 @@ def _ask(request: R, values: Mapping[str, str], read: Callable[[R, Mapping[str, 
     return Ask(values, _reader(request, read))
 
 
-def _mentions(request: Name, reading: Mapping[str, Any]) -> list[Mention]:
-    return readings.mentions(reading, request.text)
+def _mentions(request: ExtractObjects, reading: Mapping[str, Any]) -> list[Mention]:
+    return reply_parsing.mentions(reading, request.text)
 
 
 def _about(request: Inject) -> str:

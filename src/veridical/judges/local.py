@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
 from veridical.judges.interface import JudgeError
-from veridical.judges.service import Call, Reply, Usage
+from veridical.judges.messages import Call, Reply, Usage
 
 if TYPE_CHECKING:
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class LocalVision:
         return [reply for call in calls for reply in self._batch([call])]
 
     def _together(self, calls: Sequence[Call]) -> list[Reply]:
-        from veridical.vlm.inputs import Context
-        from veridical.vlm.prefix import encode
-        from veridical.vlm.sampling import Branch, Sampling, sample
+        from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+        from veridical.vlm.inputs.context import Context
+        from veridical.vlm.prefix.encode import encode
 
         contexts = [Context(*_context(call), key=("judge", call.prompt)) for call in calls]
         prefix = encode(self.vlm, contexts)
         lengths = prefix.mask.sum(-1).tolist()
         branches = [Branch(place, ("judge", call.seed)) for place, call in enumerate(calls)]
-        sampling = Sampling(calls[0].max_tokens, calls[0].temperature)
-        sampled = sample(self.vlm, prefix, branches, sampling)
+        sampling = SamplingParams(calls[0].max_tokens, calls[0].temperature)
+        sampled = generate(self.vlm, prefix, branches, sampling)
         sizes = [len(self.vlm.tokenizer(one.text, add_special_tokens=False).input_ids) for one in sampled]
         return [
             Reply(one.text, int(length), size, _today(), one.finished)
@@ -118,7 +118,7 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from veridical.vlm.loading import hash_of_weights, source_of, without_bars
+    from veridical.vlm.model.loading import hash_of_weights, source_of, without_bars
 
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     number = dtype if dtype != "auto" else "bfloat16" if place.startswith("cuda") else "float32"
@@ -139,10 +139,10 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
 
 def _context(call: Call) -> tuple[Any, Any]:
     """A call's images and turns, as a vision-language model takes them."""
-    from veridical.records import Turn
+    from veridical.records import Message
 
     images = tuple(image for message in call.messages for image in message.images)
-    return images, tuple(Turn(message.role, message.text) for message in call.messages)
+    return images, tuple(Message(message.role, message.text) for message in call.messages)
 
 
 def _today() -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.judges.asking import Manner
 from veridical.judges.cache import Cache, default_folder
 from veridical.judges.language import LanguageJudge
-from veridical.judges.service import Backend, Service
+from veridical.judges.messages import Backend, Service
+from veridical.judges.prompting import Manner
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
@@ -120,7 +120,7 @@ def _backend(settings: ServiceSettings, sees: bool) -> Backend:
         )
     if sees:
         from veridical.judges.local import LocalVision
-        from veridical.vlm.loading import load
+        from veridical.vlm.model.loading import load
 
         return LocalVision(load(settings.model, device=settings.device))
     from veridical.judges.local import load_language_model

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Literal
 from veridical.judges import claims, corruptions
 from veridical.judges.faults import NO_SCENES, Scenes, faults, present
 from veridical.judges.interface import (
-    Ask,
-    Claims,
     Compare,
     Detect,
+    ExtractClaims,
+    ExtractObjects,
     Findings,
     Inject,
     Item,
     JudgeError,
     Kind,
-    Name,
+    MakeQuestions,
     Preference,
-    Quiz,
     Rate,
     Restyle,
     Rewrite,
+    ToQuestion,
     Verify,
     Writer,
 )
 from veridical.judges.lexicon import Lexicon, Mention
-from veridical.judges.words import Words
+from veridical.judges.lexicon_sources import Words
 from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations, Record
 from veridical.world import writer as grammar
@@ -83,7 +83,7 @@ class Oracle:
         """Findings for each request; a JudgeError for a record without annotations."""
         return [self._findings(request.record, request.text) for request in requests]
 
-    def mentions(self, requests: Sequence[Name]) -> list[list[Mention]]:
+    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
         """The objects that each text names."""
         return [self.lexicon.mentions(request.text) for request in requests]
 
@@ -111,15 +111,15 @@ class Oracle:
         """Captions of the picture world in another wording of its grammar; None for other texts."""
         return [grammar.restyle(request.texts, request.variant) for request in requests]
 
-    def claims(self, requests: Sequence[Claims]) -> list[tuple[str, ...]]:
+    def claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...]]:
         """A claim for each object that a text names, with its number and colour where said, and for its scene."""
         return [claims.split(request.text, self.words) for request in requests]
 
-    def ask(self, requests: Sequence[Ask]) -> list[str]:
+    def ask(self, requests: Sequence[ToQuestion]) -> list[str]:
         """The yes/no question of each claim."""
         return [claims.question(request.claim) for request in requests]
 
-    def quiz(self, requests: Sequence[Quiz]) -> list[tuple[Item, ...]]:
+    def quiz(self, requests: Sequence[MakeQuestions]) -> list[tuple[Item, ...]]:
         """A question for each class that one description names and the other does not, as the annotations have it."""
         return [claims.quiz(request, self.lexicon) for request in requests]
 

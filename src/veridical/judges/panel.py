@@ -12,21 +12,21 @@ from typing import Any
 from veridical.errors import UserError
 from veridical.judges.interface import (
     METHODS,
-    Ask,
-    Claims,
+    ExtractClaims,
     Inject,
     Judge,
     JudgeError,
     JudgeRequest,
     Kind,
     KnowsItsLimits,
-    Quiz,
+    MakeQuestions,
     Restyle,
     Rewrite,
+    ToQuestion,
 )
 from veridical.records import Record
 
-WRITING: frozenset[Kind] = frozenset((Rewrite, Inject, Restyle, Claims, Ask, Quiz))
+WRITING: frozenset[Kind] = frozenset((Rewrite, Inject, Restyle, ExtractClaims, ToQuestion, MakeQuestions))
 
 
 def offers(judge: Judge | type[Any]) -> frozenset[Kind]:

@@ -20,8 +20,8 @@ from veridical.judges.panel import Panel, offers
 from veridical.judges.similarity import TokenSimilarity
 
 if TYPE_CHECKING:
-    from veridical.judges.words import Words
-    from veridical.vlm.loading import Vlm
+    from veridical.judges.lexicon_sources import Words
+    from veridical.vlm.model.loading import Vlm
 
 TOKENS = "tokens"
 """The similarity that needs no model."""

@@ -15,13 +15,13 @@ from veridical.errors import UserError
 from veridical.files import read_json
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
-from veridical.records import Turn
+from veridical.records import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from veridical.judges.registry import Setting
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 REWARD = "reward.json"
 HEAD = "head.safetensors"
@@ -61,7 +61,7 @@ class TextReward:
             prompts = ["\n".join(turn.text for turn in one.prompt) for one in batch]
             return self.tokenizer(prompts, [one.text for one in batch], padding=True, return_tensors="pt")
         conversations = [
-            [{"role": turn.role, "content": turn.text} for turn in (*one.prompt, Turn("assistant", one.text))]
+            [{"role": turn.role, "content": turn.text} for turn in (*one.prompt, Message("assistant", one.text))]
             for one in batch
         ]
         return self.tokenizer.apply_chat_template(
@@ -95,11 +95,11 @@ class VisionReward:
 
 def states_after(vlm: Vlm, answers: Sequence[Scorable], layer: int) -> Tensor:
     """Hidden states (fp32, on the CPU) [answers, width] of one layer after image, prompt and answer."""
-    from veridical.vlm.hidden import hidden_states
-    from veridical.vlm.inputs import Context
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.scores.hidden_states import hidden_states
 
     contexts = [
-        Context(one.images, (*one.prompt, Turn("assistant", one.text)), key=("reward", one.record_id))
+        Context(one.images, (*one.prompt, Message("assistant", one.text)), key=("reward", one.record_id))
         for one in answers
     ]
     return hidden_states(vlm, contexts)[:, layer].cpu()
@@ -132,7 +132,7 @@ def load_reward(folder: Path, device: str = "auto", batch_size: int = 8) -> Visi
     """The reward in the run folder of a training. Raises UserError where its model is not the one it was trained on."""
     from safetensors.torch import load_file
 
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     about = read_json(folder / REWARD)
     vlm = load(about["model"], device=device)
@@ -146,7 +146,7 @@ def _load_classifier(model: str, device: str, batch_size: int) -> TextReward:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from veridical.vlm.loading import source_of, without_bars
+    from veridical.vlm.model.loading import source_of, without_bars
 
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     source = str(source_of(model))

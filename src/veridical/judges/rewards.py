@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from veridical.errors import UserError
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
-from veridical.records import ImageFile, Turn
+from veridical.records import ImageFile, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Scorable:
     """An answer to a prompt about images, to be scored."""
 
     images: tuple[ImageFile, ...]
-    prompt: tuple[Turn, ...]
+    prompt: tuple[Message, ...]
     text: str
     record_id: str = ""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.judges.interface import Detect, Findings, JudgeError, Kind, Name, Rewrite
+from veridical.judges.interface import Detect, ExtractObjects, Findings, JudgeError, Kind, Rewrite
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.oracle import findings
 from veridical.judges.writers import SentenceWriter
@@ -41,7 +41,7 @@ class Rules:
         """Findings by annotations and reference together; a JudgeError for a record with neither."""
         return [self._detect(request) for request in requests]
 
-    def mentions(self, requests: Sequence[Name]) -> list[list[Mention]]:
+    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
         """The objects that each text names."""
         return [self.lexicon.mentions(request.text) for request in requests]
 

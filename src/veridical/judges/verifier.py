@@ -17,12 +17,12 @@ from veridical.files import read_json
 from veridical.judges.interface import Detect, Fault, FaultKind, Findings, JudgeError, Rate, Verify
 from veridical.judges.rewards import Scorable, each
 from veridical.judges.sentences import sentences
-from veridical.records import Record, Turn
+from veridical.records import Message, Record
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
-    from veridical.vlm.loading import Vlm
-    from veridical.vlm.prefix import Prefix
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
 
 VERIFIER = "verifier.json"
 QUESTION = "Is this true of the image? {sentence}"
@@ -32,9 +32,9 @@ _OPENINGS = tuple(f"No, {kind}:" for kind in get_args(FaultKind))
 _LONGEST = 64
 
 
-def question(sentence: str) -> tuple[Turn, ...]:
+def question(sentence: str) -> tuple[Message, ...]:
     """What the verifier is asked about a sentence, in training and in use."""
-    return (Turn("user", QUESTION.format(sentence=sentence)),)
+    return (Message("user", QUESTION.format(sentence=sentence)),)
 
 
 def verdict(kind: FaultKind | None, reason: str) -> str:
@@ -101,7 +101,7 @@ class Verifier:
     def _probabilities(self, asked: Sequence[Scorable]) -> list[float]:
         import torch
 
-        from veridical.vlm.scoring import next_token_logprobs
+        from veridical.vlm.scores.scoring import next_token_logprobs
 
         with torch.no_grad():
             scores = next_token_logprobs(self.vlm, self._encoded(asked), ("Yes", "No"))
@@ -119,8 +119,8 @@ class Verifier:
     def _together(self, asked: Sequence[Scorable]) -> list[str]:
         import torch
 
-        from veridical.vlm.sampling import Branch, Sampling, sample
-        from veridical.vlm.scoring import next_token_logprobs, score
+        from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+        from veridical.vlm.scores.scoring import next_token_logprobs, score
 
         prefix = self._encoded(asked)
         with torch.no_grad():
@@ -133,15 +133,17 @@ class Verifier:
                 likeliest = max(range(len(rated)), key=[float(one[:-1].sum()) for one in rated].__getitem__)
                 said[place] = _OPENINGS[likeliest]
         branches = [Branch(place, ("verifier",), said[place]) for place, one in enumerate(wrong) if one]
-        for branch, tail in zip(branches, sample(self.vlm, prefix, branches, Sampling(_LONGEST, 0.0)), strict=True):
+        for branch, tail in zip(
+            branches, generate(self.vlm, prefix, branches, SamplingParams(_LONGEST, 0.0)), strict=True
+        ):
             said[branch.context] += tail.text.rstrip()
         return said
 
     def _encoded(self, asked: Sequence[Scorable]) -> Prefix:
         import torch
 
-        from veridical.vlm.inputs import Context
-        from veridical.vlm.prefix import encode
+        from veridical.vlm.inputs.context import Context
+        from veridical.vlm.prefix.encode import encode
 
         with torch.no_grad():
             return encode(self.vlm, [Context(one.images, one.prompt, key=("verifier", one.record_id)) for one in asked])
@@ -177,7 +179,7 @@ class VerifierSettings:
 
 def load_verifier(folder: Path, model: str, device: str = "auto", batch_size: int = 8) -> Verifier:
     """The verifier whose adapter lies in a training's folder. Raises UserError where the model doesn't fit."""
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     vlm = load(model, adapter=folder / "training" / "adapter", device=device)
     return Verifier(f"verifier:{vlm.fingerprint[:12]}", vlm, batch_size)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def weighted(scored: Scored, weights: Sequence[Tensor], average: bool) -> Tensor:
+def weighted(scored: Logps, weights: Sequence[Tensor], average: bool) -> Tensor:
     """Log-ratios [pairs] of answers whose tokens have `weights` ([tokens] each): sums, or means if `average`."""
     import torch
 
@@ -44,11 +44,11 @@ class Ddpo:
     def __post_init__(self) -> None:
         require_positive(beta=self.beta, gamma=self.gamma)
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, with the reference."""
         return CHOSEN, REJECTED
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """`dpo` on weighted log-ratios; `edited` is the share of the answers' tokens at which the sides differ."""
         import torch
 

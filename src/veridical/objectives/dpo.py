@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.lengths import Length, desensitised, mean_log_ratios
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHOSEN = Need("chosen")
-REJECTED = Need("rejected")
+CHOSEN = LogpRequest("chosen")
+REJECTED = LogpRequest("rejected")
 CONFIDENCE = "confidence"
 
 
@@ -99,7 +99,7 @@ class Dpo:
             raise UserError("objective.tail_weight goes with objective.length sum.")
         require_not_negative(nll_weight=self.nll_weight)
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, with the reference."""
         return CHOSEN, REJECTED
 
@@ -107,7 +107,7 @@ class Dpo:
         """The pairs' confidence, if labels are taken as stated."""
         return (CONFIDENCE,) if self.labels == "stated" else ()
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The loss of `dpo`, with a weight the likelihood term on top; metrics: `dpo`'s, then `nll`."""
         chosen = scored[CHOSEN]
         smoothing = 1 - stated[CONFIDENCE] if self.labels == "stated" else self.label_smoothing
@@ -117,7 +117,7 @@ class Dpo:
         likelihood = nll(chosen.policy)
         return loss + self.nll_weight * likelihood, {**metrics, "nll": likelihood.detach()}
 
-    def _log_ratios(self, chosen: Scored, rejected: Scored) -> tuple[Tensor, Tensor]:
+    def _log_ratios(self, chosen: Logps, rejected: Logps) -> tuple[Tensor, Tensor]:
         if self.length == "mean":
             return mean_log_ratios(chosen), mean_log_ratios(rejected)
         if self.tail_weight != 1:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
-from veridical.vlm.views import parse
+from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,15 +54,15 @@ class Mdpo:
         parse(self.view)
 
     @property
-    def weak(self) -> Need:
+    def weak(self) -> LogpRequest:
         """The chosen answer on the weakened image."""
-        return Need("chosen", parse(self.view))
+        return LogpRequest("chosen", parse(self.view))
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image and the chosen one on the weakened image, with the reference."""
         return CHOSEN, REJECTED, self.weak
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The weighted sum of the terms; metrics: `dpo`'s, `image_margin`, `image_accuracy`."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         loss, metrics = dpo(chosen, rejected, self.beta)

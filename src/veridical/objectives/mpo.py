@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class Mpo:
             preference_weight=self.preference_weight, quality_weight=self.quality_weight, nll_weight=self.nll_weight
         )
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, with the reference."""
         return CHOSEN, REJECTED
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The weighted sum of the three; metrics: `dpo`'s, `quality` and `nll`."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         preference, metrics = dpo(chosen, rejected, self.beta)

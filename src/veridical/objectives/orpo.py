@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import require_not_negative
 from veridical.objectives.lengths import mean_log_probs
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 from veridical.objectives.sft import nll
 from veridical.objectives.simpo import CHOSEN, REJECTED
 
@@ -48,11 +48,11 @@ class Orpo:
     def __post_init__(self) -> None:
         require_not_negative(weight=self.weight)
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, without a reference."""
         return CHOSEN, REJECTED
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """Mean negative log-likelihood of the chosen tokens plus the weighted `odds_ratio`; metrics: its, and `nll`."""
         likelihood = nll(scored[CHOSEN].policy)
         loss, metrics = odds_ratio(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]))

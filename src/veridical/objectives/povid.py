@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
-from veridical.vlm.views import parse
+from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,15 +43,15 @@ class Povid:
         parse(self.view)
 
     @property
-    def noised(self) -> Need:
+    def noised(self) -> LogpRequest:
         """What the noised image calls for in the chosen answer's place, scored on the clean image."""
-        return Need("chosen", likeliest_under=parse(self.view))
+        return LogpRequest("chosen", likeliest_under=parse(self.view))
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image and the tokens of the noised one, with the reference."""
         return CHOSEN, REJECTED, self.noised
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The mixed loss; metrics: `dpo`'s for the pair, and `noised_margin`, `noised_accuracy`."""
         chosen, rejected, noised = (scored[need].log_ratios() for need in self.needs())
         own, metrics = dpo(chosen, rejected, self.beta)

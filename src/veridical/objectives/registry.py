@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 
 from veridical.errors import UserError
-from veridical.objectives.needs import Objective
+from veridical.objectives.base import Objective
 
 OBJECTIVES: Mapping[str, str] = {
     "dpo": "veridical.objectives.dpo:Dpo",

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHOSEN = Need("chosen", reference=False)
+CHOSEN = LogpRequest("chosen", reference=False)
 
 
 def nll(per_token: Sequence[Tensor]) -> Tensor:
@@ -31,11 +31,11 @@ class Sft:
     name: Literal["sft"] = "sft"
     """Supervised fine-tuning on the chosen answers, the control."""
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """The chosen answer on the clean image, without a reference."""
         return (CHOSEN,)
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """Mean negative log-likelihood of the chosen tokens; metrics: `nll`."""
         loss = nll(scored[CHOSEN].policy)
         return loss, {"nll": loss.detach()}

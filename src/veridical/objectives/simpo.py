@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.objectives.lengths import mean_log_probs
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-CHOSEN = Need("chosen", reference=False)
-REJECTED = Need("rejected", reference=False)
+CHOSEN = LogpRequest("chosen", reference=False)
+REJECTED = LogpRequest("rejected", reference=False)
 
 
 def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> tuple[Tensor, Metrics]:
@@ -42,10 +42,10 @@ class Simpo:
         require_positive(beta=self.beta)
         require_not_negative(gamma=self.gamma)
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, without a reference."""
         return CHOSEN, REJECTED
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `simpo`."""
         return simpo(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]), self.beta, self.gamma)

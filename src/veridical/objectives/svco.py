@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
-from veridical.vlm.views import NoImage, parse
+from veridical.vlm.images.views import NoImage, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-BLIND = Need("chosen", NoImage())
+BLIND = LogpRequest("chosen", NoImage())
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Svco:
         parse(self.view)
 
     @property
-    def contradicted(self) -> Need:
+    def contradicted(self) -> LogpRequest:
         """The chosen answer on the contradicting image."""
-        return Need("chosen", parse(self.view))
+        return LogpRequest("chosen", parse(self.view))
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """The chosen answer on the three views, and with `dpo_weight` the rejected one; with the reference."""
         return (CHOSEN, BLIND, self.contradicted, *((REJECTED,) if self.dpo_weight else ()))
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The sum of the contrasts; metrics: `attend_margin`, `attend_accuracy`, `reject_margin`, `reject_accuracy`,
         and `dpo`'s if it is kept."""
         chosen, blind = scored[CHOSEN].log_ratios(), scored[BLIND].log_ratios()

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
+from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
 from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
-from veridical.objectives.needs import NOTHING_STATED, Metrics, Need, Scored, Stated
-from veridical.vlm.views import parse
+from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def guided(seen: Scored, blind: Scored, guidance: float) -> Tensor:
+def guided(seen: Logps, blind: Logps, guidance: float) -> Tensor:
     """Log-ratios of answers whose policy is guided by the image, [pairs]."""
     lead = (guidance - 1) * (seen.log_probs() - blind.log_probs().detach())
     return seen.log_ratios() + lead
@@ -45,12 +45,17 @@ class Vdpo:
             raise UserError(f"objective.guidance is {self.guidance}; below 1 the image counts for less, use 1 or more.")
         parse(self.view)
 
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image with the reference, and on the empty image without."""
         view = parse(self.view)
-        return CHOSEN, REJECTED, Need("chosen", view, reference=False), Need("rejected", view, reference=False)
+        return (
+            CHOSEN,
+            REJECTED,
+            LogpRequest("chosen", view, reference=False),
+            LogpRequest("rejected", view, reference=False),
+        )
 
-    def loss(self, scored: Mapping[Need, Scored], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `dpo` with guided log-ratios."""
         chosen, rejected, blind_chosen, blind_rejected = (scored[need] for need in self.needs())
         return dpo(

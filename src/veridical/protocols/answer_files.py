@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.protocols.scored import Answers, Question
+from veridical.protocols.types import Answers, Question
 
 Row = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from veridical.protocols.items import write_whole
-from veridical.protocols.scored import Question
-from veridical.protocols.task import Reply
+from veridical.protocols.eval_task import Reply
+from veridical.protocols.run_folder import write_whole
+from veridical.protocols.types import Question
 
 Replies = Mapping[str, Reply]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from veridical.protocols.eval_task import Reply, Request
 from veridical.protocols.replies import Replies
-from veridical.protocols.task import Reply, Request
 
 if TYPE_CHECKING:
-    from veridical.vlm.loading import Vlm
-    from veridical.vlm.trunk import Started
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.shared_prompt import Started
 
 
 def outstanding(requests: Iterable[Request], replies: Replies) -> dict[str, Request]:
@@ -35,7 +35,7 @@ def answer(
         batch: how many images are held encoded, and how many answers are worked on together.
         progress: told the number of requests answered, step by step.
     """
-    from veridical.vlm.trunk import obstacle
+    from veridical.vlm.prefix.shared_prompt import obstacle
 
     missing = outstanding(requests, replies)
     if not missing:
@@ -65,8 +65,8 @@ def _chunks(requests: dict[str, Request], images: int) -> Iterable[dict[str, Req
 
 
 def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> dict[str, Reply]:
-    from veridical.vlm.inputs import Context
-    from veridical.vlm.trunk import start
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.prefix.shared_prompt import start
 
     # A text and a likelihood may be wanted of one context, so that contexts are fewer than requests.
     contexts = {
@@ -95,7 +95,7 @@ def _together(vlm: Vlm, started: Started, requests: Sequence[Request], places: S
     import torch
 
     from veridical.decoding.answers import closed_answers, sample_under
-    from veridical.vlm.sampling import Branch
+    from veridical.vlm.generation.generate import Branch
 
     prefix = started.prefix(places)
     first = requests[0]

@@ -16,7 +16,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.statistics import Ratio
-from veridical.records import Record, Turn
+from veridical.records import Message, Record
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon import Lexicon
@@ -49,9 +49,9 @@ class ChairItem:
     words: int
 
 
-def ask() -> tuple[Turn, ...]:
+def ask() -> tuple[Message, ...]:
     """The prompt, the same for every picture."""
-    return (Turn("user", PROMPT),)
+    return (Message("user", PROMPT),)
 
 
 def read(record: Record, caption: str, lexicon: Lexicon) -> ChairItem:

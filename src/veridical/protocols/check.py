@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from veridical.protocols.benchmarks.registry import benchmark
-from veridical.protocols.scored import Question
+from veridical.protocols.types import Question
 
 SHOWN = 3
 MOST_TRUTHS = 10

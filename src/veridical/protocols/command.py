@@ -91,7 +91,7 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
         UserError: a protocol or method that there is not, or a protocol that is named twice.
     """
     from veridical.decoding.registry import decoding_type
-    from veridical.protocols.official import block_type
+    from veridical.protocols.benchmark_task import block_type
     from veridical.protocols.registry import PICTURES, check_names
 
     names = tuple(choices.get("protocols", "").split())

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.protocols.metrics import share
 from veridical.protocols.statistics import FloatArray, interval
-from veridical.protocols.tally import share
 
 COLUMNS = ("inventing", "invented", "mentions", "found", "objects", "words")
 """What is counted of a cut caption: whether it invents, invented and all mentions, different true and all objects,

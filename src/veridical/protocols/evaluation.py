@@ -12,18 +12,18 @@ from veridical.config import save_resolved, to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
-from veridical.protocols import harness, items
+from veridical.protocols import lmms_eval, run_folder
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig, methods_of
+from veridical.protocols.eval_task import Counted, Reply, Request, Task
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import PICTURES, check_names, picture_task
 from veridical.protocols.replies import Replies
 from veridical.protocols.results import among, summarise
 from veridical.protocols.sources import Pictures, read_pictures
-from veridical.protocols.task import Counted, Reply, Request, Task
 
 if TYPE_CHECKING:
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
     """
     models, methods = measured_models(config.models), methods_of(config)
-    harness.check(config)
+    lmms_eval.check(config)
     asked = read_tasks(config)
     _claim(config, asked)
     counted: dict[str, dict[str, Counted]] = {}
     measured: dict[str, Any] = {}
-    harnessed: dict[str, list[harness.HarnessTask]] = {}
+    harnessed: dict[str, list[lmms_eval.HarnessTask]] = {}
     base: Vlm | None = None
     for model in models:
         vlm = _load(model, config, base)
@@ -58,15 +58,15 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
             counted[name] = _measure(config, vlm, name, tasks, replies)
             measured[name] = _describe_model(model, vlm.fingerprint, method)
         if config.harness != "none":
-            harnessed[model.name] = harness.run_tasks(config, vlm, replies)
+            harnessed[model.name] = lmms_eval.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
-            items.write_json(config.out / "noise.json", {"model": model.name, **curve})
+            run_folder.write_json(config.out / "noise.json", {"model": model.name, **curve})
     results = _results(config, asked, counted, measured)
     if harnessed:
-        harness.add_to(results, harnessed)
+        lmms_eval.add_to(results, harnessed)
     save_resolved(config, config.out / "config.yaml")
-    items.write_json(config.out / "results.json", results)
+    run_folder.write_json(config.out / "results.json", results)
     return results
 
 
@@ -92,7 +92,7 @@ def read_tasks(config: EvalConfig) -> Asked:
     Raises:
         UserError: a protocol, file, image or record that cannot be used.
     """
-    from veridical.protocols.official import official_task
+    from veridical.protocols.benchmark_task import official_task
 
     if not config.protocols and config.harness == "none":
         raise UserError("--protocols: name at least one")
@@ -112,7 +112,7 @@ def read_tasks(config: EvalConfig) -> Asked:
 def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Replies) -> dict[str, Any]:
     """CHAIR's metrics of captions of noised images, with intervals: {"points": [one for each noise step], ...}."""
     from veridical.protocols.picture_tasks import under_view
-    from veridical.vlm.views import Noise
+    from veridical.vlm.images.views import Noise
 
     noise = config.noise
     tasks = {
@@ -168,7 +168,9 @@ def _measure(
     for key, task in tasks.items():
         counted[key] = _count(task, replies)
         rows = counted[key].rows
-        items.write_whole(folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        run_folder.write_whole(
+            folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
         if task.write:
             task.write(_replies_to(task, replies), config.out / "answers" / name / key.removeprefix("official-"))
     return counted
@@ -184,8 +186,8 @@ def _count(task: Task, replies: Replies) -> Counted:
 
 def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     """The model to measure next; an adapter goes onto the base if that is in memory, untouched."""
-    from veridical.vlm.adapters import merged
-    from veridical.vlm.loading import load, with_adapter
+    from veridical.vlm.model.adapters import merged
+    from veridical.vlm.model.loading import load, with_adapter
 
     if model.adapter and base and base.name == model.model:
         found = with_adapter(base, model.adapter)
@@ -220,7 +222,7 @@ def _claim(config: EvalConfig, asked: Asked) -> None:
     }
     pictures = asked.pictures.records if asked.pictures else []
     key = {name: value for name, value in plain.items() if name not in loose}
-    items.claim(config.out, {**key, "images": items.digest(i.sha256 for r in pictures for i in r.images)})
+    run_folder.claim(config.out, {**key, "images": run_folder.digest(i.sha256 for r in pictures for i in r.images)})
 
 
 def _blocks(config: EvalConfig) -> set[str]:

@@ -13,7 +13,7 @@ from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Templ
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeError
-    from veridical.judges.service import Call, Reply, TextService
+    from veridical.judges.messages import Call, Reply, TextService
     from veridical.records import ImageFile
 
 
@@ -85,7 +85,7 @@ def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, li
     """Replace texts that are of no use, as MM-Vet's official scorer does."""
     from dataclasses import replace
 
-    from veridical.judges.service import Reply
+    from veridical.judges.messages import Reply
 
     for attempt in range(1, manner.tries + 1):
         bad = [key for key, found in texts.items() if not manner.usable(found[0])]
@@ -103,10 +103,10 @@ def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, li
 
 
 def _call(prompt: Prompt, image: ImageFile | None, made_from: Template, manner: Manner) -> Call:
-    from veridical.judges.service import Call, Message
+    from veridical.judges.messages import Call, ChatMessage
 
-    system = (Message("system", made_from.system),) if made_from.system else ()
-    user = Message("user", prompt.text, (image,) if image else ())
+    system = (ChatMessage("system", made_from.system),) if made_from.system else ()
+    user = ChatMessage("user", prompt.text, (image,) if image else ())
     return Call((*system, user), manner.max_tokens, manner.temperature, prompt=made_from.hash)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from veridical.errors import UserError
 from veridical.judges.models import ServiceSettings
 from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
-from veridical.protocols.scored import Answers, Question
+from veridical.protocols.types import Answers, Question
 
 ID_FIELDS = ("id", "question_id", "image_id")
 TEXT_FIELDS = ("text", "content", "review", "raw_judgement", "judgement", "response", "output")

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from veridical.judges.faults import COLOURS, colours_of, counted
+from veridical.protocols.metrics import Sums, Tally, share, tally
 from veridical.protocols.pope import prompt as exists_prompt
 from veridical.protocols.sources import Vocabulary
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, Tally, share, tally
 from veridical.protocols.yes_no import first_four
-from veridical.records import Annotations, ObjectInImage, Record, Turn
+from veridical.records import Annotations, Message, ObjectInImage, Record
 
 NAME = "mme/1"
 MAX_NEW_TOKENS = 16
@@ -122,9 +122,9 @@ def _scene(scene: str, vocabulary: Vocabulary) -> str:
     return f"Is this {vocabulary.scenes[scene][-1]}?"
 
 
-def prompt(question: MmeQuestion) -> tuple[Turn, ...]:
+def prompt(question: MmeQuestion) -> tuple[Message, ...]:
     """The question as it is."""
-    return (Turn("user", question.text),)
+    return (Message("user", question.text),)
 
 
 def read(question: MmeQuestion, text: str) -> MmeItem:

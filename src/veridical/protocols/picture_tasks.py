@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from veridical.protocols import chair, mme, pope, shr
+from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
+from veridical.protocols.metrics import of_ratios
 from veridical.protocols.sources import Pictures
 from veridical.protocols.statistics import Ratio
-from veridical.protocols.tally import of_ratios
-from veridical.protocols.task import Counted, Reply, Request, Shown, Task
-from veridical.vlm.sampling import Sampling
-from veridical.vlm.views import Clean, View
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:
     from veridical.protocols.command import EvalConfig
 
-TEXT_ANSWER = Sampling(max_new_tokens=16, temperature=0.0)
+TEXT_ANSWER = SamplingParams(max_new_tokens=16, temperature=0.0)
 
 
 def chair_task(pictures: Pictures, config: EvalConfig) -> Task:
@@ -27,7 +27,7 @@ def chair_task(pictures: Pictures, config: EvalConfig) -> Task:
 
 def caption_task(pictures: Pictures, view: View, temperature: float) -> Task:
     """CHAIR of pictures shown under a view; greedy at temperature 0, else keyed draws."""
-    sampling = Sampling(max_new_tokens=chair.MAX_NEW_TOKENS, temperature=temperature)
+    sampling = SamplingParams(max_new_tokens=chair.MAX_NEW_TOKENS, temperature=temperature)
     words = pictures.vocabulary
 
     def count(replies: Mapping[str, Reply]) -> Counted:
@@ -121,7 +121,7 @@ def shr_task(pictures: Pictures, config: EvalConfig) -> Task:
             counts={"items": len(records), "unanswered": len(records) - len(items)},
         )
 
-    sampling = Sampling(max_new_tokens=shr.MAX_NEW_TOKENS, temperature=0.0)
+    sampling = SamplingParams(max_new_tokens=shr.MAX_NEW_TOKENS, temperature=0.0)
     return Task(
         key="shr",
         name=_named(shr.NAME, pictures),

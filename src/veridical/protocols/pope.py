@@ -22,7 +22,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.statistics import Ratio
-from veridical.records import Record, Turn
+from veridical.records import Message, Record
 
 NAME = "pope/1"
 TEXT_NAME = "pope-text/1"
@@ -123,10 +123,10 @@ def ask(
     return found
 
 
-def prompt(name: str) -> tuple[Turn, ...]:
+def prompt(name: str) -> tuple[Message, ...]:
     """The question after one object."""
     article = "an" if name[:1].lower() in "aeiou" else "a"
-    return (Turn("user", f"Is there {article} {name} in the image?"),)
+    return (Message("user", f"Is there {article} {name} in the image?"),)
 
 
 def read(question: Question, yes: float, no: float) -> PopeItem:

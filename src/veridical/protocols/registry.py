@@ -12,8 +12,8 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from veridical.protocols.command import EvalConfig
+    from veridical.protocols.eval_task import Task
     from veridical.protocols.sources import Pictures
-    from veridical.protocols.task import Task
 
 PICTURES: Mapping[str, str] = {
     "world-chair": "veridical.protocols.picture_tasks:chair_task",

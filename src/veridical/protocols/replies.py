@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.protocols.items import write_whole
-from veridical.protocols.task import Reply
+from veridical.protocols.eval_task import Reply
+from veridical.protocols.run_folder import write_whole
 
 
 class Replies:

@@ -11,9 +11,9 @@ import numpy as np
 from veridical.protocols.by_object import by_object
 from veridical.protocols.chair import ChairItem
 from veridical.protocols.equal_recall import cut_curve, equal_recall
+from veridical.protocols.eval_task import Counted, Task
+from veridical.protocols.metrics import difference
 from veridical.protocols.statistics import Estimate, FloatArray, interval, resample
-from veridical.protocols.tally import difference
-from veridical.protocols.task import Counted, Task
 
 CAPTIONS = "chair"
 """The task whose captions are compared at equal recall and object by object."""

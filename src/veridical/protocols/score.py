@@ -18,11 +18,11 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
-from veridical.protocols.scored import SHOWN_FAULTS
-from veridical.protocols.tally import difference
+from veridical.protocols.metrics import difference
+from veridical.protocols.types import SHOWN_FAULTS
 
 if TYPE_CHECKING:
-    from veridical.protocols.scored import Answers, Question, Scored
+    from veridical.protocols.types import Answers, Question, Scored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from typing import Literal
 
 from veridical.judges.faults import faults
 from veridical.judges.sentences import shr_sentences
+from veridical.protocols.metrics import Sums, Tally, share, tally
 from veridical.protocols.sources import Vocabulary
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, Tally, share, tally
-from veridical.records import Annotations, Record, Turn
+from veridical.records import Annotations, Message, Record
 
 NAME = "shr/1"
 PROMPT = "Describe this image in detail."
@@ -49,9 +49,9 @@ class ShrItem:
     sentences: tuple[JudgedSentence, ...]
 
 
-def ask() -> tuple[Turn, ...]:
+def ask() -> tuple[Message, ...]:
     """The prompt, the same for every picture."""
-    return (Turn("user", PROMPT),)
+    return (Message("user", PROMPT),)
 
 
 def read(record: Record, text: str, vocabulary: Vocabulary) -> ShrItem:

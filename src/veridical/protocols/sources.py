@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
 from veridical.protocols.pope import ObjectStatistics, count_objects
-from veridical.records import Record, Reject
+from veridical.records import Record, Rejection
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon import Lexicon
@@ -86,7 +86,7 @@ def read_splits(source: str, work: Path, limit: int | None, seed: int) -> dict[s
 def _annotated(source: str, work: Path, limit: int | None, seed: int) -> list[Record]:
     """The records of one split, all with annotated objects; what can't be used is told."""
     found = list(read_records(source, work, limit=limit, seed=seed))
-    rejects = [f"{one.id}: {one.detail or one.reason}" for one in found if isinstance(one, Reject)]
+    rejects = [f"{one.id}: {one.detail or one.reason}" for one in found if isinstance(one, Rejection)]
     records = [one for one in found if isinstance(one, Record)]
     bare = [record.id for record in records if record.annotations is None or len(record.images) != 1]
     if bare:
@@ -108,7 +108,7 @@ def own_vocabulary(lexicon: str, records: Sequence[Record], world: bool) -> Voca
     Raises:
         UserError: annotated names that the lexicon does not know, or nothing is annotated.
     """
-    from veridical.judges.words import find_words
+    from veridical.judges.lexicon_sources import find_words
 
     words = find_words(lexicon, world, records)
     if words is None:
@@ -131,7 +131,7 @@ def own_vocabulary(lexicon: str, records: Sequence[Record], world: bool) -> Voca
 
 def world_vocabulary() -> Vocabulary:
     """The picture world's words; the statistics are those of its texts, where partners nearly always meet."""
-    from veridical.judges.words import find_words
+    from veridical.judges.lexicon_sources import find_words
     from veridical.world.vocabulary import CLASSES
 
     words = find_words("world", True, ())

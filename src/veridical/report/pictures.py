@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from veridical.protocols.chair import ChairItem
 from veridical.records import Pair, Span
-from veridical.vlm.images import ImageError, open_image
+from veridical.vlm.images.files import ImageError, open_image
 
 T = TypeVar("T")
 LONGEST_SIDE = 384

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from veridical.build.dataset import read_pairs
 from veridical.errors import UserError
+from veridical.pairs.dataset import read_pairs
 from veridical.protocols.chair import ChairItem, item_from_row
 from veridical.records import Pair
 

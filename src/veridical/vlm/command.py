@@ -7,12 +7,12 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from veridical.vlm.support import COLUMNS, Support, support
+from veridical.vlm.model.support import COLUMNS, Support, support
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.model.loading import Vlm
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _title(column: str) -> str:
 
 
 def _probe(name: str) -> None:
-    from veridical.vlm.loading import load
+    from veridical.vlm.model.loading import load
 
     with warnings.catch_warnings():
         # What they say is printed below.

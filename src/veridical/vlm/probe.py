@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-from veridical.records import Turn
+from veridical.records import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.inputs import Context
-    from veridical.vlm.loading import Vlm
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.model.loading import Vlm
 
 # Per token: fp32 noise is 1e-6, a lost image or a wrong position 0.1 and more; bfloat16 noise lies between.
 _TOLERANCE = 1e-3
@@ -72,8 +72,8 @@ def _largest_difference(vlm: Vlm) -> float:
 
 
 def _scores(vlm: Vlm, contexts: list[Context]) -> list[Tensor]:
-    from veridical.vlm.prefix import encode
-    from veridical.vlm.scoring import score
+    from veridical.vlm.prefix.encode import encode
+    from veridical.vlm.scores.scoring import score
 
     scored = score(vlm, encode(vlm, contexts), [list(_ANSWERS), list(_ANSWERS)])
     return [answer for answers in scored for answer in answers]
@@ -83,7 +83,7 @@ def example(question: str) -> Context:
     """A question about a picture that needs no file."""
     import PIL.Image
 
-    from veridical.vlm.inputs import Context
+    from veridical.vlm.inputs.context import Context
 
     image = PIL.Image.linear_gradient("L").convert("RGB").resize((224, 224))
-    return Context(images=(image,), prompt=(Turn("user", question),), key=("the probe",))
+    return Context(images=(image,), prompt=(Message("user", question),), key=("the probe",))

@@ -10,7 +10,7 @@ from io import BytesIO
 from itertools import permutations
 from pathlib import Path
 
-from veridical.records import Annotations, ImageFile, ObjectInImage, Record, Relation, Turn
+from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Relation
 from veridical.world.captions import DESCRIBE, caption
 from veridical.world.drawing import draw
 from veridical.world.scenes import CANVAS, Scene, scenes
@@ -34,7 +34,7 @@ def _record(scene: Scene, split: str, folder: Path) -> Record:
     return Record(
         id=f"world-{scene.key}",
         images=(_save_picture(scene, folder),),
-        prompt=(Turn("user", DESCRIBE[0]),),
+        prompt=(Message("user", DESCRIBE[0]),),
         reference=caption(scene, random.Random(f"reference/{scene.key}")),
         annotations=_annotations(scene),
         source=f"world:{split}",

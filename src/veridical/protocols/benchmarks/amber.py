@@ -24,9 +24,9 @@ from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import Fields, Joining, checked, is_texts, join, read_json, read_rows, read_text
 from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
-from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.metrics import Sums, rounded, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, rounded, tally
+from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
 
 NAME = "amber"
 VERSION = 1

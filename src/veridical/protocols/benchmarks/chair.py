@@ -31,9 +31,9 @@ from veridical.protocols.benchmarks.chair_truth import (
 )
 from veridical.protocols.chair import ChairItem, ChairMention
 from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
-from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.metrics import Sums, Tally, share
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, Tally, share
+from veridical.protocols.types import Answers, Item, Question, Scored
 
 NAME = "chair"
 VERSION = 1

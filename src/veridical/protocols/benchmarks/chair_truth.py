@@ -49,7 +49,7 @@ class Truth:
 
 def coco80_reader() -> ObjectReader:
     """Veridical's own words for COCO's 80 classes."""
-    from veridical.judges.words import coco80
+    from veridical.judges.lexicon_sources import coco80
 
     return coco80().lexicon
 
@@ -65,7 +65,7 @@ def object_reader(settings: ObjectSettings) -> tuple[ObjectReader, Mapping[str, 
         return SynonymReader(synonyms, settings.lemmas), synonyms
     if settings.lemmas != "official":
         raise UserError("--lemmas wordnet: reads by CHAIR's list; give it with --synonyms.")
-    from veridical.judges.words import coco80
+    from veridical.judges.lexicon_sources import coco80
 
     lexicon = coco80().lexicon
     return lexicon, lexicon.synonyms

@@ -27,9 +27,9 @@ import numpy as np
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
 from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting
-from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
 
 NAME = "gqa"
 VERSION = 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from veridical.protocols.answer_files import checked
-from veridical.protocols.scored import Item, Question
+from veridical.protocols.types import Item, Question
 
 COMMON = ("color", "material", "shape")
 """The answers that belong to a question after what two things have in common, instead of its own choices."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from veridical.protocols.judging import Judgements, Prompt, Template
-from veridical.protocols.scored import Answers, Item, Question
+from veridical.protocols.types import Answers, Item, Question
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
 

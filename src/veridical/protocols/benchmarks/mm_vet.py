@@ -17,9 +17,9 @@ from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, template
-from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored
 
 NAME = "mm-vet"
 VERSION = 1

@@ -21,9 +21,9 @@ import numpy as np
 from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, read_text
-from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
 
 NAME = "mme"
 VERSION = 1

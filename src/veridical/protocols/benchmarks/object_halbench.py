@@ -41,9 +41,9 @@ from veridical.protocols.judging import (
     template,
     wants_judge,
 )
-from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.metrics import Sums, harmonic, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, harmonic, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored
 
 __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, require, same_question
+from veridical.protocols.metrics import Sums, harmonic, share, tally
 from veridical.protocols.pope import parse_official, says_yes
-from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, harmonic, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.yes_no import one_of_both, whole_word
 
 NAME = "pope"

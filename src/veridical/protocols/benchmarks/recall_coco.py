@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from veridical.protocols.benchmarks import object_halbench
 from veridical.protocols.benchmarks.object_halbench import answers, ask, judge_template, prompts, wants_judge
 from veridical.protocols.judging import Judgements
-from veridical.protocols.scored import Answers, Question, Scored
+from veridical.protocols.metrics import Sums, Tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, Tally
+from veridical.protocols.types import Answers, Question, Scored
 
 __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
 

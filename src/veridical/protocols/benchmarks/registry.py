@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from veridical.errors import UserError
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, Prompt, Template
-from veridical.protocols.scored import Answers, Question, Scored
+from veridical.protocols.types import Answers, Question, Scored
 
 
 class Benchmark(Protocol):

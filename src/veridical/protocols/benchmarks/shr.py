@@ -19,9 +19,9 @@ from veridical.protocols.answer_files import Joining, first_field, is_texts, rea
 from veridical.protocols.benchmarks.chair_truth import image_key
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
-from veridical.protocols.scored import Answers, Item, Question, Scored
+from veridical.protocols.metrics import Sums, rounded, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, rounded, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored
 
 NAME = "shr"
 VERSION = 1

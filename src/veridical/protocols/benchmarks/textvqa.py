@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import Fields, Joining, Rows, checked, first_field, join, read_json, read_rows
-from veridical.protocols.scored import Answers, Item, Question, Scored, unanswered
+from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.tally import Sums, share, tally
+from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
 from veridical.protocols.vqa_text import PERIOD, PERIOD_MISTYPED, digits_and_articles, strip_punctuation
 
 NAME = "textvqa"

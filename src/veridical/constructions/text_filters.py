@@ -1,0 +1,119 @@
+"""What makes a text unfit for either side of a pair, whatever it says about the image."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from veridical.constructions.protocol import Answer
+from veridical.errors import UserError
+from veridical.records import Record, Rejection
+
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "empty": "look at the model's answers to this prompt; its chat template may be wrong",
+        "unfinished": "raise max_new_tokens",
+        "too-long": "raise settings.max_words, or ask for shorter answers in the prompt",
+        "too-short": "give it a longer caption: there is nothing to cut",
+        "all-wrong": "draw more candidates for each sentence, or lower the temperature",
+        "more-than-edited": "raise max_edited, or take a writer that changes less",
+        "not-injected": "take another kind of error or another writer: this one can't get the text wrong in this way",
+        "repetitive": "lower the temperature or weaken the image less",
+        "too-similar": "weaken the image more, raise the threshold or allow more tries",
+        "same-as-chosen": "weaken the image more, raise the temperature or draw more candidates",
+        "nothing-invented": "weaken the image more or draw more candidates; or the model is right about this image",
+        "other-object-count": "draw more candidates, or switch match_objects off",
+        "alike": "raise the temperature or draw more candidates",
+        "nothing-wrong": "ask the writer more often, or switch verify off",
+    }
+)
+_REMEDIES_OF_REFERENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "empty": "give it a caption in words",
+        "too-long": "shorten its caption, or raise settings.max_words",
+        "repetitive": "write its caption anew: it goes in circles",
+    }
+)
+_LONG_ENOUGH = 12
+_DISTINCT = 0.5
+_SHOWN = 80
+
+
+def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str | None:
+    """The first thing wrong with a text: `empty`, `too-long`, `repetitive` or `unfinished`; None if fit."""
+    words = answer.text.split()
+    if not re.search(r"\w", answer.text):
+        return "empty"
+    if len(words) > max_words:
+        return "too-long"
+    if repetitive(answer.text):
+        return "repetitive"
+    return None if answer.finished or keep_unfinished else "unfinished"
+
+
+def fit_reference(record: Record, max_words: int, remedy: str) -> str | Rejection:
+    """The record's reference; or the reject where there is none, for which `remedy` is, or where it is unfit."""
+    if record.reference is None:
+        return Rejection(record.id, "no-reference", remedy, "its caption is missing or empty")
+    wrong = fault(Answer(record.reference, finished=True), max_words)
+    if wrong is None:
+        return record.reference
+    long = f"{len(record.reference.split())} words, where settings.max_words allows {max_words}"
+    detail = long if wrong == "too-long" else f"its caption is {record.reference[:_SHOWN]!r}"
+    return Rejection(record.id, f"chosen-{wrong}", _REMEDIES_OF_REFERENCES[wrong], detail)
+
+
+def repetitive(text: str) -> bool:
+    """Whether a text goes in circles: a sentence comes three times, or most of its four-word runs come
+    again."""
+    sentences = Counter(part.strip().lower() for part in re.split(r"[.!?]+", text) if part.strip())
+    if sentences and max(sentences.values()) >= 3:
+        return True
+    words = re.findall(r"\w+", text.lower())
+    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return len(runs) >= _LONG_ENOUGH and len(set(runs)) < _DISTINCT * len(runs)
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise UserError for a setting that is a share and does not lie between 0 and 1."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} is {value}; it is a share, from 0 to 1.")
+
+
+def first_words(text: str, count: int) -> str:
+    """The text up to the end of that many of its words, spaces between them as they are."""
+    found = re.match(rf"\s*(?:\S+\s*){{{min(count, len(text.split()))}}}", text)
+    return found.group().rstrip() if found else ""
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts say the same in the same words, spaces and case aside."""
+    return one.lower().split() == other.lower().split()
+
+
+def distinct(
+    offered: Iterable[tuple[Answer, str]], max_words: int, keep_unfinished: bool = False
+) -> tuple[dict[str, str], Counter[str]]:
+    """The different texts that are fit, each with its source, out of (answer, source); and what is wrong with the
+    others, `alike` for those that come again."""
+    texts: dict[str, str] = {}
+    faults: Counter[str] = Counter()
+    for answer, source in offered:
+        wrong = fault(answer, max_words, keep_unfinished)
+        if wrong is None and any(same(answer.text, text) for text in texts):
+            wrong = "alike"
+        if wrong is None:
+            texts[answer.text] = source
+        else:
+            faults[wrong] += 1
+    return texts, faults
+
+
+def reject(record_id: str, side: str, faults: Counter[str]) -> Rejection:
+    """The reject of a record whose texts for one side were all unfit, for one reason or for several."""
+    detail = ", ".join(f"{count} x {name}" for name, count in faults.most_common())
+    commonest = faults.most_common(1)[0][0]
+    reason = f"{side}-{commonest}" if len(faults) == 1 else f"{side}-none-fits"
+    return Rejection(record_id, reason, REMEDIES[commonest], detail)

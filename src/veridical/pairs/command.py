@@ -1,0 +1,133 @@
+"""`veridical build`: makes preference pairs out of records."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from veridical import files
+from veridical.config import save_resolved
+from veridical.constructions.registry import judge_needs
+from veridical.errors import UserError
+from veridical.formats.sources import is_world
+from veridical.pairs import run_folder, shards
+from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
+from veridical.pairs.shards import Source
+from veridical.records import Record, Rejection
+
+__all__ = ["BuildConfig", "config_type", "run"]
+
+_PACKAGES = ("torch", "transformers", "pillow", "pyarrow", "numpy")
+
+
+def run(config: BuildConfig) -> Path:
+    """Make the pairs, print what came out, and return the run folder.
+
+    A finished build with the same settings is only shown again; an unfinished one is continued.
+    Raises UserError for settings that can't be, for a folder that holds another build, and where no pair came out.
+    """
+    if config.constructions:
+        from veridical.pairs.multi import run as run_several
+
+        return run_several(config)
+    config = checked(config)
+    if run_folder.is_finished(config.out):
+        refuse_other_build(config)
+        run_folder.clear_work(config.out)
+        print(f"{config.out} is finished; nothing was made anew.")
+    else:
+        claim(config)
+        source = shards.open_source(config, shards.read(config, config.out / run_folder.WORK / "records"))
+        build(config, source)
+    show(config.out)
+    return config.out
+
+
+def claim(config: BuildConfig) -> None:
+    """Start a build in its folder, or continue the same; a folder with something else in it is refused."""
+    run_folder.open_folder(config.out, identity_of(config))
+    save_resolved(config, config.out / "config.yaml")
+
+
+def build(config: BuildConfig, source: Source) -> None:
+    """Make all the shards that are not there, and the files about the whole.
+
+    Raises UserError, before the model is loaded, where no judge answers what the construction asks.
+    """
+    from veridical.pairs.progress import progress
+
+    source.panel.require(judge_needs(config.construction, config.settings), config.construction)
+    inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
+    identity = identity_of(config) | inputs
+    run_folder.settle(config.out, identity)
+    numbers = shards.lacking(config, source.items)
+    done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
+    with progress(config.construction, len(source.items), done) as advance:
+        for _ in _made(config, source, numbers):
+            advance()
+    _finish(config, identity, source)
+
+
+def refuse_other_build(config: BuildConfig, items: Sequence[Record | Rejection] | None = None) -> None:
+    """Raise UserError if a finished build has other settings or records; the model is not loaded for that."""
+    import tempfile
+
+    before = run_folder.started_with(config.out) or {}
+    identity = identity_of(config)
+    if not is_world(config.records):
+        with tempfile.TemporaryDirectory() as work:
+            identity["records_sha256"] = run_folder.digest_of(items or shards.read(config, Path(work)))
+    run_folder.refuse_changes(config.out, before, identity)
+
+
+def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterator[None]:
+    if config.processes == 1:
+        return shards.make(config, source, numbers)
+    from veridical.pairs import processes
+
+    return processes.make(config, source.items, numbers)
+
+
+def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) -> None:
+    from veridical.pairs.card import card
+    from veridical.pairs.dataset import read_pairs
+    from veridical.pairs.summary import summarise
+
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    manifest = run_folder.manifest_of(config.out, identity, versions)
+    if manifest["pairs_out"]:
+        summary = summarise(read_pairs(config.out), source.records, source.words)
+        files.write_json(config.out / "summary.json", _counts(manifest) | summary)
+        files.write_whole(config.out / "README.md", card(manifest, summary).encode())
+    run_folder.close_folder(config.out, manifest)
+
+
+def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: manifest[key] for key in ("records_in", "records_used", "rejected", "pairs_out")}
+
+
+def show(out: Path) -> None:
+    """Print what a finished build holds. Raises UserError where no pair came out."""
+    from rich.console import Console
+
+    from veridical.pairs.summary import table
+
+    manifest = files.read_json(out / run_folder.MANIFEST)
+    console = Console()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
+    if not manifest["pairs_out"]:
+        raise UserError(f"{out}: none of {manifest['records_in']} records gave a pair ({reasons}); see rejects.jsonl.")
+    summary = files.read_json(out / "summary.json")
+    console.print(table(summary))
+    yes, no = summary["questions"]["chosen_yes"], summary["questions"]["chosen_no"]
+    if yes or no:
+        console.print(f"{yes + no} pairs of yes/no answers: {yes} chosen yes, {no} chosen no")
+    console.print(f"chosen side: {', '.join(f'{source} ({n})' for source, n in summary['chosen_from'].items())}")
+    console.print(
+        f"{manifest['records_in']} records = {manifest['records_used']} used + "
+        f"{manifest['records_in'] - manifest['records_used']} rejected{f' ({reasons})' if reasons else ''}"
+    )
+    console.print(f"{manifest['pairs_out']} pairs in {out}")

@@ -1,0 +1,179 @@
+"""The settings of `veridical build`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from veridical import __version__
+from veridical.config import to_plain
+from veridical.constructions.registry import settings_type, why_adapter
+from veridical.errors import UserError
+from veridical.formats.sources import DESCRIBE, is_world
+from veridical.judges import registry as judges
+from veridical.vlm.generation.generate import SamplingParams
+
+DEFAULT_CONSTRUCTION = "bpo-image"
+# Where pairs go and how fast they are made decide nothing about them.
+_FREE = ("out", "batch_size", "processes", "device", "allow_remote_code", "constructions", "size_matched")
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What pairs are made of, by which method, and where they go."""
+
+    out: Path
+    """Run folder; the same command continues what is there."""
+    construction: str = DEFAULT_CONSTRUCTION
+    """How pairs are made: bdhs, bpo-image, bpo-inject, caption-edit, dropout-ntp, ha-dpo, povid, ranked, re-align,
+    sapo, self-correct, sentinel or spa. Each has its own --settings."""
+    constructions: tuple[str, ...] = ()
+    """Several in one run over the same records, with one model in memory: each gets a folder of its own in `out`, and
+    its own group of --settings, such as --settings.bdhs.view."""
+    size_matched: bool = False
+    """With several constructions, also write what is the same for all in records and number to out/matched/: of the
+    records that all could use, as many pairs as the one with the fewest has."""
+    records: str = "world"
+    """world or world:SPLIT (the built-in pictures), a folder of images (with captions in metadata.jsonl, or without),
+    or a .jsonl, .csv or .parquet file of records."""
+    model: str = "bundled"
+    """The model whose hallucinations are exposed: bundled, a folder, or a name on the Hugging Face hub."""
+    adapter: Path | None = None
+    """A PEFT adapter on the model."""
+    limit: int | None = None
+    """Use that many records; all of them if left out (the picture world: 1000)."""
+    skip: int = 0
+    """Leave out that many records first, as an earlier build used them."""
+    seed: int = 0
+    """Seeds all draws, and picks the scenes of the picture world."""
+    prompt: str = DESCRIBE
+    """What the model is asked about records that bring no prompt."""
+    lexicon: str = "auto"
+    """How texts name objects: world, coco80, or a JSON file; auto is the world's for its records, and otherwise the
+    names of the annotated objects."""
+    batch_size: int = 32
+    """Answers sampled at a time; changes the speed and nothing else."""
+    shard_size: int = 256
+    """Records in a shard of pairs."""
+    processes: int = 1
+    """Processes that make shards side by side, each with the model in its memory; on several GPUs, each on its own.
+    Changes the speed and nothing else."""
+    dtype: str = "auto"
+    """Number format of the model: auto, float32, bfloat16 or float16."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, ...."""
+    allow_remote_code: bool = False
+    """Let the model bring its own Python code."""
+    settings: Any = None
+    """Settings of the construction."""
+    judge: Any = None
+    """Who says what is true and what is better. --judge.name picks it."""
+    writer: Any = None
+    """Who makes texts where the construction wants them made. --writer.name picks it."""
+    similarity: str = "tokens"
+    """How alike texts are: tokens (their words, F1), or the cosine of a sentence encoder by folder or hub name, such as
+    sentence-transformers/all-mpnet-base-v2 (BDHS)."""
+
+
+def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:
+    """BuildConfig with the settings of the chosen construction, or of several, and of the chosen judges.
+
+    Raises UserError for unknown ones.
+    """
+    name = choice.get("construction", DEFAULT_CONSTRUCTION)
+    several = tuple(choice.get("constructions", "").split())
+    groups: dict[str, type[Any]] = {
+        "settings": group_of(several) if several else settings_type(name),
+        "judge": judges.settings_type(choice.get("judge.name", "oracle")),
+        "writer": judges.writer_type(choice.get("writer.name", "same")),
+    }
+    fields: list[Any] = [(key, group, field(default_factory=group)) for key, group in groups.items()]
+    fields.append(("construction", str, field(default=name)))
+    made: type[BuildConfig] = dataclasses.make_dataclass(
+        "BuildConfig", fields, bases=(BuildConfig,), frozen=True, namespace={"__doc__": BuildConfig.__doc__}
+    )
+    return made
+
+
+def group_of(names: Sequence[str]) -> type[Any]:
+    """A settings class with a group for each construction. Raises UserError for names that are unknown or twice."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"constructions: {', '.join(twice)} is named twice; give each once, or run build again.")
+    fields: list[Any] = []
+    for name in names:
+        group = settings_type(name)
+        fields.append((_attribute(name), group, field(default_factory=group)))
+    return dataclasses.make_dataclass("Settings", fields, frozen=True, namespace={"__doc__": "Of each construction."})
+
+
+def parts(config: BuildConfig) -> list[BuildConfig]:
+    """The builds, of one construction each, that a build of several consists of."""
+    groups = config.settings
+    return [
+        checked(
+            dataclasses.replace(
+                config,
+                out=config.out / name,
+                construction=name,
+                constructions=(),
+                size_matched=False,
+                settings=None if groups is None else getattr(groups, _attribute(name)),
+            )
+        )
+        for name in config.constructions
+    ]
+
+
+def _attribute(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def checked(config: BuildConfig) -> BuildConfig:
+    """The settings of a build of one construction, with those of it and of the judges filled in.
+
+    Raises UserError for settings that can't be.
+    """
+    wanted = settings_type(config.construction)
+    settings = wanted() if config.settings is None else config.settings
+    if not isinstance(settings, wanted):
+        raise UserError(f"{config.construction} takes {wanted.__name__}, not {type(settings).__name__}.")
+    _refuse_sampling(config.construction, settings)
+    if (why := why_adapter(config.construction)) and config.adapter is None:
+        raise UserError(f"{config.construction} needs --adapter: {why}.")
+    if config.size_matched:
+        raise UserError("size_matched compares several constructions; name them with --constructions.")
+    if min(config.batch_size, config.shard_size, config.processes) < 1:
+        raise UserError("batch_size, shard_size and processes must be at least 1.")
+    if config.skip < 0:
+        raise UserError(f"skip is {config.skip}; it counts records, from 0.")
+    source = Path(config.records)
+    if not is_world(config.records) and source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")
+    judge = judges.settings_type("oracle")() if config.judge is None else config.judge
+    if judge.name == "self" and config.adapter is None:
+        raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
+    writer = judges.Same() if config.writer is None else config.writer
+    filled = {"settings": settings, "judge": judge, "writer": writer}
+    # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
+    return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
+
+
+def _refuse_sampling(construction: str, settings: Any) -> None:
+    """Raise UserError for settings that nothing can be sampled with, which else would show once the model is loaded."""
+    names = {one.name for one in dataclasses.fields(settings)} & {
+        one.name for one in dataclasses.fields(SamplingParams)
+    }
+    try:
+        SamplingParams(**{name: getattr(settings, name) for name in names})
+    except UserError as error:
+        raise UserError(f"{construction}: {error}") from error
+
+
+def identity_of(config: BuildConfig) -> dict[str, Any]:
+    """The settings that decide what comes out."""
+    plain: dict[str, Any] = to_plain(config)
+    asked = {"judge": judges.identity(config.judge), "writer": judges.identity(config.writer)}
+    return {key: value for key, value in plain.items() if key not in _FREE} | asked | {"veridical": __version__}

@@ -1,0 +1,174 @@
+"""Pairs on disk: parquet shards in TRL's vision-preference shape, with images beside them.
+
+The columns `images`, `prompt`, `chosen` and `rejected` are what TRL's DPOTrainer reads; the others say how each
+pair came to be. Image paths in the shards are relative to the run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.errors import UserError
+from veridical.files import write_whole
+from veridical.pairs.images import store_image
+from veridical.records import ImageFile, Message, Pair, Provenance, Spans
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow  # type: ignore[import-untyped]
+
+_TEXTS = ("construction", "variant", "model", "judge", "chosen_source", "rejected_source")
+_ROWS = 512
+
+
+def read_pairs(run: Path) -> list[Pair]:
+    """The pairs of a build, in order, with absolute image paths. Raises UserError where there are none."""
+    return list(stream_pairs(run))
+
+
+def stream_pairs(run: Path) -> Iterator[Pair]:
+    """What `read_pairs` gives, pair by pair: only some hundreds are in memory at a time."""
+    return (_pair(row, run) for row in _rows(run))
+
+
+def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
+    """The pairs of a build as TRL reads them, from anywhere.
+
+    Images decode to PIL images: from absolute paths, or, with `embed`, from bytes inside the dataset.
+    Raises UserError where the folder holds no pairs.
+    """
+    import datasets
+
+    rows = []
+    for row in _rows(run):
+        paths = [(run / image["path"]).resolve() for image in row["images"]]
+        images = [_embedded(path) if embed else {"bytes": None, "path": str(path)} for path in paths]
+        rows.append(row | {"images": images})
+    return datasets.Dataset(pyarrow_table(rows))
+
+
+def write_build(run: Path, pairs: Sequence[Pair]) -> Path:
+    """Make a run folder of pairs that are there already: their images and one shard. Returns the folder."""
+    write_shard(pairs, run, "00000")
+    return run
+
+
+def write_shard(pairs: Sequence[Pair], run: Path, name: str) -> str:
+    """Store the images of some pairs and then the pairs as `pairs/NAME.parquet`; returns the shard's SHA-256."""
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    images = {image: store_image(image, run / "images") for pair in pairs for image in pair.images}
+    stored = [replace(pair, images=tuple(images[image] for image in pair.images)) for pair in pairs]
+    buffer = BytesIO()
+    pyarrow.parquet.write_table(pyarrow_table([_row(pair, run) for pair in stored]), buffer)
+    write_whole(run / "pairs" / f"{name}.parquet", buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def shards(run: Path) -> list[Path]:
+    """The shards of a build in order. Raises UserError where there are none."""
+    found = sorted((run / "pairs").glob("*.parquet"))
+    if not found:
+        raise UserError(f"{run}: no pairs/*.parquet here; give the run folder of a `veridical build` that made pairs.")
+    return found
+
+
+def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
+    """Rows as an Arrow table that says in its schema, for `datasets`, that images are images."""
+    import pyarrow
+    from datasets import Features, Image, List, Value
+
+    messages = List({"role": Value("string"), "content": Value("string")})
+    features = Features(
+        {
+            "images": List(Image()),
+            "prompt": messages,
+            "chosen": messages,
+            "rejected": messages,
+            "id": Value("string"),
+            "record_id": Value("string"),
+            "image_sha256": List(Value("string")),
+            **{name: Value("string") for name in _TEXTS},
+            "parameters": Value("string"),
+            "scores": Value("string"),
+            "seed": Value("int64"),
+            "attempts": Value("int64"),
+            "chosen_spans": List(List(Value("int64"))),
+            "rejected_spans": List(List(Value("int64"))),
+            "open_ended": Value("bool"),
+        }
+    )
+    return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+
+
+def _embedded(path: Path) -> dict[str, Any]:
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
+def _rows(run: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    for shard in shards(run):
+        try:
+            with pyarrow.parquet.ParquetFile(shard) as file:
+                for batch in file.iter_batches(_ROWS):
+                    yield from batch.to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise UserError(f"{shard}: damaged ({error}); delete it and run the same build again.") from error
+
+
+def _row(pair: Pair, run: Path) -> dict[str, Any]:
+    made = pair.provenance
+    return {
+        "images": [{"bytes": None, "path": image.path.relative_to(run).as_posix()} for image in pair.images],
+        "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+        "id": pair.id,
+        "record_id": pair.record_id,
+        "image_sha256": [image.sha256 for image in pair.images],
+        **{name: getattr(made, name) for name in _TEXTS},
+        "parameters": json.dumps(dict(made.parameters), ensure_ascii=False),
+        "scores": json.dumps(dict(made.scores)),
+        "seed": made.seed,
+        "attempts": made.attempts,
+        "chosen_spans": None if pair.spans is None else [list(span) for span in pair.spans.chosen],
+        "rejected_spans": None if pair.spans is None else [list(span) for span in pair.spans.rejected],
+        "open_ended": pair.open_ended,
+    }
+
+
+def _pair(row: dict[str, Any], run: Path) -> Pair:
+    files = zip(row["images"], row["image_sha256"], strict=True)
+    provenance = Provenance(
+        **{name: row[name] for name in _TEXTS},
+        parameters=json.loads(row["parameters"]),
+        scores=json.loads(row["scores"]),
+        seed=row["seed"],
+        attempts=row["attempts"],
+    )
+    return Pair(
+        id=row["id"],
+        record_id=row["record_id"],
+        images=tuple(ImageFile((run / image["path"]).resolve(), sha256) for image, sha256 in files),
+        prompt=tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"]),
+        chosen=row["chosen"][0]["content"],
+        rejected=row["rejected"][0]["content"],
+        provenance=provenance,
+        spans=_spans(row),
+        open_ended=row.get("open_ended") or False,
+    )
+
+
+def _spans(row: dict[str, Any]) -> Spans | None:
+    """None, too, for pairs of a version that had no such columns."""
+    if row.get("chosen_spans") is None or row.get("rejected_spans") is None:
+        return None
+    chosen, rejected = (tuple((start, end) for start, end in row[f"{side}_spans"]) for side in ("chosen", "rejected"))
+    return Spans(chosen, rejected)

@@ -1,0 +1,118 @@
+"""Answers the requests of constructions: with the model, each image and prompt encoded once, or with the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, cast
+
+from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Request, Retrieve, Sample, Score, YesNo
+from veridical.errors import UserError
+from veridical.judges.panel import Panel
+from veridical.pairs.retrieval import Gallery
+
+if TYPE_CHECKING:
+    from veridical.judges.interface import JudgeRequest
+    from veridical.vlm.generation.generate import Sampled
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model, the judges, and the records among which images are retrieved."""
+
+    vlm: Vlm
+    judges: Panel
+    gallery: Gallery = field(default_factory=lambda: Gallery(()))
+
+    def __call__(self, requests: Sequence[Request]) -> list[Any]:
+        """Answers to requests of one kind, in order."""
+        match requests[0]:
+            case Sample():
+                return _answered(self.vlm, requests, _sample)
+            case Score():
+                return _answered(self.vlm, requests, _score)
+            case YesNo():
+                return _answered(self.vlm, requests, _yes_no)
+            case Retrieve():
+                asked = cast("Sequence[Retrieve]", requests)
+                return [self.gallery.similar(one.record, one.count) for one in asked]
+        return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
+
+
+def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]) -> list[Any]:
+    import torch
+
+    from veridical.vlm.generation.decode import evaluating
+
+    try:
+        # In a training loop the model comes as it is; its answers must not have dropout.
+        with torch.no_grad(), evaluating(vlm.model):
+            return together(vlm, requests)
+    except UserError as error:
+        if len(requests) == 1:
+            return [error]
+    # One of them has an image or a text that the model can't take; alone, each is answered or named.
+    return [answer for request in requests for answer in _answered(vlm, [request], together)]
+
+
+def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:
+    from veridical.vlm.generation.generate import Branch, generate
+
+    prefix, places = _encode(vlm, requests)
+    branches = [
+        Branch(places[request.context], key, after)
+        for request in requests
+        for key, after in zip(request.keys, request.after or repeat(""), strict=False)
+    ]
+    sampled = iter(generate(vlm, prefix, branches, requests[0].sampling))
+    return [[_answer(next(sampled), bool(request.after)) for _ in request.keys] for request in requests]
+
+
+def _answer(sampled: Sampled, continues: bool) -> Answer:
+    """The space before a continuation tells whether it ends the word before it."""
+    return Answer(sampled.text.rstrip() if continues else sampled.text.strip(), sampled.finished)
+
+
+def _score(vlm: Vlm, requests: Sequence[Score]) -> list[list[LogProbs]]:
+    from veridical.vlm.model.adapters import adapters_off, has_adapter
+
+    policy = _log_probs(vlm, requests)
+    if not has_adapter(vlm):
+        return [[LogProbs(one, one) for one in scored] for scored in policy]
+    with adapters_off(vlm):
+        reference = _log_probs(vlm, requests)
+    return [
+        [LogProbs(one, other) for one, other in zip(ours, theirs, strict=True)]
+        for ours, theirs in zip(policy, reference, strict=True)
+    ]
+
+
+def _log_probs(vlm: Vlm, requests: Sequence[Score]) -> list[list[tuple[float, ...]]]:
+    from veridical.vlm.scores.scoring import score
+
+    prefix, places = _encode(vlm, requests)
+    texts: list[list[str]] = [[] for _ in places]
+    for request in requests:
+        texts[places[request.context]] += request.texts
+    scored = [iter(one) for one in score(vlm, prefix, texts)]
+    return [[tuple(next(scored[places[request.context]]).tolist()) for _ in request.texts] for request in requests]
+
+
+def _yes_no(vlm: Vlm, requests: Sequence[YesNo]) -> list[float]:
+    from veridical.vlm.scores.scoring import next_token_logprobs
+
+    prefix, places = _encode(vlm, requests)
+    yes: list[float] = next_token_logprobs(vlm, prefix, ("Yes", "No")).softmax(-1)[:, 0].tolist()
+    return [yes[places[request.context]] for request in requests]
+
+
+def _encode(vlm: Vlm, requests: Sequence[ModelRequest]) -> tuple[Prefix, Mapping[Context, int]]:
+    """Every distinct context encoded once, and where it stands."""
+    from veridical.vlm.prefix.encode import encode
+
+    contexts = tuple(dict.fromkeys(request.context for request in requests))
+    return encode(vlm, contexts), {context: place for place, context in enumerate(contexts)}

@@ -1,0 +1,134 @@
+"""Makes the shards of a build, in this process or in several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from veridical.constructions.registry import construction, judge_needs
+from veridical.errors import UserError
+from veridical.formats.sources import is_world, read_records
+from veridical.judges import registry as judges
+from veridical.judges.lexicon_sources import Words, find_words
+from veridical.judges.panel import Panel
+from veridical.pairs import run_folder
+from veridical.pairs.config import BuildConfig
+from veridical.records import Record, Rejection
+
+if TYPE_CHECKING:
+    from veridical.constructions.protocol import Steps
+    from veridical.pairs.runner import Outcome
+    from veridical.vlm.model.loading import Vlm
+
+
+@dataclass(frozen=True)
+class Source:
+    """What pairs are made of and with: the records and what could not be read, the words, the model, the judges."""
+
+    items: Sequence[Record | Rejection]
+    words: Words | None
+    model: Callable[[], Vlm]
+    """Loads the model the first time it is called."""
+    panel: Panel
+
+    @property
+    def records(self) -> list[Record]:
+        """The items that can be used."""
+        return [item for item in self.items if isinstance(item, Record)]
+
+
+def read(config: BuildConfig, work: Path) -> list[Record | Rejection]:
+    """The records of a build; pictures that are drawn or unpacked go to `work`. Raises UserError if there are none."""
+    limit = None if config.limit is None else config.skip + config.limit
+    items = list(read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt))[config.skip :]
+    if not items:
+        raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
+    return items
+
+
+def open_source(config: BuildConfig, items: Sequence[Record | Rejection]) -> Source:
+    """The words, the judges and, when it is asked for, the model. Raises UserError for judges that can't be."""
+    records = [item for item in items if isinstance(item, Record)]
+    words = find_words(config.lexicon, is_world(config.records), records)
+    model = functools.cache(lambda: load_model(config))
+    setting = judges.Setting(words, model)
+    panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
+    return Source(items, words, model, panel)
+
+
+def load_model(config: BuildConfig) -> Vlm:
+    """The model whose hallucinations are exposed."""
+    from veridical.vlm.model.loading import load
+
+    return load(
+        config.model,
+        adapter=config.adapter,
+        dtype=config.dtype,
+        device=config.device,
+        allow_remote_code=config.allow_remote_code,
+    )
+
+
+def make(config: BuildConfig, source: Source, numbers: Sequence[int], part: str = "0") -> Iterator[None]:
+    """Make the shards with these numbers; yields after each record. `part` names whoever else makes other shards."""
+    from veridical.pairs.engine import Engine
+    from veridical.pairs.retrieval import Gallery
+    from veridical.pairs.runner import run_concurrently
+
+    items, panel, vlm = source.items, source.panel, source.model()
+    judge = panel.names(judge_needs(config.construction, config.settings))
+    panel.add_usage(run_folder.judges_usage(config.out, part))
+    todo = [index for number in numbers for index in members(config, items, number)]
+    open_shards: dict[int, dict[int, Outcome]] = {}
+    engine = Engine(vlm, panel, Gallery(source.records))
+    for index, outcome in run_concurrently(_starts(config, items, todo, panel), engine, config.batch_size):
+        number = index // config.shard_size
+        shard = open_shards.setdefault(number, {})
+        shard[index] = _signed(outcome, vlm.name, judge)
+        if len(shard) == len(members(config, items, number)):
+            run_folder.keep_judges_usage(config.out, panel.usage(), part)
+            run_folder.finish_shard(config.out, number, [shard[i] for i in sorted(open_shards.pop(number))])
+        yield
+
+
+def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:
+    """The numbers of the shards that are still to be made."""
+    done = run_folder.finished_shards(config.out)
+    count = -(-len(items) // config.shard_size)
+    return [number for number in range(count) if number not in done]
+
+
+def members(config: BuildConfig, items: Sequence[Record | Rejection], number: int) -> range:
+    """The places of a shard's items."""
+    return range(number * config.shard_size, min((number + 1) * config.shard_size, len(items)))
+
+
+def _starts(
+    config: BuildConfig, items: Sequence[Record | Rejection], todo: Sequence[int], panel: Panel
+) -> Iterator[tuple[int, str, Steps]]:
+    construct = construction(config.construction)
+    needs = judge_needs(config.construction, config.settings)
+    for index in todo:
+        item = items[index]
+        if isinstance(item, Rejection):
+            yield index, item.id, _rejected(item)
+        elif (lacks := panel.lacks(needs, item)) is not None:
+            # Before any model time is spent on it.
+            yield index, item.id, _rejected(Rejection(item.id, lacks.reason, lacks.remedy, str(lacks)))
+        else:
+            yield index, item.id, construct(item, config.settings, config.seed)
+
+
+def _rejected(reject: Rejection) -> Steps:
+    """The procedure of something that could not be read: it asks for nothing."""
+    yield from ()
+    return reject
+
+
+def _signed(outcome: Outcome, model: str, judge: str) -> Outcome:
+    if isinstance(outcome, Rejection):
+        return outcome
+    return [replace(pair, provenance=replace(pair.provenance, model=model, judge=judge)) for pair in outcome]

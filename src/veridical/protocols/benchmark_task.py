@@ -1,0 +1,194 @@
+"""Published benchmarks on a model: their own questions, prompts and limits; answers in their own file formats.
+
+Reading and counting are those of `veridical score`, which gives the same numbers for the files that are written. What a
+judge scores is answered and written here, and judged there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from veridical.errors import UserError
+from veridical.formats.rows import UnusableError, checked_image
+from veridical.protocols.answer_writers import write_answers
+from veridical.protocols.benchmarks.registry import benchmark
+from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
+from veridical.protocols.image_folder import ImageFolder
+from veridical.protocols.judging import JudgeSettings
+from veridical.protocols.metrics import share, tally
+from veridical.protocols.types import Answers, Question
+from veridical.records import ImageFile, Message
+from veridical.vlm.generation.generate import SamplingParams
+
+JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
+ANSWER_FILES = frozenset({"answers", "captions", *JUDGE_ONLY})
+"""Settings of `veridical score` that name answers, which a model takes the place of, or belong to a judge."""
+
+OFFICIAL_BEAMS = {"shr": 5, "object-halbench": 3, "recall-coco": 3}
+"""Benchmarks whose own scripts search with beams; here decoding is greedy."""
+
+SHOWN_MISSING = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSide:
+    """What a benchmark needs besides its own files when a model answers."""
+
+    images: Path
+    """Folder with the images that the questions name."""
+    suffix: str = ""
+    """Text behind every question; for POPE, LLaVA-1.5 adds " Answer the question using a single word or phrase."."""
+    max_new_tokens: int | None = None
+    """Longest answer; by default the benchmark's own."""
+    skip_missing: bool = False
+    """Go on without images that are not there; their questions count as unanswered."""
+
+
+def block_type(name: str) -> type:
+    """The settings of one benchmark in `veridical eval`: its files without the answers, and the model's side."""
+    settings = benchmark(name).Settings
+    hints = typing.get_type_hints(settings)
+    own = []
+    for f in dataclasses.fields(settings):
+        if f.name in ANSWER_FILES:
+            continue
+        has_factory = f.default_factory is not dataclasses.MISSING
+        default = {"default_factory": f.default_factory} if has_factory else {"default": f.default}
+        own.append((f.name, hints[f.name], field(**default, kw_only=True)))
+    made: type = dataclasses.make_dataclass(
+        f"{name.title().replace('-', '')}Settings",
+        own,
+        bases=(ModelSide,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": settings.__doc__},
+    )
+    return made
+
+
+def official_task(name: str, block: Any) -> Task:
+    """The benchmark `name` as a task.
+
+    Raises:
+        UserError: a file is not what it should be, or images are missing.
+    """
+    module = benchmark(name)
+    own = {f.name: getattr(block, f.name) for f in dataclasses.fields(module.Settings) if f.name not in ANSWER_FILES}
+    settings = module.Settings(**own)
+    try:
+        questions = module.ask(settings)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    images, missing = _images(name, questions, block)
+    limit = block.max_new_tokens or module.MAX_NEW_TOKENS
+    sampling = SamplingParams(max_new_tokens=limit, temperature=0.0)
+    count = _judged_later(name, questions) if _has_judge(module, settings) else _counter(module, settings, questions)
+    empty = count({})
+    return Task(
+        key=f"official-{name}",
+        name=_name(module, settings, questions, block),
+        requests={
+            q.id: Request(images[q.image], (Message("user", q.prompt + block.suffix),), sampling, key=(name, q.id))
+            for q in questions
+            if q.image in images
+        },
+        count=count,
+        shown=tuple(Shown(metric, metric.replace("_", " ")) for metric in empty.tally.values()),
+        settings={
+            "decoding": "greedy",
+            "max_new_tokens": limit,
+            "suffix": block.suffix,
+            "missing_images": len(missing),
+        },
+        prefix=f"official_{name.replace('-', '_')}_",
+        write=lambda replies, folder: write_answers(name, questions, replies, folder),
+    )
+
+
+def _counter(module: Any, settings: Any, questions: Sequence[Question]) -> Any:
+    beams = OFFICIAL_BEAMS.get(module.NAME)
+    notes = [f"the official script searches with {beams} beams; this was greedy"] if beams else []
+
+    def count(replies: Mapping[str, Reply]) -> Counted:
+        scored = module.count(settings, questions, _answers(replies))
+        rows = [item.row() for item in scored.items]
+        return Counted(scored.tally, rows, counts=scored.counts(), notes=[*scored.notes, *notes])
+
+    return count
+
+
+def _judged_later(name: str, questions: Sequence[Question]) -> Any:
+    """For what a judge scores: the answers as they are, and how long they are."""
+    beams = OFFICIAL_BEAMS.get(name)
+    notes = [f"a judge scores these: `veridical score {name}` with the files in answers/"]
+    notes += [f"the official script searches with {beams} beams; this was greedy"] if beams else []
+
+    def count(replies: Mapping[str, Reply]) -> Counted:
+        texts = _answers(replies).texts
+        cells = [
+            (q.group or q.id, {"answers": float(q.id in texts), "words": float(len(texts.get(q.id, "").split()))})
+            for q in questions
+        ]
+        return Counted(
+            tally(cells, ("answers", "words"), lambda sums: {"words": share(sums["words"], sums["answers"], 1.0)}),
+            rows=[{"id": q.id, "prompt": q.prompt, "answer": texts.get(q.id)} for q in questions],
+            counts={"items": len(questions), "unanswered": sum(q.id not in texts for q in questions)},
+            notes=notes,
+        )
+
+    return count
+
+
+def _answers(replies: Mapping[str, Reply]) -> Answers:
+    return Answers({key: str(text) for key, text in replies.items()})
+
+
+def _has_judge(module: Any, settings: Any) -> bool:
+    return hasattr(module, "prompts") and bool(getattr(module, "wants_judge", lambda _: True)(settings))
+
+
+def _name(module: Any, settings: Any, questions: Sequence[Question], block: ModelSide) -> str:
+    """The protocol's name with variant and version, and what differs from its own way of asking."""
+    if _has_judge(module, settings):
+        name = f"{module.NAME}/{module.VERSION}, not judged"
+    else:
+        name = module.count(settings, questions, Answers({})).protocol
+    suffix = f" + {block.suffix.strip()!r}" if block.suffix else ""
+    limit = f", {block.max_new_tokens} tokens" if block.max_new_tokens not in (None, module.MAX_NEW_TOKENS) else ""
+    return f"{name}{suffix}{limit}"
+
+
+def _images(
+    name: str, questions: Sequence[Question], block: ModelSide
+) -> tuple[dict[str, tuple[ImageFile, ...]], list[str]]:
+    """The images by the name that the questions give, opened and hashed; and those that can't be had."""
+    folder = ImageFolder(block.images)
+    named = list(dict.fromkeys(question.image for question in questions if question.image))
+    if not named:
+        raise UserError(f"{name}: its files name no images; give the file of questions, --{name}.questions.")
+    # Some benchmarks ask some questions without an image.
+    found: dict[str, tuple[ImageFile, ...]] = {"": ()}
+    missing: dict[str, str] = {}
+    for image in named:
+        try:
+            found[image] = (checked_image(folder.find(image)),)
+        except UnusableError as error:
+            missing[image] = "not there" if error.reason == "missing-image" else error.detail
+    if missing:
+        some = ", ".join(f"{image} ({why})" for image, why in list(missing.items())[:SHOWN_MISSING])
+        about = sum(question.image in missing for question in questions)
+        text = (
+            f"{name}: {len(missing)} of {len(named)} images can't be used in {block.images}, which {about} of "
+            f"{len(questions)} questions are about: {some}"
+        )
+        if len(missing) == len(named):
+            raise UserError(f"{text}. Give the folder that holds them, --{name}.images.")
+        if not block.skip_missing:
+            raise UserError(f"{text}. Add them, or go on without by --{name}.skip-missing: they count as unanswered.")
+        print(text)
+    return found, list(missing)

@@ -1,0 +1,1 @@
+"""Generate text after an encoded prefix: sampling, greedy decoding, contrastive decoding."""

@@ -1,0 +1,156 @@
+"""Several streams decoded as one text: what a contrastive method asks of the engine, and how it is served.
+
+A method says which further streams it needs (the same question under another view of the image, or behind
+another system turn; or what earlier layers would say) and how their predictions make one. Every stream is
+encoded once and has a cache of its own; all of them are given each token that is chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from veridical.records import Message
+from veridical.vlm.images import views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from veridical.vlm.generation.decode import Stepper
+    from veridical.vlm.inputs.context import Context, Prepared
+    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
+    from veridical.vlm.prefix.features import Features
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """In what a stream differs from the one that is contrasted: the view of the images, a system turn, or both."""
+
+    view: views.View | None = None
+    system: str | None = None
+
+
+class Decoding(Protocol):
+    """A method of decoding: the streams it needs, and the logits it makes of theirs. A frozen dataclass."""
+
+    @property
+    def name(self) -> str:
+        """The word that picks this method."""
+
+    def streams(self) -> tuple[Stream, ...]:
+        """The further streams."""
+
+    def exits(self, layers: int) -> tuple[int, ...]:
+        """The layers, of `layers`, whose own predictions are wanted: 0 is the embeddings, 1 the first layer."""
+
+    def logits(self, own: Tensor, others: Sequence[Tensor], written: Tensor) -> Tensor:
+        """Logits [rows, vocabulary] (fp32) of the next token, from those of the question as asked (`own`) and
+        of the further streams and exits (`others`, in the order declared), all shaped alike. `written` [rows]
+        counts the answer's tokens so far.
+        """
+
+
+class Together:
+    """Streams that step as one: their logits are what the method makes of them."""
+
+    def __init__(self, decoding: Decoding, streams: Sequence[Stepper], exits: int, written: Tensor) -> None:
+        """`exits`: how many further predictions the first stream's logits hold behind its own."""
+        self._decoding = decoding
+        self._streams = streams
+        self._exits = exits
+        self._written = written
+
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocabulary], fp32."""
+        own, *early = self._streams[0].logits.float().chunk(1 + self._exits, dim=-1)
+        others = [stream.logits.float() for stream in self._streams[1:]]
+        return self._decoding.logits(own, [*early, *others], self._written)
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append one token to each row, in every stream."""
+        for stream in self._streams:
+            stream.advance(tokens)
+        self._written = self._written + 1
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Drop all rows but `rows`, in every stream."""
+        for stream in self._streams:
+            stream.keep_rows(rows)
+        self._written = self._written[rows]
+
+
+@contextmanager
+def streams(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Iterator[tuple[list[Prefix], int]]:
+    """The prefixes of all streams, that of the question as asked first, and how many exits its logits hold.
+
+    Exits are shown for as long as this lasts.
+    """
+    from veridical.vlm.prefix.encode import encode
+    from veridical.vlm.scores import layer_logits
+
+    early = decoding.exits(layer_logits.layer_count(vlm))
+    with layer_logits.shown(vlm, early) if early else nullcontext():
+        # What early layers say of the first token has not been computed yet.
+        known = known_features(prefix, [one.context for one in prefix.prepared])
+        asked = encode(vlm, prefix.prepared, known) if early else prefix
+        yield [asked, *encode_streams(vlm, prefix, decoding.streams())], len(early)
+
+
+def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
+    """The method's logits [contexts, vocabulary] (fp32) of each context's first answer token."""
+    import torch
+
+    from veridical.vlm.generation import decode
+
+    with torch.no_grad(), streams(vlm, prefix, decoding) as (prefixes, exits):
+        logits = [decode.first_logits(vlm, one) for one in prefixes]
+        own, *early = logits[0].float().chunk(1 + exits, dim=-1)
+        written = torch.zeros(len(prefix), dtype=torch.long, device=own.device)
+        return decoding.logits(own, [*early, *(one.float() for one in logits[1:])], written)
+
+
+def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[Prefix]:
+    """A prefix for each stream, of the same contexts in the same order; each image is seen once at most.
+
+    What prompts about one image have in common is read once, if it was for the prefix.
+    """
+    from veridical.vlm.prefix.encode import encode
+    from veridical.vlm.prefix.shared_prompt import encode_together
+
+    found = []
+    for stream in streams:
+        contexts = [_changed(one.context, stream) for one in prefix.prepared]
+        known = known_features(prefix, contexts)
+        if prefix.together or known is None:
+            found.append(encode_together(vlm, contexts, apart=not prefix.together))
+        else:
+            found.append(encode(vlm, contexts, known))
+    return found
+
+
+def known_features(prefix: Prefix, contexts: Sequence[Context]) -> Sequence[Features] | None:
+    """The prefix's image features, if the tower would make the same of these contexts; None if not."""
+    if prefix.features is None:
+        return None
+    same = all(_looks_the_same(old, new) for old, new in zip(prefix.prepared, contexts, strict=True))
+    return prefix.features if same else None
+
+
+def _looks_the_same(old: Prepared, new: Context) -> bool:
+    # A Q-Former reads the prompt while it looks at the image.
+    reads_prompt = any(key.startswith("qformer") for key in old.tensors) and old.context.prompt != new.prompt
+    # Noise on features is in them already, and would be added again.
+    noised = isinstance(old.view, views.FeatureNoise)
+    return not reads_prompt and not noised and views.before_tower(old.view) == views.before_tower(new.view)
+
+
+def _changed(context: Context, stream: Stream) -> Context:
+    prompt = context.prompt
+    if stream.system is not None:
+        prompt = (Message("system", stream.system), *(turn for turn in prompt if turn.role != "system"))
+    return dataclasses.replace(context, view=stream.view or context.view, prompt=prompt)

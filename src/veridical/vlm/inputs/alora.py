@@ -1,0 +1,74 @@
+"""Answer-only adapters: they act from the opening of the answer on, and leave the image and the prompt to the base.
+
+Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397; PEFT's `alora_invocation_tokens`). The opening is what
+the chat template writes between the user's turn and the answer, such as "ASSISTANT:". All before it is read by
+the frozen base model, so its keys and values need no gradient, serve policy and reference alike, and may be kept
+between epochs. Here such an adapter is an ordinary LoRA that is off while the prefix is read and on from the
+opening on; saved, it carries the opening's token ids, by which PEFT finds the same place in a whole row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from veridical.errors import UserError
+from veridical.records import Message
+from veridical.vlm.model import chat
+
+if TYPE_CHECKING:
+    from veridical.vlm.inputs.context import Prepared
+    from veridical.vlm.model.loading import Vlm
+
+# Prompts that differ up to their last character: what their ends have in common is the template's.
+_PROMPTS = ("Describe 7", "Is it so?")
+
+
+def invocation_tokens(vlm: Vlm) -> tuple[int, ...]:
+    """Token ids that the chat template puts behind every prompt, before the answer. Raises `UserError` for none."""
+    rows = [
+        vlm.tokenizer(
+            vlm.processor.apply_chat_template(
+                chat.messages((Message("user", text),), ()), add_generation_prompt=True, tokenize=False
+            ),
+            add_special_tokens=False,
+        ).input_ids
+        for text in _PROMPTS
+    ]
+    same = 0
+    while same < min(map(len, rows)) and len({row[-1 - same] for row in rows}) == 1:
+        same += 1
+    if not same:
+        raise UserError(
+            f"The chat template of {vlm.name} writes nothing between prompt and answer, so an answer-only adapter "
+            "would not know where answers begin. Train an ordinary one (lora.acts_on: everything)."
+        )
+    return tuple(rows[0][-same:])
+
+
+def without_opening(vlm: Vlm, prepared: Prepared) -> Prepared:
+    """A context without the opening, which is read with the answers; as it is for a model without such an adapter."""
+    from veridical.vlm.inputs.context import cut, name
+
+    if not vlm.opening:
+        return prepared
+    length = prepared.length - len(vlm.opening)
+    if tuple(prepared.tensors["input_ids"][0, length:].tolist()) != vlm.opening:
+        raise UserError(
+            f"{name(prepared.key)}: the prompt doesn't end in the opening {vlm.tokenizer.decode(vlm.opening)!r} that "
+            "the answer-only adapter was trained with. Use the chat template it was trained with."
+        )
+    return cut(prepared, length)
+
+
+def obstacle(vlm: Vlm) -> str:
+    """Why the model can't have an answer-only adapter, known of its family or found on an example; empty if it can."""
+    from veridical.vlm.model import support
+    from veridical.vlm.prefix import shared_prompt
+
+    if known := support.refusal(vlm.family, "answer_only_adapter"):
+        return known
+    try:
+        invocation_tokens(vlm)
+    except UserError as error:
+        return str(error)
+    return shared_prompt.obstacle(vlm)

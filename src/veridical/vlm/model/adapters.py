@@ -1,0 +1,245 @@
+"""LoRA on the language model: attached, switched off, and saved so that plain PEFT loads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.vlm.model.loading import Vlm
+
+_PROJECTORS = ("multi_modal_projector", "connector", "modality_projection", "visual.merger", "mm_projector")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A low-rank adapter on the language model. The vision tower is never touched."""
+
+    rank: int = 16
+    """Rank of the update of each weight matrix."""
+    alpha: int = 32
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Share of the adapter's inputs that are dropped while training."""
+    targets: Literal["language", "attention"] = "language"
+    """`language`: every linear layer of the language model; `attention`: only those in its attention."""
+    acts_on: Literal["everything", "answers"] = "everything"
+    """`answers`: the adapter acts from the opening of the answer on, and image and prompt are read by the frozen
+    base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
+    train_projector: bool = False
+    """Also train the projector between tower and language model, in full."""
+
+
+def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None = None) -> Vlm:
+    """The model with a trainable adapter; the base stays frozen.
+
+    The adapter is a new one, whose first weights depend on `seed` only, or has the weights of the one in `start`, a
+    folder in PEFT's layout. The model given shares its weights with the one returned and must not be used afterwards.
+    Raises `UserError` where no layer fits the settings, or the adapter in `start` has other ones.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from veridical.vlm.model.loading import fingerprint, peft_quiet
+
+    if hasattr(vlm.model, "peft_config"):
+        raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
+    opening = _opening(vlm, settings)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_pattern(vlm.model, settings.targets),
+        modules_to_save=[projector_name(vlm.model)] if settings.train_projector else None,
+    )
+    with torch.random.fork_rng(), peft_quiet():
+        torch.manual_seed(seed)
+        model = get_peft_model(vlm.model, config)
+    if start is not None:
+        _take_weights(model, settings, start)
+    model.eval()
+    return dataclasses.replace(
+        vlm, model=model, fingerprint=fingerprint(model, vlm.processor, opening), opening=opening
+    )
+
+
+def _opening(vlm: Vlm, settings: LoraSettings) -> tuple[int, ...]:
+    """Where an answer-only adapter begins to act; empty for one that acts on everything."""
+    from veridical.vlm.inputs.alora import invocation_tokens, obstacle
+
+    if settings.acts_on == "everything":
+        return ()
+    if settings.train_projector:
+        raise UserError(
+            "lora.acts_on: answers leaves the image to the frozen base model, so the projector can't train; set "
+            "lora.train_projector to false, or lora.acts_on to everything."
+        )
+    if reason := obstacle(vlm):
+        raise UserError(f"{vlm.name} can't have an answer-only adapter: {reason}; set lora.acts_on to everything.")
+    return invocation_tokens(vlm)
+
+
+def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
+    """Give a model's adapter the weights of another of the same settings."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
+    saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    acts_on = "answers" if saved.get("alora_invocation_tokens") else "everything"
+    if (saved.get("lora_alpha"), acts_on) != (settings.alpha, settings.acts_on):
+        raise UserError(
+            f"The adapter in {folder} has alpha {saved.get('lora_alpha')} and acts on {acts_on}. "
+            "Give the lora settings that it was trained with."
+        )
+    weights = load_peft_weights(str(folder), device="cpu")
+    try:
+        outcome = set_peft_model_state_dict(model, weights)
+        absent = [name for name in outcome.missing_keys if "lora_" in name]
+    except KeyError as error:  # a projector that the settings train and the adapter has not
+        absent = [str(error.args[0])]
+    except RuntimeError as error:
+        raise UserError(f"The adapter in {folder} has another shape than the settings: {error}") from error
+    if different := absent or outcome.unexpected_keys:
+        raise UserError(
+            f"The adapter in {folder} is on other layers than the settings say (for one: {different[0]}). "
+            "Give the lora settings that it was trained with."
+        )
+
+
+def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:
+    """A regular expression that matches the full names of the language model's linear layers and no others.
+
+    Short names would also hit the vision tower, whose layers are often called the same.
+    """
+    from torch.nn import Linear
+
+    from veridical.vlm.model.families import base_model, decoder_name
+
+    decoder = decoder_name(model)
+    inside = re.compile(re.escape(decoder) + r"\.(?:.*\.)?layers\.\d+\.(.+)")
+    found = set()
+    for name, module in base_model(model).named_modules():
+        match = inside.fullmatch(name)
+        if match and isinstance(module, Linear) and (targets == "language" or "attn" in name or "attention" in name):
+            found.add(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(match[1])))
+    if not found:
+        raise UserError(f"No linear layer fits targets={targets!r} under {decoder}; LoRA can't be attached.")
+    return rf"{re.escape(decoder)}\.(?:.*\.)?layers\.\d+\.(?:{'|'.join(sorted(found))})"
+
+
+def projector_name(model: Any) -> str:
+    """The full name of the module between vision tower and language model."""
+    from veridical.vlm.model.families import base_model
+
+    names = [name for name, _ in base_model(model).named_modules()]
+    for ending in _PROJECTORS:
+        for name in names:
+            if name == ending or name.endswith(f".{ending}"):
+                return str(name)
+    raise UserError("The model's projector wasn't found, so it can't be trained; set train_projector to false.")
+
+
+def has_adapter(vlm: Vlm) -> bool:
+    """Whether the model carries an adapter that can be switched off."""
+    return hasattr(vlm.model, "disable_adapter")
+
+
+@contextmanager
+def adapters_off(vlm: Vlm) -> Iterator[None]:
+    """The exact base model while this lasts, a trained projector taken back too; nothing to do without an
+    adapter.
+    """
+    if not has_adapter(vlm):
+        yield
+        return
+    with vlm.model.disable_adapter():
+        yield
+
+
+@contextmanager
+def reading_prompts(vlm: Vlm) -> Iterator[None]:
+    """How images and prompts are read: by the base model without gradients if the adapter acts on answers only."""
+    import torch
+
+    if not vlm.opening:
+        yield
+        return
+    with torch.no_grad(), adapters_off(vlm):
+        yield
+
+
+def merged(vlm: Vlm) -> Vlm:
+    """The model with its adapter added to the weights, which saves the adapter's own passes; its answers stay the
+    same but for rounding, which its fingerprint tells.
+
+    An adapter that acts on the answer alone can't be merged; the model is then returned as it is. The model given
+    must not be used afterwards.
+    """
+    if vlm.opening or not hasattr(vlm.model, "merge_and_unload"):
+        return vlm
+    model = vlm.model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
+    return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
+
+
+def unfreeze(vlm: Vlm, projector: bool) -> Vlm:
+    """The model with its language model trainable, and with `projector` that too; the vision tower stays frozen.
+
+    The model given shares its weights with the one returned and must not be used afterwards.
+    """
+    from veridical.vlm.model.families import base_model
+
+    base = base_model(vlm.model)
+    base.get_decoder().requires_grad_(True)
+    base.get_output_embeddings().requires_grad_(True)
+    if projector:
+        base.get_submodule(projector_name(vlm.model)).requires_grad_(True)
+    return vlm
+
+
+def save_trained(vlm: Vlm, folder: Path) -> None:
+    """Write what was trained, whole or not at all: an adapter in PEFT's layout (`PeftModel.from_pretrained(model,
+    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _save(vlm, fresh)
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _save(vlm: Vlm, folder: Path) -> None:
+    if not hasattr(vlm.model, "peft_config"):
+        vlm.model.save_pretrained(str(folder))
+        vlm.processor.save_pretrained(str(folder))
+        return
+    # "auto" would ask the hub about the base model's vocabulary.
+    vlm.model.save_pretrained(str(folder), save_embedding_layers=False)
+    if vlm.opening:
+        _name_opening(folder / "adapter_config.json", vlm.opening)
+
+
+def _name_opening(path: Path, opening: tuple[int, ...]) -> None:
+    """Tell PEFT from which tokens on the adapter acts."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "alora_invocation_tokens": list(opening)}, indent=2), encoding="utf-8")

@@ -1,0 +1,234 @@
+"""Loads any Hugging Face image-text-to-text model, by name or folder, with or without an adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.errors import UserError
+
+if TYPE_CHECKING:
+    from veridical.vlm.model.families import Traits
+    from veridical.vlm.probe import Sharing
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model
+    type.
+
+    `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
+    two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
+    and how that is known. `opening` are the token ids from which on the adapter acts, if it acts on answers only.
+    """
+
+    name: str
+    model: Any = field(repr=False)
+    processor: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    family: str
+    fingerprint: str
+    traits: Traits
+    sharing: Sharing
+    opening: tuple[int, ...] = ()
+
+
+def load(
+    model: str | Path = "bundled",
+    *,
+    adapter: Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    allow_remote_code: bool = False,
+) -> Vlm:
+    """Load a model in evaluation mode, with all weights frozen.
+
+    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
+    default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises
+    `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
+    doesn't fit.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if dtype not in _DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
+    place = _device(device)
+    number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
+    source = str(source_of(model))
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
+        with without_bars(source):
+            loaded = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
+            "model with safetensors weights, and its processor beside it."
+        ) from error
+    loaded.to(place).requires_grad_(False).eval()
+    opening: tuple[int, ...] = ()
+    if adapter is not None:
+        loaded, opening = _with_adapter(loaded, adapter)
+    return assemble(str(model), loaded, processor, opening)
+
+
+def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
+    """The loaded base `vlm` with an adapter on it; the weights are shared, so `vlm` must not be used again.
+
+    Raises `UserError` where the adapter doesn't fit.
+    """
+    model, opening = _with_adapter(vlm.model, adapter)
+    return assemble(vlm.name, model, vlm.processor, opening)
+
+
+def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
+    """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
+    unknown. `opening` as in `Vlm`.
+    """
+    from veridical.vlm import probe
+    from veridical.vlm.model import chat, families, support
+
+    base = families.base_model(model)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if not getattr(processor, "chat_template", None):
+        processor.chat_template = getattr(tokenizer, "chat_template", None)
+    if tokenizer is None or not processor.chat_template:
+        raise UserError(f"The processor of {name!r} has no chat template. Save one with it: processor.chat_template.")
+    text = base.config.get_text_config()
+    if text.is_encoder_decoder:
+        raise UserError(
+            f"{name!r} reads with an encoder and writes with a decoder ({base.config.model_type}); veridical works "
+            "with models whose answer follows the prompt. Choose such a model: `veridical models` lists families."
+        )
+    eos_ids = _eos_ids(base, tokenizer)
+    end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
+    traits = families.Traits(
+        image_id=families.image_id(base.config),
+        placeholder_ids=families.placeholder_ids(base.config),
+        end_ids=end_ids,
+        stop_ids=frozenset({*eos_ids, end_ids[-1]}),
+        takes_features=families.takes_features(model),
+        longest=getattr(text, "max_position_embeddings", None),
+        demands_image=families.demands_image(model),
+    )
+    family = str(base.config.model_type)
+    sharing = probe.Sharing(tested=family in support.shared_families())
+    vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor, opening), traits, sharing)
+    known = vlm if sharing.tested else probe.probed(vlm)
+    return dataclasses.replace(known, opening=opening)
+
+
+def fingerprint(model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
+    """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor, the chat template, and where
+    an answer-only adapter begins."""
+    digest = hash_of_weights(model)
+    digest.update(processor.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    digest.update(repr(opening).encode() if opening else b"")
+    return digest.hexdigest()
+
+
+def hash_of_weights(model: Any) -> hashlib._Hash:
+    """SHA-256 over all weights of a model: names, types, shapes, bytes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(whole.view(torch.uint8).numpy())
+    return digest
+
+
+@contextmanager
+def without_bars(source: str) -> Iterator[None]:
+    """No bars of transformers' while weights are read from a folder; a download keeps its own."""
+    from transformers.utils import logging
+
+    if not Path(source).is_dir() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def source_of(model: str | Path) -> str | Path:
+    """Where `model` is loaded from: a folder, or a name on the hub. Raises `UserError` for a path without a model."""
+    if str(model) == "bundled":
+        from veridical.world.bundled import bundled_model_path
+
+        return bundled_model_path()
+    looks_like_a_path = isinstance(model, Path) or str(model).startswith((".", "/", "~"))
+    path = Path(model).expanduser()
+    if looks_like_a_path and not (path / "config.json").is_file():
+        raise UserError(f"{path} holds no model: there is no config.json in it. Give a model's folder or a hub name.")
+    return path if path.is_dir() else model
+
+
+def _device(device: str) -> Any:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"The device {device!r} is unknown: {error}") from error
+
+
+def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
+    configured = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
+    found = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in (*found, tokenizer.eos_token_id) if token is not None}
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """While PEFT wraps a model: what transformers tells it about renamed attributes is of no use to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _with_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
+    """The model with an adapter, and the opening if it acts on answers only."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
+        # The engine itself switches such an adapter on where the opening begins: see `vlm/inputs/alora.py`.
+        config.alora_invocation_tokens = None
+        with peft_quiet():
+            adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
+    saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if different := sorted(saved ^ wanted):
+        # PEFT would warn, leave these weights as they are, and go on.
+        raise UserError(
+            f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
+            f"{different[0]} for one. Load the base model that it was trained on."
+        )
+    return adapted, opening
+
+
+def _is_embedding(name: str) -> bool:
+    return "embed_tokens" in name or "lm_head" in name

@@ -1,0 +1,1 @@
+"""Score answers after an encoded prefix: log-probabilities, hidden states, layer logits."""

@@ -1,0 +1,78 @@
+"""What a run folder belongs to, and replies on disk: whole batches, shared by request, never mixed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from veridical.errors import UserError
+from veridical.protocols import run_folder
+from veridical.protocols.answering import outstanding
+from veridical.protocols.eval_task import Request
+from veridical.protocols.replies import Replies
+from veridical.records import ImageFile, Message
+from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.images.views import Noise
+
+IMAGES = tuple(ImageFile(Path(f"{n}.png"), str(n) * 64) for n in range(3))
+
+
+def request(image: int, text: str = "What is it?", **more) -> Request:
+    return Request((IMAGES[image],), (Message("user", text),), **more)
+
+
+def test_a_folder_of_other_settings_is_refused_with_what_changed(tmp_path):
+    key = {"limit": 5, "seed": 0}
+    run_folder.claim(tmp_path / "run", key)
+    run_folder.claim(tmp_path / "run", key)
+    with pytest.raises(UserError, match=r"limit was 5, now 6.*--out"):
+        run_folder.claim(tmp_path / "run", {**key, "limit": 6})
+    assert json.loads((tmp_path / "run" / "key.json").read_text()) == key
+
+
+def test_replies_come_back_as_they_were_and_batches_become_one_file(tmp_path):
+    kept = Replies(tmp_path / "model")
+    kept.add({"a": "a text\u2028with a strange end of line", "b": (-0.25, -1.5)})
+    kept.add({"c": ""})
+    (tmp_path / "model" / ".000002-1.jsonl.partial").write_text('{"request": "d", "te')
+    again = Replies(tmp_path / "model")
+    for one in (kept, again):
+        assert (one["a"], one["b"], one["c"]) == ("a text\u2028with a strange end of line", (-0.25, -1.5), "")
+        assert "d" not in one
+    again.compact()
+    assert len(list((tmp_path / "model").glob("*.jsonl"))) == 1
+    assert Replies(tmp_path / "model")["b"] == (-0.25, -1.5)
+
+
+def test_a_file_that_holds_no_replies_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text("hello\n")
+    with pytest.raises(UserError, match=r"x\.jsonl: no replies"):
+        Replies(tmp_path)
+
+
+def test_what_a_reply_depends_on_is_in_the_digest():
+    base = request(0)
+    others = [
+        request(1),
+        request(0, "What else?"),
+        request(0, sampling=SamplingParams(max_new_tokens=17, temperature=0.0)),
+        request(0, choices=("Yes", "No")),
+        request(0, view=Noise(500), key=("a",)),
+        request(0, view=Noise(500), key=("b",)),
+        request(0, sampling=SamplingParams(max_new_tokens=16, temperature=1.0), key=("a",)),
+        request(0, sampling=SamplingParams(max_new_tokens=16, temperature=1.0), key=("b",)),
+    ]
+    digests = {one.digest() for one in [base, *others]}
+    assert len(digests) == len(others) + 1
+    # Nothing is drawn, so that a key changes nothing, nor does a file's place.
+    assert request(0, key=("another",)).digest() == base.digest()
+    moved = Request((ImageFile(Path("elsewhere.png"), IMAGES[0].sha256),), base.prompt)
+    assert moved.digest() == base.digest()
+
+
+def test_questions_about_an_image_stand_together_and_are_asked_once(tmp_path):
+    kept = Replies(tmp_path)
+    asked = [request(0), request(1), request(0, "More?"), request(1), request(2), request(1, "More?")]
+    kept.add({request(2).digest(): "known"})
+    missing = list(outstanding(asked, kept).values())
+    assert missing == [asked[0], asked[2], asked[1], asked[5]]
