@@ -170,7 +170,7 @@ def masks_image_tokens(family: Family) -> None:
     assert ((found - _score(vlm, family.contexts[0], 0, "A dog.")).abs() > EXACT).any()
     blind = dataclasses.replace(family.contexts[0], view=TokenMask(1.0))
     one, other = (_score(vlm, blind, seed, "A dog.") for seed in (0, 1))
-    assert torch.equal(one, other)
+    assert (one - other).abs().max() < EXACT
 
 
 def trains_lora(family: Family) -> None:
