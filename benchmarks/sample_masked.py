@@ -49,10 +49,10 @@ def ours(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: Samplin
 
 def peers(vlm: Vlm, records: Sequence[Record], view: TokenMask, sampling: SamplingParams) -> list[str]:
     """One `generate` call for each continuation: image, prompt and cut anew."""
-    return [generate(vlm, context(record, view), cut, sampling) for record in records for cut in cuts(record.reference)]
+    return [plainly(vlm, context(record, view), cut, sampling) for record in records for cut in cuts(record.reference)]
 
 
-def generate(vlm: Vlm, shown: Context, cut: str, sampling: SamplingParams) -> str:
+def plainly(vlm: Vlm, shown: Context, cut: str, sampling: SamplingParams) -> str:
     prepared = prepare(vlm, shown)
     after = vlm.tokenizer(cut, add_special_tokens=False, return_tensors="pt").input_ids
     ids = torch.cat([prepared.tensors["input_ids"], after], dim=1)

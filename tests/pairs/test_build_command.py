@@ -17,6 +17,7 @@ from PIL import Image
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.ha_dpo import HaDpoSettings
 from veridical.errors import UserError
+from veridical.pairs import held_out
 from veridical.pairs.command import BuildConfig, config_type, run
 from veridical.pairs.dataset import read_pairs
 from veridical.pairs.run_folder import refuse_changes
@@ -154,9 +155,39 @@ def test_the_world_as_a_users_own_folder_gives_the_same_pairs(config, ha_dpo, tm
     folder = tmp_path / "photos"
     write_folder(world_records("pairs", 22, 3, folder), folder)
     again = replace(config, out=tmp_path / "run", construction="ha-dpo", settings=HA_DPO)
-    out = run(replace(again, records=str(folder), limit=None, lexicon="world"))
+    out = run(replace(again, records=str(folder), limit=None, lexicon="world", held_out=0))
     one, two = ([(p.id, p.chosen, p.rejected, p.images[0].sha256) for p in read_pairs(o)] for o in (ha_dpo, out))
     assert one == two
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_image_that_is_kept_for_evaluation_is_in_a_pair(config, tmp_path, capsys, processes):
+    from veridical.world.records import world_records, write_folder
+
+    folder = tmp_path / "photos"
+    write_folder(world_records("pairs", 12, 3, folder), folder)
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    each_twice = [{key: value for key, value in line.items() if key != "id"} for line in lines * 2]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in each_twice))
+    build = replace(config, records=str(folder), limit=None, held_out=0.4, processes=processes)
+    out = run(replace(build, out=tmp_path / "run"))
+    kept = held_out.read(out)
+    pairs = read_pairs(out)
+    assert 0 < len(kept["images"]) < 12
+    assert len(kept["ids"]) == 2 * len(kept["images"])
+    assert kept | {"ids": 0, "images": 0} == {
+        "records": str(folder), "share": 0.4, "seed": 3, "ids": 0, "images": 0,
+    }  # fmt: skip
+    assert {pair.record_id for pair in pairs}.isdisjoint(kept["ids"])
+    assert {image.sha256 for pair in pairs for image in pair.images}.isdisjoint(kept["images"])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["held_out"] == {"records": len(kept["ids"]), "images": len(kept["images"])}
+    assert (
+        manifest["records_in"] == 24 == manifest["records_used"] + len(kept["ids"]) + sum(manifest["rejected"].values())
+    )
+    assert f"{len(kept['ids'])} held out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"held_out was 0\.4 and is 0\.2"):
+        run(replace(build, out=tmp_path / "run", held_out=0.2))
 
 
 def noise() -> Image.Image:

@@ -189,7 +189,7 @@ def test_records_that_cannot_be_used_are_rejected_in_each(config, tmp_path):
     (folder / "broken.png").write_bytes(b"not a picture")
     rows = [{"file_name": f"{place}.png", "text": text} for place, text in enumerate(("A cup.", "", "a word " * 400))]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = run(replace(config, records=str(folder), limit=None, out=tmp_path / "out", size_matched=False))
+    out = run(replace(config, records=str(folder), limit=None, held_out=0, out=tmp_path / "out", size_matched=False))
     for name in NAMES:
         manifest = json.loads((out / name / "manifest.json").read_text())
         rejects = [json.loads(line) for line in (out / name / "rejects.jsonl").read_text().splitlines()]

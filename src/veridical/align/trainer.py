@@ -198,8 +198,8 @@ def micro_batch_of(config: AlignConfig) -> int:
     micro_batch = min(config.micro_batch, share)
     if rest or share % max(micro_batch, 1):
         raise UserError(
-            f"batch_size {config.batch_size} can't be shared by {distributed.count()} processes in parts of micro_batch "
-            f"{config.micro_batch}; choose a batch_size that is a multiple of both together."
+            f"batch_size {config.batch_size} can't be shared by {distributed.count()} processes in parts of "
+            f"micro_batch {config.micro_batch}; choose a batch_size that is a multiple of both together."
         )
     return micro_batch
 

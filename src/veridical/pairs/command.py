@@ -13,7 +13,7 @@ from veridical.config import save_resolved
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
-from veridical.pairs import run_folder, shards
+from veridical.pairs import held_out, run_folder, shards
 from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
 from veridical.pairs.shards import Source
 from veridical.records import Record, Rejection
@@ -40,7 +40,8 @@ def run(config: BuildConfig) -> Path:
         print(f"{config.out} is finished; nothing was made anew.")
     else:
         claim(config)
-        source = shards.open_source(config, shards.read(config, config.out / run_folder.WORK / "records"))
+        records = shards.read(config, config.out / run_folder.WORK / "records")
+        source = shards.open_source(config, records.items, records.held_out)
         build(config, source)
     show(config.out)
     return config.out
@@ -63,6 +64,8 @@ def build(config: BuildConfig, source: Source) -> None:
     inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
     identity = identity_of(config) | inputs
     run_folder.settle(config.out, identity)
+    if source.held_out:
+        held_out.write(config.out, config.records, identity["held_out"], config.seed, source.held_out)
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
     with progress(config.construction, len(source.items), done) as advance:
@@ -79,7 +82,7 @@ def refuse_other_build(config: BuildConfig, items: Sequence[Record | Rejection] 
     identity = identity_of(config)
     if not is_world(config.records):
         with tempfile.TemporaryDirectory() as work:
-            identity["records_sha256"] = run_folder.digest_of(items or shards.read(config, Path(work)))
+            identity["records_sha256"] = run_folder.digest_of(items or shards.read(config, Path(work)).items)
     run_folder.refuse_changes(config.out, before, identity)
 
 
@@ -97,7 +100,7 @@ def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) ->
     from veridical.pairs.summary import summarise
 
     versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    manifest = run_folder.manifest_of(config.out, identity, versions)
+    manifest = run_folder.manifest_of(config.out, identity, versions, source.held_out)
     if manifest["pairs_out"]:
         summary = summarise(read_pairs(config.out), source.records, source.words)
         files.write_json(config.out / "summary.json", _counts(manifest) | summary)
@@ -106,7 +109,7 @@ def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) ->
 
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: manifest[key] for key in ("records_in", "records_used", "rejected", "pairs_out")}
+    return {key: manifest[key] for key in ("records_in", "records_used", "held_out", "rejected", "pairs_out")}
 
 
 def show(out: Path) -> None:
@@ -128,6 +131,11 @@ def show(out: Path) -> None:
     console.print(f"chosen side: {', '.join(f'{source} ({n})' for source, n in summary['chosen_from'].items())}")
     console.print(
         f"{manifest['records_in']} records = {manifest['records_used']} used + "
-        f"{manifest['records_in'] - manifest['records_used']} rejected{f' ({reasons})' if reasons else ''}"
+        f"{sum(manifest['rejected'].values())} rejected{f' ({reasons})' if reasons else ''}{_kept_back(manifest)}"
     )
     console.print(f"{manifest['pairs_out']} pairs in {out}")
+
+
+def _kept_back(manifest: Mapping[str, Any]) -> str:
+    kept = manifest.get("held_out")
+    return f" + {kept['records']} held out ({kept['images']} images, for evaluation)" if kept else ""

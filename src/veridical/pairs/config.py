@@ -14,6 +14,7 @@ from veridical.constructions.registry import settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
+from veridical.pairs import held_out
 from veridical.vlm.generation.generate import SamplingParams
 
 DEFAULT_CONSTRUCTION = "bpo-image"
@@ -47,6 +48,9 @@ class BuildConfig:
     """Use that many records; all of them if left out (the picture world: 1000)."""
     skip: int = 0
     """Leave out that many records first, as an earlier build used them."""
+    held_out: float | None = None
+    """Share of the images that is kept for evaluation: no record with one of them gives a pair, and held_out.json names
+    them. Left out, 0.1, and 0 for the picture world, which has splits of its own for that."""
     seed: int = 0
     """Seeds all draws, and picks the scenes of the picture world."""
     prompt: str = DESCRIBE
@@ -156,7 +160,8 @@ def checked(config: BuildConfig) -> BuildConfig:
     if judge.name == "self" and config.adapter is None:
         raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
     writer = judges.Same() if config.writer is None else config.writer
-    filled = {"settings": settings, "judge": judge, "writer": writer}
+    share = held_out.share_for(config.records, config.held_out)
+    filled = {"settings": settings, "judge": judge, "writer": writer, "held_out": share}
     # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
     return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
 

@@ -11,7 +11,7 @@ from veridical import files
 from veridical.config import save_resolved
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
-from veridical.pairs import command, run_folder, shards
+from veridical.pairs import command, held_out, run_folder, shards
 from veridical.pairs.config import BuildConfig, parts
 from veridical.records import Pair
 
@@ -33,12 +33,12 @@ def run(config: BuildConfig) -> Path:
     out = config.out
     if out.exists() and not (out / run_folder.WORK).exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
         raise UserError(f"{out}: exists and is no build of several constructions; give --out a new folder.")
-    items = shards.read(config, out / run_folder.WORK / "records")
-    source = shards.open_source(builds[0], items)
+    records = shards.read(config, out / run_folder.WORK / "records")
+    source = shards.open_source(builds[0], records.items, records.held_out)
     for build in builds:
         source.panel.require(judge_needs(build.construction, build.settings), build.construction)
         if run_folder.is_finished(build.out):
-            command.refuse_other_build(build, items)
+            command.refuse_other_build(build, records.items)
     save_resolved(config, out / "config.yaml")
     for build in builds:
         if not run_folder.is_finished(build.out):
@@ -129,6 +129,8 @@ def _match(out: Path, builds: Sequence[BuildConfig]) -> dict[str, int]:
         pairs = [pair for record, count in counts.items() for pair in by_record[build.construction][record][:count]]
         if not (folder / "pairs").exists() or [pair.id for pair in read_pairs(folder)] != [pair.id for pair in pairs]:
             write_build(folder, pairs)
+        if (kept_back := build.out / held_out.FILE).exists():
+            files.write_whole(folder / held_out.FILE, kept_back.read_bytes())
     return {"records": len(counts), "pairs": sum(counts.values())}
 
 

@@ -52,8 +52,11 @@ def started_with(out: Path) -> dict[str, Any] | None:
     """What the build in `out` was started with; None where there is none with a finished shard."""
     if is_finished(out):
         identity: dict[str, Any] = files.read_json(out / MANIFEST)["identity"]
-        return identity
-    return files.read_json(out / WORK / "identity.json") if finished_shards(out) else None
+    elif finished_shards(out):
+        identity = files.read_json(out / WORK / "identity.json")
+    else:
+        return None
+    return {"held_out": 0.0, **identity}  # Builds of a version without the setting kept nothing back.
 
 
 def refuse_changes(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -119,7 +122,9 @@ def _usage_of_all(out: Path) -> dict[str, Any]:
     return {judge: usage.plain() for judge, usage in totals.items()}
 
 
-def manifest_of(out: Path, identity: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+def manifest_of(
+    out: Path, identity: Mapping[str, Any], versions: Mapping[str, str], held_out: Sequence[Record] = ()
+) -> dict[str, Any]:
     """Write rejects.jsonl; returns what the manifest will say about the whole build.
 
     `attempts` counts the pairs by how many tries they took: what a construction with a budget of retries is tuned by.
@@ -130,9 +135,11 @@ def manifest_of(out: Path, identity: Mapping[str, Any], versions: Mapping[str, s
     files.write_json_lines(out / "rejects.jsonl", rejects)
     usage = _usage_of_all(out)
     attempts = sum((Counter(mark["attempts"]) for mark in marks), Counter[str]())
+    kept_back = {"records": len(held_out), "images": len({i.sha256 for record in held_out for i in record.images})}
     return {
-        "records_in": records_in,
+        "records_in": records_in + len(held_out),
         "records_used": records_in - len(rejects),
+        "held_out": kept_back if held_out else None,
         "rejected": dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         "pairs_out": sum(mark["pairs"] for mark in marks),
         "attempts": dict(sorted(attempts.items(), key=lambda one: int(one[0]))),

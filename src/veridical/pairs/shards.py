@@ -14,7 +14,7 @@ from veridical.formats.sources import is_world, read_records
 from veridical.judges import registry as judges
 from veridical.judges.lexicon_sources import Words, find_words
 from veridical.judges.panel import Panel
-from veridical.pairs import run_folder
+from veridical.pairs import held_out, run_folder
 from veridical.pairs.config import BuildConfig
 from veridical.records import Record, Rejection
 
@@ -33,6 +33,8 @@ class Source:
     model: Callable[[], Vlm]
     """Loads the model the first time it is called."""
     panel: Panel
+    held_out: Sequence[Record] = ()
+    """Records that are kept for evaluation and not among the items."""
 
     @property
     def records(self) -> list[Record]:
@@ -40,23 +42,37 @@ class Source:
         return [item for item in self.items if isinstance(item, Record)]
 
 
-def read(config: BuildConfig, work: Path) -> list[Record | Rejection]:
+@dataclass(frozen=True)
+class Records:
+    """What a build makes pairs of, what could not be read among it; and the records that are kept for evaluation."""
+
+    items: Sequence[Record | Rejection]
+    held_out: Sequence[Record]
+
+
+def read(config: BuildConfig, work: Path) -> Records:
     """The records of a build; pictures that are drawn or unpacked go to `work`. Raises UserError if there are none."""
     limit = None if config.limit is None else config.skip + config.limit
     items = list(read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt))[config.skip :]
     if not items:
         raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
-    return items
+    share = held_out.share_for(config.records, config.held_out)
+    records = [item for item in items if isinstance(item, Record)]
+    kept_back = held_out.held_out(records, share, config.seed)
+    return Records(
+        [item for item in items if not (isinstance(item, Record) and item.id in kept_back)],
+        [record for record in records if record.id in kept_back],
+    )
 
 
-def open_source(config: BuildConfig, items: Sequence[Record | Rejection]) -> Source:
+def open_source(config: BuildConfig, items: Sequence[Record | Rejection], kept_back: Sequence[Record] = ()) -> Source:
     """The words, the judges and, when it is asked for, the model. Raises UserError for judges that can't be."""
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
     model = functools.cache(lambda: load_model(config))
     setting = judges.Setting(words, model)
     panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
-    return Source(items, words, model, panel)
+    return Source(items, words, model, panel, kept_back)
 
 
 def load_model(config: BuildConfig) -> Vlm:

@@ -1,0 +1,81 @@
+"""The share of the images that a build keeps back, so that a model can be measured on images it wasn't trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from veridical import files
+from veridical.errors import UserError
+from veridical.formats.sources import is_world
+from veridical.records import Record
+
+FILE = "held_out.json"
+DEFAULT_SHARE = 0.1
+
+
+def share_for(source: str, asked: float | None) -> float:
+    """The share to keep back: what was asked for; else a tenth, and nothing of the picture world, which has splits.
+
+    Raises UserError for what is no share.
+    """
+    if asked is None:
+        return 0.0 if is_world(source) else DEFAULT_SHARE
+    if not 0 <= asked < 1:
+        raise UserError(f"held_out is {asked}; it is the share of the images kept for evaluation, from 0 to below 1.")
+    return asked
+
+
+def held_out(records: Sequence[Record], share: float, seed: int) -> frozenset[str]:
+    """The ids of the records to keep back.
+
+    An image is drawn by the hash of its content and the seed alone, so whichever records it comes with, and under
+    whichever name, it is kept back or not. Records that share an image, directly or by way of others, stay together.
+    Of two groups or more at least one is kept back and at least one is left.
+    """
+    if share == 0:
+        return frozenset()
+    groups: dict[float, list[Record]] = {}
+    for record, group in zip(records, _groups(records), strict=True):
+        groups.setdefault(_draw(group, seed), []).append(record)
+    ranked = sorted(groups)
+    count = sum(place < share for place in ranked)
+    count = min(max(count, 1), len(ranked) - 1)
+    return frozenset(record.id for place in ranked[: max(count, 0)] for record in groups[place])
+
+
+def write(folder: Path, source: str, share: float, seed: int, records: Sequence[Record]) -> None:
+    """Write which records of a source were kept back."""
+    images = sorted({image.sha256 for record in records for image in record.images})
+    content = {"records": source, "share": share, "seed": seed, "ids": [r.id for r in records], "images": images}
+    files.write_json(folder / FILE, content)
+
+
+def read(folder: Path) -> Mapping[str, Any] | None:
+    """What `write` wrote: `records`, `share`, `seed`, `ids` and `images`; None for a build that kept nothing back."""
+    path = folder / FILE
+    return files.read_json(path) if path.exists() else None
+
+
+def _groups(records: Sequence[Record]) -> list[str]:
+    """For each record the smallest image hash among all records that its images connect it with."""
+    parent: dict[str, str] = {}
+
+    def root(image: str) -> str:
+        while parent.setdefault(image, image) != image:
+            parent[image] = parent[parent[image]]
+            image = parent[image]
+        return image
+
+    for record in records:
+        for image in record.images[1:]:
+            low, high = sorted((root(record.images[0].sha256), root(image.sha256)))
+            parent[high] = low
+    return [root(record.images[0].sha256) if record.images else record.id for record in records]
+
+
+def _draw(group: str, seed: int) -> float:
+    """A number in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(f"held out {seed} {group}".encode()).digest()[:7], "big") / 2**56
