@@ -120,11 +120,25 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherAnswer:
+    """One more answer that the chosen one is preferred to. `images` are its own, where they differ from the pair's."""
+
+    text: str
+    source: str = ""
+    score: float | None = None
+    images: tuple[ImageFile, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A preferred and a rejected answer to the same prompt about the same images.
 
     `spans` is None where nobody has looked. The sides of an `open_ended` pair are beginnings of answers: that they
     end where they do is not to be learnt.
+
+    Most comparisons are just that. A wider one has `others`, further answers that are worse than the chosen one;
+    `rejected_images`, where the rejected answer is about other images; `weights` of the chosen and the rejected
+    answer's log-ratio; or a `context`, text that both answers begin with and that is not to be learnt.
     """
 
     id: str
@@ -136,6 +150,10 @@ class Pair:
     provenance: Provenance
     spans: Spans | None = None
     open_ended: bool = False
+    context: str = ""
+    rejected_images: tuple[ImageFile, ...] | None = None
+    weights: tuple[float, float] | None = None
+    others: tuple[FurtherAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

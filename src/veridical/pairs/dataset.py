@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from veridical.errors import UserError
 from veridical.files import write_whole
 from veridical.pairs.images import store_image
-from veridical.records import ImageFile, Message, Pair, Provenance, Spans
+from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
 if TYPE_CHECKING:
     import datasets
@@ -63,12 +63,27 @@ def write_shard(pairs: Sequence[Pair], run: Path, name: str) -> str:
     """Store the images of some pairs and then the pairs as `pairs/NAME.parquet`; returns the shard's SHA-256."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    images = {image: store_image(image, run / "images") for pair in pairs for image in pair.images}
-    stored = [replace(pair, images=tuple(images[image] for image in pair.images)) for pair in pairs]
+    images = {image: store_image(image, run / "images") for pair in pairs for image in _all_images(pair)}
+    stored = [_with_images(pair, images) for pair in pairs]
     buffer = BytesIO()
     pyarrow.parquet.write_table(pyarrow_table([_row(pair, run) for pair in stored]), buffer)
     write_whole(run / "pairs" / f"{name}.parquet", buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def _all_images(pair: Pair) -> Iterator[ImageFile]:
+    yield from pair.images
+    yield from pair.rejected_images or ()
+    for other in pair.others:
+        yield from other.images or ()
+
+
+def _with_images(pair: Pair, stored: Mapping[ImageFile, ImageFile]) -> Pair:
+    def moved(images: tuple[ImageFile, ...] | None) -> tuple[ImageFile, ...] | None:
+        return None if images is None else tuple(stored[image] for image in images)
+
+    others = tuple(replace(other, images=moved(other.images)) for other in pair.others)
+    return replace(pair, images=moved(pair.images) or (), rejected_images=moved(pair.rejected_images), others=others)
 
 
 def shards(run: Path) -> list[Path]:
@@ -102,6 +117,19 @@ def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
             "chosen_spans": List(List(Value("int64"))),
             "rejected_spans": List(List(Value("int64"))),
             "open_ended": Value("bool"),
+            "context": Value("string"),
+            "weights": List(Value("float64")),
+            "rejected_images": List(Image()),
+            "rejected_image_sha256": List(Value("string")),
+            "others": List(
+                {
+                    "text": Value("string"),
+                    "source": Value("string"),
+                    "score": Value("float64"),
+                    "images": List(Image()),
+                    "image_sha256": List(Value("string")),
+                }
+            ),
         }
     )
     return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
@@ -126,7 +154,7 @@ def _rows(run: Path) -> Iterator[dict[str, Any]]:
 def _row(pair: Pair, run: Path) -> dict[str, Any]:
     made = pair.provenance
     return {
-        "images": [{"bytes": None, "path": image.path.relative_to(run).as_posix()} for image in pair.images],
+        "images": _image_cells(pair.images, run),
         "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
@@ -141,11 +169,30 @@ def _row(pair: Pair, run: Path) -> dict[str, Any]:
         "chosen_spans": None if pair.spans is None else [list(span) for span in pair.spans.chosen],
         "rejected_spans": None if pair.spans is None else [list(span) for span in pair.spans.rejected],
         "open_ended": pair.open_ended,
+        "context": pair.context or None,
+        "weights": None if pair.weights is None else list(pair.weights),
+        "rejected_images": _image_cells(pair.rejected_images, run),
+        "rejected_image_sha256": _hashes(pair.rejected_images),
+        "others": [_other_cell(other, run) for other in pair.others] or None,
     }
 
 
+def _other_cell(other: FurtherAnswer, run: Path) -> dict[str, Any]:
+    cell = {"text": other.text, "source": other.source, "score": other.score}
+    return {**cell, "images": _image_cells(other.images, run), "image_sha256": _hashes(other.images)}
+
+
+def _image_cells(images: Sequence[ImageFile] | None, run: Path) -> list[dict[str, Any]] | None:
+    if images is None:
+        return None
+    return [{"bytes": None, "path": image.path.relative_to(run).as_posix()} for image in images]
+
+
+def _hashes(images: Sequence[ImageFile] | None) -> list[str] | None:
+    return None if images is None else [image.sha256 for image in images]
+
+
 def _pair(row: dict[str, Any], run: Path) -> Pair:
-    files = zip(row["images"], row["image_sha256"], strict=True)
     provenance = Provenance(
         **{name: row[name] for name in _TEXTS},
         parameters=json.loads(row["parameters"]),
@@ -156,14 +203,30 @@ def _pair(row: dict[str, Any], run: Path) -> Pair:
     return Pair(
         id=row["id"],
         record_id=row["record_id"],
-        images=tuple(ImageFile((run / image["path"]).resolve(), sha256) for image, sha256 in files),
+        images=_images(row["images"], row["image_sha256"], run) or (),
         prompt=tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"]),
         chosen=row["chosen"][0]["content"],
         rejected=row["rejected"][0]["content"],
         provenance=provenance,
         spans=_spans(row),
         open_ended=row.get("open_ended") or False,
+        context=row.get("context") or "",
+        rejected_images=_images(row.get("rejected_images"), row.get("rejected_image_sha256"), run),
+        weights=None if row.get("weights") is None else (row["weights"][0], row["weights"][1]),
+        others=tuple(
+            FurtherAnswer(one["text"], one["source"], one["score"], _images(one["images"], one["image_sha256"], run))
+            for one in row.get("others") or ()
+        ),
     )
+
+
+def _images(
+    cells: Sequence[dict[str, Any]] | None, hashes: Sequence[str] | None, run: Path
+) -> tuple[ImageFile, ...] | None:
+    """The images of a cell; None where the row has none of its own."""
+    if cells is None or hashes is None:
+        return None
+    return tuple(ImageFile((run / cell["path"]).resolve(), sha) for cell, sha in zip(cells, hashes, strict=True))
 
 
 def _spans(row: dict[str, Any]) -> Spans | None:

@@ -1,0 +1,60 @@
+"""COCO's annotation files: `instances_*.json` as annotated images, `captions_*.json` as images with references.
+
+One JSON object with `images` and `annotations` (and `categories`), joined by image id. Boxes are written as x, y,
+width, height in pixels. An image's captions become records of their own, since each is a reference by itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from veridical.formats.published.tables import json_items
+from veridical.formats.published.types import Example
+from veridical.records import Annotations, Box, ObjectInImage
+
+NAME = "coco"
+SUMMARY = "COCO: instances as annotations, captions as references (JSON)"
+
+
+def matches(first_keys: frozenset[str]) -> bool:
+    """Whether a JSON object's keys are those of a COCO file."""
+    return {"images", "annotations"} <= first_keys
+
+
+def read(path: Path) -> Iterator[Example]:
+    """The images of a COCO file in its order: one Example an image of instances, one a caption."""
+    classes = {one["id"]: str(one["name"]) for one in json_items(path, "categories.item")}
+    found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for one in json_items(path, "annotations.item"):
+        kept = {name: one[name] for name in ("caption", "bbox", "category_id") if name in one}
+        found[one["image_id"]].append(kept)
+    for image in json_items(path, "images.item"):
+        yield from _examples(image, found.get(image["id"], []), classes)
+
+
+def _examples(
+    image: Mapping[str, Any], about: list[Mapping[str, Any]], classes: Mapping[int, str]
+) -> Iterator[Example]:
+    name = str(image["file_name"])
+    captions = [str(one["caption"]).strip() for one in about if "caption" in one]
+    for number, caption in enumerate(captions, start=1):
+        yield Example(f"{image['id']}/{number}", (name,), reference=caption)
+    if not captions:
+        objects = tuple(
+            ObjectInImage(classes[one["category_id"]], _box(one.get("bbox"), image))
+            for one in about
+            if one.get("category_id") in classes
+        )
+        yield Example(str(image["id"]), (name,), annotations=Annotations(objects=objects))
+
+
+def _box(value: Any, image: Mapping[str, Any]) -> Box | None:
+    """A box in fractions of the image; None where the file lacks the image's size."""
+    if value is None or not image.get("width") or not image.get("height"):
+        return None
+    x, y, wide, high = (float(edge) for edge in value)
+    across, down = float(image["width"]), float(image["height"])
+    return (x / across, y / down, min((x + wide) / across, 1.0), min((y + high) / down, 1.0))

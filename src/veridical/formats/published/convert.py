@@ -1,0 +1,70 @@
+"""Turn what a published set says into veridical's pairs and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from veridical.constructions.edits import edit_spans
+from veridical.formats.published.types import Answer, Comparison, Example, ImageSource
+from veridical.formats.rows import UnusableError
+from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Record
+
+Find = Callable[[ImageSource], ImageFile]
+
+
+def to_pair(comparison: Comparison, find: Find, source: str) -> Pair:
+    """A comparison as a pair whose images are found. `source` is the format's name. Raises UnusableError."""
+    chosen, rejected, *others = comparison.answers
+    for one in (rejected, *others):
+        if one.text == chosen.text and one.images is None:
+            raise UnusableError("same-answers", "both answers are the same", "delete the row")
+    return Pair(
+        id=f"{source}/{comparison.id}",
+        record_id=comparison.id,
+        images=tuple(map(find, comparison.images)),
+        prompt=comparison.prompt,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        provenance=Provenance(
+            construction=source,
+            variant="imported",
+            parameters=comparison.notes,
+            seed=0,
+            model="",
+            chosen_source=chosen.source,
+            rejected_source=rejected.source,
+            scores={
+                name: one.score for name, one in (("chosen", chosen), ("rejected", rejected)) if one.score is not None
+            },
+        ),
+        spans=edit_spans(chosen.text, rejected.text),
+        context=comparison.context,
+        rejected_images=None if rejected.images is None else tuple(map(find, rejected.images)),
+        weights=_weights(chosen, rejected),
+        others=tuple(_further(one, find) for one in others),
+    )
+
+
+def _weights(chosen: Answer, rejected: Answer) -> tuple[float, float] | None:
+    if chosen.weight is None and rejected.weight is None:
+        return None
+    return (1.0 if chosen.weight is None else chosen.weight, 1.0 if rejected.weight is None else rejected.weight)
+
+
+def _further(answer: Answer, find: Find) -> FurtherAnswer:
+    images = None if answer.images is None else tuple(map(find, answer.images))
+    return FurtherAnswer(answer.text, answer.source, answer.score, images)
+
+
+def to_record(example: Example, find: Find, source: str, default_prompt: str) -> Record:
+    """An example as a record whose images are found. Raises UnusableError."""
+    if not example.images:
+        raise UnusableError("no-image", "names no image", "delete the row, or import it as text")
+    return Record(
+        id=example.id,
+        images=tuple(map(find, example.images)),
+        prompt=example.prompt or (Message("user", default_prompt),),
+        reference=example.reference,
+        annotations=example.annotations,
+        source=source,
+    )

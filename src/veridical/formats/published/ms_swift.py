@@ -1,0 +1,51 @@
+"""ms-swift's preference rows: `messages` ending with the chosen answer, and `rejected_response` or `rejected_messages`.
+
+`rejected_images` are the rejected side's own images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from veridical.formats.published.text import (
+    conversation,
+    images_of,
+    last_answer,
+    refuse_placeholders,
+    row_id,
+    text_of,
+    without_placeholders,
+)
+from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
+
+_REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
+
+
+def _matches(row: Row) -> bool:
+    return "messages" in row and any(name in row for name in _REJECTED)
+
+
+def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
+    images = images_of(row, "images", "image")
+    prompt, chosen = last_answer(conversation(row["messages"]))
+    others = images_of(row, "rejected_images") or None
+    if row.get("rejected_messages"):
+        rejected = last_answer(conversation(row["rejected_messages"]))[1]
+    else:
+        rejected = refuse_placeholders(text_of(row, "rejected_response")) if row.get("rejected_response") else chosen
+    yield Comparison(
+        id=row_id(row, origin, "id"),
+        images=images,
+        prompt=without_placeholders(prompt, len(images)),
+        answers=(Answer(chosen, "chosen"), Answer(rejected, "rejected", images=others)),
+    )
+
+
+FORMAT = Format(
+    "ms-swift",
+    "ms-swift: messages with a rejected response, messages or images (JSON lines)",
+    "pairs",
+    frozenset({"id", "messages", "images", "image", *_REJECTED}),
+    _matches,
+    _read,
+)

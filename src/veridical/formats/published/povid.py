@@ -1,0 +1,48 @@
+"""POVID's and CSR's sets (arXiv 2402.11411, 2405.14622): LLaVA conversations with a second, rejected conversation.
+
+A JSON list of {"id", "image", "conversations": [...], "rejected_conversations": [...]}; V-DPO's dump calls the second
+one `contrastive_conversations` and may hold `category` and `clip_scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from veridical.formats.published.text import (
+    conversation,
+    images_of,
+    last_answer,
+    notes_of,
+    row_id,
+    without_placeholders,
+)
+from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
+
+_REJECTED = ("rejected_conversations", "contrastive_conversations")
+
+
+def _matches(row: Row) -> bool:
+    return "conversations" in row and any(name in row for name in _REJECTED)
+
+
+def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
+    images = images_of(row, "image", "images")
+    prompt, chosen = last_answer(conversation(row["conversations"]))
+    _, rejected = last_answer(conversation(next(row[name] for name in _REJECTED if name in row)))
+    yield Comparison(
+        id=row_id(row, origin, "id"),
+        images=images,
+        prompt=without_placeholders(prompt, len(images)),
+        answers=(Answer(chosen, "reference"), Answer(rejected, "rejected")),
+        notes=notes_of(row, "category", "clip_scores"),
+    )
+
+
+FORMAT = Format(
+    "povid",
+    "POVID, CSR, V-DPO: LLaVA conversations beside rejected ones (JSON)",
+    "pairs",
+    frozenset({"id", "image", "images", "conversations", *_REJECTED, "category", "clip_scores"}),
+    _matches,
+    _read,
+)

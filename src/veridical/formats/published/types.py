@@ -1,0 +1,78 @@
+"""What a row of a published data set says, before its images are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from veridical.records import Annotations, Message
+
+Row: TypeAlias = Mapping[str, Any]
+ImageSource: TypeAlias = str | bytes
+"""A path as the row names it, relative to an image root or absolute, or the bytes of an image file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of a comparison: who wrote it, its score if the set has one, its own images where they differ."""
+
+    text: str
+    source: str = ""
+    score: float | None = None
+    images: tuple[ImageSource, ...] | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Answers to one prompt: the first is preferred to each of the others.
+
+    `context` is text that every answer begins with and that is not to be learnt. `notes` is what the source says about
+    the row and no other field holds: its id there, annotator, ratings, origin.
+    """
+
+    id: str
+    images: tuple[ImageSource, ...]
+    prompt: tuple[Message, ...]
+    answers: tuple[Answer, ...]
+    context: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing to learn from without a preference: a prompt with its reference answer, or annotated images."""
+
+    id: str
+    images: tuple[ImageSource, ...]
+    prompt: tuple[Message, ...] = ()
+    reference: str | None = None
+    annotations: Annotations | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Choices that some formats need."""
+
+    aspect: str = "mean"
+    """Which rating of several decides: a name as the set writes it, or their mean."""
+    seed: int = 0
+    """Draws what a set leaves open, HA-DPO's questions and variants, and subsamples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A published format: how its rows are recognised and read.
+
+    `fields` are all fields that the format defines; others in a row are counted and reported. `matches` sees the
+    first row. `read` yields nothing for a row that the set itself marks as no comparison (a tie, say), and raises
+    UnusableError where the row is damaged.
+    """
+
+    name: str
+    summary: str
+    kind: Literal["pairs", "records"]
+    fields: frozenset[str]
+    matches: Callable[[Row], bool]
+    read: Callable[[Row, str, ReadOptions], Iterable[Comparison | Example]]

@@ -1,0 +1,67 @@
+"""Visual Genome's `region_descriptions.json` and `objects.json`: what detect-and-correct compares descriptions with.
+
+Region descriptions are [{"id", "regions": [{"phrase", "x", "y", "width", "height", "image_id"}]}], objects are
+[{"image_id", "objects": [{"names", "x", "y", "w", "h"}]}]. With `image_data.json` beside the file, boxes become
+fractions of the image and images are found by the last two parts of their address; without, images are looked for as
+{id}.jpg and boxes are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from veridical.formats.published.tables import json_items
+from veridical.formats.published.types import Example, Row
+from veridical.records import Annotations, Box, ObjectInImage, Region
+
+NAME = "visual-genome"
+SUMMARY = "Visual Genome: regions and objects as annotations (JSON, with image_data.json beside it)"
+
+
+def matches(row: Row) -> bool:
+    """Whether a row is one of Visual Genome's images with its regions or objects."""
+    return "regions" in row or ("objects" in row and "image_id" in row and "conversations" not in row)
+
+
+def read(path: Path) -> Iterator[Example]:
+    """One annotated Example an image."""
+    sizes = _image_data(path.with_name("image_data.json"))
+    for row in json_items(path, "item"):
+        number = row.get("image_id", row.get("id"))
+        about = sizes.get(number, {})
+        name = "/".join(str(about["url"]).split("/")[-2:]) if about.get("url") else f"{number}.jpg"
+        regions = tuple(
+            Region(str(one["phrase"]).strip(), _box(one, about, "width", "height"))
+            for one in row.get("regions", ())
+            if str(one.get("phrase", "")).strip()
+        )
+        objects = tuple(
+            ObjectInImage(str(one["names"][0]), _box(one, about, "w", "h"))
+            for one in row.get("objects", ())
+            if one.get("names")
+        )
+        yield Example(str(number), (name,), annotations=Annotations(objects=objects, regions=regions))
+
+
+def _image_data(path: Path) -> Mapping[int, Mapping[str, Any]]:
+    if not path.is_file():
+        return {}
+    rows = json_items(path, "item")
+    return {
+        one.get("image_id", one.get("id")): {key: one.get(key) for key in ("url", "width", "height")} for one in rows
+    }
+
+
+def _box(value: Mapping[str, Any], image: Mapping[str, Any], wide: str, high: str) -> Box | None:
+    if not image.get("width") or not image.get("height") or "x" not in value:
+        return None
+    across, down = float(image["width"]), float(image["height"])
+    x, y = max(float(value["x"]), 0.0), max(float(value["y"]), 0.0)
+    return (
+        min(x / across, 1.0),
+        min(y / down, 1.0),
+        min((x + float(value[wide])) / across, 1.0),
+        min((y + float(value[high])) / down, 1.0),
+    )
