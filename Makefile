@@ -15,6 +15,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 train-base: $(VENV)/.installed
 	$(VENV)/bin/python -m veridical.world.base.train --out runs/base

@@ -32,8 +32,9 @@ from veridical.judges.similarity import TokenSimilarity
 from veridical.pairs.engine import Engine
 from veridical.pairs.runner import run_concurrently
 from veridical.records import Record
-from veridical.vlm.inputs.context import prepare
-from veridical.vlm.model.loading import Vlm, load
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Vlm
 from veridical.world.records import world_records
 
 TOKENS = 64

@@ -27,10 +27,11 @@ from veridical.protocols.eval_task import Request
 from veridical.protocols.pope import ANSWERS, SETTINGS, prompt
 from veridical.protocols.replies import Replies
 from veridical.records import Record
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.files import open_image
+from veridical.vlm.load import load
 from veridical.vlm.model.chat import messages
-from veridical.vlm.model.loading import Vlm, load
+from veridical.vlm.model.loading import Vlm
 from veridical.world.records import world_records
 from veridical.world.vocabulary import CLASSES
 

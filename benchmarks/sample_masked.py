@@ -22,10 +22,14 @@ import torch
 
 from train_step import llava_shaped
 from veridical.records import Record
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images.views import TokenMask
-from veridical.vlm.model.loading import Vlm, load
-from veridical.vlm.prefix.encode import Context, encode, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Vlm
+from veridical.vlm.prefix.encode import encode
 from veridical.world.records import world_records
 
 CUTS = 5

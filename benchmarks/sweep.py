@@ -35,10 +35,10 @@ from veridical.protocols import chair
 from veridical.protocols.metrics import Tally, difference, of_ratios
 from veridical.protocols.statistics import Ratio
 from veridical.records import Pair, Record
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import load
 from veridical.world.records import world_records
 from veridical.world.vocabulary import PARTNER, lexicon
 

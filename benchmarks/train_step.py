@@ -40,8 +40,8 @@ from veridical.align.reference import ReferenceCache, fill
 from veridical.align.trainer import PairTrainer
 from veridical.objectives.dpo import Dpo
 from veridical.records import ImageFile, Message, Pair, Provenance
-from veridical.vlm.model.adapters import LoraSettings, attach_lora, unfreeze
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, unfreeze
 from veridical.vlm.prefix.prefix_store import PrefixStore
 
 RATES = {"lora": 1e-3, "full": 1e-5, "answers": 1e-3, "answers-anew": 1e-3}

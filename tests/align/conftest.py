@@ -83,8 +83,8 @@ def adapted(folder: Path, seed: int = 0, perturb: bool = False, **lora):
     """The model in `folder` with a new adapter; `perturb` makes the adapter change the model, as training would."""
     import torch
 
-    from veridical.vlm.model.adapters import LoraSettings, attach_lora
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import attach_lora, load
+    from veridical.vlm.model.adapters import LoraSettings
 
     vlm = attach_lora(load(folder, device="cpu"), LoraSettings(rank=4, alpha=8, **lora), seed)
     if perturb:

@@ -20,8 +20,8 @@ from veridical.objectives.hinge import Hinge
 from veridical.objectives.ipo import Ipo
 from veridical.objectives.mpo import Mpo
 from veridical.pairs.dataset import read_pairs, to_trl, write_build
-from veridical.vlm.model.adapters import LoraSettings, attach_lora
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings
 
 # 12 pairs, four a step in two halves, two epochs: six steps. TRL weighs a short last half too much.
 LORA = LoraSettings(rank=4, alpha=8)

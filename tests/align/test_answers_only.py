@@ -13,8 +13,8 @@ from veridical.align.checks import prepare
 from veridical.align.command import run
 from veridical.align.inputs import BatchEncoder
 from veridical.vlm.images.views import Clean
-from veridical.vlm.model.adapters import LoraSettings, attach_lora
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.prefix.prefix_store import PrefixStore
 
 ANSWERS = LoraSettings(rank=4, alpha=8, acts_on="answers")

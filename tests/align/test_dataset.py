@@ -25,9 +25,10 @@ from veridical.errors import UserError
 from veridical.objectives.base import LogpRequest
 from veridical.records import ImageFile
 from veridical.vlm.images.views import Clean, FeatureNoise, Noise, TokenMask
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, features
-from veridical.vlm.prefix.encode import prepare as prepare_context
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare as prepare_context
+from veridical.vlm.load import load
+from veridical.vlm.prefix.encode import features
 from veridical.vlm.prefix.vision_feature_cache import TowerCache, without_pixels
 
 

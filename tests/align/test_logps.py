@@ -16,7 +16,8 @@ from veridical.align.logps import score_needs, views_of
 from veridical.align.types import Answer
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.images.views import Blank, Clean, FeatureNoise, NoImage, Noise, TokenMask, describe
-from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.full_forward import answer_logits
 from veridical.vlm.scores.scoring import answer_ids
 

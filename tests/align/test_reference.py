@@ -19,8 +19,8 @@ from veridical.errors import UserError
 from veridical.objectives.base import LogpRequest
 from veridical.records import Message
 from veridical.vlm.images.views import Clean, Noise
+from veridical.vlm.load import load
 from veridical.vlm.model.adapters import save_trained
-from veridical.vlm.model.loading import load
 
 NEEDS = (LogpRequest("chosen"), LogpRequest("rejected"))
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from veridical.align.command import run
 from veridical.protocols.models import measured_models
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import load
 
 
 @pytest.fixture(params=["language", "language-and-projector"])

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from veridical.vlm.model.loading import Vlm, load
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Vlm
 
 
 @pytest.fixture

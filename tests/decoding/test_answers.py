@@ -18,11 +18,13 @@ from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.records import Message
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images.views import Blank, NoImage
-from veridical.vlm.model.adapters import LoraSettings, adapters_off, attach_lora
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, adapters_off
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.prefix.shared_prompt import encode_together
 
 

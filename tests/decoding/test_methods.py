@@ -21,11 +21,14 @@ from veridical.protocols import chair
 from veridical.protocols.sources import world_vocabulary
 from veridical.records import Message
 from veridical.vlm import seeds
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images.views import Clean, NoImage, TokenMask, UnknownToken, parse
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode, prepare
-from veridical.vlm.probe import Sharing
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode
 from veridical.world.records import world_records
 
 TOKENS = 14

@@ -14,10 +14,13 @@ from tests.vlm import plain
 from veridical.decoding.answers import closed_answers, sample_under
 from veridical.decoding.opera import Beam, Opera, Option, Retrospection, Written, over_trust, summary_token
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode, prepare
-from veridical.vlm.probe import Sharing
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode
 from veridical.world.records import world_records
 
 TOKENS = 14

@@ -20,13 +20,16 @@ from tests.families.tiny import Tiny, random_model
 from tests.vlm import plain
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images.views import TokenMask
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import assemble, attach_lora, load
 from veridical.vlm.model import families
-from veridical.vlm.model.adapters import LoraSettings, adapters_off, attach_lora, save_trained
-from veridical.vlm.model.loading import Vlm, assemble, load
-from veridical.vlm.prefix.encode import Context, encode, prepare
-from veridical.vlm.probe import Sharing
+from veridical.vlm.model.adapters import LoraSettings, adapters_off, save_trained
+from veridical.vlm.model.loading import Sharing, Vlm
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
 Scores = list[list[torch.Tensor]]

@@ -11,8 +11,9 @@ from tests.vlm import plain
 from veridical.errors import UserError
 from veridical.records import ImageFile
 from veridical.vlm.images.files import ImageError
-from veridical.vlm.model.loading import assemble
-from veridical.vlm.prefix.encode import Context, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import assemble
 
 SEVERAL = ["llava", "llava_next", "gemma3", "internvl", "idefics3", "qwen2_vl", "molmo2", "lfm2_vl"]
 ONE = ["blip-2 (OPT)", "instructblip (Llama)"]

@@ -10,7 +10,7 @@ from tests.families.apart import mllama
 from tests.families.tiny import random_model
 from tests.vlm import plain
 
-from veridical.vlm.model.loading import assemble
+from veridical.vlm.load import assemble
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 

@@ -10,7 +10,8 @@ from tests.families.catalogue import FAMILIES
 from tests.families.tiny import random_model
 from tests.vlm import plain
 
-from veridical.vlm.model.loading import Vlm, assemble
+from veridical.vlm.load import assemble
+from veridical.vlm.model.loading import Vlm
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 

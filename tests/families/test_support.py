@@ -17,7 +17,7 @@ from tests.families import checks
 from tests.families.catalogue import FAMILIES
 
 from veridical.vlm.inputs.batch_preprocess import prepare_all
-from veridical.vlm.inputs.context import prepare
+from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.model import support
 
 TABLE = Path(support.__file__).with_name("support.json")

@@ -43,8 +43,8 @@ def rates(pictures):
 @pytest.fixture(scope="module")
 def adapted(llava_folder):
     """A model with an adapter that changes what it says."""
-    from veridical.vlm.model.adapters import LoraSettings, attach_lora
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import attach_lora, load
+    from veridical.vlm.model.adapters import LoraSettings
 
     vlm = attach_lora(load(llava_folder, device="cpu"), LoraSettings(), 0)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_preferences_are_bradley_and_terrys(adapted, pictures):
 
 
 def test_without_an_adapter_there_is_no_implicit_reward(llava_folder, pictures):
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     model = functools.cache(lambda: load(llava_folder, device="cpu"))
     with pytest.raises(UserError, match="--adapter"):
@@ -165,7 +165,7 @@ def make_pairs(pictures, count):
 
 def test_training_a_reward_and_judging_with_it(tmp_path, llava_folder, pictures, capsys):
     from veridical.pairs.dataset import write_build
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     pairs = make_pairs(pictures, 60)
     write_build(tmp_path / "pairs", pairs)

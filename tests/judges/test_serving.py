@@ -106,7 +106,7 @@ def test_a_language_model_behind_a_server(smollm_folder, tmp_path, capfd):
 
 
 def test_a_vision_language_model_behind_a_server_sees_the_image(llava_folder, tmp_path):
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     images = []
     for name, colour in (("red", (220, 30, 20)), ("blue", (10, 40, 230))):

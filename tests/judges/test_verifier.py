@@ -19,8 +19,8 @@ from veridical.judges.verifier import RIGHT, Verifier, VerifierSettings, _asked,
 from veridical.pairs.dataset import read_pairs, write_build
 from veridical.records import Message, Pair, Provenance
 from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import load
 from veridical.vlm.model.adapters import LoraSettings
-from veridical.vlm.model.loading import load
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 from veridical.world.records import world_records

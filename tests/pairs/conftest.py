@@ -15,7 +15,7 @@ STEPS = 150
 @pytest.fixture(scope="session")
 def captioner_folder(llava_folder: Path, tmp_path_factory) -> Path:
     """Trained on the captions of 12 scenes, until it says them whatever it is shown."""
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
     from veridical.world.records import world_records
 
     vlm = load(llava_folder, device="cpu")

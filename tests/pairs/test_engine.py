@@ -19,10 +19,10 @@ from veridical.judges.similarity import TokenSimilarity
 from veridical.pairs.engine import Engine
 from veridical.pairs.runner import kind, run_concurrently
 from veridical.records import ImageFile, Record
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
-from veridical.vlm.model.adapters import LoraSettings, attach_lora
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores import scoring
 

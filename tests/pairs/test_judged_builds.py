@@ -68,8 +68,8 @@ def test_styles_make_the_sides_alike(config):
 def test_spa_needs_an_aligned_model_and_states_its_confidence(config, tmp_path):
     import torch
 
-    from veridical.vlm.model.adapters import LoraSettings, attach_lora, save_trained
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import attach_lora, load
+    from veridical.vlm.model.adapters import LoraSettings, save_trained
 
     given = replace(config, construction="spa", settings=SpaSettings(candidates=3, keep_unfinished=True, **HOT))
     with pytest.raises(UserError, match="spa needs --adapter"):

@@ -26,10 +26,12 @@ from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
 from veridical.protocols.sources import read_pictures, read_splits
 from veridical.protocols.table import show
-from veridical.vlm.generation.generate import Branch, generate
-from veridical.vlm.model.adapters import LoraSettings, attach_lora, save_trained
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, save_trained
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import next_token_logprobs
 from veridical.world.records import write_folder
 from veridical.world.vocabulary import CLASSES

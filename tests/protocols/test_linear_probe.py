@@ -10,7 +10,7 @@ from tests.models import tiny_llava
 from veridical.errors import UserError
 from veridical.protocols.linear_probe import fit_logistic, partner_questions, probe
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import load
 from veridical.world.records import world_records
 from veridical.world.vocabulary import PARTNER
 

@@ -17,7 +17,7 @@ from veridical.errors import UserError
 from veridical.protocols import lmms_eval
 from veridical.protocols.command import EvalConfig
 from veridical.protocols.table import show
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 FOUND = json.loads((Path(__file__).parent / "lmms_eval_results.json").read_text())
 

@@ -11,7 +11,7 @@ from veridical.protocols.answering import outstanding
 from veridical.protocols.eval_task import Request
 from veridical.protocols.replies import Replies
 from veridical.records import ImageFile, Message
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Noise
 
 IMAGES = tuple(ImageFile(Path(f"{n}.png"), str(n) * 64) for n in range(3))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from veridical.records import Message
-from veridical.vlm.prefix.encode import Context
+from veridical.vlm.inputs.context import Context
 
 DESCRIBE = (Message("user", "Describe this image."),)
 ANSWERS = (

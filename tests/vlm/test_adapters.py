@@ -9,15 +9,8 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm.model.adapters import (
-    LoraSettings,
-    adapters_off,
-    attach_lora,
-    projector_name,
-    save_trained,
-    target_pattern,
-)
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, adapters_off, projector_name, save_trained, target_pattern
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 

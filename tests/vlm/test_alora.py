@@ -12,9 +12,10 @@ from tests.vlm.test_scoring import gradient
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
-from veridical.vlm.model.adapters import LoraSettings, adapters_off, attach_lora, save_trained
-from veridical.vlm.model.loading import load
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, adapters_off, save_trained
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.prefix.shared_prompt import encode_together
 from veridical.vlm.scores.scoring import next_token_logprobs, score

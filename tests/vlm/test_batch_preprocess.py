@@ -12,8 +12,9 @@ from veridical.errors import UserError
 from veridical.records import Message
 from veridical.vlm.images.views import Blur, Clean, FeatureNoise, NoImage, Noise, TokenMask
 from veridical.vlm.inputs import batch_preprocess
-from veridical.vlm.inputs.context import Context, prepare
-from veridical.vlm.model.loading import load
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import load
 
 
 @pytest.fixture(scope="module", params=["llava_folder", "qwen2_vl_folder"])

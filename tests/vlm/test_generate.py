@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from tests.vlm import plain
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.generation.token_choice import choose
 from veridical.vlm.images.views import Noise
-from veridical.vlm.prefix.encode import Context, encode
-from veridical.vlm.probe import Sharing
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode
 
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0)
 FREE = SamplingParams(max_new_tokens=16)

@@ -5,8 +5,9 @@ import torch
 from tests.models import tiny_llava, tiny_qwen2_vl
 
 from veridical.records import Message
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import load
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.hidden_states import hidden_states
 from veridical.vlm.scores.scoring import next_token_logprobs
 from veridical.world.drawing import draw

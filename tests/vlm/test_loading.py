@@ -9,8 +9,9 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
+from veridical.vlm.load import assemble, load
 from veridical.vlm.model import loading, support
-from veridical.vlm.model.loading import assemble, fingerprint, load
+from veridical.vlm.model.loading import fingerprint
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 

@@ -12,7 +12,8 @@ from tests.vlm.weak import pixels
 
 from veridical.errors import UserError
 from veridical.vlm.images.views import Clean, Noise, signal_and_noise
-from veridical.vlm.prefix.encode import Context, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
 
 # Signal and noise factors that reference code gives at these steps.
 TABLE = {
@@ -92,7 +93,7 @@ def test_images_of_one_context_get_noise_of_their_own(llava):
 
 def test_qwen_sees_one_noisy_picture_not_two(qwen2_vl_folder):
     """Its patches hold every still picture twice, as two frames, which have to stay the same."""
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     noisy = pixels(load(qwen2_vl_folder), Noise(900))
     frames = noisy.view(len(noisy), 3, 2, 14, 14)

@@ -5,8 +5,8 @@ import torch
 from tests.vlm import plain
 from tests.vlm.test_adapters import stir
 
-from veridical.vlm.model.adapters import LoraSettings, attach_lora
-from veridical.vlm.model.loading import load
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.prefix.prefix_store import PrefixStore, rebatch, size, unbatch
 from veridical.vlm.scores.scoring import score

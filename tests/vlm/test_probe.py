@@ -4,9 +4,10 @@ import pytest
 from tests.vlm import plain
 from transformers import LlavaForConditionalGeneration
 
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
+from veridical.vlm.load import assemble, load
 from veridical.vlm.model import support
-from veridical.vlm.model.loading import assemble, load
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 

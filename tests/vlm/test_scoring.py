@@ -9,11 +9,13 @@ from tests.vlm import plain
 from veridical.errors import UserError
 from veridical.records import Message
 from veridical.vlm.images.views import NoImage
-from veridical.vlm.model.adapters import LoraSettings, attach_lora
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.families import base_model
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode, features, prepare, tower_is_frozen
-from veridical.vlm.probe import Sharing
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode, features, tower_is_frozen
 from veridical.vlm.scores.scoring import likeliest, next_token_logprobs, score
 
 

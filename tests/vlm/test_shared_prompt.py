@@ -8,12 +8,15 @@ from PIL import Image
 
 from veridical.errors import UserError
 from veridical.records import Message
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images.views import FeatureNoise, NoImage, Noise, TokenMask
-from veridical.vlm.model.loading import load
-from veridical.vlm.prefix.encode import Context, encode
-from veridical.vlm.prefix.shared_prompt import encode_together, obstacle, prepare_together
-from veridical.vlm.probe import Sharing
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import load
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode
+from veridical.vlm.prefix.shared_prompt import encode_together, prepare_together
+from veridical.vlm.probe import shared_prompt_obstacle
 from veridical.vlm.scores.scoring import score
 
 QUESTIONS = ("Describe this image.", "Is there a fork in the image?", "Is there a car?", "What is on the left?")
@@ -95,9 +98,9 @@ def test_apart_reads_each_prompt_anew_and_says_the_same(vlm):
 
 
 def test_a_model_without_obstacle_and_one_that_cannot_share(vlm):
-    assert obstacle(vlm) == ""
+    assert shared_prompt_obstacle(vlm) == ""
     alone = dataclasses.replace(vlm, sharing=Sharing(tested=False, reason="it keeps no cache"))
-    assert obstacle(alone) == "it keeps no cache"
+    assert shared_prompt_obstacle(alone) == "it keeps no cache"
     with pytest.warns(UserWarning, match="it keeps no cache"):
         found = encode_together(alone, asked())
     assert not found.shared

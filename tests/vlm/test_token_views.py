@@ -10,8 +10,10 @@ from tests.vlm import plain
 
 from veridical.vlm.images import views
 from veridical.vlm.images.views import Clean, FeatureNoise, TokenMask
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.prefix import token_pruning
-from veridical.vlm.prefix.encode import Context, encode, features, prepare
+from veridical.vlm.prefix.encode import encode, features
 from veridical.vlm.scores.scoring import score
 
 

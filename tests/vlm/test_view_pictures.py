@@ -26,7 +26,8 @@ from veridical.vlm.images.views import (
     TokenMask,
     UnknownToken,
 )
-from veridical.vlm.prefix.encode import Context, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
 
 
 def test_the_processor_is_left_as_it_was(vlm):

@@ -10,11 +10,13 @@ from tests.vlm import plain
 from tests.vlm.weak import WEAK, with_unknown_token
 
 from veridical.records import Message
-from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.images import views
 from veridical.vlm.images.views import Clean, Noise, describe
-from veridical.vlm.prefix.encode import Context, encode
-from veridical.vlm.probe import Sharing
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.model.loading import Sharing
+from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
 

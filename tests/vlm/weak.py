@@ -16,7 +16,8 @@ from veridical.vlm.images.views import (
     TokenMask,
     UnknownToken,
 )
-from veridical.vlm.prefix.encode import Context, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
 
 WEAK = [
     Noise(900),

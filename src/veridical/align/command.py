@@ -96,8 +96,8 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
 def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
     """The base model, and the same made ready for training; that these are the run's is settled."""
     from veridical.align import distributed
-    from veridical.vlm.model.adapters import attach_lora, unfreeze
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import attach_lora, load
+    from veridical.vlm.model.adapters import unfreeze
 
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}

@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 
 from veridical.align.types import Example
 from veridical.records import ImageFile
-from veridical.vlm.generation.decode import evaluating
 from veridical.vlm.images.files import open_image
 from veridical.vlm.images.views import View
-from veridical.vlm.inputs.context import tower_key
+from veridical.vlm.inputs.context import Context, Prepared, tower_key
+from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.inputs.preprocessed_cache import Scratch
 from veridical.vlm.model.loading import Vlm
-from veridical.vlm.prefix.encode import Context, Prefix, Prepared, encode, features, prepare, tower_is_frozen
+from veridical.vlm.model.modes import evaluating
+from veridical.vlm.prefix.encode import Prefix, encode, features, tower_is_frozen
 from veridical.vlm.prefix.features import Features
 from veridical.vlm.prefix.prefix_store import PrefixStore, rebatch, unbatch
 from veridical.vlm.prefix.vision_feature_cache import TowerCache, without_pixels

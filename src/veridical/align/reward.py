@@ -88,7 +88,7 @@ def run(config: RewardConfig) -> Path:
 def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
     from safetensors.torch import save_file
 
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     split = [is_held_out(pair.record_id, config.held_out, config.seed) for pair in pairs]
     if all(split) or not any(split):

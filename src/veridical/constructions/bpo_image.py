@@ -23,7 +23,7 @@ from veridical.decoding.vcd import Vcd
 from veridical.judges.interface import Detect, ExtractObjects, Findings, Kind
 from veridical.judges.lexicon import Mention
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, parse
 from veridical.vlm.inputs.context import Context
 

@@ -22,7 +22,7 @@ from veridical.constructions.edits import edit_spans, edited_share
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Findings, Inject, Kind, Rewrite
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "caption-edit"

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images import views
 from veridical.vlm.inputs.context import Context
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.judges.sentences import sentences
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 

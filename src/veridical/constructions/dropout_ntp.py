@@ -14,7 +14,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator

@@ -22,7 +22,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Item, Kind, MakeQuestions, Restyle, Rewrite
 from veridical.records import Message, Pair, Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from veridical.constructions.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
 from veridical.records import Message, Pair, Provenance, Record, Rejection, Spans
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 Key: TypeAlias = tuple[str | int, ...]

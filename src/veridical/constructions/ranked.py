@@ -20,7 +20,7 @@ from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, 
 from veridical.errors import UserError
 from veridical.judges.interface import Compare, ExtractClaims, Kind, Preference, Rate, ToQuestion, Verify
 from veridical.records import Message, Pair, Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "ranked"

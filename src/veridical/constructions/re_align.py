@@ -17,7 +17,7 @@ from veridical.constructions.completion import complete
 from veridical.constructions.protocol import Retrieve, Steps, make_pair
 from veridical.judges.interface import Kind, Similarity
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "re-align"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, Steps, make_pair
 from veridical.records import Record, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "spa"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams, generate
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams, generate
+from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,8 @@ def best_of_n(
 
     Draw i of a branch has the key (*key, "draw", i). Raises `UserError` for a model without an adapter.
     """
+    from veridical.vlm.generation.generate import generate
+
     if not hasattr(vlm.model, "disable_adapter"):
         raise UserError(
             f"best-of-n compares a model with its base, and {vlm.name} has no adapter. Give an aligned one."

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.decoding.plausible import check_beta, plausible
-from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.generation.params import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor

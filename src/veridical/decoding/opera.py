@@ -29,13 +29,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams
+from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.generation.contrast import Stream
     from veridical.vlm.generation.decode import Row
+    from veridical.vlm.generation.params import Stream
     from veridical.vlm.model.attention import LastLayer
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
@@ -118,14 +118,14 @@ def opera(
     """
     import torch
 
-    from veridical.vlm.generation import decode
     from veridical.vlm.model import attention
+    from veridical.vlm.model.modes import evaluating
 
     if sampling.temperature:
         raise UserError(
             f"opera searches for the best text and draws none: temperature is {sampling.temperature}; it must be 0."
         )
-    with torch.inference_mode(), decode.evaluating(vlm.model), attention.shown(vlm) as seen:
+    with torch.inference_mode(), evaluating(vlm.model), attention.shown(vlm) as seen:
         return [_search(vlm, prefix, branch, sampling, settings, seen) for branch in branches]
 
 

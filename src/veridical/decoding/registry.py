@@ -12,7 +12,7 @@ from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.calibration import Calibration
 from veridical.decoding.opera import Opera
 from veridical.errors import UserError
-from veridical.vlm.generation.contrast import Decoding
+from veridical.vlm.generation.params import Decoding
 
 Method: TypeAlias = Decoding | Opera | BestOfN | Calibration
 """The settings of a method: contrastive ones make logits, the others search, choose among answers or weigh them."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.decoding.plausible import check_beta, plausible
-from veridical.vlm.generation.contrast import Stream
+from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:

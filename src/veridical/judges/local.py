@@ -56,7 +56,8 @@ class LocalVision:
         return [reply for call in calls for reply in self._batch([call])]
 
     def _together(self, calls: Sequence[Call]) -> list[Reply]:
-        from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+        from veridical.vlm.generation.generate import generate
+        from veridical.vlm.generation.params import Branch, SamplingParams
         from veridical.vlm.inputs.context import Context
         from veridical.vlm.prefix.encode import encode
 

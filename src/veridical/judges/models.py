@@ -120,7 +120,7 @@ def _backend(settings: ServiceSettings, sees: bool) -> Backend:
         )
     if sees:
         from veridical.judges.local import LocalVision
-        from veridical.vlm.model.loading import load
+        from veridical.vlm.load import load
 
         return LocalVision(load(settings.model, device=settings.device))
     from veridical.judges.local import load_language_model

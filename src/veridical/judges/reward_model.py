@@ -132,7 +132,7 @@ def load_reward(folder: Path, device: str = "auto", batch_size: int = 8) -> Visi
     """The reward in the run folder of a training. Raises UserError where its model is not the one it was trained on."""
     from safetensors.torch import load_file
 
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     about = read_json(folder / REWARD)
     vlm = load(about["model"], device=device)

@@ -119,7 +119,8 @@ class Verifier:
     def _together(self, asked: Sequence[Scorable]) -> list[str]:
         import torch
 
-        from veridical.vlm.generation.generate import Branch, SamplingParams, generate
+        from veridical.vlm.generation.generate import generate
+        from veridical.vlm.generation.params import Branch, SamplingParams
         from veridical.vlm.scores.scoring import next_token_logprobs, score
 
         prefix = self._encoded(asked)
@@ -179,7 +180,7 @@ class VerifierSettings:
 
 def load_verifier(folder: Path, model: str, device: str = "auto", batch_size: int = 8) -> Verifier:
     """The verifier whose adapter lies in a training's folder. Raises UserError where the model doesn't fit."""
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     vlm = load(model, adapter=folder / "training" / "adapter", device=device)
     return Verifier(f"verifier:{vlm.fingerprint[:12]}", vlm, batch_size)

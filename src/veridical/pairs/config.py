@@ -15,7 +15,7 @@ from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
 from veridical.pairs import held_out
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 DEFAULT_CONSTRUCTION = "bpo-image"
 # Where pairs go and how fast they are made decide nothing about them.

@@ -14,7 +14,7 @@ from veridical.pairs.retrieval import Gallery
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeRequest
-    from veridical.vlm.generation.generate import Sampled
+    from veridical.vlm.generation.params import Sampled
     from veridical.vlm.inputs.context import Context
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
@@ -46,7 +46,7 @@ class Engine:
 def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]) -> list[Any]:
     import torch
 
-    from veridical.vlm.generation.decode import evaluating
+    from veridical.vlm.model.modes import evaluating
 
     try:
         # In a training loop the model comes as it is; its answers must not have dropout.
@@ -60,7 +60,8 @@ def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequen
 
 
 def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:
-    from veridical.vlm.generation.generate import Branch, generate
+    from veridical.vlm.generation.generate import generate
+    from veridical.vlm.generation.params import Branch
 
     prefix, places = _encode(vlm, requests)
     branches = [

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from veridical.constructions.protocol import Request, Sample, Score, Steps
 from veridical.errors import UserError
 from veridical.records import Pair, Rejection
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 Outcome: TypeAlias = list[Pair] | Rejection
 Serve: TypeAlias = Callable[[Sequence[Request]], list[Any]]

@@ -77,7 +77,7 @@ def open_source(config: BuildConfig, items: Sequence[Record | Rejection], kept_b
 
 def load_model(config: BuildConfig) -> Vlm:
     """The model whose hallucinations are exposed."""
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     return load(
         config.model,

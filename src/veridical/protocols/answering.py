@@ -35,12 +35,12 @@ def answer(
         batch: how many images are held encoded, and how many answers are worked on together.
         progress: told the number of requests answered, step by step.
     """
-    from veridical.vlm.prefix.shared_prompt import obstacle
+    from veridical.vlm.probe import shared_prompt_obstacle
 
     missing = outstanding(requests, replies)
     if not missing:
         return
-    apart = bool(obstacle(vlm))
+    apart = bool(shared_prompt_obstacle(vlm))
     for chunk in _chunks(missing, batch):
         replies.add(_answer(vlm, chunk, batch, apart))
         progress(len(chunk))
@@ -95,7 +95,7 @@ def _together(vlm: Vlm, started: Started, requests: Sequence[Request], places: S
     import torch
 
     from veridical.decoding.answers import closed_answers, sample_under
-    from veridical.vlm.generation.generate import Branch
+    from veridical.vlm.generation.params import Branch
 
     prefix = started.prefix(places)
     first = requests[0]

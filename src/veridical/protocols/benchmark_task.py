@@ -23,7 +23,7 @@ from veridical.protocols.judging import JudgeSettings
 from veridical.protocols.metrics import share, tally
 from veridical.protocols.types import Answers, Question
 from veridical.records import ImageFile, Message
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
 ANSWER_FILES = frozenset({"answers", "captions", *JUDGE_ONLY})

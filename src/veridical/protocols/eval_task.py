@@ -15,7 +15,7 @@ from veridical.decoding.registry import Method
 from veridical.protocols.chair import ChairItem
 from veridical.protocols.metrics import Tally
 from veridical.records import ImageFile, Message
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View, describe, is_random
 
 GREEDY = SamplingParams(max_new_tokens=16, temperature=0.0)

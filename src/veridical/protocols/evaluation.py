@@ -186,8 +186,8 @@ def _count(task: Task, replies: Replies) -> Counted:
 
 def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     """The model to measure next; an adapter goes onto the base if that is in memory, untouched."""
+    from veridical.vlm.load import load, with_adapter
     from veridical.vlm.model.adapters import merged
-    from veridical.vlm.model.loading import load, with_adapter
 
     if model.adapter and base and base.name == model.model:
         found = with_adapter(base, model.adapter)

@@ -144,7 +144,8 @@ def fit_logistic(inputs: FloatArray, labels: FloatArray, penalty: float) -> tupl
 
 def _look(vlm: Vlm, questions: Sequence[PartnerQuestion], batch: int) -> tuple[FloatArray, BoolArray]:
     """Hidden states [questions, layers, width], and whether the model itself says yes [questions]."""
-    from veridical.vlm.prefix.encode import Context, encode
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.prefix.encode import encode
     from veridical.vlm.scores.hidden_states import hidden_states
     from veridical.vlm.scores.scoring import next_token_logprobs
 

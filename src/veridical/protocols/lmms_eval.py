@@ -20,7 +20,7 @@ from veridical.protocols.answering import answer
 from veridical.protocols.eval_task import Request
 from veridical.protocols.replies import Replies
 from veridical.records import ImageFile, Message
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 if TYPE_CHECKING:
     from PIL.Image import Image

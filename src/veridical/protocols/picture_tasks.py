@@ -11,7 +11,7 @@ from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.metrics import of_ratios
 from veridical.protocols.sources import Pictures
 from veridical.protocols.statistics import Ratio
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:

@@ -72,7 +72,7 @@ def _title(column: str) -> str:
 
 
 def _probe(name: str) -> None:
-    from veridical.vlm.model.loading import load
+    from veridical.vlm.load import load
 
     with warnings.catch_warnings():
         # What they say is printed below.

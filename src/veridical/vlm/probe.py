@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.records import Message
+from veridical.vlm.model.loading import Sharing, Vlm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from veridical.vlm.inputs.context import Context
-    from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.prefix.encode import Prefix
 
 # Per token: fp32 noise is 1e-6, a lost image or a wrong position 0.1 and more; bfloat16 noise lies between.
 _TOLERANCE = 1e-3
 _TOLERANCE_HALF = 0.25
 _ANSWERS = ("Yes.", "There is a fork and a knife on the table.")
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """Whether prefixes are shared: `reason` is empty if so, and says why not otherwise.
-
-    `tested` is true for the families that the tests compare with separate forwards; for others `difference`
-    is what a probe found when the model was loaded: the largest difference of a token's log-probability.
-    """
-
-    tested: bool
-    reason: str = ""
-    difference: float | None = None
 
 
 def probed(vlm: Vlm) -> Vlm:
@@ -87,3 +74,46 @@ def example(question: str) -> Context:
 
     image = PIL.Image.linear_gradient("L").convert("RGB").resize((224, 224))
     return Context(images=(image,), prompt=(Message("user", question),), key=("the probe",))
+
+
+def shared_prompt_obstacle(vlm: Vlm) -> str:
+    """Why prompts can't be read from a shared start, found on an example; empty if they can.
+
+    Where image tokens see the question behind them (PaliGemma), a start depends on what follows it.
+    """
+    import torch
+
+    from veridical.vlm.prefix.shared_prompt import encode_together
+
+    if vlm.sharing.reason:
+        return vlm.sharing.reason
+    contexts = [example("Is there a fork in the image?"), example("Describe it.")]
+    try:
+        with torch.no_grad():
+            together, each = (_predictions(vlm, encode_together(vlm, contexts, apart=apart)) for apart in (False, True))
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        return f"a shared start failed on the probe ({type(error).__name__}: {error})"
+    difference = float((together - each).abs().max())
+    return "" if difference <= tolerance(vlm) else f"a shared start differs by {difference:.2g} on the probe"
+
+
+def _predictions(vlm: Vlm, prefix: Prefix) -> Tensor:
+    import torch
+
+    from veridical.vlm.scores.scoring import first_logits
+
+    return torch.log_softmax(first_logits(vlm, prefix).float(), -1)
+
+
+def answer_only_obstacle(vlm: Vlm) -> str:
+    """Why the model can't have an answer-only adapter, known of its family or found on an example; empty if it can."""
+    from veridical.vlm.model import support
+    from veridical.vlm.model.alora import invocation_tokens
+
+    if known := support.refusal(vlm.family, "answer_only_adapter"):
+        return known
+    try:
+        invocation_tokens(vlm)
+    except UserError as error:
+        return str(error)
+    return shared_prompt_obstacle(vlm)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from veridical.records import Message
+from veridical.vlm.generation.params import Decoding, Stream
 from veridical.vlm.images import views
 
 if TYPE_CHECKING:
@@ -24,34 +24,6 @@ if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
     from veridical.vlm.prefix.features import Features
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """In what a stream differs from the one that is contrasted: the view of the images, a system turn, or both."""
-
-    view: views.View | None = None
-    system: str | None = None
-
-
-class Decoding(Protocol):
-    """A method of decoding: the streams it needs, and the logits it makes of theirs. A frozen dataclass."""
-
-    @property
-    def name(self) -> str:
-        """The word that picks this method."""
-
-    def streams(self) -> tuple[Stream, ...]:
-        """The further streams."""
-
-    def exits(self, layers: int) -> tuple[int, ...]:
-        """The layers, of `layers`, whose own predictions are wanted: 0 is the embeddings, 1 the first layer."""
-
-    def logits(self, own: Tensor, others: Sequence[Tensor], written: Tensor) -> Tensor:
-        """Logits [rows, vocabulary] (fp32) of the next token, from those of the question as asked (`own`) and
-        of the further streams and exits (`others`, in the order declared), all shaped alike. `written` [rows]
-        counts the answer's tokens so far.
-        """
 
 
 class Together:
@@ -105,10 +77,10 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
     """The method's logits [contexts, vocabulary] (fp32) of each context's first answer token."""
     import torch
 
-    from veridical.vlm.generation import decode
+    from veridical.vlm.scores.scoring import first_logits as model_logits
 
     with torch.no_grad(), streams(vlm, prefix, decoding) as (prefixes, exits):
-        logits = [decode.first_logits(vlm, one) for one in prefixes]
+        logits = [model_logits(vlm, one) for one in prefixes]
         own, *early = logits[0].float().chunk(1 + exits, dim=-1)
         written = torch.zeros(len(prefix), dtype=torch.long, device=own.device)
         return decoding.logits(own, [*early, *(one.float() for one in logits[1:])], written)

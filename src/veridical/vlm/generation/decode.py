@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -13,12 +12,10 @@ from torch import Tensor
 from veridical.errors import UserError
 from veridical.vlm import seeds
 from veridical.vlm.generation import contrast, token_choice
-from veridical.vlm.generation.generate import Branch, Sampled, SamplingParams
+from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 from veridical.vlm.inputs.context import name
-from veridical.vlm.model import families
-from veridical.vlm.prefix import cache as caches
-from veridical.vlm.prefix import forward
 from veridical.vlm.prefix.encode import Prefix
+from veridical.vlm.prefix.rows import SharedRows
 from veridical.vlm.scores import full_forward, scoring
 
 if TYPE_CHECKING:
@@ -88,19 +85,6 @@ def _decode(vlm: Vlm, rows: Sequence[Row], stepper: Stepper, sampling: SamplingP
     return [row.sampled for row in rows if row.sampled is not None]
 
 
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """All modules in evaluation mode; afterwards each is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def begin(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: SamplingParams) -> Row:
     """A branch of which nothing is decoded yet. Raises `UserError` for one that leaves the model no room."""
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
@@ -141,94 +125,6 @@ def _text(vlm: Vlm, row: Row) -> str:
 
 def _decoded(vlm: Vlm, ids: list[int]) -> str:
     return str(vlm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def first_logits(vlm: Vlm, prefix: Prefix) -> Tensor:
-    """The logits [contexts, vocabulary] of each context's first answer token."""
-    if prefix.logits is not None:
-        return prefix.logits
-    if not prefix.shared:
-        return full_forward.first_logits(vlm, prefix)
-    return SharedRows(vlm, prefix, range(len(prefix)), 0).logits
-
-
-class SharedRows:
-    """Rows that go on from a shared prefix, with a growing cache."""
-
-    def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
-        """One row for each of `contexts`, with room for `room` further tokens."""
-        owners = torch.tensor(contexts, device=prefix.mask.device)
-        past = [layer.rows(owners) for layer in prefix.past]
-        self.vlm = vlm
-        self.like = prefix.positions
-        self.mask = prefix.mask[owners]
-        self.next_position = prefix.next_position[owners]
-        self.beside = {key: one[owners] for key, one in prefix.beside.items()}
-        self.cache = caches.decoding_cache(past, room + len(prefix.opening))
-        if prefix.opening:
-            opening = torch.tensor([prefix.opening] * len(contexts), device=prefix.mask.device)
-            self.logits = self._extend(opening, torch.ones_like(opening), 1)[:, -1]
-        else:
-            assert prefix.logits is not None
-            self.logits = prefix.logits[owners]
-
-    def advance(self, tokens: Tensor) -> None:
-        """Append one token to each row."""
-        self.logits = self._extend(tokens[:, None], torch.ones_like(tokens)[:, None], 1)[:, -1]
-
-    def append_texts(self, texts: Sequence[Sequence[int]], branches: Sequence[tuple[int, int]] | None = None) -> None:
-        """Append a text of its own to each row, of any length (0 too).
-
-        Given `branches`, pairs of a row and a length, these are the rows from then on: each with so many of the first
-        tokens of that row's text. Rows are padded on the right for this and then shifted, so that they end together
-        again: a gap inside a row would be counted by sliding windows.
-        """
-        pairs = [(row, len(text)) for row, text in enumerate(texts)] if branches is None else branches
-        # Logits are wanted at the last token of every branch only, so each row has a list of places to keep.
-        ends: list[list[int]] = [[] for _ in texts]
-        slots = []
-        for row, length in pairs:
-            slots.append(len(ends[row]))
-            ends[row].append(max(length - 1, 0))
-        device = self.mask.device
-        ids, shown = forward.right_padded(texts, device)
-        owners, lengths = torch.tensor(pairs, device=device).unbind(-1)
-        read = self._extend(ids, shown, forward.right_padded(ends, device)[0])
-        if branches is not None:
-            self.keep_rows(owners)
-        self.logits = torch.where(lengths[:, None] > 0, read[owners, torch.tensor(slots, device=device)], self.logits)
-        self._shift_right(ids.shape[1] - lengths)
-
-    def _shift_right(self, shifts: Tensor) -> None:
-        """Take the last `shifts` [rows] tokens off each row, so that all end together."""
-        self.next_position = self.next_position - shifts
-        for layer in self.cache.layers:
-            layer.roll_rows(shifts)
-        places = torch.arange(self.mask.shape[1], device=self.mask.device) - shifts[:, None]
-        self.mask = self.mask.gather(1, places % self.mask.shape[1]).masked_fill(places < 0, 0)
-
-    def keep_rows(self, rows: Tensor) -> None:
-        """Drop all rows but `rows`."""
-        self.mask, self.next_position, self.logits = (
-            self.mask[rows],
-            self.next_position[rows],
-            self.logits[rows],
-        )
-        self.beside = {key: one[rows] for key, one in self.beside.items()}
-        for layer in self.cache.layers:
-            layer.keep_rows(rows)
-
-    def past(self) -> list[caches.LayerPast]:
-        """What each layer keeps of the rows so far."""
-        return [caches.kept_so_far(layer) for layer in self.cache.layers]
-
-    def _extend(self, ids: Tensor, shown: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-        self.mask = torch.cat([self.mask, shown], -1)
-        places = families.later_positions(self.next_position, ids.shape[1], self.like)
-        inputs = {"input_ids": ids, "attention_mask": self.mask, **families.repeated(self.beside, ids.shape[1])}
-        logits = forward.run(self.vlm, inputs, places, self.cache, logits_to_keep)
-        self.next_position = self.next_position + ids.shape[1]
-        return logits
 
 
 def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: SamplingParams) -> Stepper:

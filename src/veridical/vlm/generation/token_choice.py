@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 
 
 def choose(logits: Tensor, uniforms: Tensor, sampling: SamplingParams) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from veridical.vlm.inputs.context import Prepared, describes_images
+from veridical.vlm.inputs.context import Prepared, per_token_keys
 from veridical.vlm.model import families
 
 if TYPE_CHECKING:
@@ -55,15 +55,6 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
         if one.hidden is not None:
             row[len(row) - one.length + one.hidden.to(row.device)] = 0
     return {**batch, "attention_mask": mask}
-
-
-def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
-    """Keys of the tensors that have an entry for each token of the prompt."""
-    keys = {key for one in prepared for key in one.tensors if not describes_images(key)}
-    shapes = {
-        key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
-    }
-    return {key for key in keys if all(found == wanted for found, wanted in shapes[key])}
 
 
 def _left_padded(key: str, prepared: Sequence[Prepared], length: int, pad: int) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.vlm.images import perturb, views
-from veridical.vlm.inputs import context as inputs
+from veridical.vlm.inputs import prepare as inputs
 from veridical.vlm.inputs.context import Context, Prepared
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _prepare(vlm: Vlm, context: Context, known: dict[Hashable, _Kind | None]) ->
 def _kind(vlm: Vlm, whole: Prepared, images: Sequence[Image]) -> _Kind:
     import torch
 
-    from veridical.vlm.inputs.batch import per_token_keys
+    from veridical.vlm.inputs.context import per_token_keys
 
     names = frozenset(whole.tensors.keys() - per_token_keys([whole]))
     try:

@@ -40,7 +40,9 @@ class LoraSettings:
     """Also train the projector between tower and language model, in full."""
 
 
-def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None = None) -> Vlm:
+def attach(
+    vlm: Vlm, settings: LoraSettings, seed: int, invocation_tokens: tuple[int, ...], start: Path | None = None
+) -> Vlm:
     """The model with a trainable adapter; the base stays frozen.
 
     The adapter is a new one, whose first weights depend on `seed` only, or has the weights of the one in `start`, a
@@ -54,7 +56,6 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None 
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
-    opening = _opening(vlm, settings)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -70,24 +71,8 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None 
         _take_weights(model, settings, start)
     model.eval()
     return dataclasses.replace(
-        vlm, model=model, fingerprint=fingerprint(model, vlm.processor, opening), opening=opening
+        vlm, model=model, fingerprint=fingerprint(model, vlm.processor, invocation_tokens), opening=invocation_tokens
     )
-
-
-def _opening(vlm: Vlm, settings: LoraSettings) -> tuple[int, ...]:
-    """Where an answer-only adapter begins to act; empty for one that acts on everything."""
-    from veridical.vlm.inputs.alora import invocation_tokens, obstacle
-
-    if settings.acts_on == "everything":
-        return ()
-    if settings.train_projector:
-        raise UserError(
-            "lora.acts_on: answers leaves the image to the frozen base model, so the projector can't train; set "
-            "lora.train_projector to false, or lora.acts_on to everything."
-        )
-    if reason := obstacle(vlm):
-        raise UserError(f"{vlm.name} can't have an answer-only adapter: {reason}; set lora.acts_on to everything.")
-    return invocation_tokens(vlm)
 
 
 def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
@@ -116,6 +101,38 @@ def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
             f"The adapter in {folder} is on other layers than the settings say (for one: {different[0]}). "
             "Give the lora settings that it was trained with."
         )
+
+
+def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
+    """The model with an adapter, and the opening if it acts on answers only."""
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    from veridical.vlm.model.loading import peft_quiet
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
+        # The engine itself switches such an adapter on where the opening begins: see `vlm/model/alora.py`.
+        config.alora_invocation_tokens = None
+        with peft_quiet():
+            adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
+    saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if different := sorted(saved ^ wanted):
+        # PEFT would warn, leave these weights as they are, and go on.
+        raise UserError(
+            f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
+            f"{different[0]} for one. Load the base model that it was trained on."
+        )
+    return adapted, opening
+
+
+def _is_embedding(name: str) -> bool:
+    return "embed_tokens" in name or "lm_head" in name
 
 
 def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:

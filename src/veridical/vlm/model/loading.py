@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -15,9 +14,21 @@ from veridical.errors import UserError
 
 if TYPE_CHECKING:
     from veridical.vlm.model.families import Traits
-    from veridical.vlm.probe import Sharing
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Whether prefixes are shared: `reason` is empty if so, and says why not otherwise.
+
+    `tested` is true for the families that the tests compare with separate forwards; for others `difference`
+    is what a probe found when the model was loaded: the largest difference of a token's log-probability.
+    """
+
+    tested: bool
+    reason: str = ""
+    difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +52,8 @@ class Vlm:
     opening: tuple[int, ...] = ()
 
 
-def load(
-    model: str | Path = "bundled",
-    *,
-    adapter: Path | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    allow_remote_code: bool = False,
-) -> Vlm:
-    """Load a model in evaluation mode, with all weights frozen.
-
-    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
-    default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises
-    `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
-    doesn't fit.
-    """
+def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bool) -> tuple[Any, Any]:
+    """A model in evaluation mode, all weights frozen, on its device, and its processor; as `vlm.load.load` says."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -76,26 +74,14 @@ def load(
             "model with safetensors weights, and its processor beside it."
         ) from error
     loaded.to(place).requires_grad_(False).eval()
-    opening: tuple[int, ...] = ()
-    if adapter is not None:
-        loaded, opening = _with_adapter(loaded, adapter)
-    return assemble(str(model), loaded, processor, opening)
-
-
-def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
-    """The loaded base `vlm` with an adapter on it; the weights are shared, so `vlm` must not be used again.
-
-    Raises `UserError` where the adapter doesn't fit.
-    """
-    model, opening = _with_adapter(vlm.model, adapter)
-    return assemble(vlm.name, model, vlm.processor, opening)
+    return loaded, processor
 
 
 def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
-    """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
-    unknown. `opening` as in `Vlm`.
+    """A `Vlm` from a model and a processor in memory; families that no test covers are still to be probed.
+
+    `opening` as in `Vlm`.
     """
-    from veridical.vlm import probe
     from veridical.vlm.model import chat, families, support
 
     base = families.base_model(model)
@@ -122,10 +108,9 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
         demands_image=families.demands_image(model),
     )
     family = str(base.config.model_type)
-    sharing = probe.Sharing(tested=family in support.shared_families())
-    vlm = Vlm(name, model, processor, tokenizer, family, fingerprint(model, processor, opening), traits, sharing)
-    known = vlm if sharing.tested else probe.probed(vlm)
-    return dataclasses.replace(known, opening=opening)
+    sharing = Sharing(tested=family in support.shared_families())
+    digest = fingerprint(model, processor, opening)
+    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening)
 
 
 def fingerprint(model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
@@ -202,33 +187,3 @@ def peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-def _with_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
-    """The model with an adapter, and the opening if it acts on answers only."""
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
-
-    if not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
-    try:
-        config = PeftConfig.from_pretrained(str(adapter))
-        opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
-        # The engine itself switches such an adapter on where the opening begins: see `vlm/inputs/alora.py`.
-        config.alora_invocation_tokens = None
-        with peft_quiet():
-            adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
-    saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
-    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if different := sorted(saved ^ wanted):
-        # PEFT would warn, leave these weights as they are, and go on.
-        raise UserError(
-            f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
-            f"{different[0]} for one. Load the base model that it was trained on."
-        )
-    return adapted, opening
-
-
-def _is_embedding(name: str) -> bool:
-    return "embed_tokens" in name or "lm_head" in name

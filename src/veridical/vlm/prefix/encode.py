@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-from veridical.vlm.inputs.context import Context, Prepared, prepare
+from veridical.vlm.inputs.context import Context, Prepared
+from veridical.vlm.inputs.prepare import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

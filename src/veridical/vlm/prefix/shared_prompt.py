@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.records import ImageFile
-from veridical.vlm import probe
 from veridical.vlm.images import views
-from veridical.vlm.inputs import context as inputs
 from veridical.vlm.inputs.batch_preprocess import prepare_all
-from veridical.vlm.inputs.context import Context, Prepared, prepare
+from veridical.vlm.inputs.context import Context, Prepared, cut, per_token_keys
+from veridical.vlm.inputs.prepare import count_placeholders, prepare, refuse_placeholders
 from veridical.vlm.model import chat
 from veridical.vlm.prefix.encode import Prefix, encode
 from veridical.vlm.prefix.encode import features as image_features
@@ -74,7 +73,7 @@ def start(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Star
     with torch.no_grad():
         trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
         if trunks is not None:
-            starts = encode(vlm, [inputs.cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
+            starts = encode(vlm, [cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
             if starts.takes_ragged_texts:
                 return Started(vlm, prepared, trunks, starts, None)
     return Started(vlm, prepared, None, None, _seen(vlm, prepared, members))
@@ -83,33 +82,6 @@ def start(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Star
 def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Prefix:
     """The prefix of contexts, those that show the same images read together; as `encode`, without gradients."""
     return start(vlm, contexts, apart=apart).prefix(range(len(contexts)))
-
-
-def obstacle(vlm: Vlm) -> str:
-    """Why prompts can't be read from a shared start, found on an example; empty if they can.
-
-    Where image tokens see the question behind them (PaliGemma), a start depends on what follows it.
-    """
-    import torch
-
-    if vlm.sharing.reason:
-        return vlm.sharing.reason
-    contexts = [probe.example("Is there a fork in the image?"), probe.example("Describe it.")]
-    try:
-        with torch.no_grad():
-            together, each = (_predictions(vlm, encode_together(vlm, contexts, apart=apart)) for apart in (False, True))
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        return f"a shared start failed on the probe ({type(error).__name__}: {error})"
-    difference = float((together - each).abs().max())
-    return "" if difference <= probe.tolerance(vlm) else f"a shared start differs by {difference:.2g} on the probe"
-
-
-def _predictions(vlm: Vlm, prefix: Prefix) -> Tensor:
-    import torch
-
-    from veridical.vlm.generation import decode
-
-    return torch.log_softmax(decode.first_logits(vlm, prefix).float(), -1)
 
 
 def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepared], list[list[int]]]:
@@ -173,9 +145,7 @@ def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequ
     """The context as tensors: those of the first that shows its images, with the last `own` tokens replaced."""
     import torch
 
-    from veridical.vlm.inputs.batch import per_token_keys
-
-    inputs.refuse_placeholders(vlm, context)
+    refuse_placeholders(vlm, context)
     tensors = dict(first.tensors)
     for name in per_token_keys([first]):
         whole = first.tensors[name]
@@ -185,7 +155,7 @@ def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequ
             # Every token behind the images is of the kind of the prompt's last.
             tail = whole[:, -1:].expand(-1, len(rest), *whole.shape[2:])
         tensors[name] = torch.cat([whole[:, : whole.shape[1] - own], tail], dim=1)
-    inputs.count_placeholders(vlm, context, tensors["input_ids"], images=first.placeholders)
+    count_placeholders(vlm, context, tensors["input_ids"], images=first.placeholders)
     return replace(first, tensors=tensors, context=context)
 
 
@@ -224,9 +194,9 @@ def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
     """The prefix of some contexts, from that of their shared starts."""
     import torch
 
-    from veridical.vlm.generation.decode import SharedRows
     from veridical.vlm.model import families
     from veridical.vlm.model.adapters import reading_prompts
+    from veridical.vlm.prefix.rows import SharedRows
 
     starts, trunks = started.starts, started.trunks
     assert starts is not None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from veridical.vlm.inputs import batch as batches
-from veridical.vlm.inputs.context import Prepared
+from veridical.vlm.inputs.context import Prepared, per_token_keys
 from veridical.vlm.model import families
 from veridical.vlm.prefix.features import Features
 
@@ -52,7 +52,7 @@ def without_hidden(
 ) -> tuple[dict[str, Tensor], list[Features], Tensor]:
     """Batch, features and positions [..., rows, length] of what is seen, from the positions of whole rows."""
     kept = [_seen(one) for one in prepared]
-    per_token = batches.per_token_keys(prepared)
+    per_token = per_token_keys(prepared)
     shown = [
         dataclasses.replace(
             one,

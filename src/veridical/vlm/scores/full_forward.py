@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from veridical.vlm.inputs import batch as batches
+from veridical.vlm.inputs.context import per_token_keys
 from veridical.vlm.model import families
 from veridical.vlm.prefix import forward
 
@@ -35,7 +36,7 @@ def _row_logits(vlm: Vlm, prefix: Prefix, context: int, ids: Sequence[int]) -> T
     inputs = forward.prefix_inputs(batch, None if prefix.features is None else [prefix.features[context]])
     answer = batch["input_ids"].new_tensor([ids[:-1]])
     beside = families.repeated(families.beside_answers(vlm.model, batch), len(ids) - 1)
-    for key in batches.per_token_keys(prepared):
+    for key in per_token_keys(prepared):
         rest = answer if key == "input_ids" else torch.full_like(answer, families.answer_value(vlm.model, key))
         rest = beside.get(key, rest)
         inputs[key] = torch.cat([batch[key], rest.to(batch[key].dtype)], dim=1)

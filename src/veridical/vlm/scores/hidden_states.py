@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from veridical.vlm.inputs.context import Context, prepare
+from veridical.vlm.inputs.context import Context
+from veridical.vlm.inputs.prepare import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -73,11 +73,21 @@ def next_token_logprobs(vlm: Vlm, prefix: Prefix, texts: Sequence[str]) -> Tenso
     """Log-probabilities (fp32) [contexts, texts] of each text's first token as the first of the answer."""
     import torch
 
-    from veridical.vlm.generation import decode
-
-    logits = decode.first_logits(vlm, prefix)
+    logits = first_logits(vlm, prefix)
     chosen: Tensor = torch.log_softmax(logits.float(), -1)[:, first_ids(vlm, texts)]
     return chosen
+
+
+def first_logits(vlm: Vlm, prefix: Prefix) -> Tensor:
+    """The logits [contexts, vocabulary] of each context's first answer token."""
+    from veridical.vlm.prefix.rows import SharedRows
+    from veridical.vlm.scores import full_forward
+
+    if prefix.logits is not None:
+        return prefix.logits
+    if not prefix.shared:
+        return full_forward.first_logits(vlm, prefix)
+    return SharedRows(vlm, prefix, range(len(prefix)), 0).logits
 
 
 def first_ids(vlm: Vlm, texts: Sequence[str]) -> list[int]:

@@ -16,7 +16,6 @@ from veridical.records import Message
 from veridical.vlm.model import chat
 
 if TYPE_CHECKING:
-    from veridical.vlm.inputs.context import Prepared
     from veridical.vlm.model.loading import Vlm
 
 # Prompts that differ up to their last character: what their ends have in common is the template's.
@@ -43,32 +42,3 @@ def invocation_tokens(vlm: Vlm) -> tuple[int, ...]:
             "would not know where answers begin. Train an ordinary one (lora.acts_on: everything)."
         )
     return tuple(rows[0][-same:])
-
-
-def without_opening(vlm: Vlm, prepared: Prepared) -> Prepared:
-    """A context without the opening, which is read with the answers; as it is for a model without such an adapter."""
-    from veridical.vlm.inputs.context import cut, name
-
-    if not vlm.opening:
-        return prepared
-    length = prepared.length - len(vlm.opening)
-    if tuple(prepared.tensors["input_ids"][0, length:].tolist()) != vlm.opening:
-        raise UserError(
-            f"{name(prepared.key)}: the prompt doesn't end in the opening {vlm.tokenizer.decode(vlm.opening)!r} that "
-            "the answer-only adapter was trained with. Use the chat template it was trained with."
-        )
-    return cut(prepared, length)
-
-
-def obstacle(vlm: Vlm) -> str:
-    """Why the model can't have an answer-only adapter, known of its family or found on an example; empty if it can."""
-    from veridical.vlm.model import support
-    from veridical.vlm.prefix import shared_prompt
-
-    if known := support.refusal(vlm.family, "answer_only_adapter"):
-        return known
-    try:
-        invocation_tokens(vlm)
-    except UserError as error:
-        return str(error)
-    return shared_prompt.obstacle(vlm)
