@@ -1,25 +1,20 @@
 """`veridical demo`: build, align, measure and report on the bundled model, from one command.
 
-It types the commands that a user would, side by side where they don't need each other, and reads what they wrote.
+It runs the commands that a user would, side by side where they don't need each other, and reads what they wrote.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from veridical.errors import UserError
-from veridical.files import write_json, write_whole
+from veridical.files import write_whole
+from veridical.run.lock import locked
+from veridical.run.steps import ALIGN_PHASES, Step, execute
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,17 +44,8 @@ class DemoConfig:
     opera, calibration, best-of-n. None by default; each takes about as long as half of the evaluation."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One `veridical` command, where its output goes, and how many threads it may use."""
-
-    name: str
-    command: tuple[str, ...]
-    threads: int = 1
-
-
-def lanes(config: DemoConfig, seed: int) -> tuple[tuple[Step, ...], ...]:
-    """The recipe: two rows of steps that run beside each other.
+def steps(config: DemoConfig, seed: int) -> list[Step]:
+    """The recipe: pairs of two kinds and what is trained on them, a control, and the measurement.
 
     Detect-and-correct pairs (HA-DPO) with invented objects replaced by true ones that the caption missed, omission
     pairs against shortening, repetition pairs against saying things twice, and questions; trained by DPO with a
@@ -68,58 +54,48 @@ def lanes(config: DemoConfig, seed: int) -> tuple[tuple[Step, ...], ...]:
     folder = config.out / f"seed-{seed}"
     records = ("--records", "world:pairs", "--limit", str(config.pictures), "--seed", str(seed))
 
-    def build(name: str, *settings: str) -> Step:
-        out = str(folder / f"pairs-{name}")
-        return Step(f"build {name}", ("build", "--construction", name, *records, "--out", out, *settings))
+    def build(name: str, *settings: str, weight: float) -> Step:
+        command = ("build", "--construction", name, *records, "--out", str(folder / f"pairs-{name}"), *settings)
+        return Step(f"build {name}", command, weight=weight, threads=1)
 
-    def align(name: str, pairs: str, *settings: str) -> Step:
+    def align(name: str, pairs: str, *settings: str, weight: float) -> Step:
         folders = ("--pairs", str(folder / f"pairs-{pairs}"), "--out", str(folder / name))
-        return Step(f"align {name}", ("align", *folders, "--seed", str(seed), "--micro-batch", "16", *settings))
+        command = ("align", *folders, "--seed", str(seed), "--micro-batch", "16", "--learning-rate", "1e-3", *settings)
+        return Step(f"align {name}", command, (f"build {pairs}",), weight, ALIGN_PHASES, threads=1)
 
-    return (
-        (
-            build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.8",
-                  "--settings.omit-from", "all", "--settings.repetition-share", "1.0",
-                  "--settings.question-share", "1.0"),
-            align(MAIN, "ha-dpo", "--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3",
-                  "--learning-rate", "1e-3"),
-        ),
-        (
-            build("bpo-image", "--settings.only-invented", "--settings.match-objects", "--settings.candidates", "3",
-                  "--settings.temperature", "0.7"),
-            align(BESIDE, "bpo-image", "--objective.name", "dpo", "--learning-rate", "1e-3"),
-        ),
-    )  # fmt: skip
-
-
-def control(config: DemoConfig, seed: int) -> Step:
-    """Fine-tuning on the chosen answers of the main pairs."""
-    folder = config.out / f"seed-{seed}"
-    return Step(
-        f"align {CONTROL}",
-        ("align", "--pairs", str(folder / "pairs-ha-dpo"), "--out", str(folder / CONTROL), "--objective.name", "sft",
-         "--learning-rate", "1e-3", "--micro-batch", "16", "--seed", str(seed)),
-    )  # fmt: skip
+    measured = [f"align {name}" for name in (MAIN, CONTROL, BESIDE)]
+    found = [
+        build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.8",
+              "--settings.omit-from", "all", "--settings.repetition-share", "1.0",
+              "--settings.question-share", "1.0", weight=13),
+        build("bpo-image", "--settings.only-invented", "--settings.match-objects", "--settings.candidates", "3",
+              "--settings.temperature", "0.7", weight=27),
+        align(MAIN, "ha-dpo", "--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3",
+              weight=60),
+        align(BESIDE, "bpo-image", "--objective.name", "dpo", weight=18),
+        align(CONTROL, "ha-dpo", "--objective.name", "sft", weight=40),
+        _eval(config, seed, "eval", (MAIN, CONTROL, BESIDE), measured,
+              "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
+    ]  # fmt: skip
+    if config.decoding:
+        # The base and the aligned model on the same scenes, plainly and by each method of decoding.
+        shared = ("--methods", *config.decoding, "--cache", str(folder / "eval" / "requests"))
+        found.append(_eval(config, seed, DECODING, (MAIN,), ["eval"], *shared))
+    return found
 
 
-def measure(config: DemoConfig, seed: int) -> Step:
-    """The base against all adapters on scenes that chose nothing."""
-    return _eval(config, seed, "eval", (MAIN, CONTROL, BESIDE),
-                 "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30")  # fmt: skip
-
-
-def measure_decoding(config: DemoConfig, seed: int) -> Step:
-    """The base and the aligned model on the same scenes, plainly and by each method of decoding."""
-    cache = config.out / f"seed-{seed}" / "eval" / "requests"
-    return _eval(config, seed, DECODING, (MAIN,), "--methods", *config.decoding, "--cache", str(cache))
-
-
-def _eval(config: DemoConfig, seed: int, name: str, models: Sequence[str], *settings: str) -> Step:
+def _eval(
+    config: DemoConfig, seed: int, name: str, models: Sequence[str], after: Sequence[str], *settings: str
+) -> Step:
+    """The base against adapters, on scenes that chose nothing."""
     folder = config.out / f"seed-{seed}"
     return Step(
         name,
         ("eval", "--out", str(folder / name), "--models", "bundled", *(f"{one}={folder / one}" for one in models),
          "--records", "world:in-theme+anti-bias", "--limit", str(config.scenes), "--questions", "2", *settings),
+        tuple(after),
+        weight=45,
+        phases={f"{one}: answers": 0.9 / (1 + len(models)) for one in ("base", *models)},
         threads=2,
     )  # fmt: skip
 
@@ -130,12 +106,12 @@ def run(config: DemoConfig) -> Path:
 
     as_published(config.decoding)  # Refuses a wrong name before anything runs.
     config.out.mkdir(parents=True, exist_ok=True)
-    # Steps run in sessions of their own, so whoever ends this process must end them through it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        # Started in the background of a script, this process is deaf to Ctrl-C, but its steps must not inherit that.
-        signal.signal(signal.SIGINT, lambda *_: None)
-    seconds = {seed: _run_seed(config, seed) for seed in config.seeds}
+    seconds = {}
+    with locked(config.out) as lock:
+        for seed in config.seeds:
+            print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
+            logs = config.out / f"seed-{seed}" / "logs"
+            seconds[seed] = execute(steps(config, seed), logs, lock, at_once=2)
     first = config.out / f"seed-{config.seeds[0]}"
     started = time.monotonic()
     page = _report(config, first, seconds[config.seeds[0]])
@@ -157,90 +133,6 @@ def _report(config: DemoConfig, folder: Path, seconds: Mapping[str, float]) -> P
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
     write_whole(settings.out, page.encode())
     return settings.out
-
-
-def _run_seed(config: DemoConfig, seed: int) -> Mapping[str, float]:
-    """Run the steps of one seed, two at a time, and return the wall seconds of each."""
-    print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
-    steps = _Steps(config.out / f"seed-{seed}" / "logs")
-    main, beside = lanes(config, seed)
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            first, second = pool.submit(steps.run, main), pool.submit(steps.run, beside)
-            first.result()
-            third = pool.submit(steps.run, (control(config, seed),))
-            second.result()
-            third.result()
-            last = (measure(config, seed), *((measure_decoding(config, seed),) if config.decoding else ()))
-            pool.submit(steps.run, last).result()
-        except BaseException:
-            steps.stop()
-            raise
-    return steps.seconds
-
-
-class _Steps:
-    """Runs steps, several rows of them at a time, and can stop them all so that they can be continued."""
-
-    def __init__(self, logs: Path) -> None:
-        self.seconds: dict[str, float] = {}
-        self._logs = logs
-        self._children: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-        self._lock = threading.Lock()
-        logs.mkdir(parents=True, exist_ok=True)
-
-    def run(self, steps: Sequence[Step]) -> None:
-        """Run `steps` one after the other. Raises UserError where one fails, KeyboardInterrupt after `stop`."""
-        for step in steps:
-            self.seconds[step.name] = self._execute(step)
-
-    def stop(self) -> None:
-        """Ask every step that runs to keep what it has and end; no other is started."""
-        with self._lock:
-            self._stopped = True
-            for child in self._children:
-                child.send_signal(signal.SIGINT)
-
-    def _execute(self, step: Step) -> float:
-        """Run one command to its end; its output goes to a file of its own."""
-        log = self._logs / f"{step.name.replace(' ', '-')}.log"
-        started = time.monotonic()
-        with log.open("wb") as output:
-            child = self._start(step, output)
-            status = child.wait()
-        with self._lock:
-            self._children.discard(child)
-        if self._stopped or status == 130:
-            raise KeyboardInterrupt
-        if status:
-            tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-8:])
-            raise UserError(f"`veridical {' '.join(step.command)}` failed:\n{tail}\nAll it said is in {log}.")
-        took = self._remembered(step, time.monotonic() - started)
-        print(f"  {step.name:<16} {took:5.1f} s", flush=True)
-        return took
-
-    def _start(self, step: Step, output: BinaryIO) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(step.threads), "PYTHONUNBUFFERED": "1"}
-        with self._lock:
-            if self._stopped:
-                raise KeyboardInterrupt
-            # A session of its own: Ctrl-C reaches a step through `stop` alone, and once.
-            child = subprocess.Popen(
-                [sys.executable, "-m", "veridical", *step.command],
-                stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
-            )  # fmt: skip
-            self._children.add(child)
-        return child
-
-    def _remembered(self, step: Step, seconds: float) -> float:
-        """What the step took when it did its work; running it again, finished, only looks at the result."""
-        path = self._logs / f"{step.name.replace(' ', '-')}.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        if before.get("command") == list(step.command) and before["seconds"] > seconds:
-            return float(before["seconds"])
-        write_json(path, {"command": list(step.command), "seconds": round(seconds, 1)})
-        return round(seconds, 1)
 
 
 def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from veridical.watched import Reporter
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -20,6 +22,7 @@ class Line:
         self._first = done
         self._started = self._printed = time.monotonic()
         self._shown = shown
+        self._reporter = Reporter(label, total, done) if shown else None
         self._bar = _terminal_bar() if shown and sys.stderr.isatty() else None
         if self._bar:
             self._task = self._bar.add_task(label, total=total, completed=done, detail="")
@@ -40,6 +43,8 @@ class Line:
     def advance(self, count: int = 1, detail: str = "") -> None:
         """`count` more units are done; `detail` stands at the end of the line."""
         self.done += count
+        if self._reporter:
+            self._reporter.report(self.done)
         if self._bar:
             self._bar.update(self._task, completed=self.done, detail=detail)
         elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:

@@ -12,7 +12,15 @@ def progress(label: str, total: int, done: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from veridical.watched import Reporter
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, completed=done)
-        yield lambda: bar.advance(task)
+        reporter = Reporter(label, total, done)
+
+        def advance() -> None:
+            bar.advance(task)
+            reporter.report(int(bar.tasks[task].completed))
+
+        yield advance

@@ -1,0 +1,54 @@
+"""One `veridical run` or `demo` a folder at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from veridical.errors import UserError
+
+FILE = ".lock"
+PATIENCE = 10.0
+"""Seconds to wait for the steps of a run that was killed to end."""
+
+
+@contextmanager
+def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
+    """Hold the folder's lock; gives its file descriptor, which steps inherit so that the lock outlives no step.
+
+    Raises UserError where another process holds it for longer than `patience` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + patience
+        while not _taken(descriptor):
+            if time.monotonic() > deadline:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise UserError(
+                    f"{folder}: another run (process {holder}) is working in this folder. Wait until it ends, or give "
+                    "another --out."
+                )
+            time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Take the lock if it is free. Where the system has no such locks (Windows), runs are not kept apart."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

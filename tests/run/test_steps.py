@@ -1,0 +1,125 @@
+"""Steps run in their order, are stopped together, end with the process that started them, and never run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from veridical.errors import UserError
+from veridical.run.lock import locked
+from veridical.run.steps import Step, execute
+
+PATIENCE = 60
+
+
+def drawing(folder: Path, count: int, *, after: tuple[str, ...] = ()) -> Step:
+    command = ("world", "--split", "dev", "--out", str(folder), "--count", str(count))
+    return Step(f"draw {folder.name}", command, after)
+
+
+def run(steps: list[Step], folder: Path, at_once: int = 1) -> dict[str, float]:
+    with locked(folder) as lock:
+        return execute(steps, folder / "logs", lock, at_once)
+
+
+def wait_for(what, message: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.02)
+
+
+def test_steps_run_in_their_order_and_say_how_far_they_are(tmp_path, capfd):
+    first, second = drawing(tmp_path / "one", 2), drawing(tmp_path / "two", 3, after=("draw one",))
+    seconds = run([first, second], tmp_path)
+    assert list(seconds) == ["draw one", "draw two"]
+    assert len(list((tmp_path / "two").glob("*.png"))) == 3
+    said = capfd.readouterr().err.splitlines()
+    assert [line.rpartition(" took ")[0] or line for line in said] == [
+        "[1/2] draw one begins", "[1/2] draw one", "[2/2] draw two begins", "[2/2] draw two",
+    ]  # fmt: skip
+
+
+def test_a_second_run_keeps_the_time_of_the_first(tmp_path):
+    step = drawing(tmp_path / "one", 2)
+    run([step], tmp_path)
+    record = tmp_path / "logs" / "draw-one.json"
+    record.write_text(json.dumps({"command": list(step.command), "seconds": 4000.0}))
+    assert run([step], tmp_path) == {"draw one": 4000.0}
+    other = drawing(tmp_path / "one", 1)
+    assert run([other], tmp_path)["draw one"] < 4000
+
+
+def test_a_step_that_fails_says_what_it_said_and_stops_the_others(tmp_path):
+    wrong = Step("draw", ("world", "--split", "nowhere", "--out", str(tmp_path / "x")))
+    endless = drawing(tmp_path / "endless", 5000)
+    with pytest.raises(UserError, match=r"`draw` failed(.|\n)*nowhere(.|\n)*veridical world --split nowhere"):
+        run([endless, wrong], tmp_path, at_once=2)
+    assert "continue" in (tmp_path / "logs" / "draw-endless.log").read_text()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from veridical.run.lock import locked
+from veridical.run.steps import Step, execute
+out = Path(sys.argv[1])
+steps = [Step(n, ("world", "--split", "dev", "--out", str(out / n), "--count", "5000")) for n in ("one", "two")]
+with locked(out) as lock:
+    execute(steps, out / "logs", lock, 2)
+"""
+
+
+def started(out: Path) -> subprocess.Popen[bytes]:
+    """A process in the middle of two steps."""
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PROGRAM), str(out)], stderr=subprocess.PIPE)
+    wait_for(lambda: all(list((out / name).glob("*.png")) for name in ("one", "two")), "the steps did not begin")
+    return parent
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_steps_are_stopped_together(tmp_path, how):
+    parent = started(tmp_path)
+    parent.send_signal(how)
+    _, said = parent.communicate(timeout=PATIENCE)
+    assert parent.returncode != 0
+    assert b"KeyboardInterrupt" in said
+    for name in ("one", "two"):
+        assert "continue" in (tmp_path / "logs" / f"{name}.log").read_text()
+
+
+def test_steps_end_with_a_process_that_is_killed_and_never_run_twice(tmp_path):
+    parent = started(tmp_path)
+    parent.kill()
+    parent.communicate(timeout=PATIENCE)
+    # The lock is free once the last step is gone, and not before.
+    with locked(tmp_path, patience=PATIENCE):
+        counts = [len(list((tmp_path / name).iterdir())) for name in ("one", "two")]
+        time.sleep(0.3)
+        assert counts == [len(list((tmp_path / name).iterdir())) for name in ("one", "two")]
+
+
+def test_a_second_process_in_the_folder_is_refused_and_names_the_first(tmp_path):
+    refused = []
+
+    def second() -> None:
+        with pytest.raises(UserError, match=f"process {os.getpid()}") as caught, locked(tmp_path, patience=0.2):
+            pass
+        refused.append(caught)
+
+    with locked(tmp_path):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(PATIENCE)
+    assert refused
+    with locked(tmp_path):
+        pass
