@@ -8,6 +8,7 @@ command may be killed and continued, so nothing is lost.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -16,9 +17,7 @@ import threading
 def main() -> None:
     """Run the command line given as arguments, for as long as the parent lives."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from veridical.cli import main as run_command
-
-    run_command(sys.argv[1:])
+    runpy.run_module("veridical", run_name="__main__", alter_sys=True)
 
 
 def _end_with_parent() -> None:
