@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from veridical.errors import UserError
+from veridical.files import write_text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -78,10 +79,7 @@ def to_plain(value: Any) -> Any:
 
 def save_resolved(config: Any, path: Path) -> None:
     """Write the settings of a run as YAML that the same command reads again; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def _dataclasses_in(hint: Any) -> list[type]:

@@ -1,29 +1,72 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PARTIAL = ".partial-"
+_PARTIAL = re.compile(r"\..*?(?:\.(?P<process>\d+)-\d+)?\.partial|\.partial-.*|.*\.part", re.DOTALL)
+"""Names of what is being written: ours, and those of version 0.1.0."""
+
+
+def partial_name(path: Path) -> Path:
+    """The name beside `path` under which it is written; one name a process and thread, and never `path`'s suffix."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+
+
+@contextmanager
+def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """Write a file by way of another name in the same folder, so that no reader ever sees half of it.
+
+    Gives that other name; when the block ends without an error, the file takes its place. Processes may write the same
+    file at the same time. `lasting` waits until it is safe from a power failure.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    try:
+        yield partial
+        if lasting:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder by way of another name beside it; a folder that is there gives way at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def write_whole(path: Path, content: bytes, *, lasting: bool = True) -> None:
-    """Write a file by way of another name in the same folder, so that no reader ever sees half of it.
+    """Write a file whole, as `whole` does."""
+    with whole(path, lasting=lasting) as partial:
+        partial.write_bytes(content)
 
-    Processes may write the same file at the same time. `lasting` waits until it is safe from a power failure.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-    with partial.open("wb") as file:
-        file.write(content)
-        if lasting:
-            file.flush()
-            os.fsync(file.fileno())
-    partial.replace(path)
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole."""
+    write_whole(path, text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -42,7 +85,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for path in folder.rglob(f"{PARTIAL}*"):
-        path.unlink()
+def is_partial(name: str) -> bool:
+    """Whether a file or folder of this name is one that was being written."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def remove_partial(folder: Path, skip: Callable[[Path], bool] = lambda _: False) -> None:
+    """Remove what killed processes left half-written in a folder and below it.
+
+    What a process that still lives is writing stays, as do folders below for which `skip` is true.
+    """
+    for place, folders, names in os.walk(folder):
+        inside = Path(place)
+        for name in [*folders, *names]:
+            if is_partial(name) and not _being_written(name):
+                shutil.rmtree(inside / name) if name in folders else (inside / name).unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not is_partial(name) and not skip(inside / name)]
+
+
+def _being_written(name: str) -> bool:
+    match = _PARTIAL.fullmatch(name)
+    process = int(match["process"] or 0) if match else 0
+    # Our own number is a killed process's: containers give the same one again.
+    if not process or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

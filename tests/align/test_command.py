@@ -201,7 +201,7 @@ def test_killed_in_the_reference_pass(config, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("veridical.align.progress.Line.advance", stop)
+        interrupted.setattr("veridical.progress.Line.advance", stop)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert len(list(config.reference_folder.rglob("*.safetensors"))) == 1

@@ -20,7 +20,7 @@ from veridical.errors import UserError
 from veridical.pairs import held_out
 from veridical.pairs.command import BuildConfig, config_type, run
 from veridical.pairs.dataset import read_pairs
-from veridical.pairs.run_folder import refuse_changes
+from veridical.runs import refuse_changes
 
 BPO = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, view="noise:600")
 HA_DPO = HaDpoSettings(max_new_tokens=96, omission_share=0.7, question_share=0.5)
@@ -81,12 +81,12 @@ def test_another_seed_gives_other_pairs(config, finished):
 def test_a_second_run_shows_what_is_there(config, finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert run(replace(config, model=config.model, batch_size=3)) == finished
-    assert "nothing was made anew" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
 def test_another_config_in_the_same_folder_is_refused(config, finished):
-    with pytest.raises(UserError, match=r"seed was 3 and is 5; settings\.candidates was 2 and is 9"):
+    with pytest.raises(UserError, match=r"seed was 3, now 5; settings\.candidates was 2, now 9"):
         run(replace(config, seed=5, settings=replace(BPO, candidates=9)))
 
 
@@ -218,7 +218,7 @@ def test_a_folder_of_all_sorts_of_images_without_captions(config, tmp_path, caps
 
 def test_folders_that_hold_something_else_are_refused(config, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="is no build"):
+    with pytest.raises(UserError, match="is not a run of `veridical build`"):
         run(replace(config, out=tmp_path))
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -228,9 +228,9 @@ def test_folders_that_hold_something_else_are_refused(config, tmp_path):
 
 def test_another_construction_is_named_without_its_settings(tmp_path):
     before = {"construction": "bpo-image", "limit": 2, "settings": {"alpha": -1.0}}
-    with pytest.raises(UserError, match=r"other settings: construction was 'bpo-image' and is 'povid'\. Give"):
+    with pytest.raises(UserError, match=r"construction was 'bpo-image', now 'povid'; limit was 2, now 3\. Give"):
         refuse_changes(tmp_path, before, {"construction": "povid", "limit": 3, "settings": {"task": "auto"}})
-    with pytest.raises(UserError, match=r"other settings: limit was 2 and is 3; settings\.alpha was -1.0 and is 1\. "):
+    with pytest.raises(UserError, match=r"other settings: limit was 2, now 3; settings\.alpha was -1.0, now 1\. "):
         refuse_changes(tmp_path, before, {"construction": "bpo-image", "limit": 3, "settings": {"alpha": 1}})
 
 

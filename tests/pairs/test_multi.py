@@ -86,7 +86,7 @@ def test_a_second_run_makes_nothing_anew_and_says_so(config, together, capsys):
 
 
 def test_other_settings_are_refused_before_any_work(config, together):
-    with pytest.raises(UserError, match="seed was 3 and is 4"):
+    with pytest.raises(UserError, match="seed was 3, now 4"):
         run(replace(config, seed=4))
 
 

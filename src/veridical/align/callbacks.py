@@ -13,8 +13,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from veridical.align import distributed
-from veridical.align.progress import Line
 from veridical.align.run_folder import COMPLETE
+from veridical.progress import Line
 
 COLUMNS = (
     "loss",

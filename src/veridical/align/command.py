@@ -150,8 +150,8 @@ def _checked(config: AlignConfig, sight: BatchEncoder) -> Prepared:
     from veridical.align.dataset import store
     from veridical.align.logps import views_of
     from veridical.align.preprocess import first_look
-    from veridical.align.progress import Line
     from veridical.pairs.dataset import stream_pairs
+    from veridical.progress import Line
 
     reads, keep = scores_read(config.objective), partial(store, path=config.out / EXAMPLES)
     pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
@@ -172,8 +172,8 @@ def _fill_reference(
 ) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
     from veridical.align import distributed, final_metrics
-    from veridical.align.progress import Line
     from veridical.align.reference import fill, missing
+    from veridical.progress import Line
 
     needs = tuple(need for need in config.objective.needs() if need.reference)
     adapter = config.reference == "start"
@@ -201,8 +201,8 @@ def _train(config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, exam
     import torch
 
     from veridical.align import callbacks, distributed
-    from veridical.align.progress import Line
     from veridical.align.trainer import PairTrainer, steps_in_all
+    from veridical.progress import Line
 
     steps = steps_in_all(config, len(examples))
     checkpoint = distributed.on_main(lambda: run_folder.last_checkpoint(config.out))

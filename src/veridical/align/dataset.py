@@ -13,7 +13,7 @@ import pyarrow  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from veridical.align.types import Answer, Example
-from veridical.files import PARTIAL
+from veridical.files import whole
 from veridical.records import ImageFile, Message
 
 ROWS = 1024
@@ -71,12 +71,10 @@ class Subset(Sequence[Example]):
 
 def store(examples: Iterable[Example], path: Path) -> ArrowDataset:
     """Write examples to `path`, whole, never holding more than some of them."""
-    partial = path.with_name(f"{PARTIAL}{path.name}")
     schema, rows = _schema(), map(_row, examples)
-    with pyarrow.ipc.new_file(str(partial), schema) as file:
+    with whole(path, lasting=False) as partial, pyarrow.ipc.new_file(str(partial), schema) as file:
         while some := list(itertools.islice(rows, ROWS)):
             file.write_batch(pyarrow.RecordBatch.from_pylist(some, schema=schema))
-    partial.replace(path)
     return ArrowDataset(path)
 
 

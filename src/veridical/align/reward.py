@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.align.progress import Line
 from veridical.config import save_resolved
 from veridical.errors import UserError
 from veridical.files import read_json, write_json
 from veridical.judges.reward_model import HEAD, REWARD, states_after
 from veridical.judges.rewards import Scorable
+from veridical.progress import Line
 from veridical.records import Pair
 from veridical.vlm.seeds import generator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from veridical.judges.cache import Cache, default_folder
 from veridical.judges.language import LanguageJudge
 from veridical.judges.messages import Backend, Service
 from veridical.judges.prompting import Manner
+from veridical.runs import INCIDENTAL
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
@@ -22,36 +23,30 @@ class ServiceSettings:
 
     model: str = ""
     """The model's id at the endpoint; or, without a url, a local model by folder or hub name."""
-    url: str = ""
+    url: str = field(default="", metadata=INCIDENTAL)
     """The endpoint, such as http://localhost:8000/v1; left out, the model runs in this process."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = field(default="OPENAI_API_KEY", metadata=INCIDENTAL)
     """The environment variable that holds the endpoint's key. Keys are read from nowhere else."""
-    concurrency: int = 8
+    concurrency: int = field(default=8, metadata=INCIDENTAL)
     """Calls under way at a time."""
-    timeout: float = 120.0
+    timeout: float = field(default=120.0, metadata=INCIDENTAL)
     """Seconds until a call without an answer is tried again."""
-    tries: int = 6
+    tries: int = field(default=6, metadata=INCIDENTAL)
     """How often a call is tried that fails for a reason that may pass."""
-    first_wait: float = 1.0
+    first_wait: float = field(default=1.0, metadata=INCIDENTAL)
     """Seconds before the second try; the wait doubles with each try."""
-    price_in: float = 0.0
+    price_in: float = field(default=0.0, metadata=INCIDENTAL)
     """What a million prompt tokens cost, for the manifest."""
-    price_out: float = 0.0
+    price_out: float = field(default=0.0, metadata=INCIDENTAL)
     """What a million completion tokens cost."""
-    cache: Path | None = None
+    cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where replies are kept; by default in the user's cache folder, for all runs."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where a local model runs: auto, cpu, cuda, ...."""
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0 or self.first_wait < 0:
             raise UserError("concurrency and tries must be at least 1, timeout above 0, first_wait not below 0.")
-
-
-INCIDENTAL = frozenset(
-    ("url", "key_variable", "concurrency", "timeout", "tries", "first_wait", "price_in", "price_out", "cache", "device")
-)
-"""Settings that don't change what a model says."""
 
 
 def open_service(settings: ServiceSettings, sees: bool) -> Service:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from veridical.config import to_plain
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS, Judge
 from veridical.judges.panel import Panel, offers
@@ -92,14 +91,6 @@ def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting, si
     """The panel of a run; `similarity` is `tokens` or a sentence encoder. Raises UserError for what can't be."""
     opened = [judge.open(setting), _similarity(similarity)]
     return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
-
-
-def identity(settings: JudgeSettings) -> dict[str, Any]:
-    """The settings that decide what a judge says, as JSON values; not where it runs or how patiently it is asked."""
-    from veridical.judges.models import INCIDENTAL
-
-    plain: dict[str, Any] = to_plain(settings)
-    return {key: value for key, value in plain.items() if key not in INCIDENTAL}
 
 
 def settings_type(name: str, flag: str = "judge.name") -> type[JudgeSettings]:

@@ -16,6 +16,7 @@ from veridical.files import read_json
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
 from veridical.records import Message
+from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class TextReward:
     name: str
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
-    batch_size: int = 8
+    batch_size: int = field(default=8, metadata=INCIDENTAL)
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """The classifier's logit for each answer."""
@@ -78,7 +79,7 @@ class VisionReward:
     weights: Tensor = field(repr=False)
     """[width], for hidden states as they are."""
     layer: int = -1
-    batch_size: int = 8
+    batch_size: int = field(default=8, metadata=INCIDENTAL)
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """The reward of each answer; only differences between answers to the same prompt mean anything."""
@@ -111,11 +112,11 @@ class RewardModelSettings:
 
     name: Literal["reward-model"] = "reward-model"
     """Which judge: a reward model, which rates answers and compares by its rates."""
-    model: str = ""
+    model: str = field(default="", metadata=BY_CONTENT)
     """A run folder of `veridical judge train reward`, or a Hugging Face sequence classifier by folder or name."""
-    batch_size: int = 8
+    batch_size: int = field(default=8, metadata=INCIDENTAL)
     """Answers scored at a time."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""
 
     def open(self, setting: Setting) -> TextReward | VisionReward:

@@ -18,6 +18,7 @@ from veridical.judges.interface import Detect, Fault, FaultKind, Findings, Judge
 from veridical.judges.rewards import Scorable, each
 from veridical.judges.sentences import sentences
 from veridical.records import Message, Record
+from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting
@@ -59,7 +60,7 @@ class Verifier:
 
     name: str
     vlm: Vlm = field(repr=False)
-    batch_size: int = 8
+    batch_size: int = field(default=8, metadata=INCIDENTAL)
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """A fault for each wrong sentence, with its class and reason; objects are not listed."""
@@ -160,11 +161,11 @@ class VerifierSettings:
 
     name: Literal["verifier"] = "verifier"
     """Which judge: a verifier checks sentence by sentence, and gives class and reason of what is wrong."""
-    model: str = ""
+    model: str = field(default="", metadata=BY_CONTENT)
     """The run folder of `veridical judge train verifier`."""
-    batch_size: int = 8
+    batch_size: int = field(default=8, metadata=INCIDENTAL)
     """Sentences checked at a time."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""
 
     def open(self, setting: Setting) -> Verifier:

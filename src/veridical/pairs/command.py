@@ -8,15 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from veridical import files
-from veridical.config import save_resolved
+from veridical import files, runs
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
 from veridical.pairs import held_out, run_folder, shards
 from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
 from veridical.pairs.shards import Source
+from veridical.progress import Line
 from veridical.records import Record, Rejection
+from veridical.runs import Run
 
 __all__ = ["BuildConfig", "config_type", "run"]
 
@@ -37,40 +38,31 @@ def run(config: BuildConfig) -> Path:
     if run_folder.is_finished(config.out):
         refuse_other_build(config)
         run_folder.clear_work(config.out)
-        print(f"{config.out} is finished; nothing was made anew.")
+        print(f"{config.out} is already complete; nothing to do.")
     else:
-        claim(config)
-        records = shards.read(config, config.out / run_folder.WORK / "records")
-        source = shards.open_source(config, records.items, records.held_out)
-        build(config, source)
+        with run_folder.opened(config) as folder:
+            records = shards.read(config, config.out / run_folder.WORK / "records")
+            build(config, shards.open_source(config, records.items, records.held_out), folder)
     show(config.out)
     return config.out
 
 
-def claim(config: BuildConfig) -> None:
-    """Start a build in its folder, or continue the same; a folder with something else in it is refused."""
-    run_folder.open_folder(config.out, identity_of(config))
-    save_resolved(config, config.out / "config.yaml")
-
-
-def build(config: BuildConfig, source: Source) -> None:
-    """Make all the shards that are not there, and the files about the whole.
+def build(config: BuildConfig, source: Source, folder: Run) -> None:
+    """Make all the shards that are missing, and the files about the whole.
 
     Raises UserError, before the model is loaded, where no judge answers what the construction asks.
     """
-    from veridical.pairs.progress import progress
-
     source.panel.require(judge_needs(config.construction, config.settings), config.construction)
     inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
+    folder.settle(inputs)
     identity = identity_of(config) | inputs
-    run_folder.settle(config.out, identity)
     if source.held_out:
         held_out.write(config.out, config.records, identity["held_out"], config.seed, source.held_out)
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
-    with progress(config.construction, len(source.items), done) as advance:
+    with Line(config.construction, len(source.items), done) as line:
         for _ in _made(config, source, numbers):
-            advance()
+            line.advance()
     _finish(config, identity, source)
 
 
@@ -78,12 +70,11 @@ def refuse_other_build(config: BuildConfig, items: Sequence[Record | Rejection] 
     """Raise UserError if a finished build has other settings or records; the model is not loaded for that."""
     import tempfile
 
-    before = run_folder.started_with(config.out) or {}
-    identity = identity_of(config)
+    about = runs.check(config.out, run_folder.COMMAND, config, more=run_folder.MORE)
     if not is_world(config.records):
         with tempfile.TemporaryDirectory() as work:
-            identity["records_sha256"] = run_folder.digest_of(items or shards.read(config, Path(work)).items)
-    run_folder.refuse_changes(config.out, before, identity)
+            digest = run_folder.digest_of(items or shards.read(config, Path(work)).items)
+        runs.refuse_changes(config.out, about.get("inputs", {}), {"records_sha256": digest}, "inputs")
 
 
 def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterator[None]:

@@ -8,33 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from veridical import __version__
-from veridical.config import to_plain
+from veridical import __version__, runs
 from veridical.constructions.registry import settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
 from veridical.pairs import held_out
+from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.generation.params import SamplingParams
 
 DEFAULT_CONSTRUCTION = "bpo-image"
-# Where pairs go and how fast they are made decide nothing about them.
-_FREE = ("out", "batch_size", "processes", "device", "allow_remote_code", "constructions", "size_matched")
 
 
 @dataclass(frozen=True)
 class BuildConfig:
     """What pairs are made of, by which method, and where they go."""
 
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """Run folder; the same command continues what is there."""
     construction: str = DEFAULT_CONSTRUCTION
     """How pairs are made: bdhs, bpo-image, bpo-inject, caption-edit, dropout-ntp, ha-dpo, povid, ranked, re-align,
     sapo, self-correct, sentinel or spa. Each has its own --settings."""
-    constructions: tuple[str, ...] = ()
+    constructions: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Several in one run over the same records, with one model in memory: each gets a folder of its own in `out`, and
     its own group of --settings, such as --settings.bdhs.view."""
-    size_matched: bool = False
+    size_matched: bool = field(default=False, metadata=INCIDENTAL)
     """With several constructions, also write what is the same for all in records and number to out/matched/: of the
     records that all could use, as many pairs as the one with the fewest has."""
     records: str = "world"
@@ -42,7 +40,7 @@ class BuildConfig:
     or a .jsonl, .csv or .parquet file of records."""
     model: str = "bundled"
     """The model whose hallucinations are exposed: bundled, a folder, or a name on the Hugging Face hub."""
-    adapter: Path | None = None
+    adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """A PEFT adapter on the model."""
     limit: int | None = None
     """Use that many records; all of them if left out (the picture world: 1000)."""
@@ -55,21 +53,21 @@ class BuildConfig:
     """Seeds all draws, and picks the scenes of the picture world."""
     prompt: str = DESCRIBE
     """What the model is asked about records that bring no prompt."""
-    lexicon: str = "auto"
+    lexicon: str = field(default="auto", metadata=BY_CONTENT)
     """How texts name objects: world, coco80, or a JSON file; auto is the world's for its records, and otherwise the
     names of the annotated objects."""
-    batch_size: int = 32
+    batch_size: int = field(default=32, metadata=INCIDENTAL)
     """Answers sampled at a time; changes the speed and nothing else."""
     shard_size: int = 256
     """Records in a shard of pairs."""
-    processes: int = 1
+    processes: int = field(default=1, metadata=INCIDENTAL)
     """Processes that make shards side by side, each with the model in its memory; on several GPUs, each on its own.
     Changes the speed and nothing else."""
     dtype: str = "auto"
     """Number format of the model: auto, float32, bfloat16 or float16."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu, cuda, ...."""
-    allow_remote_code: bool = False
+    allow_remote_code: bool = field(default=False, metadata=INCIDENTAL)
     """Let the model bring its own Python code."""
     settings: Any = None
     """Settings of the construction."""
@@ -178,7 +176,5 @@ def _refuse_sampling(construction: str, settings: Any) -> None:
 
 
 def identity_of(config: BuildConfig) -> dict[str, Any]:
-    """The settings that decide what comes out."""
-    plain: dict[str, Any] = to_plain(config)
-    asked = {"judge": judges.identity(config.judge), "writer": judges.identity(config.writer)}
-    return {key: value for key, value in plain.items() if key not in _FREE} | asked | {"veridical": __version__}
+    """The settings that decide what comes out, as a manifest shows them."""
+    return runs.identity_of(config, by_content=False) | {"veridical": __version__}

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical import files
-from veridical.config import save_resolved
+from veridical import files, runs
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.pairs import command, held_out, run_folder, shards
@@ -18,6 +17,7 @@ from veridical.records import Pair
 if TYPE_CHECKING:
     from rich.table import Table
 
+COMMAND = "build --constructions"
 MATCHED = "matched"
 MANIFEST = "constructions.json"
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -31,23 +31,22 @@ def run(config: BuildConfig) -> Path:
     """
     builds = parts(config)
     out = config.out
-    if out.exists() and not (out / run_folder.WORK).exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
-        raise UserError(f"{out}: exists and is no build of several constructions; give --out a new folder.")
-    records = shards.read(config, out / run_folder.WORK / "records")
-    source = shards.open_source(builds[0], records.items, records.held_out)
-    for build in builds:
-        source.panel.require(judge_needs(build.construction, build.settings), build.construction)
-        if run_folder.is_finished(build.out):
-            command.refuse_other_build(build, records.items)
-    save_resolved(config, out / "config.yaml")
-    for build in builds:
-        if not run_folder.is_finished(build.out):
-            command.claim(build)
-            command.build(build, source)
-    matched = _match(out, builds) if config.size_matched else None
-    overview = {"constructions": {build.construction: _overview(build.out) for build in builds}, "matched": matched}
-    files.write_json(out / MANIFEST, overview)
-    run_folder.clear_work(out)
+    # Each construction's own folder says by which settings it was made: one may be added, or its settings changed.
+    with runs.opened(out, COMMAND, config, kept=lambda: False):
+        records = shards.read(config, out / run_folder.WORK / "records")
+        source = shards.open_source(builds[0], records.items, records.held_out)
+        for build in builds:
+            source.panel.require(judge_needs(build.construction, build.settings), build.construction)
+            if run_folder.is_finished(build.out):
+                command.refuse_other_build(build, records.items)
+        for build in builds:
+            if not run_folder.is_finished(build.out):
+                with run_folder.opened(build) as folder:
+                    command.build(build, source, folder)
+        matched = _match(out, builds) if config.size_matched else None
+        overview = {"constructions": {build.construction: _overview(build.out) for build in builds}, "matched": matched}
+        files.write_json(out / MANIFEST, overview)
+        run_folder.clear_work(out)
     _show(out, overview)
     return out
 

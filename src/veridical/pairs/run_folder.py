@@ -9,70 +9,41 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from veridical import files
-from veridical.errors import UserError
+from veridical import __version__, files, runs
 from veridical.judges.messages import Usage
 from veridical.pairs.dataset import write_shard
 from veridical.pairs.runner import Outcome
 from veridical.records import Record, Rejection
+from veridical.runs import Run
 
+if TYPE_CHECKING:
+    from veridical.pairs.config import BuildConfig
+
+COMMAND = "build"
 WORK = ".work"
 MANIFEST = "manifest.json"
+MORE = {"veridical": __version__}
+"""Another version may make other pairs."""
 
 
-def open_folder(out: Path, identity: Mapping[str, Any]) -> None:
-    """Start a build in `out`, or continue the same. Raises UserError where `out` holds anything else.
+@contextmanager
+def opened(config: BuildConfig) -> Iterator[Run]:
+    """Start a build in its folder, or continue the same. Raises UserError where the folder holds anything else.
 
-    `identity` is everything that decides what comes out, as JSON values. A build that has not finished a shard holds
-    nothing worth keeping, and makes room.
+    A build that has not finished a shard holds nothing worth keeping, and makes room.
     """
-    if started_with(out) is not None:
-        files.remove_partial(out)
-    elif out.exists() and not (out / WORK).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is no build; give --out a new folder.")
-    else:
-        for leftover in (WORK, "images", "pairs"):
-            shutil.rmtree(out / leftover, ignore_errors=True)
-    settle(out, identity)
-
-
-def settle(out: Path, identity: Mapping[str, Any]) -> None:
-    """Remember what the build works on; once a shard is finished, raise UserError if that has changed."""
-    before = started_with(out) or {}
-    refuse_changes(out, before, identity)
-    files.write_json(out / WORK / "identity.json", {**before, **identity})
-
-
-def started_with(out: Path) -> dict[str, Any] | None:
-    """What the build in `out` was started with; None where there is none with a finished shard."""
-    if is_finished(out):
-        identity: dict[str, Any] = files.read_json(out / MANIFEST)["identity"]
-    elif finished_shards(out):
-        identity = files.read_json(out / WORK / "identity.json")
-    else:
-        return None
-    return {"held_out": 0.0, **identity}  # Builds of a version without the setting kept nothing back.
-
-
-def refuse_changes(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UserError that names each setting that is not what it was. Compares what both know."""
-    old, new = _flat(before), _flat(json.loads(json.dumps(dict(now))))
-    changed = [
-        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if name.partition(".")[0] in before.keys() & now.keys() and old.get(name) != new.get(name)
-    ]
-    if changed:
-        # Another construction has other settings; naming each would hide which one it was.
-        changed = [one for one in changed if one.startswith("construction was ")] or changed
-        raise UserError(
-            f"{out}: was built with other settings: {'; '.join(changed)}. Give --out a new folder, or the old settings."
-        )
+    out = config.out
+    with runs.opened(out, COMMAND, config, more=MORE, kept=lambda: bool(finished_shards(out))) as run:
+        if not finished_shards(out):
+            for leftover in (WORK, "images", "pairs"):
+                shutil.rmtree(out / leftover, ignore_errors=True)
+        yield run
 
 
 def is_finished(out: Path) -> bool:
@@ -174,10 +145,3 @@ def digest_of(items: Sequence[Record | Rejection]) -> str:
         row.pop("detail", None)
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return flat

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from veridical.align.progress import Line
 from veridical.config import save_resolved, to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
+from veridical.progress import Line
 from veridical.protocols import lmms_eval, run_folder
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig, methods_of

@@ -70,7 +70,7 @@ def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Tem
 
 def _replies(service: TextService, calls: Sequence[Call], at_a_time: int) -> list[Reply | JudgeError]:
     """The replies, some rounds of calls after another, with the time left."""
-    from veridical.align.progress import Line
+    from veridical.progress import Line
 
     found: list[Reply | JudgeError] = []
     size = ROUNDS * at_a_time
