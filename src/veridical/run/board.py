@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from veridical.align.progress import SECONDS_BETWEEN_LINES, clock
+from veridical.progress import SECONDS_BETWEEN_LINES, clock
 from veridical.watched import Status
 
 if TYPE_CHECKING:
