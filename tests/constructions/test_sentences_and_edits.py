@@ -39,7 +39,7 @@ def test_sentinel_follows_clean_sentences_and_pairs_them_with_wrong_ones():
         "There is a fork on the table.",
         "There is a fork on the table. I can also see a cup.",
     ]
-    assert all(request.sampling.stop == (".",) for request in requests)
+    assert all(request.sampling.stop == (".", "。") for request in requests)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [
         ("There is a fork on the table.", "There is a knife on the table."),
         (

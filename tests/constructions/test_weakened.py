@@ -34,7 +34,7 @@ def test_bdhs_completes_each_sentence_behind_the_true_ones():
     asked, [pair] = follow(bdhs(RECORD, BdhsSettings(), 3), [" one dog.", " two dogs.", " three dogs."])
     [request] = samples(asked)
     assert request.context.view == TokenMask(0.99)
-    assert request.sampling.stop == (".",)
+    assert request.sampling.stop == (".", "。")
     assert len(set(request.keys)) == 3
     beginnings = []
     for number, after in enumerate(request.after):

@@ -45,7 +45,7 @@ def test_a_vision_language_judge_over_http(captioner_folder, tmp_path, monkeypat
         )
         config = BuildConfig(
             tmp_path / "out", construction="ha-dpo", records=str(folder), model=str(captioner_folder), batch_size=4,
-            shard_size=6, device="cpu", judge=asked,
+            shard_size=6, device="cpu", judge=asked, held_out=0,
             settings=HaDpoSettings(max_new_tokens=96, omission_share=0.0, candidates=2, temperature=1.0),
         )  # fmt: skip
         run(config)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.judges.sentences import sentences
+from veridical.judges.tokens import FULL_STOPS, pieces
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
@@ -33,7 +34,7 @@ def complete(context: Context, text: str, sampling: SamplingParams) -> Generator
     completions: list[Answer] = yield Sample(
         context,
         keys=tuple((*context.key, number) for number in range(len(starts))),
-        sampling=replace(sampling, stop=(".",)),
+        sampling=replace(sampling, stop=FULL_STOPS),
         after=tuple(after for after, _ in starts),
     )
     pieces = [
@@ -53,5 +54,5 @@ def _swapped(sentence: str, draws: numpy.random.Generator) -> str:
 
 def _beginning(sentence: str, draws: numpy.random.Generator) -> str:
     """The sentence up to before one of its words and marks, drawn evenly: at least that one is left to say."""
-    places = [match.start() for match in re.finditer(r"\w+|[^\w\s]", sentence)] or [0]
+    places = [match.start() for match in pieces(sentence)] or [0]
     return sentence[: places[int(draws.integers(len(places)))]]

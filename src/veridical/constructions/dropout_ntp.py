@@ -13,6 +13,7 @@ from typing import Literal
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
+from veridical.judges.tokens import chunks
 from veridical.records import Record, Rejection
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
@@ -55,11 +56,11 @@ def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Step
     if isinstance(chosen, Rejection):
         return chosen
     key = (seed, record.id, NAME)
-    words = chosen[0].split()
-    if len(words) < 2:
+    words = len(chunks(chosen[0]))
+    if words < 2:
         return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
     half = settings.cut == "half"
-    kept = len(words) // 2 if half else 1 + int(generator("cut", key).integers(len(words) - 1))
+    kept = words // 2 if half else 1 + int(generator("cut", key).integers(words - 1))
     beginning = text_filters.first_words(chosen[0], kept)
 
     continuations: list[Answer] = yield Sample(

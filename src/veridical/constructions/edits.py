@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from difflib import SequenceMatcher
 
+from veridical.judges.tokens import pieces
 from veridical.records import Span, Spans
 
 
@@ -35,7 +35,7 @@ def _share_inside(words: list[Span], places: tuple[Span, ...]) -> float:
 
 
 def _words(text: str) -> list[tuple[str, Span]]:
-    return [(match.group(), match.span()) for match in re.finditer(r"\w+|[^\w\s]", text)]
+    return [(match.group(), match.span()) for match in pieces(text)]
 
 
 def _range(words: list[tuple[str, Span]], start: int, end: int) -> Span:

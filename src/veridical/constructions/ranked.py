@@ -19,6 +19,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, Score, Steps, YesNo, make_pair
 from veridical.errors import UserError
 from veridical.judges.interface import Compare, ExtractClaims, Kind, Preference, Rate, ToQuestion, Verify
+from veridical.judges.tokens import chunks
 from veridical.records import Message, Pair, Record, Rejection
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
@@ -191,7 +192,7 @@ def _paired(scores: Mapping[str, float], order: Mapping[str, float], settings: R
 
 
 def _balanced(one: str, other: str, gap: float) -> bool:
-    a, b = len(one.split()), len(other.split())
+    a, b = len(chunks(one)), len(chunks(other))
     return abs(a - b) <= gap * max(a, b)
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
+from veridical.judges.tokens import chunks
 from veridical.records import Record, Rejection
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
@@ -59,7 +60,7 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
     )
     if isinstance(chosen, Rejection):
         return chosen
-    words = len(chosen[0].split())
+    words = len(chunks(chosen[0]))
     if words < 2:
         return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
     segment = settings.segment or min(RELEASED_SEGMENT, words // 2)
@@ -102,5 +103,5 @@ def spliced(text: str, beginning: str, written: Answer) -> str:
         return (beginning + written.text).strip()
     whole = written.text.rsplit(" ", 1)[0] if " " in written.text.strip() else written.text
     start = (beginning + whole).rstrip()
-    behind = len(start.split())
+    behind = len(chunks(start))
     return f"{start} {text[len(text_filters.first_words(text, behind)) :].lstrip()}".strip()

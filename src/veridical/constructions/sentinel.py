@@ -19,6 +19,7 @@ from typing import Any
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind
+from veridical.judges.tokens import FULL_STOPS
 from veridical.records import Pair, Record, Rejection
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
@@ -56,7 +57,7 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
         sampled: list[Answer] = yield Sample(
             Context(record.images, record.prompt, key=(record.id,)),
             keys=tuple((seed, record.id, NAME, number, index) for index in range(settings.candidates)),
-            sampling=SamplingParams(settings.max_new_tokens, settings.temperature, stop=(".",)),
+            sampling=SamplingParams(settings.max_new_tokens, settings.temperature, stop=FULL_STOPS),
             after=(context,) * settings.candidates,
         )
         clean, wrong = yield from _sorted(record, context, sampled, settings, faults)

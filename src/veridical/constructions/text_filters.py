@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from veridical.constructions.protocol import Answer
 from veridical.errors import UserError
+from veridical.judges.tokens import CHUNK, chunks, words
 from veridical.records import Record, Rejection
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -43,10 +44,9 @@ _SHOWN = 80
 
 def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str | None:
     """The first thing wrong with a text: `empty`, `too-long`, `repetitive` or `unfinished`; None if fit."""
-    words = answer.text.split()
     if not re.search(r"\w", answer.text):
         return "empty"
-    if len(words) > max_words:
+    if len(chunks(answer.text)) > max_words:
         return "too-long"
     if repetitive(answer.text):
         return "repetitive"
@@ -60,7 +60,7 @@ def fit_reference(record: Record, max_words: int, remedy: str) -> str | Rejectio
     wrong = fault(Answer(record.reference, finished=True), max_words)
     if wrong is None:
         return record.reference
-    long = f"{len(record.reference.split())} words, where settings.max_words allows {max_words}"
+    long = f"{len(chunks(record.reference))} words, where settings.max_words allows {max_words}"
     detail = long if wrong == "too-long" else f"its caption is {record.reference[:_SHOWN]!r}"
     return Rejection(record.id, f"chosen-{wrong}", _REMEDIES_OF_REFERENCES[wrong], detail)
 
@@ -68,11 +68,11 @@ def fit_reference(record: Record, max_words: int, remedy: str) -> str | Rejectio
 def repetitive(text: str) -> bool:
     """Whether a text goes in circles: a sentence comes three times, or most of its four-word runs come
     again."""
-    sentences = Counter(part.strip().lower() for part in re.split(r"[.!?]+", text) if part.strip())
+    sentences = Counter(part.strip().lower() for part in re.split(r"[.!?。！？]+", text) if part.strip())
     if sentences and max(sentences.values()) >= 3:
         return True
-    words = re.findall(r"\w+", text.lower())
-    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    said = words(text.lower())
+    runs = [tuple(said[i : i + 4]) for i in range(len(said) - 3)]
     return len(runs) >= _LONG_ENOUGH and len(set(runs)) < _DISTINCT * len(runs)
 
 
@@ -84,7 +84,7 @@ def require_share(name: str, value: float) -> None:
 
 def first_words(text: str, count: int) -> str:
     """The text up to the end of that many of its words, spaces between them as they are."""
-    found = re.match(rf"\s*(?:\S+\s*){{{min(count, len(text.split()))}}}", text)
+    found = re.match(rf"\s*(?:{CHUNK}\s*){{{min(count, len(chunks(text)))}}}", text)
     return found.group().rstrip() if found else ""
 
 

@@ -6,8 +6,11 @@ import re
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text with the space after each; joined they are the text."""
-    return re.findall(r".+?(?:[.!?]+(?=\s|$)\s*|$)", text, re.DOTALL)
+    """The sentences of a text with the space after each; joined they are the text.
+
+    Western marks end a sentence where a space follows, those of Chinese, Japanese and Hindi wherever they stand.
+    """
+    return re.findall(r".+?(?:[.!?]+(?=\s|$)\s*|[。！？｡।]+[”」』）]*\s*|$)", text, re.DOTALL)
 
 
 def shr_sentences(text: str) -> list[str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from veridical.judges.interface import Similarity
+from veridical.judges.tokens import words
 
 
 @dataclass(frozen=True)
 class TokenSimilarity:
     """Token F1, as in SQuAD: twice the shared words over all words, case and punctuation aside; order is ignored.
 
-    Needs no model. It sees words, not meanings: a synonym counts as a difference.
+    Needs no model. It sees words, not meanings: a synonym counts as a difference. In scripts without spaces between
+    words, such as Chinese, it compares characters.
     """
 
     name: str = "token-f1"
@@ -26,6 +27,6 @@ class TokenSimilarity:
 
 def token_f1(one: str, other: str) -> float:
     """Shared words, counted with repetition, twice over the words of both."""
-    a, b = (Counter(re.findall(r"\w+", text.lower())) for text in (one, other))
+    a, b = (Counter(words(text.lower())) for text in (one, other))
     total = a.total() + b.total()
     return 2 * (a & b).total() / total if total else 1.0

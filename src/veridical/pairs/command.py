@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from veridical.pairs import held_out, run_folder, shards
 from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
 from veridical.pairs.shards import Source
 from veridical.progress import Line
-from veridical.records import Record, Rejection
+from veridical.records import Pair, Record, Rejection
 from veridical.runs import Run
 
 __all__ = ["BuildConfig", "config_type", "run"]
 
+LENGTH_MATCHED = "length-matched"
 _PACKAGES = ("torch", "transformers", "pillow", "pyarrow", "numpy")
 
 
@@ -44,6 +46,8 @@ def run(config: BuildConfig) -> Path:
             records = shards.read(config, config.out / run_folder.WORK / "records")
             build(config, shards.open_source(config, records.items, records.held_out), folder)
     show(config.out)
+    if config.length_matched:
+        match_lengths(config.out)
     return config.out
 
 
@@ -87,16 +91,43 @@ def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterat
 
 def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) -> None:
     from veridical.pairs.card import card
+    from veridical.pairs.checks import check_pairs
     from veridical.pairs.dataset import read_pairs
     from veridical.pairs.summary import summarise
 
     versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
     manifest = run_folder.manifest_of(config.out, identity, versions, source.held_out)
     if manifest["pairs_out"]:
-        summary = summarise(read_pairs(config.out), source.records, source.words)
+        pairs = read_pairs(config.out)
+        summary = summarise(pairs, source.records, source.words)
+        summary["warnings"] = [asdict(warning) for warning in check_pairs(pairs)]
         files.write_json(config.out / "summary.json", _counts(manifest) | summary)
         files.write_whole(config.out / "README.md", card(manifest, summary).encode())
     run_folder.close_folder(config.out, manifest)
+
+
+def match_lengths(out: Path) -> None:
+    """Write the part of a build's pairs whose sides are equally long on the whole to a folder of its own in it."""
+    from veridical.pairs.checks import length_matched
+    from veridical.pairs.dataset import read_pairs
+
+    pairs = read_pairs(out)
+    kept = length_matched(pairs)
+    if not kept:
+        print(f"{out}: no part of the pairs has sides of equal length; ask for answers of the references' length.")
+        return
+    write_part(out / LENGTH_MATCHED, kept, of=out)
+    print(f"{len(kept)} of {len(pairs)} pairs, with sides of equal length on the whole, in {out / LENGTH_MATCHED}")
+
+
+def write_part(folder: Path, pairs: Sequence[Pair], of: Path) -> None:
+    """Write some of the pairs of a finished build as a run folder of their own, unless it holds them already."""
+    from veridical.pairs.dataset import read_pairs, write_build
+
+    if not (folder / "pairs").exists() or [pair.id for pair in read_pairs(folder)] != [pair.id for pair in pairs]:
+        write_build(folder, pairs)
+    if (kept_back := of / held_out.FILE).exists():
+        files.write_whole(folder / held_out.FILE, kept_back.read_bytes())
 
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +137,9 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def show(out: Path) -> None:
     """Print what a finished build holds. Raises UserError where no pair came out."""
     from rich.console import Console
+    from rich.markup import escape
 
+    from veridical.pairs.checks import PairWarning
     from veridical.pairs.summary import table
 
     manifest = files.read_json(out / run_folder.MANIFEST)
@@ -124,9 +157,11 @@ def show(out: Path) -> None:
         f"{manifest['records_in']} records = {manifest['records_used']} used + "
         f"{sum(manifest['rejected'].values())} rejected{f' ({reasons})' if reasons else ''}{_kept_back(manifest)}"
     )
+    for warning in summary.get("warnings", ()):
+        console.print(f"[yellow]Warning:[/] {escape(str(PairWarning(**warning)))}")
     console.print(f"{manifest['pairs_out']} pairs in {out}")
 
 
 def _kept_back(manifest: Mapping[str, Any]) -> str:
     kept = manifest.get("held_out")
-    return f" + {kept['records']} held out ({kept['images']} images, for evaluation)" if kept else ""
+    return f" + {kept['records']} held out (images: {kept['images']}, for evaluation)" if kept else ""

@@ -35,6 +35,9 @@ class BuildConfig:
     size_matched: bool = field(default=False, metadata=INCIDENTAL)
     """With several constructions, also write what is the same for all in records and number to out/matched/: of the
     records that all could use, as many pairs as the one with the fewest has."""
+    length_matched: bool = field(default=False, metadata=INCIDENTAL)
+    """Also write to out/length-matched/ the largest part of the pairs whose sides are equally long on the whole, for
+    where the pairs would teach to answer shorter or longer."""
     records: str = "world"
     """world or world:SPLIT (the built-in pictures), a folder of images (with captions in metadata.jsonl, or without),
     or a .jsonl, .csv or .parquet file of records."""

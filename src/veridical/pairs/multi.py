@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from veridical import files, runs
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
-from veridical.pairs import command, held_out, run_folder, shards
+from veridical.pairs import command, run_folder, shards
 from veridical.pairs.config import BuildConfig, parts
 from veridical.records import Pair
 
@@ -43,6 +43,9 @@ def run(config: BuildConfig) -> Path:
             if not run_folder.is_finished(build.out):
                 with run_folder.opened(build) as folder:
                     command.build(build, source, folder)
+        for build in builds:
+            if config.length_matched and files.read_json(build.out / run_folder.MANIFEST)["pairs_out"]:
+                command.match_lengths(build.out)
         matched = _match(out, builds) if config.size_matched else None
         overview = {"constructions": {build.construction: _overview(build.out) for build in builds}, "matched": matched}
         files.write_json(out / MANIFEST, overview)
@@ -117,8 +120,6 @@ def _show(out: Path, overview: Mapping[str, Any]) -> None:
 
 def _match(out: Path, builds: Sequence[BuildConfig]) -> dict[str, int]:
     """Write sets of one size: the records that all constructions could use, with as many pairs of each as all have."""
-    from veridical.pairs.dataset import read_pairs, write_build
-
     by_record = {build.construction: _grouped(build.out) for build in builds}
     counts = same_counts(list(by_record.values()))
     if not counts:
@@ -126,10 +127,7 @@ def _match(out: Path, builds: Sequence[BuildConfig]) -> dict[str, int]:
     for build in builds:
         folder = out / MATCHED / build.construction
         pairs = [pair for record, count in counts.items() for pair in by_record[build.construction][record][:count]]
-        if not (folder / "pairs").exists() or [pair.id for pair in read_pairs(folder)] != [pair.id for pair in pairs]:
-            write_build(folder, pairs)
-        if (kept_back := build.out / held_out.FILE).exists():
-            files.write_whole(folder / held_out.FILE, kept_back.read_bytes())
+        command.write_part(folder, pairs, of=build.out)
     return {"records": len(counts), "pairs": sum(counts.values())}
 
 

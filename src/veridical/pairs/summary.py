@@ -10,6 +10,7 @@ from veridical.judges.lexicon import Lexicon
 from veridical.judges.lexicon_sources import Words
 from veridical.judges.oracle import invented
 from veridical.judges.similarity import token_f1
+from veridical.judges.tokens import chunks
 from veridical.records import Annotations, Pair, Record
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _similarity(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _side(texts: Sequence[str], known: Sequence[Annotations | None], words: Words | None) -> dict[str, float]:
-    numbers = {"words": _mean([len(text.split()) for text in texts])}
+    numbers = {"words": _mean([len(chunks(text)) for text in texts])}
     if words is None:
         return numbers
     named = [words.lexicon.names(text) for text in texts]
@@ -131,7 +132,7 @@ def _without_objects(text: str, lexicon: Lexicon) -> str:
 
 def edit_distance(one: str, other: str) -> float:
     """Word-level Levenshtein distance as a share of the longer text's words, 0 to 1."""
-    a, b = one.split(), other.split()
+    a, b = chunks(one), chunks(other)
     row = list(range(len(b) + 1))
     for i, word in enumerate(a, start=1):
         before, row[0] = row[0], i
