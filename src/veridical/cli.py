@@ -47,6 +47,9 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
     "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
+    "data import": Command(
+        "veridical.pairs.importing", "ImportConfig", "Read a published preference set into a folder of pairs."
+    ),
     "data export": Command(
         "veridical.pairs.export", "ExportConfig", "Write a build's pairs in another trainer's format."
     ),

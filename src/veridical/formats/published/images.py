@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from veridical.files import write_whole
 from veridical.formats.published.types import ImageSource
 from veridical.formats.rows import UnusableError
-from veridical.records import ImageFile
+from veridical.records import ImageFile, Pair
 
 SUBFOLDERS = ("", "images", "VG_100K", "VG_100K_2", "train2014", "train2017", "val2014", "val2017")
 """Where sets that name images by a bare file name or number keep them, below an image root."""
 MAX_BYTES = 256 * 2**20
+PIXELS = 64_000_000
 
 
 class ImageFinder:
@@ -87,3 +88,22 @@ def _decoded(text: str) -> bytes:
         raise UnusableError(
             "bad-image-field", f"isn't base64 ({error})", "write the image's path or its bytes"
         ) from None
+
+
+def check_image_headers(pair: Pair) -> None:
+    """Open the header of each image of a pair, without decoding it. Raises UnusableError for what is no image."""
+    for image in (*pair.images, *(pair.rejected_images or ()), *(i for one in pair.others for i in one.images or ())):
+        _check_header(image)
+
+
+@lru_cache(4096)
+def _check_header(image: ImageFile) -> None:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(image.path) as opened:
+            wide, high = opened.size
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise UnusableError("not-an-image", f"{image.path.name}: {str(error)[:120]}", "replace the image") from error
+    if wide * high > PIXELS:
+        raise UnusableError("too-many-pixels", f"{image.path.name}: {wide} x {high}", "make the image smaller")

@@ -22,7 +22,9 @@ from veridical.records import Message
 
 
 def _matches(row: Row) -> bool:
-    return {"chosen", "rejected"} <= row.keys() and all(_is_side(row[side]) for side in ("chosen", "rejected"))
+    if not {"chosen", "rejected"} <= row.keys() or not all(_is_side(row[side]) for side in ("chosen", "rejected")):
+        return False
+    return "prompt" in row or isinstance(row["chosen"], list)
 
 
 def _is_side(value: Any) -> bool:

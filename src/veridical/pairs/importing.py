@@ -1,0 +1,270 @@
+"""`veridical data import`: reads a published preference set, or another trainer's file, into a folder of pairs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from veridical.errors import UserError
+from veridical.files import read_json, write_json, write_whole
+from veridical.records import ImageFile, Pair, Record, Rejection
+
+if TYPE_CHECKING:
+    from veridical.formats.published.catalogue import Reading
+    from veridical.formats.published.convert import Find
+    from veridical.formats.published.types import Comparison, Example
+
+SHARD = 512
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Which file to import, from which format, and where to."""
+
+    source: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """The file or folder to import; before it, if you like, the name of its format, which is recognised otherwise."""
+    out: Path
+    """Folder for the pairs, or for the records where the format holds no preferences."""
+    image_root: tuple[Path, ...] = ()
+    """Folders that the set's image paths start from. The set's own folder if left out."""
+    aspect: str = "mean"
+    """Which rating decides where a set has several (VLFeedback): mean, or a name as the set writes it."""
+    prompt: str = "Describe this image."
+    """What is asked where the set has images and references, but no question."""
+    limit: int | None = None
+    """Rows to read at most."""
+    seed: int = 0
+    """Draws what a set leaves open (HA-DPO's questions and variants, MMPR's shares)."""
+
+
+def run(config: ImportConfig) -> Path:
+    """Import the set and return the folder. Raises UserError for a file in no known format, or without a usable row."""
+    import_published(config)
+    _say(config.out)
+    return config.out
+
+
+def import_published(config: ImportConfig) -> dict[str, Any]:
+    """Import the set into `config.out`, continuing where the same import was stopped; returns its manifest."""
+    from veridical.formats.published.catalogue import formats, read_published
+    from veridical.formats.published.images import ImageFinder
+    from veridical.formats.published.types import ReadOptions
+    from veridical.pairs import run_folder
+
+    name, path = _named(config.source)
+    reading, items = read_published(path, name, ReadOptions(config.aspect, config.seed))
+    identity = _identity(config, path, reading.format)
+    if run_folder.is_finished(config.out):
+        run_folder.refuse_changes(config.out, read_json(config.out / run_folder.MANIFEST)["identity"], identity)
+        return read_json(config.out / run_folder.MANIFEST)
+    run_folder.open_folder(config.out, identity)
+    roots = config.image_root or (path.parent if path.is_file() else path,)
+    find = ImageFinder(roots, config.out / run_folder.WORK / "unpacked")
+    if config.limit is not None:
+        items = _first_rows(items, reading, config.limit)
+    known = formats().get(reading.format)
+    if known is not None and known.kind == "pairs":
+        return _import_pairs(config, items, reading, find, identity)
+    return _import_records(config, items, reading, find, identity)
+
+
+def _named(source: Sequence[str]) -> tuple[str | None, Path]:
+    if len(source) not in (1, 2):
+        raise UserError("give the file or folder to import, and before it, if you like, its format's name.")
+    return (source[0] if len(source) == 2 else None), Path(source[-1]).expanduser()
+
+
+def _identity(config: ImportConfig, path: Path, name: str) -> dict[str, Any]:
+    """Everything that decides what comes out, as JSON values."""
+    stamp = path.stat()
+    return {
+        "construction": name,
+        "records": str(path),
+        "source_bytes": stamp.st_size,
+        "aspect": config.aspect,
+        "seed": config.seed,
+        "limit": config.limit,
+        "model": "",
+        "model_fingerprint": "",
+        "image_root": [str(root) for root in config.image_root],
+    }
+
+
+def _first_rows(
+    items: Iterator[Comparison | Example | Rejection], reading: Reading, limit: int
+) -> Iterator[Comparison | Example | Rejection]:
+    for item in items:
+        if reading.rows > limit:
+            reading.rows = limit
+            return
+        yield item
+
+
+def _import_pairs(
+    config: ImportConfig,
+    items: Iterator[Comparison | Example | Rejection],
+    reading: Reading,
+    find: Find,
+    identity: Mapping[str, Any],
+) -> dict[str, Any]:
+    from veridical.pairs import run_folder
+    from veridical.pairs.card import card
+    from veridical.pairs.dataset import stream_pairs
+    from veridical.pairs.summary import summarise
+
+    done = run_folder.finished_shards(config.out)
+    seen: set[str] = set()
+    number = 0
+    while batch := list(islice(items, SHARD)):
+        if number in done:
+            seen.update(_pair_id(item, reading.format) for item in batch if not isinstance(item, Rejection))
+        else:
+            outcomes = [_outcome(item, find, reading.format, seen) for item in batch]
+            run_folder.finish_shard(config.out, number, outcomes)
+        number += 1
+    manifest = run_folder.manifest_of(config.out, identity, {"veridical": importlib.metadata.version("veridical")})
+    manifest["import"] = _counts(reading)
+    if manifest["pairs_out"]:
+        summary = summarise(list(stream_pairs(config.out)), (), None)
+        write_json(config.out / "summary.json", {name: manifest[name] for name in _SUMMED} | summary)
+        write_whole(config.out / "README.md", card(manifest, summary).encode())
+    run_folder.close_folder(config.out, manifest)
+    return manifest
+
+
+_SUMMED = ("records_in", "records_used", "rejected", "pairs_out")
+
+
+def _counts(reading: Reading) -> dict[str, Any]:
+    return {
+        "format": reading.format,
+        "rows": reading.rows,
+        "rows_without_comparison": reading.no_comparison,
+        "unknown_fields": dict(sorted(reading.unknown_fields.items())),
+    }
+
+
+def _pair_id(item: Comparison | Example, name: str) -> str:
+    return f"{name}/{item.id}"
+
+
+def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen: set[str]) -> list[Pair] | Rejection:
+    """A row's pair, or why it gives none: whatever is wrong with one row ends nothing."""
+    from veridical.formats.published.convert import to_pair
+    from veridical.formats.published.images import check_image_headers
+    from veridical.formats.published.types import Comparison
+    from veridical.formats.rows import UnusableError
+
+    if not isinstance(item, Comparison):
+        return item if isinstance(item, Rejection) else Rejection(item.id, "no-comparison", "import it as records")
+    if _pair_id(item, name) in seen:
+        return Rejection(item.id, "duplicate-id", "give every row an id of its own", "this id was there before")
+    seen.add(_pair_id(item, name))
+    try:
+        pair = to_pair(item, find, name)
+        check_image_headers(pair)
+    except UnusableError as error:
+        return Rejection(item.id, error.reason, error.remedy, error.detail)
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"[:160]
+        return Rejection(item.id, "unusable-row", "repair or delete the row", detail)
+    return [pair]
+
+
+def _import_records(
+    config: ImportConfig,
+    items: Iterator[Comparison | Example | Rejection],
+    reading: Reading,
+    find: Find,
+    identity: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write records as a folder that `--records` takes: `metadata.jsonl` with the images beside it."""
+    from veridical.files import write_json_lines
+    from veridical.formats.published.convert import to_record
+    from veridical.formats.published.types import Comparison
+    from veridical.formats.rows import UnusableError
+    from veridical.pairs import run_folder
+    from veridical.pairs.images import store_image
+
+    stored: dict[str, ImageFile] = {}
+    rejects: list[Rejection] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for item in items:
+            if isinstance(item, Rejection | Comparison):
+                rejects.append(
+                    item if isinstance(item, Rejection) else Rejection(item.id, "is-a-comparison", "import it as pairs")
+                )
+                continue
+            try:
+                record = to_record(item, find, reading.format, config.prompt)
+                for image in record.images:
+                    if image.sha256 not in stored:
+                        stored[image.sha256] = store_image(image, config.out / "images")
+            except UnusableError as error:
+                rejects.append(Rejection(item.id, error.reason, error.remedy, error.detail))
+                continue
+            yield _record_row(record, stored, config.out)
+
+    write_json_lines(config.out / "metadata.jsonl", rows())
+    write_json_lines(config.out / "rejects.jsonl", map(asdict, rejects))
+    reasons: dict[str, int] = {}
+    for reject in rejects:
+        reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
+    used = _lines(config.out / "metadata.jsonl")
+    manifest = {
+        "records_in": used + len(rejects),
+        "records_used": used,
+        "rejected": dict(sorted(reasons.items())),
+        "pairs_out": 0,
+        "identity": dict(identity),
+        "import": _counts(reading),
+    }
+    run_folder.close_folder(config.out, manifest)
+    return manifest
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _record_row(record: Record, stored: Mapping[str, ImageFile], out: Path) -> dict[str, Any]:
+    images = [stored[image.sha256].path.relative_to(out).as_posix() for image in record.images]
+    row: dict[str, Any] = {"id": record.id, "images": images}
+    row["prompt"] = [{"role": message.role, "content": message.text} for message in record.prompt]
+    if record.reference:
+        row["text"] = record.reference
+    if record.annotations:
+        about = json.loads(json.dumps(asdict(record.annotations)))
+        row |= {name: value for name, value in about.items() if value}
+    return row
+
+
+def _say(out: Path) -> None:
+    """Print what came in, what came out, and what was left out and why."""
+    from veridical.pairs.run_folder import MANIFEST
+
+    manifest = read_json(out / MANIFEST)
+    read = manifest["import"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
+    left = manifest["records_in"] - manifest["records_used"]
+    print(f"{read['rows']} rows of {read['format']}: {manifest['records_used']} used, {left} rejected", end="")
+    print(f" ({reasons}; see {out / 'rejects.jsonl'})" if reasons else "", end="")
+    print(f", {read['rows_without_comparison']} without a preference" if read["rows_without_comparison"] else "")
+    if read["unknown_fields"]:
+        names = ", ".join(f"{name} ({count})" for name, count in read["unknown_fields"].items())
+        print(f"fields that the format doesn't define, not read: {names}")
+    if manifest["pairs_out"]:
+        print(f"{manifest['pairs_out']} pairs in {out}; train on them: veridical align --pairs {out} --out ...")
+    elif manifest["records_used"]:
+        print(f"{manifest['records_used']} records in {out}; make pairs of them: veridical build --records {out} ...")
+    else:
+        raise UserError(f"{out}: none of {read['rows']} rows could be used ({reasons}); see rejects.jsonl.")
