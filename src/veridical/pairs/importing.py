@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from veridical import runs
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_whole
 from veridical.records import ImageFile, Pair, Record, Rejection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from veridical.formats.published.convert import Find
     from veridical.formats.published.types import Comparison, Example
 
+COMMAND = "data import"
 SHARD = 512
 
 
@@ -60,19 +62,20 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
 
     name, path = _named(config.source)
     reading, items = read_published(path, name, ReadOptions(config.aspect, config.seed))
-    identity = _identity(config, path, reading.format)
     if run_folder.is_finished(config.out):
-        run_folder.refuse_changes(config.out, read_json(config.out / run_folder.MANIFEST)["identity"], identity)
+        runs.check(config.out, COMMAND, config)
         return read_json(config.out / run_folder.MANIFEST)
-    run_folder.open_folder(config.out, identity)
+    identity = _identity(config, path, reading.format)
     roots = config.image_root or (path.parent if path.is_file() else path,)
     find = ImageFinder(roots, config.out / run_folder.WORK / "unpacked")
     if config.limit is not None:
         items = _first_rows(items, reading, config.limit)
     known = formats().get(reading.format)
-    if known is not None and known.kind == "pairs":
-        return _import_pairs(config, items, reading, find, identity)
-    return _import_records(config, items, reading, find, identity)
+    made = _import_pairs if known is not None and known.kind == "pairs" else _import_records
+    kept = bool(run_folder.finished_shards(config.out))
+    with runs.opened(config.out, COMMAND, config, kept=lambda: kept) as folder:
+        folder.settle({"source_bytes": path.stat().st_size, "format": reading.format})
+        return made(config, items, reading, find, identity)
 
 
 def _named(source: Sequence[str]) -> tuple[str | None, Path]:
@@ -82,12 +85,10 @@ def _named(source: Sequence[str]) -> tuple[str | None, Path]:
 
 
 def _identity(config: ImportConfig, path: Path, name: str) -> dict[str, Any]:
-    """Everything that decides what comes out, as JSON values."""
-    stamp = path.stat()
+    """What the manifest says of how the pairs came to be."""
     return {
         "construction": name,
         "records": str(path),
-        "source_bytes": stamp.st_size,
         "aspect": config.aspect,
         "seed": config.seed,
         "limit": config.limit,
