@@ -135,15 +135,15 @@ class Ours:
         self.config, self.batch = config, batch
         self.examples = prepare(pairs, self.vlm, 512, "shorten").examples
         prefixes = PrefixStore(0 if train == "answers-anew" else 2**32, 0, folder / "prefixes")
-        self.sight, self.cache = BatchEncoder(self.vlm, 2**31, prefixes), ReferenceCache(folder / "reference")
-        self.trainer = PairTrainer(config, self.sight, self.cache, self.examples, ())
+        self.encoder, self.cache = BatchEncoder(self.vlm, 2**31, prefixes), ReferenceCache(folder / "reference")
+        self.trainer = PairTrainer(config, self.encoder, self.cache, self.examples, ())
         self.trainer.current_gradient_accumulation_steps = 1
         self.optimiser = torch.optim.AdamW([p for p in self.vlm.model.parameters() if p.requires_grad], lr=RATES[train])
 
     def reference(self, step: int) -> None:
         """The share of the reference pass that this step's pairs need."""
         shard = self.examples[step * self.batch : (step + 1) * self.batch]
-        fill(self.cache, self.sight, shard, self.config.objective.needs(), self.batch, 0, lambda _: None)
+        fill(self.cache, self.encoder, shard, self.config.objective.needs(), self.batch, 0, lambda _: None)
 
     def step(self, step: int) -> float:
         """Load, forward, backward, update; returns the loss."""

@@ -29,16 +29,16 @@ def test_the_prefix_is_read_once_in_a_whole_training(llava_folder, pairs, tmp_pa
     vlm = attach_lora(load(llava_folder), ANSWERS, seed=0)
     examples = prepare(pairs, vlm, 512, "shorten").examples
     store = PrefixStore(2**30, 0, tmp_path / "prefixes")
-    sight = BatchEncoder(vlm, 2**30, store)
+    encoder = BatchEncoder(vlm, 2**30, store)
     lengths: list[int] = []
     layer = vlm.model.get_base_model().model.language_model.layers[0]
     hook = layer.register_forward_hook(lambda _, args, output: lengths.append(args[0].shape[1]))
-    first = scored(sight, examples)
-    assert sight.keeps(examples, [Clean()])
-    assert sight.load(examples, [Clean()]).prepared == {}
+    first = scored(encoder, examples)
+    assert encoder.keeps(examples, [Clean()])
+    assert encoder.load(examples, [Clean()]).prepared == {}
     longest_answer = min(lengths)
     lengths.clear()
-    second = scored(sight, examples)
+    second = scored(encoder, examples)
     hook.remove()
     assert lengths == [longest_answer]
     for need in BOTH:
@@ -55,7 +55,7 @@ def test_it_trains_to_the_same_wherever_prefixes_are_kept(whole, tmp_path, kept)
     for name, weights in adapter(whole).items():
         torch.testing.assert_close(adapter(other)[name], weights, atol=1e-3, rtol=0)
     assert not list(other.out.glob("prefixes*"))
-    assert summary(whole)["final"]["margin"] > 0
+    assert summary(whole)["final"]["rewards/margins"] > 0
 
 
 def test_checkpointing_changes_nothing(whole, tmp_path):

@@ -30,7 +30,7 @@ from veridical.objectives.sft import Sft
 from veridical.pairs.dataset import write_build
 from veridical.vlm.model.adapters import LoraSettings
 
-PREFERENCE = ("accuracy", "margin", "chosen_reward", "rejected_reward")
+PREFERENCE = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,8 @@ def test_a_whole_run(config, capsys):
     assert final["steps"] == 6
     assert set(final["seconds"]) == {"load", "check", "reference", "train", "measure"}
     assert final["final"]["pairs"] == 11
-    assert final["final"]["margin"] > 0
-    assert final["final"]["margin"] == pytest.approx(
+    assert final["final"]["rewards/margins"] > 0
+    assert final["final"]["rewards/margins"] == pytest.approx(
         config.objective.beta * (final["final"]["chosen_drift"] - final["final"]["rejected_drift"]), abs=1e-5
     )
     assert final["peak_memory"]["host_bytes"] > 10**8
@@ -260,7 +260,7 @@ def test_the_adapter_loads_with_plain_peft(config, objective, build, pictures):
     assert final["chosen_drift"] > 0.05
     if isinstance(objective, Sft):
         assert all(row[name] is None for row in rows(config) for name in PREFERENCE)
-        assert all(row["nll"] == pytest.approx(row["loss"], rel=0.5) for row in rows(config))
+        assert all(row["nll_loss"] == pytest.approx(row["loss"], rel=0.5) for row in rows(config))
 
 
 def test_unusable_pairs_are_told_and_counted(config, pictures, tmp_path, capsys):
@@ -307,7 +307,7 @@ def test_a_projector_trains_against_the_frozen_base(config, llava_folder):
     base = adapted(llava_folder).model.get_base_model().model.multi_modal_projector.linear_1.weight
     assert (saved[name] - base).abs().max() > 1e-4
     # The first step's policy is the base itself, so the cached reference must give a margin of zero there.
-    assert abs(rows(config)[0]["margin"]) < 1e-4
+    assert abs(rows(config)[0]["rewards/margins"]) < 1e-4
     assert summary(config)["final"]["accuracy"] > 0.5
 
 

@@ -85,12 +85,12 @@ def test_a_later_epoch_or_run_opens_no_picture_and_scores_the_same(llava_folder,
     other_run = adapted(llava_folder)
     other_run.model.get_base_model().model.vision_tower.register_forward_hook(lambda *_: pytest.fail("looked again"))
     for memory in (0, 2**30):
-        sight = BatchEncoder(other_run, memory, on_disk=cache(tmp_path / "cache", other_run))
+        encoder = BatchEncoder(other_run, memory, on_disk=cache(tmp_path / "cache", other_run))
         for _ in range(2):
-            again = scored(sight, own_examples, needs)
+            again = scored(encoder, own_examples, needs)
             for need in needs:
                 assert all(torch.equal(one, two) for one, two in zip(first[need], again[need], strict=True))
-        assert sight.keeps(own_examples, [Clean()]) == bool(memory)
+        assert encoder.keeps(own_examples, [Clean()]) == bool(memory)
 
 
 def test_contexts_of_one_picture_share_its_features(vlm, examples, tmp_path):
@@ -168,11 +168,11 @@ def test_another_model_type_of_numbers_or_picture_is_looked_at(vlm, llava_folder
 
     scored(BatchEncoder(vlm, 0, on_disk=cache(tmp_path / "cache", vlm)), examples)
     example = examples[0]
-    sight = BatchEncoder(vlm, 0, on_disk=cache(tmp_path / "cache", vlm))
-    assert sight.load([example], [Clean()]).looked
-    assert not sight.load([example], [Noise(500)]).looked
+    encoder = BatchEncoder(vlm, 0, on_disk=cache(tmp_path / "cache", vlm))
+    assert encoder.load([example], [Clean()]).looked
+    assert not encoder.load([example], [Noise(500)]).looked
     other = picture(tmp_path / "other.png", numpy.random.default_rng(7))
-    assert not sight.load([replace(example, images=(other,))], [Clean()]).looked
+    assert not encoder.load([replace(example, images=(other,))], [Clean()]).looked
     assert (
         not BatchEncoder(vlm, 0, on_disk=cache(tmp_path / "cache", vlm, fingerprint="other"))
         .load([example], [Clean()])

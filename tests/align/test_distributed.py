@@ -79,7 +79,7 @@ def test_two_processes_stopped_and_continued_train_as_one(tmp_path, build, llava
 
     assert [row["step"] for row in rows(shared)] == list(range(1, 91))
     for one, two in zip(rows(alone), rows(shared), strict=True):
-        for name in ("loss", "margin", "chosen_logp", "grad_norm", "learning_rate"):
+        for name in ("loss", "rewards/margins", "logps/chosen", "grad_norm", "learning_rate"):
             assert two[name] == pytest.approx(one[name], abs=1e-4, rel=1e-4), (one["step"], name)
     first, second = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (alone, shared))
     assert first.keys() == second.keys()
@@ -89,7 +89,7 @@ def test_two_processes_stopped_and_continued_train_as_one(tmp_path, build, llava
     assert final[0]["steps"] == final[1]["steps"] == 90
     assert final[0]["reference_computed"] == 9
     assert final[1]["reference_computed"] == 0  # the first start had done it
-    assert final[1]["final"]["margin"] == pytest.approx(final[0]["final"]["margin"], abs=1e-3)
+    assert final[1]["final"]["rewards/margins"] == pytest.approx(final[0]["final"]["rewards/margins"], abs=1e-3)
 
 
 def wait_for_steps(out: Path, steps: int, child: subprocess.Popen) -> None:

@@ -12,7 +12,7 @@ from tests.vlm.weak import WEAK, with_unknown_token
 
 from veridical.align.checks import prepare
 from veridical.align.inputs import BatchEncoder
-from veridical.align.logps import score_needs, views_of
+from veridical.align.logps import score_requests, views_of
 from veridical.align.types import Answer
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.images.views import Blank, Clean, FeatureNoise, NoImage, Noise, TokenMask, describe
@@ -24,8 +24,8 @@ from veridical.vlm.scores.scoring import answer_ids
 BOTH = (LogpRequest("chosen"), LogpRequest("rejected"))
 
 
-def scored(sight, examples, needs=BOTH):
-    return score_needs(sight, sight.load(examples, views_of(needs)), needs)
+def scored(encoder, examples, needs=BOTH):
+    return score_requests(encoder, encoder.load(examples, views_of(needs)), needs)
 
 
 def plain_log_probs(vlm, example, answer: str, end: bool = True) -> torch.Tensor:
@@ -92,9 +92,9 @@ def test_another_picture_changes_every_score(trained, examples, tmp_path):
     import numpy
 
     other = picture(tmp_path / "other.png", numpy.random.default_rng(99))
-    sight = BatchEncoder(trained, 2**30)
-    before = scored(sight, examples)
-    after = scored(sight, [replace(e, images=(other,)) for e in examples])
+    encoder = BatchEncoder(trained, 2**30)
+    before = scored(encoder, examples)
+    after = scored(encoder, [replace(e, images=(other,)) for e in examples])
     for need in BOTH:
         for one, two in zip(before[need], after[need], strict=True):
             assert (one - two).abs().max() > 1e-3
@@ -103,13 +103,13 @@ def test_another_picture_changes_every_score(trained, examples, tmp_path):
 def test_views_are_scored_apart(trained, examples):
     views = (Clean(), Blank(), NoImage(), Noise(900))
     needs = tuple(LogpRequest("chosen", view) for view in views)
-    sight = BatchEncoder(trained, 2**30)
-    by_view = [torch.cat(tokens) for tokens in scored(sight, examples, needs).values()]
+    encoder = BatchEncoder(trained, 2**30)
+    by_view = [torch.cat(tokens) for tokens in scored(encoder, examples, needs).values()]
     for first in range(len(views)):
         for second in range(first):
             assert (by_view[first] - by_view[second]).abs().max() > 1e-2
     # Noise is drawn by pair: the same again in the next epoch, and alone as in a batch.
-    alone = scored(sight, [examples[2]], needs)
+    alone = scored(encoder, [examples[2]], needs)
     again = scored(BatchEncoder(trained, 0), examples, needs)
     for need, tokens in again.items():
         torch.testing.assert_close(tokens[2], alone[need][0], atol=1e-4, rtol=0)
@@ -135,9 +135,9 @@ def test_views_train_as_separate_rows_do(llava_folder, examples, view):
         return logits.log_softmax(-1)[range(len(ids)), ids]
 
     plain = gradients([alone(example, shown) for example in some for shown in (view, Clean())])
-    sight = BatchEncoder(vlm, 2**30)
+    encoder = BatchEncoder(vlm, 2**30)
     for _ in range(2):
-        both = scored(sight, some, needs)
+        both = scored(encoder, some, needs)
         for example, tokens in zip(some, both[needs[0]], strict=True):
             torch.testing.assert_close(tokens, alone(example, view), atol=1e-4, rtol=0)
         shared = gradients([*both[needs[0]], *both[needs[1]]])
@@ -151,11 +151,11 @@ def test_views_of_the_tokens_share_the_tower_with_the_clean_image(trained, examp
     needs = tuple(LogpRequest("chosen", view) for view in (TokenMask(0.5), Clean(), FeatureNoise()))
     pictures = len({image.sha256 for example in examples for image in example.images})
     try:
-        sight = BatchEncoder(trained, 2**30)
-        first = scored(sight, examples, needs)
+        encoder = BatchEncoder(trained, 2**30)
+        first = scored(encoder, examples, needs)
         assert towers == [pictures]
-        assert sight.keeps(examples, views_of(needs))
-        again = scored(sight, examples, needs)
+        assert encoder.keeps(examples, views_of(needs))
+        again = scored(encoder, examples, needs)
         assert towers == [pictures]
     finally:
         hook.remove()
@@ -189,17 +189,17 @@ def test_likeliest_tokens_of_another_view_are_scored_on_this_one(trained, exampl
 
 
 def test_each_picture_is_looked_at_once_while_memory_lasts(trained, examples):
-    sight = BatchEncoder(trained, 2**30)
+    encoder = BatchEncoder(trained, 2**30)
     towers = []
     tower = trained.model.get_base_model().model.vision_tower
     hook = tower.register_forward_hook(lambda *_: towers.append(1))
     try:
-        assert not sight.keeps(examples, [Clean()])
-        first = scored(sight, examples)
+        assert not encoder.keeps(examples, [Clean()])
+        first = scored(encoder, examples)
         assert len(towers) == 1
-        assert sight.keeps(examples, [Clean()])
-        assert sight.load(examples, [Clean()]).prepared == {}
-        second = scored(sight, examples)
+        assert encoder.keeps(examples, [Clean()])
+        assert encoder.load(examples, [Clean()]).prepared == {}
+        second = scored(encoder, examples)
         assert len(towers) == 1
     finally:
         hook.remove()
@@ -211,17 +211,17 @@ def test_each_picture_is_looked_at_once_while_memory_lasts(trained, examples):
 def test_memory_is_kept_within_its_budget(trained, examples):
     # 36 image tokens of width 48 in float32, and a prompt of at most a hundred ids and mask entries
     one_picture = 36 * 48 * 4
-    sight = BatchEncoder(trained, int(1.8 * one_picture))
-    scored(sight, examples)
-    assert sum(sight.keeps([e], [Clean()]) for e in examples[:4]) == 1
+    encoder = BatchEncoder(trained, int(1.8 * one_picture))
+    scored(encoder, examples)
+    assert sum(encoder.keeps([e], [Clean()]) for e in examples[:4]) == 1
 
 
 def test_a_tower_that_trains_is_not_kept(llava_folder, pairs):
     vlm = adapted(llava_folder, train_projector=True)
     examples = prepare(pairs, vlm, 512, "shorten").examples
-    sight = BatchEncoder(vlm, 2**30)
-    sum(tokens.sum() for tokens in scored(sight, examples)[BOTH[0]]).backward()
-    assert not sight.keeps(examples, [Clean()])
+    encoder = BatchEncoder(vlm, 2**30)
+    sum(tokens.sum() for tokens in scored(encoder, examples)[BOTH[0]]).backward()
+    assert not encoder.keeps(examples, [Clean()])
     projector = [p for n, p in vlm.model.named_parameters() if "multi_modal_projector" in n and p.requires_grad]
     assert projector
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector)

@@ -78,7 +78,7 @@ def test_online_measures_against_the_base_and_iterative_against_the_start(online
     iterative = run(replace(online, out=tmp_path / "iterative", kind="iterative"))
     for number, name in ((1, "first"), (2, "second")):
         rows = [first_row(out / f"round-{number}" / "run") for out in (online.out, iterative)]
-        apart = [abs(row["chosen_reward"]) > 1e-4 for row in rows]
+        apart = [abs(row["rewards/chosen"]) > 1e-4 for row in rows]
         assert apart == ([False, False] if name == "first" else [True, False])
     # The first rounds are the same work, so the second ones are built on the same pairs.
     one, two = (read_pairs(out / "round-2" / "pairs") for out in (online.out, iterative))

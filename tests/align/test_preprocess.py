@@ -26,9 +26,9 @@ VIEWS = [Clean(), Crop(), TokenMask(0.5), Blank(), NoImage()]
 
 
 def seen(vlm, pairs, folder, room=2**30, workers=0, views=VIEWS):
-    sight = BatchEncoder(vlm, 0, scratch=Scratch(folder / "images", room, vlm.model.dtype, workers))
+    encoder = BatchEncoder(vlm, 0, scratch=Scratch(folder / "images", room, vlm.model.dtype, workers))
     examples = prepare(pairs, vlm, 512, "shorten").examples
-    return first_look(sight, examples, views, workers, lambda _: None), sight
+    return first_look(encoder, examples, views, workers, lambda _: None), encoder
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_without_room_it_trains_to_the_same_and_says_so(config, tmp_path, opened
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_was_kept_is_what_the_processor_makes(vlm, pairs, tmp_path, workers):
-    look, sight = seen(vlm, pairs, tmp_path, workers=workers)
+    look, encoder = seen(vlm, pairs, tmp_path, workers=workers)
     assert list(look.examples) == list(prepare(pairs, vlm, 512, "shorten").examples)
     assert (look.skipped, look.unkept) == ((), 0)
-    kept, anew = (one.load(look.examples, VIEWS).prepared for one in (sight, BatchEncoder(vlm, 0)))
+    kept, anew = (one.load(look.examples, VIEWS).prepared for one in (encoder, BatchEncoder(vlm, 0)))
     assert kept.keys() == anew.keys()
     for key, one in kept.items():
         other = anew[key]

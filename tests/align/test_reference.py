@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.align.conftest import adapted
 
 from veridical.align.inputs import BatchEncoder
-from veridical.align.logps import score_needs
+from veridical.align.logps import score_requests
 from veridical.align.reference import ReferenceCache, fill, missing, model_key
 from veridical.align.types import Answer
 from veridical.errors import UserError
@@ -41,8 +41,8 @@ def test_they_are_the_base_models_even_if_the_adapter_has_trained(tmp_path, llav
     cache = filled(tmp_path, trained, examples)
     base = BatchEncoder(load(llava_folder, device="cpu"), 0)
     with torch.no_grad():
-        scored = score_needs(base, base.load(examples, [Clean()]), NEEDS)
-        policy = score_needs(BatchEncoder(trained, 0), base.load(examples, [Clean()]), NEEDS)
+        scored = score_requests(base, base.load(examples, [Clean()]), NEEDS)
+        policy = score_requests(BatchEncoder(trained, 0), base.load(examples, [Clean()]), NEEDS)
     for need in NEEDS:
         found = cache.get([e.score_key(need) for e in examples])
         for kept, expected, changed in zip(found, scored[need], policy[need], strict=True):

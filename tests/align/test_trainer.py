@@ -14,7 +14,7 @@ from tests.align.conftest import adapted, make_pairs, picture
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import BatchEncoder
-from veridical.align.logps import score_needs
+from veridical.align.logps import score_requests
 from veridical.align.reference import ReferenceCache, fill, missing
 from veridical.align.trainer import PairTrainer, loss_of, steps_in_all
 from veridical.objectives.base import LogpRequest
@@ -26,9 +26,9 @@ from veridical.vlm.model.adapters import LoraSettings
 
 
 def batch_loss(vlm, objective, examples, folder):
-    sight, cache = BatchEncoder(vlm, 2**30), ReferenceCache(folder)
-    fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
-    return loss_of(sight, cache, objective, sight.load(examples, [Clean()]))
+    encoder, cache = BatchEncoder(vlm, 2**30), ReferenceCache(folder)
+    fill(cache, encoder, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
+    return loss_of(encoder, cache, objective, encoder.load(examples, [Clean()]))
 
 
 BOTH = (LogpRequest("chosen"), LogpRequest("rejected"))
@@ -53,8 +53,8 @@ def test_sft_is_transformers_own_loss(tmp_path, llava_folder, examples):
         labels[row, : int(inputs["attention_mask"][row].sum()) - length] = -100
     expected = vlm.model(**inputs, labels=labels, use_cache=False).loss
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    assert metrics["nll"].item() == pytest.approx(expected.item(), abs=1e-5)
-    assert set(metrics) == {"nll", "chosen_logp"}
+    assert metrics["nll_loss"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert set(metrics) == {"nll_loss", "logps/chosen"}
 
 
 @pytest.mark.parametrize("objective", [Dpo(), Sft()])
@@ -81,11 +81,11 @@ def trained(out: Path, model: Path, pairs, **changes):
     )
     vlm = adapted(model)
     examples = prepare(pairs, vlm, 512, "shorten").examples
-    sight, cache = BatchEncoder(vlm, config.feature_memory_mb * 2**20), ReferenceCache(out / "reference")
-    fill(cache, sight, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
+    encoder, cache = BatchEncoder(vlm, config.feature_memory_mb * 2**20), ReferenceCache(out / "reference")
+    fill(cache, encoder, missing(cache, examples, BOTH), BOTH, 4, 0, lambda _: None)
     if config.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer = PairTrainer(config, sight, cache, examples, ())
+    trainer = PairTrainer(config, encoder, cache, examples, ())
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return rows, torch.cat([p.detach().flatten() for p in vlm.model.parameters() if p.requires_grad])
@@ -109,7 +109,7 @@ def test_what_saves_memory_changes_nothing(tmp_path, llava_folder, pictures, cha
     for one, two in zip(rows, others, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-3)
-        assert one["chosen_logp"] == pytest.approx(two["chosen_logp"], abs=1e-3)
+        assert one["logps/chosen"] == pytest.approx(two["logps/chosen"], abs=1e-3)
     torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=0)
 
 
@@ -134,12 +134,12 @@ def test_steps_in_all(tmp_path, pairs, expected):
 def test_edited_tokens_weigh_more_as_worked_out_from_single_scores(tmp_path, llava_folder, examples):
     vlm = adapted(llava_folder, perturb=True)
     loss, metrics = batch_loss(vlm, Ddpo(beta=0.5, gamma=3.0), examples[:4], tmp_path)
-    cache, sight = ReferenceCache(tmp_path), BatchEncoder(vlm, 2**30)
+    cache, encoder = ReferenceCache(tmp_path), BatchEncoder(vlm, 2**30)
     expected, edited, tokens = 0.0, 0, 0
     for example in examples[:4]:
         ratios = []
         for need in BOTH:
-            [policy] = score_needs(sight, sight.load([example], [Clean()]), [need])[need]
+            [policy] = score_requests(encoder, encoder.load([example], [Clean()]), [need])[need]
             [reference] = cache.get([example.score_key(need)])
             numbers = [*example.answer(need.response).edits, 0]  # the end of the turn is no edit
             weights = torch.tensor([3.0 if number else 1.0 for number in numbers])

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from veridical.errors import UserError
-from veridical.objectives.base import Logps
+from veridical.objectives.base import CHOSEN, REJECTED, Logps
 from veridical.objectives.ddpo import Ddpo
-from veridical.objectives.dpo import CHOSEN, REJECTED, Dpo
+from veridical.objectives.dpo import Dpo
 
 
 def tensor(*values: float) -> torch.Tensor:

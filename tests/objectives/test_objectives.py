@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.errors import UserError
-from veridical.objectives.base import LogpRequest, Logps
-from veridical.objectives.dpo import CHOSEN, REJECTED, Dpo, dpo
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps
+from veridical.objectives.dpo import Dpo, dpo
+from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.registry import OBJECTIVES, objective_type
 from veridical.objectives.sft import Sft, nll
 from veridical.vlm.images.views import Blank, Clean
@@ -29,7 +30,7 @@ def test_dpo_by_hand():
     loss, metrics = dpo(tensor(3.0, -2.0), tensor(1.0, 4.0), beta=0.1)
     assert loss.item() == pytest.approx((0.5981388693815918 + 1.0374879504858854) / 2, abs=1e-9)
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
-        {"accuracy": 0.5, "margin": -0.2, "chosen_reward": 0.05, "rejected_reward": 0.25}
+        {"rewards/accuracies": 0.5, "rewards/margins": -0.2, "rewards/chosen": 0.05, "rewards/rejected": 0.25}
     )
 
 
@@ -52,9 +53,23 @@ def test_dpo_with_likelihood_term_by_hand():
     # log-ratios 2 and -3, margin 0.5 * 5 = 2.5, softplus(-2.5) = 0.0788897; likelihood term 0.5 * 1.5
     loss, metrics = Dpo(beta=0.5, nll_weight=0.5).loss(scored)
     assert loss.item() == pytest.approx(0.07888973429254956 + 0.75, abs=1e-9)
-    assert metrics["nll"].item() == pytest.approx(1.5)
+    assert metrics["nll_loss"].item() == pytest.approx(1.5)
     plain, _ = Dpo(beta=0.5).loss(scored)
     assert plain.item() == pytest.approx(0.07888973429254956, abs=1e-9)
+
+
+def test_the_default_objectives_likelihood_term_weighs_answers_alike():
+    scored = {
+        CHOSEN: Logps([tensor(-1.0, -2.0), tensor(-6.0)], [tensor(-2.0, -3.0), tensor(-6.0)]),
+        REJECTED: Logps([tensor(-4.0), tensor(-1.0)], [tensor(-1.0), tensor(-1.0)]),
+    }
+    # margins 2.5 and 0; per token the chosen answers have lost 1.5 and 6 nats
+    loss, metrics = DpoNll(beta=0.5, nll_weight=0.4).loss(scored)
+    assert loss.item() == pytest.approx((0.07888973429254956 + math.log(2)) / 2 + 0.4 * 3.75, abs=1e-9)
+    assert metrics["nll_loss"].item() == pytest.approx(3.75)
+    assert DpoNll(beta=0.5, nll_weight=0.0).loss(scored)[0].item() == pytest.approx(
+        Dpo(beta=0.5).loss(scored)[0].item()
+    )
 
 
 def test_gradient_pushes_chosen_up_and_rejected_down():
@@ -71,7 +86,7 @@ def test_gradient_pushes_chosen_up_and_rejected_down():
 def test_loss_without_margin_is_log_two(ratios, beta, smoothing):
     loss, metrics = dpo(tensor(*ratios), tensor(*ratios), beta, smoothing)
     assert loss.item() == pytest.approx(math.log(2))
-    assert metrics["accuracy"].item() == 0
+    assert metrics["rewards/accuracies"].item() == 0
 
 
 @given(chosen=ratio, rejected=ratio, shift=ratio, beta=betas)
@@ -133,7 +148,7 @@ def test_objectives_declare_what_they_need():
 def test_sft_loss_is_the_likelihood_of_the_chosen():
     loss, metrics = Sft().loss({LogpRequest("chosen", reference=False): Logps([tensor(-1.0, -3.0), tensor(-2.0)])})
     assert loss.item() == pytest.approx(2.0)
-    assert metrics["nll"].item() == pytest.approx(2.0)
+    assert metrics["nll_loss"].item() == pytest.approx(2.0)
 
 
 def test_registry_names_are_the_settings_own_names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,9 +64,11 @@ def mean(values) -> float:
     return sum(values) / len(values)
 
 
-def loss_of(objective, stated=None) -> float:
-    given_scores = scored(objective.needs())
-    loss, metrics = objective.loss(given_scores, stated or {})
+def loss_of(objective, pair_scores=None) -> float:
+    given_scores = {
+        request: replace(one, scores=pair_scores or {}) for request, one in scored(objective.needs()).items()
+    }
+    loss, metrics = objective.loss(given_scores)
     loss.backward()
     assert all(not value.requires_grad and value.ndim == 0 for value in metrics.values())
     return loss.item()

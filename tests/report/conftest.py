@@ -63,7 +63,7 @@ def write_build_run(folder: Path, records: list[Record]) -> None:
 
 
 def write_align_run(folder: Path) -> None:
-    rows = [{"step": s, "loss": 0.7 - 0.01 * s + 0.02 * (s % 3), "margin": 0.1 * s} for s in range(1, 41)]
+    rows = [{"step": s, "loss": 0.7 - 0.01 * s + 0.02 * (s % 3), "rewards/margins": 0.1 * s} for s in range(1, 41)]
     folder.mkdir()
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "summary.json").write_text(json.dumps({"objective": "dpo", "steps": 40}))

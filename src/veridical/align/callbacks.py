@@ -20,13 +20,16 @@ COLUMNS = (
     "loss",
     "learning_rate",
     "grad_norm",
-    "accuracy",
-    "margin",
-    "chosen_reward",
-    "rejected_reward",
-    "chosen_logp",
-    "rejected_logp",
+    "rewards/accuracies",
+    "rewards/margins",
+    "rewards/chosen",
+    "rewards/rejected",
+    "logps/chosen",
+    "logps/rejected",
 )
+
+
+_SHOWN = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy"}
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
@@ -66,7 +69,7 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Show the step's loss, and the margin and accuracy of a preference objective."""
         if "loss" in logs:
-            shown = [f"{name} {logs[name]:.3f}" for name in ("loss", "margin", "accuracy") if name in logs]
+            shown = [f"{label} {logs[name]:.3f}" for name, label in _SHOWN.items() if name in logs]
             self.line.advance(1, "  ".join(shown))
 
 

@@ -61,18 +61,18 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     _refuse_what_is_not_there(config)
     base, vlm = _loaded(config, pairs_digest)
     laps.end("load")
-    with _sight(config, base, vlm) as sight:
-        prepared = _checked(config, sight)
+    with _encoder(config, base, vlm) as encoder:
+        prepared = _checked(config, encoder)
         laps.end("check")
         cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
-        computed = _fill_reference(config, sight, cache, prepared.examples)
+        computed = _fill_reference(config, encoder, cache, prepared.examples)
         laps.end("reference")
-        steps = _train(config, sight, cache, prepared.examples)
+        steps = _train(config, encoder, cache, prepared.examples)
         laps.end("train")
         if not distributed.is_main():
             return
         save_trained(vlm, config.result)
-        final = final_metrics.final_state(sight, cache, config.objective, prepared.examples, config.micro_batch)
+        final = final_metrics.final_state(encoder, cache, config.objective, prepared.examples, config.micro_batch)
     (config.out / EXAMPLES).unlink()
     laps.end("measure")
     summary = {
@@ -113,7 +113,7 @@ def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
 
 
 @contextmanager
-def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]:
+def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]:
     """What the model is shown; what serves this start of the run only is removed afterwards."""
     from veridical.align import distributed
     from veridical.align.inputs import BatchEncoder, worker_settings
@@ -144,7 +144,7 @@ def _sight(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]:
             scratch.clear()
 
 
-def _checked(config: AlignConfig, sight: BatchEncoder) -> Prepared:
+def _checked(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
     """The pairs that can be trained on, with their images looked at; tells the user about the others."""
     from veridical.align import checks, distributed, final_metrics
     from veridical.align.dataset import store
@@ -155,11 +155,11 @@ def _checked(config: AlignConfig, sight: BatchEncoder) -> Prepared:
 
     reads, keep = scores_read(config.objective), partial(store, path=config.out / EXAMPLES)
     pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
-    answers = distributed.on_main(lambda: checks.prepare(pairs, sight.vlm, limit, config.too_long, reads, keep))
+    answers = distributed.on_main(lambda: checks.prepare(pairs, encoder.vlm, limit, config.too_long, reads, keep))
     views = views_of((*config.objective.needs(), *final_metrics.BOTH))
     with Line("images", len(distributed.share(len(answers.examples))), shown=distributed.is_main()) as line:
-        seen = first_look(sight, answers.examples, views, config.workers, line.advance)
-    sight.all_kept = not seen.unkept
+        seen = first_look(encoder, answers.examples, views, config.workers, line.advance)
+    encoder.all_kept = not seen.unkept
     prepared = replace(answers, examples=seen.examples, skipped=(*answers.skipped, *seen.skipped))
     _tell(prepared, config.out)
     if seen.unkept:
@@ -168,7 +168,7 @@ def _checked(config: AlignConfig, sight: BatchEncoder) -> Prepared:
 
 
 def _fill_reference(
-    config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
+    config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
 ) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
     from veridical.align import distributed, final_metrics
@@ -184,7 +184,7 @@ def _fill_reference(
             part = distributed.share(len(lacking))
             own = lacking[part.start : part.stop]
             with Line("reference", len(own), shown=distributed.is_main()) as line:
-                fill(cache, sight, own, asked, config.micro_batch, config.workers, line.advance, adapter)
+                fill(cache, encoder, own, asked, config.micro_batch, config.workers, line.advance, adapter)
             distributed.wait_for_all()
             cache.look()
             computed += len(lacking)
@@ -196,7 +196,7 @@ def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:
     return base.fingerprint if config.reference == "base" else vlm.fingerprint
 
 
-def _train(config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]) -> int:
+def _train(config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]) -> int:
     """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
     import torch
 
@@ -219,8 +219,8 @@ def _train(config: AlignConfig, sight: BatchEncoder, cache: ReferenceCache, exam
             stop,
         )
         if config.gradient_checkpointing:
-            sight.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-        trainer = PairTrainer(config, sight, cache, examples, watching)
+            encoder.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        trainer = PairTrainer(config, encoder, cache, examples, watching)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except torch.OutOfMemoryError as error:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from veridical.errors import UserError
 from veridical.objectives.base import Objective
-from veridical.objectives.dpo import Dpo
+from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.registry import objective_type
 from veridical.vlm.model.adapters import LoraSettings
 
@@ -26,9 +26,10 @@ class AlignConfig:
     model: str = "bundled"
     """A Hugging Face image-text-to-text model, by name or folder, or `bundled`. It is also the reference."""
 
-    objective: Objective = field(default_factory=Dpo)
-    """What is minimised. `--objective.name` picks it: `dpo`, one of its relatives such as `mdpo`, `povid`, `ipo` or
-    `simpo`, or `sft` as the control."""
+    objective: Objective = field(default_factory=DpoNll)
+    """What is minimised. `--objective.name` picks it: `dpo-nll`, `dpo` (the paper's formula, without the likelihood
+    term), a relative such as `mdpo`, `povid`, `ipo` or `simpo`, or `sft` as the control. See docs/methods.md for what
+    the default was chosen by."""
     train: Literal["adapter", "language", "language-and-projector"] = "adapter"
     """`adapter`: LoRA, as `lora` says, and the model stays as it is. `language`: all weights of the language model;
     `language-and-projector`: those of the projector too, as in BPO. Both write a whole new model into `model/`."""
@@ -161,8 +162,8 @@ INCIDENTAL = frozenset(
 
 
 def config_type(choices: Mapping[str, str]) -> type[AlignConfig]:
-    """AlignConfig for the objective that `choices["objective.name"]` names; `dpo` by default."""
-    return _narrowed(objective_type(choices.get("objective.name", "dpo")))
+    """AlignConfig for the objective that `choices["objective.name"]` names; `dpo-nll` by default."""
+    return _narrowed(objective_type(choices.get("objective.name", "dpo-nll")))
 
 
 @functools.cache

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from veridical.align.inputs import BatchEncoder
-from veridical.align.logps import score_needs, views_of
+from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
-from veridical.align.trainer import pair_scores, with_reference
+from veridical.align.trainer import with_reference
 from veridical.align.types import Example
 from veridical.objectives.base import LogpRequest, Objective
 
@@ -25,7 +25,7 @@ def measured(examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def final_state(
-    sight: BatchEncoder,
+    encoder: BatchEncoder,
     reference: ReferenceCache,
     objective: Objective,
     examples: Sequence[Example],
@@ -40,14 +40,13 @@ def final_state(
     needs = list(dict.fromkeys((*objective.needs(), *BOTH)))
     chosen_need, rejected_need = BOTH
     totals: dict[str, float] = {}
-    sight.vlm.model.eval()
+    encoder.vlm.model.eval()
     shown = measured(examples)
     for start in range(0, len(shown), micro_batch):
-        batch = sight.load(shown[start : start + micro_batch], views_of(needs))
+        batch = encoder.load(shown[start : start + micro_batch], views_of(needs))
         with torch.no_grad():
-            scored = with_reference(score_needs(sight, batch, needs), reference, batch.examples)
-            own = {need: scored[need] for need in objective.needs()}
-            loss, metrics = objective.loss(own, pair_scores(objective, batch.examples, sight.vlm.model.device))
+            scored = with_reference(score_requests(encoder, batch, needs), reference, objective, batch.examples)
+            loss, metrics = objective.loss({request: scored[request] for request in objective.needs()})
             chosen, rejected = scored[chosen_need].log_ratios(), scored[rejected_need].log_ratios()
         values = {
             "loss": loss,

@@ -170,14 +170,14 @@ def _context(example: Example, view: View) -> Context:
 
 
 def batches(
-    sight: BatchEncoder, examples: Sequence[Example], views: Sequence[View], size: int, workers: int
+    encoder: BatchEncoder, examples: Sequence[Example], views: Sequence[View], size: int, workers: int
 ) -> Iterable[Batch]:
     """The examples in order, `size` at a time, loaded by workers where there is anything to decode."""
     return DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is all it takes
         batch_size=size,
-        collate_fn=functools.partial(sight.load, views=views),
-        **worker_settings(0 if sight.keeps(examples, views) else workers),
+        collate_fn=functools.partial(encoder.load, views=views),
+        **worker_settings(0 if encoder.keeps(examples, views) else workers),
     )
 
 

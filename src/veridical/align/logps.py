@@ -20,16 +20,18 @@ def views_of(needs: Sequence[LogpRequest]) -> list[View]:
     return list(dict.fromkeys(view for need in needs for view in need.views))
 
 
-def score_needs(sight: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) -> dict[LogpRequest, list[Tensor]]:
+def score_requests(
+    encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]
+) -> dict[LogpRequest, list[Tensor]]:
     """Per-token log-probabilities of each need's answers, a float32 tensor [tokens] an example.
 
     Gradients flow if enabled. The token that ends the turn comes last, except for a shortened answer.
     """
-    targets = _likeliest(sight, batch, needs)
+    targets = _likeliest(encoder, batch, needs)
     scored: dict[LogpRequest, list[Tensor]] = {}
     for view in dict.fromkeys(need.view for need in needs):
         group = [need for need in needs if need.view == view]
-        scored.update(_score_view(sight, batch, view, group, targets))
+        scored.update(_score_view(encoder, batch, view, group, targets))
     return scored
 
 
@@ -42,7 +44,7 @@ def _row(example: Example, need: LogpRequest) -> _Row:
     return example.answer(need.response).text, None if teacher is None else example.context_key(teacher)
 
 
-def _likeliest(sight: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) -> dict[_Row, Tensor]:
+def _likeliest(encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) -> dict[_Row, Tensor]:
     """The token ids to score in the place of answers' own, for the needs that ask for it."""
     rows = dict.fromkeys(_row(example, need) for need in needs if need.likeliest_under for example in batch.examples)
     texts: dict[str, list[str]] = {}
@@ -52,7 +54,7 @@ def _likeliest(sight: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) 
     if not texts:
         return {}
     with torch.no_grad():
-        found = likeliest(sight.vlm, sight.encode(list(texts), batch), list(texts.values()))
+        found = likeliest(encoder.vlm, encoder.encode(list(texts), batch), list(texts.values()))
     by_teacher = zip(texts.items(), found, strict=True)
     return {
         (text, teacher): ids for (teacher, some), those in by_teacher for text, ids in zip(some, those, strict=True)
@@ -60,7 +62,7 @@ def _likeliest(sight: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) 
 
 
 def _score_view(
-    sight: BatchEncoder, batch: Batch, view: View, needs: Sequence[LogpRequest], targets: Mapping[_Row, Tensor]
+    encoder: BatchEncoder, batch: Batch, view: View, needs: Sequence[LogpRequest], targets: Mapping[_Row, Tensor]
 ) -> dict[LogpRequest, list[Tensor]]:
     # Pairs of one record share its context, and often an answer: neither is computed twice.
     rows: dict[str, dict[_Row, int]] = {}
@@ -68,10 +70,10 @@ def _score_view(
         known = rows.setdefault(example.context_key(view), {})
         for need in needs:
             known.setdefault(_row(example, need), len(known))
-    prefix = sight.encode(list(rows), batch)
+    prefix = encoder.encode(list(rows), batch)
     texts = [[text for text, _ in known] for known in rows.values()]
     others = [[targets.get(row) for row in known] for known in rows.values()]
-    scores = dict(zip(rows, score(sight.vlm, prefix, texts, others), strict=True))
+    scores = dict(zip(rows, score(encoder.vlm, prefix, texts, others), strict=True))
 
     def one(example: Example, need: LogpRequest) -> Tensor:
         key = example.context_key(view)

@@ -42,30 +42,30 @@ class Seen:
 
 
 def first_look(
-    sight: BatchEncoder,
+    encoder: BatchEncoder,
     examples: Sequence[Example],
     views: Sequence[View],
     workers: int,
     advance: Callable[[int], None],
 ) -> Seen:
-    """Prepare every context of `examples` and keep it where `sight.scratch` has room; `advance` hears of progress.
+    """Prepare every context of `examples` and keep it where `encoder.scratch` has room; `advance` hears of progress.
 
     Several processes share the work, and all get the whole outcome. Reasons for leaving an example out: those of
     `ImageError` and `PromptError`, `image-changed` (not the file that the pair was built on), and `too-long` (prompt
     and answer together). Raises UserError for a view that the model can't have.
     """
-    assert sight.scratch is not None
+    assert encoder.scratch is not None
     batches = list(_batches(examples))
     share = distributed.share(len(batches))
     own = batches[share.start : share.stop]
     loader: DataLoader[Example] = DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is all it takes
         batch_sampler=own,
-        collate_fn=functools.partial(_look, sight, views),
+        collate_fn=functools.partial(_look, encoder, views),
         **worker_settings(workers),
     )
     rejects: list[tuple[int, Rejection]] = []
-    unkept, kept = 0, [sight.scratch.news()]
+    unkept, kept = 0, [encoder.scratch.news()]
     for numbers, found in zip(own, loader, strict=True):
         if isinstance(found, UserError):
             raise found
@@ -74,7 +74,7 @@ def first_look(
         kept.append(found.kept)
         advance(len(numbers))
     everywhere = distributed.gathered((rejects, unkept, numpy.concatenate(kept)))
-    sight.scratch.learn(numpy.concatenate([places for _, _, places in everywhere]))
+    encoder.scratch.learn(numpy.concatenate([places for _, _, places in everywhere]))
     bad = dict(sorted((one for rejects, _, _ in everywhere for one in rejects), key=lambda one: one[0]))
     if bad:
         examples = Subset(examples, numpy.delete(numpy.arange(len(examples)), list(bad)))
@@ -103,9 +103,9 @@ class _Found:
     unkept: int
 
 
-def _look(sight: BatchEncoder, views: Sequence[View], examples: Sequence[Example]) -> _Found | UserError:
+def _look(encoder: BatchEncoder, views: Sequence[View], examples: Sequence[Example]) -> _Found | UserError:
     """Look at some examples; an error if something is wrong with all."""
-    assert sight.scratch is not None
+    assert encoder.scratch is not None
     rejects: list[Rejection | None] = []
     unkept = 0
     for _, same in itertools.groupby(examples, key=attrgetter("images")):
@@ -115,17 +115,17 @@ def _look(sight: BatchEncoder, views: Sequence[View], examples: Sequence[Example
             try:
                 for image in example.images:
                     check(image)
-                unkept += _prepare(sight, views, example, opens, lengths)
+                unkept += _prepare(encoder, views, example, opens, lengths)
                 rejects.append(None)
             except (ImageError, PromptError) as error:
                 rejects.append(_reject(example, error))
             except UserError as error:
                 return error
-    return _Found(rejects, sight.scratch.news(), unkept)
+    return _Found(rejects, encoder.scratch.news(), unkept)
 
 
 def _prepare(
-    sight: BatchEncoder,
+    encoder: BatchEncoder,
     views: Sequence[View],
     example: Example,
     opens: Callable[[ImageFile], Image],
@@ -137,10 +137,10 @@ def _prepare(
     keys = {example.context_key(view): view for view in views}
     for key, view in keys.items():
         if key not in lengths:
-            prepared, kept = sight.first(example, view, opens)
+            prepared, kept = encoder.first(example, view, opens)
             lengths[key] = prepared.length
             unkept += not kept
-    _refuse_too_long(sight.vlm, example, max(lengths[key] for key in keys))
+    _refuse_too_long(encoder.vlm, example, max(lengths[key] for key in keys))
     return unkept
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from veridical.align.dataset import Subset
 from veridical.align.inputs import BatchEncoder, batches
-from veridical.align.logps import score_needs, views_of
+from veridical.align.logps import score_requests, views_of
 from veridical.align.types import Example, key_array
 from veridical.errors import UserError
 from veridical.objectives.base import LogpRequest
@@ -122,7 +122,7 @@ def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[
 
 def fill(
     cache: ReferenceCache,
-    sight: BatchEncoder,
+    encoder: BatchEncoder,
     examples: Sequence[Example],
     needs: Sequence[LogpRequest],
     micro_batch: int,
@@ -134,11 +134,11 @@ def fill(
 
     Work is split the same way however often it is interrupted, so the scores come out the same to the bit.
     """
-    sight.vlm.model.eval()
+    encoder.vlm.model.eval()
     pending: dict[str, Tensor] = {}
-    with torch.no_grad(), nullcontext() if adapter else adapters_off(sight.vlm):
-        for number, batch in enumerate(batches(sight, examples, views_of(needs), micro_batch, workers), start=1):
-            for need, per_token in score_needs(sight, batch, needs).items():
+    with torch.no_grad(), nullcontext() if adapter else adapters_off(encoder.vlm):
+        for number, batch in enumerate(batches(encoder, examples, views_of(needs), micro_batch, workers), start=1):
+            for need, per_token in score_requests(encoder, batch, needs).items():
                 for example, tokens in zip(batch.examples, per_token, strict=True):
                     pending.setdefault(example.score_key(need), tokens.cpu())
             if number % SHARD_BATCHES == 0:

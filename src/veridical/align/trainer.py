@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from veridical.align import distributed
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
-from veridical.align.logps import score_needs, views_of
+from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.sampler import Batches, EpochLoader, SeededOrder
 from veridical.align.types import Answer, Example, key_array
@@ -29,36 +29,42 @@ _WEIGHTS = "trained.safetensors"
 
 
 def loss_of(
-    sight: BatchEncoder, reference: ReferenceCache, objective: Objective, batch: Batch
+    encoder: BatchEncoder, reference: ReferenceCache, objective: Objective, batch: Batch
 ) -> tuple[Tensor, Metrics]:
     """An objective's loss on a batch, a scalar with gradients, and its metrics.
 
-    To these come `chosen_logp` and `rejected_logp`, mean log-probabilities on the clean image, where the
-    objective needs them. Reference scores are read from the cache.
+    Adds `logps/chosen` and `logps/rejected`, mean log-probabilities on the clean image, where the objective requests
+    them. Reference scores are read from the cache.
     """
-    needs = objective.needs()
-    scored = with_reference(score_needs(sight, batch, needs), reference, batch.examples)
-    loss, metrics = objective.loss(scored, pair_scores(objective, batch.examples, sight.vlm.model.device))
+    scored = with_reference(score_requests(encoder, batch, objective.needs()), reference, objective, batch.examples)
+    loss, metrics = objective.loss(scored)
     log_probs = {
-        f"{need.response}_logp": answers.log_probs().mean().detach()
-        for need, answers in scored.items()
-        if need.view == Clean() and need.likeliest_under is None
+        f"logps/{request.response}": logps.log_probs().mean().detach()
+        for request, logps in scored.items()
+        if request.view == Clean() and request.likeliest_under is None
     }
     return loss, {**metrics, **log_probs}
 
 
 def with_reference(
-    policy: Mapping[LogpRequest, list[Tensor]], reference: ReferenceCache, examples: Sequence[Example]
+    policy: Mapping[LogpRequest, list[Tensor]],
+    reference: ReferenceCache,
+    objective: Objective,
+    examples: Sequence[Example],
 ) -> dict[LogpRequest, Logps]:
-    """The policy's scores beside the reference's, where a need asks for these."""
-    scored = {}
-    for need, per_token in policy.items():
-        known = reference.get([e.score_key(need) for e in examples]) if need.reference else []
-        answers = [example.answer(need.response) for example in examples]
-        scored[need] = Logps(
-            per_token, [tokens.to(per_token[0].device) for tokens in known], _edits(answers, per_token)
+    """Combine the policy's log-probabilities with the reference's, where requested, and the pairs' own scores."""
+    logps = {}
+    for request, per_token in policy.items():
+        device = per_token[0].device
+        cached = reference.get([example.score_key(request) for example in examples]) if request.reference else []
+        answers = [example.answer(request.response) for example in examples]
+        logps[request] = Logps(
+            per_token,
+            [tokens.to(device) for tokens in cached],
+            _edits(answers, per_token),
+            pair_scores(objective, examples, device),
         )
-    return scored
+    return logps
 
 
 def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tensor]:
@@ -77,18 +83,18 @@ def pair_scores(objective: Objective, examples: Sequence[Example], device: torch
 
 
 class PairTrainer(Trainer):  # type: ignore[misc]
-    """Trains the adapter of `sight.vlm` on `examples`."""
+    """Trains the adapter of `encoder.vlm` on `examples`."""
 
     def __init__(
         self,
         config: AlignConfig,
-        sight: BatchEncoder,
+        encoder: BatchEncoder,
         reference: ReferenceCache,
         examples: Sequence[Example],
         callbacks: Sequence[TrainerCallback],
     ) -> None:
-        _switch_off_dropout(sight.vlm.model)
-        self._sight, self._reference, self._objective = sight, reference, config.objective
+        _switch_off_dropout(encoder.vlm.model)
+        self._encoder, self._reference, self._objective = encoder, reference, config.objective
         contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
         micro_batch = micro_batch_of(config)
         self._batches = Batches(
@@ -96,12 +102,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         )
         self._since_log: list[tuple[int, Metrics]] = []
         views = views_of(config.objective.needs())
-        self._workers = 0 if sight.keeps(examples, views) else config.workers
+        self._workers = 0 if encoder.keeps(examples, views) else config.workers
         super().__init__(
-            model=sight.vlm.model,
-            args=training_arguments(config, len(examples), use_cpu=sight.vlm.model.device.type == "cpu"),
+            model=encoder.vlm.model,
+            args=training_arguments(config, len(examples), use_cpu=encoder.vlm.model.device.type == "cpu"),
             train_dataset=examples,
-            data_collator=lambda batch: {"batch": sight.load(batch, views)},
+            data_collator=lambda batch: {"batch": encoder.load(batch, views)},
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
@@ -144,7 +150,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """The loss of a micro-batch, as its share of the step's."""
         batch = inputs["batch"]
-        loss, metrics = loss_of(self._sight, self._reference, self._objective, batch)
+        loss, metrics = loss_of(self._encoder, self._reference, self._objective, batch)
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower --learning-rate and "
@@ -175,7 +181,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         # The stock method also pickles the training arguments, which nothing here reads.
         if not distributed.is_main():
             return
-        folder, vlm = Path(output_dir or self.args.output_dir), self._sight.vlm
+        folder, vlm = Path(output_dir or self.args.output_dir), self._encoder.vlm
         if hasattr(vlm.model, "peft_config"):
             save_trained(vlm, folder)
         else:
@@ -183,12 +189,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             save_file(_trained(vlm.model), folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if hasattr(self._sight.vlm.model, "peft_config"):
+        if hasattr(self._encoder.vlm.model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         found = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
         with torch.no_grad():
-            for name, parameter in _trained(self._sight.vlm.model).items():
+            for name, parameter in _trained(self._encoder.vlm.model).items():
                 parameter.copy_(found[name])
 
 
@@ -198,7 +204,7 @@ def micro_batch_of(config: AlignConfig) -> int:
     micro_batch = min(config.micro_batch, share)
     if rest or share % max(micro_batch, 1):
         raise UserError(
-            f"batch_size {config.batch_size} can't be shared by {distributed.count()} processes in parts of "
+            f"batch_size {config.batch_size} can't be split over {distributed.count()} processes in parts of "
             f"micro_batch {config.micro_batch}; choose a batch_size that is a multiple of both together."
         )
     return micro_batch

@@ -1,14 +1,13 @@
-"""What an objective asks for, and what it is given.
+"""What an objective requests, and what it computes its loss from.
 
-An objective declares the answers it needs scored and on which view of the image. Whoever runs it plans
-the forward passes: needs that share a view share one pass over the image and the prompt.
+An objective declares which answers it needs scored, and on which view of the image. The trainer plans the forward
+passes: requests that share a view share one pass over the image and the prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from veridical.vlm.images.views import Clean, View
@@ -18,19 +17,17 @@ if TYPE_CHECKING:
 
 Response: TypeAlias = Literal["chosen", "rejected"]
 Metrics: TypeAlias = "dict[str, Tensor]"
-Stated: TypeAlias = "Mapping[str, Tensor]"
-"""Numbers that the pairs of a batch bring along, by the name of the score in their provenance: [pairs] each."""
-
-NOTHING_STATED: Stated = MappingProxyType({})
+PairScores: TypeAlias = "Mapping[str, Tensor]"
+"""Scores from the pairs' provenance, by name: [pairs] each."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogpRequest:
-    """A pair's response scored on a view of its image; with `reference`, by the reference model too.
+    """Score a pair's response on a view of its image; with `reference`, by the reference model too.
 
-    With `likeliest_under`, what is scored at each place are not the response's own tokens but those that the scoring
-    model itself finds likeliest there when it is shown that other view, after the response's tokens before (teacher
-    forcing). Policy and reference each take their own likeliest ones.
+    With `likeliest_under`, the response's tokens are replaced before scoring: at each position by the token that the
+    scoring model finds likeliest when it is shown that other view and the response's preceding tokens (teacher
+    forcing). Policy and reference each use their own likeliest tokens.
     """
 
     response: Response
@@ -40,22 +37,24 @@ class LogpRequest:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The views that have to be encoded for this need."""
+        """The views that have to be encoded for this request."""
         return (self.view,) if self.likeliest_under is None else (self.view, self.likeliest_under)
 
 
 @dataclass(frozen=True, slots=True)
 class Logps:
-    """Per-token log-probabilities of one need over a batch: one tensor [tokens] a pair, ragged.
+    """Per-token log-probabilities of one request over a batch of pairs: one tensor [tokens] a pair, ragged.
 
-    `policy` carries gradients; `reference` is empty where the need asked for none. `edits` [tokens] number the places
-    at which the pair's sides differ, from 1, and are 0 where the text is common; a number means the same place on
-    both sides. Empty where the tokenizer doesn't tell which characters a token stands for.
+    `policy` carries gradients; `reference` is empty where the request asked for none. `edits` [tokens] number the
+    passages in which the two sides differ, from 1, and are 0 where they agree; a number means the same passage on
+    both sides. It is empty where the tokenizer has no character offsets. `scores` are those of the pairs that the
+    objective reads.
     """
 
     policy: Sequence[Tensor]
     reference: Sequence[Tensor] = ()
     edits: Sequence[Tensor] = ()
+    scores: PairScores = field(default_factory=dict)
 
     def log_probs(self) -> Tensor:
         """The policy's log-probability of each whole answer, [pairs]."""
@@ -67,25 +66,41 @@ class Logps:
 
 
 class Objective(Protocol):
-    """The settings of a loss, which know what it needs and how to compute it."""
+    """The settings of a loss, with the scores that it needs and how it is computed from them."""
 
     @property
     def name(self) -> str:
-        """The word that picks this objective."""
+        """The name that selects this objective."""
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """What must be scored. Distinct; two needs with the same view cost one image pass."""
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """The loss of a batch (a scalar, mean over pairs or tokens) and detached scalars worth logging."""
 
 
 @runtime_checkable
 class ReadsScores(Protocol):
-    """An objective that reads scores of the pairs themselves, such as how sure a label is."""
+    """An objective that reads scores of the pairs themselves, such as a label's confidence."""
 
     def reads(self) -> tuple[str, ...]:
-        """Their names in the pairs' provenance; pairs without them can't be trained on."""
+        """The scores' names in the pairs' provenance; pairs without them are skipped."""
+
+
+CHOSEN = LogpRequest("chosen")
+REJECTED = LogpRequest("rejected")
+CHOSEN_ALONE = LogpRequest("chosen", reference=False)
+REJECTED_ALONE = LogpRequest("rejected", reference=False)
+
+
+def both_answers(_: object) -> tuple[LogpRequest, ...]:
+    """Both answers on the clean image, with the reference: `needs` of most objectives."""
+    return CHOSEN, REJECTED
+
+
+def both_without_reference(_: object) -> tuple[LogpRequest, ...]:
+    """Both answers on the clean image, scored by the policy alone."""
+    return CHOSEN_ALONE, REJECTED_ALONE
 
 
 def scores_read(objective: Objective) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import dpo, require_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +44,9 @@ class Ddpo:
     def __post_init__(self) -> None:
         require_positive(beta=self.beta, gamma=self.gamma)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo` on weighted log-ratios; `edited` is the share of the answers' tokens at which the sides differ."""
         import torch
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.lengths import Length, desensitised, mean_log_ratios
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHOSEN = LogpRequest("chosen")
-REJECTED = LogpRequest("rejected")
 CONFIDENCE = "confidence"
 
 
@@ -38,14 +36,15 @@ def dpo(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float | 
 
 
 def rewards(chosen: Tensor, rejected: Tensor, beta: float) -> Metrics:
-    """What log-ratios [pairs] say about a batch: `accuracy` (share of pairs with m > 0), `margin` (mean m),
-    `chosen_reward` and `rejected_reward` (mean beta * log-ratio); m is beta * (chosen - rejected)."""
+    """Metrics of log-ratios [pairs], named as TRL names them: `rewards/accuracies` (share of pairs with m > 0),
+    `rewards/margins` (mean m), `rewards/chosen` and `rewards/rejected` (mean beta * log-ratio); m is
+    beta * (chosen - rejected)."""
     margin = beta * (chosen - rejected)
     metrics = {
-        "accuracy": (margin > 0).to(margin.dtype).mean(),
-        "margin": margin.mean(),
-        "chosen_reward": beta * chosen.mean(),
-        "rejected_reward": beta * rejected.mean(),
+        "rewards/accuracies": (margin > 0).to(margin.dtype).mean(),
+        "rewards/margins": margin.mean(),
+        "rewards/chosen": beta * chosen.mean(),
+        "rewards/rejected": beta * rejected.mean(),
     }
     return {name: value.detach() for name, value in metrics.items()}
 
@@ -82,7 +81,7 @@ class Dpo:
     tail_weight: float = 1.0
     """Weight of the tokens by which one side is longer than the other; below 1 this is LD-DPO."""
     nll_weight: float = 0.0
-    """Weight of the chosen answers' negative log-likelihood per token, added to the loss."""
+    """Weight of the chosen answers' negative log-likelihood per token, added to the loss; 0 is the paper's formula."""
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
@@ -99,23 +98,21 @@ class Dpo:
             raise UserError("objective.tail_weight goes with objective.length sum.")
         require_not_negative(nll_weight=self.nll_weight)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
     def reads(self) -> tuple[str, ...]:
         """The pairs' confidence, if labels are taken as stated."""
         return (CONFIDENCE,) if self.labels == "stated" else ()
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """The loss of `dpo`, with a weight the likelihood term on top; metrics: `dpo`'s, then `nll`."""
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """The loss of `dpo`, with a weight the likelihood term on top; metrics: `dpo`'s, then `nll_loss`."""
         chosen = scored[CHOSEN]
-        smoothing = 1 - stated[CONFIDENCE] if self.labels == "stated" else self.label_smoothing
+        smoothing = 1 - chosen.scores[CONFIDENCE] if self.labels == "stated" else self.label_smoothing
         loss, metrics = dpo(*self._log_ratios(chosen, scored[REJECTED]), self.beta, smoothing)
         if self.nll_weight == 0:
             return loss, metrics
         likelihood = nll(chosen.policy)
-        return loss + self.nll_weight * likelihood, {**metrics, "nll": likelihood.detach()}
+        return loss + self.nll_weight * likelihood, {**metrics, "nll_loss": likelihood.detach()}
 
     def _log_ratios(self, chosen: Logps, rejected: Logps) -> tuple[Tensor, Tensor]:
         if self.length == "mean":

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive, rewards
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive, rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +40,8 @@ class Dpop:
         require_positive(beta=self.beta)
         require_not_negative(penalty=self.penalty)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `dpop`."""
         return dpop(scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios(), self.beta, self.penalty)

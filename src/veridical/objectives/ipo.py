@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, require_positive, rewards
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import require_positive, rewards
 from veridical.objectives.lengths import Length, mean_log_ratios
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ class Ipo:
     def __post_init__(self) -> None:
         require_positive(beta=self.beta)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `ipo`."""
         chosen, rejected = scored[CHOSEN], scored[REJECTED]
         if self.length == "mean":

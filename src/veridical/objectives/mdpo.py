@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ class Mdpo:
         """Both answers on the clean image and the chosen one on the weakened image, with the reference."""
         return CHOSEN, REJECTED, self.weak
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """The weighted sum of the terms; metrics: `dpo`'s, `image_margin`, `image_accuracy`."""
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """The weighted sum of the terms; metrics: `dpo`'s, `rewards/image_margins`,
+        `rewards/image_accuracies`."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         loss, metrics = dpo(chosen, rejected, self.beta)
         by_image, seen = dpo(chosen, scored[self.weak].log_ratios(), self.beta)
@@ -72,4 +73,8 @@ class Mdpo:
             loss = loss + self.anchor_weight * anchor(chosen, self.beta, self.anchor_margin)
         if self.ceiling_weight:
             loss = loss + self.ceiling_weight * anchor(-rejected, self.beta)
-        return loss, {**metrics, "image_margin": seen["margin"], "image_accuracy": seen["accuracy"]}
+        return loss, {
+            **metrics,
+            "rewards/image_margins": seen["rewards/margins"],
+            "rewards/image_accuracies": seen["rewards/accuracies"],
+        }

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
@@ -46,14 +46,12 @@ class Mpo:
             preference_weight=self.preference_weight, quality_weight=self.quality_weight, nll_weight=self.nll_weight
         )
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """The weighted sum of the three; metrics: `dpo`'s, `quality` and `nll`."""
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """The weighted sum of the three; metrics: `dpo`'s, `quality` and `nll_loss`."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         preference, metrics = dpo(chosen, rejected, self.beta)
         quality, likelihood = absolute(chosen, rejected, self.beta), nll(scored[CHOSEN].policy)
         loss = self.preference_weight * preference + self.quality_weight * quality + self.nll_weight * likelihood
-        return loss, {**metrics, "quality": quality.detach(), "nll": likelihood.detach()}
+        return loss, {**metrics, "quality": quality.detach(), "nll_loss": likelihood.detach()}

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
+from veridical.objectives.base import (
+    CHOSEN_ALONE,
+    REJECTED_ALONE,
+    LogpRequest,
+    Logps,
+    Metrics,
+    both_without_reference,
+)
 from veridical.objectives.dpo import require_not_negative
 from veridical.objectives.lengths import mean_log_probs
 from veridical.objectives.sft import nll
-from veridical.objectives.simpo import CHOSEN, REJECTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +25,13 @@ if TYPE_CHECKING:
 def odds_ratio(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Metrics]:
     """-log sigmoid(log odds(chosen) - log odds(rejected)), mean over pairs: equation 7; odds(p) = p / (1 - p).
 
-    `chosen` and `rejected` are log-probabilities per token, [pairs]. Metrics: `accuracy`, `log_odds_ratio`.
+    `chosen` and `rejected` are log-probabilities per token, [pairs]. Metrics: `rewards/accuracies`,
+    `log_odds_ratio`.
     """
     from torch.nn.functional import logsigmoid
 
     ratio = _log_odds(chosen) - _log_odds(rejected)
-    metrics = {"accuracy": (ratio > 0).to(ratio.dtype).mean(), "log_odds_ratio": ratio.mean()}
+    metrics = {"rewards/accuracies": (ratio > 0).to(ratio.dtype).mean(), "log_odds_ratio": ratio.mean()}
     return -logsigmoid(ratio).mean(), {name: value.detach() for name, value in metrics.items()}
 
 
@@ -48,12 +55,11 @@ class Orpo:
     def __post_init__(self) -> None:
         require_not_negative(weight=self.weight)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, without a reference."""
-        return CHOSEN, REJECTED
+    needs = both_without_reference
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """Mean negative log-likelihood of the chosen tokens plus the weighted `odds_ratio`; metrics: its, and `nll`."""
-        likelihood = nll(scored[CHOSEN].policy)
-        loss, metrics = odds_ratio(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]))
-        return likelihood + self.weight * loss, {**metrics, "nll": likelihood.detach()}
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """Mean negative log-likelihood of the chosen tokens plus the weighted `odds_ratio`; metrics: its, and
+        `nll_loss`."""
+        likelihood = nll(scored[CHOSEN_ALONE].policy)
+        loss, metrics = odds_ratio(mean_log_probs(scored[CHOSEN_ALONE]), mean_log_probs(scored[REJECTED_ALONE]))
+        return likelihood + self.weight * loss, {**metrics, "nll_loss": likelihood.detach()}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
+from veridical.objectives.dpo import dpo, require_positive
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Povid:
         """Both answers on the clean image and the tokens of the noised one, with the reference."""
         return CHOSEN, REJECTED, self.noised
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """The mixed loss; metrics: `dpo`'s for the pair, and `noised_margin`, `noised_accuracy`."""
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """The mixed loss; metrics: `dpo`'s for the pair, and `rewards/noised_margins`, `rewards/noised_accuracies`."""
         chosen, rejected, noised = (scored[need].log_ratios() for need in self.needs())
         own, metrics = dpo(chosen, rejected, self.beta)
         other, seen = dpo(chosen, noised, self.beta)
@@ -60,4 +60,8 @@ class Povid:
             loss = self.share * own + (1 - self.share) * other
         else:
             loss, _ = dpo(chosen, self.share * rejected + (1 - self.share) * noised, self.beta)
-        return loss, {**metrics, "noised_margin": seen["margin"], "noised_accuracy": seen["accuracy"]}
+        return loss, {
+            **metrics,
+            "rewards/noised_margins": seen["rewards/margins"],
+            "rewards/noised_accuracies": seen["rewards/accuracies"],
+        }

@@ -10,6 +10,7 @@ from veridical.errors import UserError
 from veridical.objectives.base import Objective
 
 OBJECTIVES: Mapping[str, str] = {
+    "dpo-nll": "veridical.objectives.dpo_nll:DpoNll",
     "dpo": "veridical.objectives.dpo:Dpo",
     "sft": "veridical.objectives.sft:Sft",
     "ddpo": "veridical.objectives.ddpo:Ddpo",

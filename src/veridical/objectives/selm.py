@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +35,9 @@ class Selm:
         require_positive(beta=self.beta)
         require_not_negative(alpha=self.alpha)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo`'s loss plus alpha beta times the mean log-ratio of the own answer; metrics are `dpo`'s."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         loss, metrics = dpo(chosen, rejected, self.beta)

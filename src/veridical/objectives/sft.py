@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
+from veridical.objectives.base import CHOSEN_ALONE, LogpRequest, Logps, Metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CHOSEN = LogpRequest("chosen", reference=False)
 
 
 def nll(per_token: Sequence[Tensor]) -> Tensor:
@@ -33,9 +31,9 @@ class Sft:
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """The chosen answer on the clean image, without a reference."""
-        return (CHOSEN,)
+        return (CHOSEN_ALONE,)
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """Mean negative log-likelihood of the chosen tokens; metrics: `nll`."""
-        loss = nll(scored[CHOSEN].policy)
-        return loss, {"nll": loss.detach()}
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """Mean negative log-likelihood of the chosen tokens; metrics: `nll_loss`."""
+        loss = nll(scored[CHOSEN_ALONE].policy)
+        return loss, {"nll_loss": loss.detach()}

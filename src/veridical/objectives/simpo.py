@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
+from veridical.objectives.base import (
+    CHOSEN_ALONE,
+    REJECTED_ALONE,
+    LogpRequest,
+    Logps,
+    Metrics,
+    both_without_reference,
+)
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.objectives.lengths import mean_log_probs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-CHOSEN = LogpRequest("chosen", reference=False)
-REJECTED = LogpRequest("rejected", reference=False)
 
 
 def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> tuple[Tensor, Metrics]:
@@ -42,10 +45,10 @@ class Simpo:
         require_positive(beta=self.beta)
         require_not_negative(gamma=self.gamma)
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, without a reference."""
-        return CHOSEN, REJECTED
+    needs = both_without_reference
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `simpo`."""
-        return simpo(mean_log_probs(scored[CHOSEN]), mean_log_probs(scored[REJECTED]), self.beta, self.gamma)
+        return simpo(
+            mean_log_probs(scored[CHOSEN_ALONE]), mean_log_probs(scored[REJECTED_ALONE]), self.beta, self.gamma
+        )

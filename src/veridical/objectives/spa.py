@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
+from veridical.objectives.dpo import dpo, require_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +44,9 @@ class Spa:
         if not 0 <= self.share <= 1:
             raise UserError(f"objective.share is {self.share}; it must lie between 0 and 1.")
 
-    def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, with the reference."""
-        return CHOSEN, REJECTED
+    needs = both_answers
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo`'s loss with each pair's own smoothing; metrics: `dpo`'s and `smoothed`, the share of such pairs."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         unsure = least_sure((chosen - rejected).detach(), self.share).to(chosen.dtype)

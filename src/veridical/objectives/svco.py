@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_not_negative, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
+from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.vlm.images.views import NoImage, parse
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class Svco:
         """The chosen answer on the three views, and with `dpo_weight` the rejected one; with the reference."""
         return (CHOSEN, BLIND, self.contradicted, *((REJECTED,) if self.dpo_weight else ()))
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
-        """The sum of the contrasts; metrics: `attend_margin`, `attend_accuracy`, `reject_margin`, `reject_accuracy`,
-        and `dpo`'s if it is kept."""
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
+        """The sum of the contrasts; metrics: margins and accuracies of both under `rewards/attend_…` and
+        `rewards/reject_…`, and `dpo`'s if it is kept."""
         chosen, blind = scored[CHOSEN].log_ratios(), scored[BLIND].log_ratios()
         attend, attended = dpo(chosen, blind, self.attend_beta)
         reject, rejected = dpo(blind, scored[self.contradicted].log_ratios(), self.reject_beta)
-        metrics = {f"attend_{name}": attended[name] for name in ("margin", "accuracy")}
-        metrics |= {f"reject_{name}": rejected[name] for name in ("margin", "accuracy")}
+        metrics = {f"attend_{name}": attended[name] for name in ("rewards/margins", "rewards/accuracies")}
+        metrics |= {f"reject_{name}": rejected[name] for name in ("rewards/margins", "rewards/accuracies")}
         if not self.dpo_weight:
             return attend + reject, metrics
         plain, own = dpo(chosen, scored[REJECTED].log_ratios(), self.attend_beta)

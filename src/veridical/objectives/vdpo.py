@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.objectives.base import NOTHING_STATED, LogpRequest, Logps, Metrics, Stated
-from veridical.objectives.dpo import CHOSEN, REJECTED, dpo, require_positive
+from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
+from veridical.objectives.dpo import dpo, require_positive
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Vdpo:
             LogpRequest("rejected", view, reference=False),
         )
 
-    def loss(self, scored: Mapping[LogpRequest, Logps], stated: Stated = NOTHING_STATED) -> tuple[Tensor, Metrics]:
+    def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """The loss and metrics of `dpo` with guided log-ratios."""
         chosen, rejected, blind_chosen, blind_rejected = (scored[need] for need in self.needs())
         return dpo(

@@ -227,10 +227,10 @@ def _made(provenance: Provenance) -> tuple[tuple[str, str], ...]:
 def _training_charts(aligns: Sequence[AlignRun]) -> list[Chart]:
     wanted = (
         ("loss", "loss", "Loss, step by step: what training pushes down."),
-        ("margin", "margin", "Margin: how far the preferred answer has pulled ahead of the rejected one."),
+        ("rewards/margins", "margin", "Margin: how far the preferred answer has pulled ahead of the rejected one."),
     )
     return [
-        Chart(Markup(charts.training(having, key, label, f"training-{key}")), caption)
+        Chart(Markup(charts.training(having, key, label, f"training-{label}")), caption)
         for key, label, caption in wanted
         if (having := [run for run in aligns if any(row.get(key) is not None for row in run.log)])
     ]
