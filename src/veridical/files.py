@@ -69,9 +69,9 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, text.encode())
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as readable JSON, whole."""
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, content: Mapping[str, Any], *, allow_nan: bool = True) -> None:
+    """Write a mapping as readable JSON, whole; without `allow_nan`, ValueError for what other programs can't read."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -103,12 +103,8 @@ def remove_partial(folder: Path, skip: Callable[[Path], bool] = lambda _: False)
         folders[:] = [name for name in folders if not is_partial(name) and not skip(inside / name)]
 
 
-def _being_written(name: str) -> bool:
-    match = _PARTIAL.fullmatch(name)
-    process = int(match["process"] or 0) if match else 0
-    # Our own number is a killed process's: containers give the same one again.
-    if not process or process == os.getpid():
-        return False
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine lives."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -116,3 +112,10 @@ def _being_written(name: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _being_written(name: str) -> bool:
+    match = _PARTIAL.fullmatch(name)
+    process = int(match["process"] or 0) if match else 0
+    # Our own number is a killed process's: containers give the same one again.
+    return process not in (0, os.getpid()) and is_alive(process)

@@ -15,8 +15,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -40,6 +42,8 @@ A single word is the name of something that comes with veridical, unless there i
 _OLD = ("manifest.json", "constructions.json", ".work", "key.json", "inputs.json", "reward.json", "round-1")
 """What tells a run folder of version 0.1.0."""
 _SHOWN = 8
+_PATIENCE = 10.0
+"""Seconds to wait for the workers of a process that was killed."""
 _WHOLE = 2**24
 """Files of a folder up to this many bytes are hashed whole, larger ones by their size and both ends."""
 
@@ -144,7 +148,7 @@ def content_digest(path: Path) -> str | None:
         if not path.is_dir():
             return None
         digest = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):
+        for file in sorted(one for one in path.rglob("[!.]*") if one.is_file()):
             digest.update(f"{file.relative_to(path)}\n{_file_digest(file)}\n".encode())
         return digest.hexdigest()
     except (OSError, ValueError):
@@ -198,16 +202,21 @@ def locked(out: Path, command: str) -> Iterator[None]:
 
 
 def _take(path: Path, out: Path) -> IO[str]:
+    patience = time.monotonic() + _PATIENCE
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().strip()
             file.close()
+            if _is_gone(holder) and time.monotonic() < patience:
+                time.sleep(0.05)  # a worker of a killed process is about to notice
+                continue
             raise UserError(
-                f"{out}: {holder} is at work here. Wait until it has ended, or give --out a new folder."
+                f"{out}: {holder or 'another process'} is at work here. Wait until it has ended, or give --out a new "
+                "folder."
             ) from None
         except OSError:
             print(f"{out}: this disk knows no locks; let no second command use this folder.", file=sys.stderr)
@@ -223,6 +232,14 @@ def _sign(file: IO[str], command: str) -> None:
     file.truncate(0)
     file.write(f"`veridical {command}` (process {os.getpid()} on {socket.gethostname()}, since {started})\n")
     file.flush()
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether the process that a lock names was one of this machine and has ended; an empty lock is being written."""
+    match = re.search(r"\(process (\d+) on (.*), since", holder)
+    if match is None:
+        return not holder
+    return match[2] == socket.gethostname() and not files.is_alive(int(match[1]))
 
 
 def _close_in_children(file: IO[str]) -> None:

@@ -24,9 +24,14 @@ def config(tmp_path):
     return AlignConfig(pairs=build, out=tmp_path / "run")
 
 
+def start(config, inputs=None):
+    with run_folder.opened(config) as run:
+        run.settle(inputs or {})
+
+
 def test_the_same_settings_continue(config):
-    run_folder.start(config)
-    run_folder.start(config)
+    start(config)
+    start(config)
     assert not run_folder.is_finished(config)
 
 
@@ -41,40 +46,40 @@ def test_the_same_settings_continue(config):
     ],
 )
 def test_other_settings_are_refused_and_the_difference_named(config, changes, difference):
-    run_folder.start(config)
+    start(config)
     with pytest.raises(UserError, match=difference):
-        run_folder.start(replace(config, **changes))
+        start(replace(config, **changes))
 
 
 def test_what_does_not_change_the_result_may_differ(config):
-    run_folder.start(config)
-    run_folder.start(replace(config, workers=0, save_every=7, device="cpu", reference_cache=Path("shared")))
+    start(config)
+    start(replace(config, workers=0, save_every=7, device="cpu", reference_cache=Path("shared")))
 
 
 def test_a_folder_of_something_else_is_refused(config):
     config.out.mkdir()
     (config.out / "thesis.tex").write_text("dear to someone")
     with pytest.raises(UserError, match="not a run of `veridical align`"):
-        run_folder.start(config)
+        start(config)
     assert [path.name for path in config.out.iterdir()] == ["thesis.tex"]
 
 
 def test_finished_with_the_same_pairs(config):
-    run_folder.start(config)
-    run_folder.settle_inputs(config.out, {"pairs": run_folder.pairs_digest(config.pairs), "model": "m"})
+    start(config)
+    start(config, {"pairs": run_folder.pairs_digest(config.pairs), "model": "m"})
     write_json(config.out / "summary.json", {})
     assert run_folder.is_finished(config)
     (config.pairs / "pairs" / "00001.parquet").write_bytes(b"more pairs")
-    with pytest.raises(UserError, match="the pairs changed"):
+    with pytest.raises(UserError, match="other inputs: pairs was"):
         run_folder.is_finished(config)
 
 
 def test_another_model_under_the_same_name_is_refused(config):
-    run_folder.start(config)
-    run_folder.settle_inputs(config.out, {"pairs": "p", "model": "m"})
-    run_folder.settle_inputs(config.out, {"pairs": "p", "model": "m"})
-    with pytest.raises(UserError, match="the model changed"):
-        run_folder.settle_inputs(config.out, {"pairs": "p", "model": "n"})
+    start(config)
+    start(config, {"pairs": "p", "model": "m"})
+    start(config, {"pairs": "p", "model": "m"})
+    with pytest.raises(UserError, match="model was 'm', now 'n'"):
+        start(config, {"pairs": "p", "model": "n"})
 
 
 def test_pairs_that_are_not_there(tmp_path):

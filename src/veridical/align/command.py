@@ -17,6 +17,7 @@ from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
 from veridical.files import write_json, write_json_lines
 from veridical.objectives.base import scores_read
+from veridical.runs import Run
 
 if TYPE_CHECKING:
     from veridical.align.checks import Prepared
@@ -38,28 +39,28 @@ def run(config: AlignConfig) -> Path:
     UserError for what the user can mend, KeyboardInterrupt (with a checkpoint saved) after Ctrl-C.
     """
     if run_folder.is_finished(config):
-        _say(f"{config.out} is finished; its result is {config.result}")
+        _say(f"{config.out} is already complete; its result is {config.result}")
         return config.out
     from veridical.align import distributed
 
     distributed.init(config.device)
     try:
         pairs_digest = distributed.on_main(lambda: run_folder.pairs_digest(config.pairs))
-        distributed.on_main(lambda: run_folder.start(config))
-        _align(config, pairs_digest)
+        with run_folder.opened(config) as folder:
+            _align(config, folder, pairs_digest)
     finally:
         distributed.destroy()
     return config.out
 
 
-def _align(config: AlignConfig, pairs_digest: str) -> None:
+def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     from veridical.align import distributed, final_metrics
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
     _refuse_what_is_not_there(config)
-    base, vlm = _loaded(config, pairs_digest)
+    base, vlm = _loaded(config, folder, pairs_digest)
     laps.end("load")
     with _encoder(config, base, vlm) as encoder:
         prepared = _checked(config, encoder)
@@ -93,7 +94,7 @@ def _align(config: AlignConfig, pairs_digest: str) -> None:
     _say(_closing(config, final))
 
 
-def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
+def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm]:
     """The base model, and the same made ready for training; that these are the run's is settled."""
     from veridical.align import distributed
     from veridical.vlm.load import attach_lora, load
@@ -101,14 +102,14 @@ def _loaded(config: AlignConfig, pairs_digest: str) -> tuple[Vlm, Vlm]:
 
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
-    distributed.on_main(lambda: run_folder.settle_inputs(config.out, inputs))
+    distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
     if config.train == "adapter":
         vlm = attach_lora(base, config.lora, config.seed, config.start)
     else:
         vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
-        distributed.on_main(lambda: run_folder.settle_inputs(config.out, {"start": vlm.fingerprint}))
+        distributed.on_main(lambda: folder.settle({"start": vlm.fingerprint}))
     return base, vlm
 
 

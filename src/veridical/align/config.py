@@ -12,6 +12,7 @@ from veridical.errors import UserError
 from veridical.objectives.base import Objective
 from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.registry import objective_type
+from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 
 
@@ -19,9 +20,9 @@ from veridical.vlm.model.adapters import LoraSettings
 class AlignConfig:
     """Train an adapter, or the language model itself, on the pairs of a build."""
 
-    pairs: Path
+    pairs: Path = field(metadata=INCIDENTAL)
     """The run folder of a build, with `pairs/*.parquet`."""
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """The run folder to write. The same command continues or, when finished, does nothing."""
     model: str = "bundled"
     """A Hugging Face image-text-to-text model, by name or folder, or `bundled`. It is also the reference."""
@@ -35,7 +36,7 @@ class AlignConfig:
     `language-and-projector`: those of the projector too, as in BPO. Both write a whole new model into `model/`."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
-    start: Path | None = None
+    start: Path | None = field(default=None, metadata=BY_CONTENT)
     """An adapter to go on training, of the same lora settings; a new one if left out."""
     reference: Literal["base", "start"] = "base"
     """What the policy is measured against: the model without its adapter, or with the one it starts from."""
@@ -66,38 +67,38 @@ class AlignConfig:
     too_long: Literal["shorten", "reject"] = "shorten"
     """Longer answers lose their end, or their pair is left out; either way they are counted."""
 
-    reference_cache: Path | None = None
+    reference_cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where the reference's scores are kept, for runs to share. By default `reference/` in the run folder."""
-    feature_memory_mb: int = 2048
+    feature_memory_mb: int = field(default=2048, metadata=INCIDENTAL)
     """Memory for features of a frozen vision tower; images beyond it are looked at again in every epoch."""
-    feature_disk_mb: int = 0
+    feature_disk_mb: int = field(default=0, metadata=INCIDENTAL)
     """Disk for such features, up to this size; later epochs, and runs that share `feature_cache`, open none of these
     images again. They take some ten kB to some MB an image, by model; what earlier runs left and this one does not
     use makes room, and what then finds none is not kept."""
-    feature_cache: Path | None = None
+    feature_cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where these are, for runs to share. By default `features/` in the run folder."""
-    image_disk_mb: int = 16384
+    image_disk_mb: int = field(default=16384, metadata=INCIDENTAL)
     """Disk in the run folder, while the run lasts, for images as the model's processor made them: each is decoded once.
     They take 0.1 to 10 MB each, by model; what has no room, or would take more than half of what is free, is decoded
     again in every pass."""
-    prefix_memory_mb: int = 2048
+    prefix_memory_mb: int = field(default=2048, metadata=INCIDENTAL)
     """Memory for images and prompts as the frozen model read them, which an answer-only adapter shares with it
     (lora.acts_on: answers); what is kept is read once in the whole training."""
-    prefix_disk_mb: int = 0
+    prefix_disk_mb: int = field(default=0, metadata=INCIDENTAL)
     """Disk for those that memory has no room for; they take a few hundred kB to some hundred MB each, by model."""
-    workers: int = 2
+    workers: int = field(default=2, metadata=INCIDENTAL)
     """Processes that decode images: all of them before the first step, later those that had no room."""
 
-    save_every: int = 50
+    save_every: int = field(default=50, metadata=INCIDENTAL)
     """Steps between checkpoints, at most this much work is lost to a crash."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata=INCIDENTAL)
     """Checkpoints kept, the newest; at least 2, so that one is always whole."""
-    report_to: tuple[str, ...] = ()
+    report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
 
     dtype: str = "auto"
     """Weights' type: `auto` is bfloat16 on a GPU, float32 on a CPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=INCIDENTAL)
     """`auto` is the GPU if there is one."""
     allow_remote_code: bool = False
     """Run Python code that comes with the model. Only for models that you trust."""
@@ -138,27 +139,6 @@ class AlignConfig:
     def feature_folder(self) -> Path:
         """Where the features of a frozen tower are that this run keeps on disk."""
         return self.feature_cache or self.out / "features"
-
-
-# What may differ when a run is continued: none of it changes the result. The pairs are known by their hash.
-INCIDENTAL = frozenset(
-    (
-        "pairs",
-        "out",
-        "reference_cache",
-        "feature_memory_mb",
-        "feature_disk_mb",
-        "feature_cache",
-        "image_disk_mb",
-        "prefix_memory_mb",
-        "prefix_disk_mb",
-        "workers",
-        "save_every",
-        "keep_checkpoints",
-        "report_to",
-        "device",
-    )
-)
 
 
 def config_type(choices: Mapping[str, str]) -> type[AlignConfig]:

@@ -20,16 +20,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from veridical import runs
 from veridical.align import command as align
-from veridical.config import dotted, flags, read_yaml, save_resolved, to_plain
+from veridical.config import dotted, flags, read_yaml
 from veridical.errors import UserError
+from veridical.files import whole_folder
 from veridical.formats.sources import is_world, read_records
 from veridical.pairs import command as build
 from veridical.records import Pair
+from veridical.runs import BY_CONTENT, INCIDENTAL
 
 _SET_HERE = ("out", "pairs", "adapter", "start", "reference", "skip")
 
@@ -38,23 +41,23 @@ _SET_HERE = ("out", "pairs", "adapter", "start", "reference", "skip")
 class LoopConfig:
     """Build pairs and align in rounds."""
 
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """Run folder; the same command continues what is there."""
-    build: Path
+    build: Path = field(metadata=BY_CONTENT)
     """Settings of `veridical build` in a YAML file; its limit is the number of records of one round."""
-    align: Path
+    align: Path = field(metadata=BY_CONTENT)
     """Settings of `veridical align` in a YAML file."""
     kind: Literal["online", "mixed", "iterative"] = "online"
     """Where pairs and reference come from: online, mixed (with --offline), or iterative."""
     rounds: int = 3
     """How often to build and train; 3 in SELM, 4 in RLAIF-V."""
-    offline: Path | None = None
+    offline: Path | None = field(default=None, metadata=BY_CONTENT)
     """With mixed: the run folder of a build on the same records, with the base model."""
     online_share: float = 0.5
     """With mixed: the probability that a record gives its online pairs; 0.5 in the study."""
     seed: int = 0
     """With mixed: seeds the coins."""
-    adapter: Path | None = None
+    adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
 
     def __post_init__(self) -> None:
@@ -74,29 +77,21 @@ def run(config: LoopConfig) -> Path:
     """
     first = _settings(config, 0, config.adapter)
     _require_enough_records(config, first[0])
-    _start(config)
-    adapter = config.adapter
-    for number in range(config.rounds):
-        print(f"round {number + 1} of {config.rounds}", file=sys.stderr)
-        built, aligned = _settings(config, number, adapter)
-        build.run(built)
-        if config.kind == "mixed":
-            _mix(config, number, built.out, aligned.pairs)
-        align.run(aligned)
-        adapter = aligned.out / "adapter"
-    if adapter is not None:
-        _copy_whole(adapter, config.out / "adapter")
+    with runs.opened(config.out, "loop", config):
+        adapter = config.adapter
+        for number in range(config.rounds):
+            print(f"round {number + 1} of {config.rounds}", file=sys.stderr)
+            built, aligned = _settings(config, number, adapter)
+            build.run(built)
+            if config.kind == "mixed":
+                _mix(config, number, built.out, aligned.pairs)
+            align.run(aligned)
+            adapter = aligned.out / "adapter"
+        if adapter is not None:
+            with whole_folder(config.out / "adapter") as partial:
+                shutil.copytree(adapter, partial, dirs_exist_ok=True)
     print(f"adapter: {config.out / 'adapter'}; those of the rounds: {config.out}/round-*/run/adapter", file=sys.stderr)
     return config.out
-
-
-def _copy_whole(adapter: Path, out: Path) -> None:
-    """Copy a folder so that it appears whole; one that is there gives way."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(adapter, partial)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
 
 
 def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[build.BuildConfig, align.AlignConfig]:
@@ -143,22 +138,6 @@ def _parsed(config_type: Any, given: Mapping[str, Any], source: Path, more: Sequ
         raise UserError(f"{source}: {', '.join(theirs)} is set by the loop; take it out.")
     chosen = config_type(dotted(given))
     return tyro.cli(chosen, args=[*flags(given, chosen, source), *more], prog=str(source))
-
-
-def _start(config: LoopConfig) -> None:
-    """Refuse a folder that holds another loop; write down what this one is."""
-    path = config.out / "config.yaml"
-    if path.exists():
-        free = {"out"}
-        before, now = read_yaml(path), to_plain(config)
-        changed = [name for name in now if name not in free and before.get(name) != now[name]]
-        if changed:
-            raise UserError(
-                f"{config.out} is a loop with other settings: {', '.join(changed)} changed. Choose another --out."
-            )
-    elif config.out.exists() and any(config.out.iterdir()):
-        raise UserError(f"{config.out} exists and is no run of `veridical loop`; choose another --out.")
-    save_resolved(config, path)
 
 
 def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:

@@ -11,7 +11,6 @@ Each file holds some dozens of scores, named by `Example.score_key`, and appears
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +27,7 @@ from veridical.align.inputs import BatchEncoder, batches
 from veridical.align.logps import score_requests, views_of
 from veridical.align.types import Example, key_array
 from veridical.errors import UserError
+from veridical.files import whole
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.model.adapters import adapters_off
 
@@ -89,12 +89,10 @@ class ReferenceCache:
         One that is there stays: a score has one value for ever, whichever batch it came from.
         """
         scores = {key: score for key, score in scores.items() if key not in self}
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256("".join(sorted(scores)).encode()).hexdigest()[:32]
         shard = self.folder / f"{name}.safetensors"
-        partial = self.folder / f".{name}.{os.getpid()}.partial"
-        save_file({key: score.contiguous() for key, score in scores.items()}, partial)
-        partial.replace(shard)
+        with whole(shard, lasting=False) as partial:
+            save_file({key: score.contiguous() for key, score in scores.items()}, partial)
         self._index(shard)
 
     def _index(self, shard: Path) -> None:

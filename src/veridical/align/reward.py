@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.config import save_resolved
+from veridical import runs
+from veridical.align.run_folder import pairs_digest
 from veridical.errors import UserError
-from veridical.files import read_json, write_json
+from veridical.files import read_json, whole, write_json
 from veridical.judges.reward_model import HEAD, REWARD, states_after
 from veridical.judges.rewards import Scorable
 from veridical.progress import Line
 from veridical.records import Pair
+from veridical.runs import INCIDENTAL
 from veridical.vlm.seeds import generator
 
 if TYPE_CHECKING:
@@ -29,13 +31,16 @@ if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
 
+COMMAND = "judge train reward"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """Train a reward model on the pairs of a build."""
 
-    pairs: Path
+    pairs: Path = field(metadata=INCIDENTAL)
     """The run folder of a build."""
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """The folder to write; give it as --judge.model to judge with the reward."""
     model: str = "bundled"
     """The vision-language model whose hidden states are read; it stays as it is."""
@@ -45,13 +50,13 @@ class RewardConfig:
     """Share of the records whose pairs are kept for measuring the reward."""
     penalty: float = 0.01
     """Weight of the squared length of the head, for hidden states of unit variance."""
-    batch_size: int = 16
+    batch_size: int = field(default=16, metadata=INCIDENTAL)
     """Answers read at a time."""
     seed: int = 0
     """Picks the records that are held out."""
     dtype: str = "auto"
     """Number format of the model: auto, float32, bfloat16 or float16."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu, cuda, ...."""
 
     def __post_init__(self) -> None:
@@ -66,15 +71,15 @@ def run(config: RewardConfig) -> Path:
     """
     from veridical.pairs.dataset import read_pairs
 
-    if not (config.out / REWARD).exists():
+    digest = pairs_digest(config.pairs)
+    if (config.out / REWARD).exists():
+        inputs = runs.check(config.out, COMMAND, config).get("inputs", {})
+        runs.refuse_changes(config.out, inputs, {"pairs": digest}, "inputs")
+    else:
         pairs = read_pairs(config.pairs)
-        if not pairs:
-            raise UserError(f"{config.pairs}: no pairs; --pairs is the run folder of a `veridical build`.")
-        if config.out.exists() and any(config.out.iterdir()):
-            raise UserError(f"{config.out}: holds something else; choose another --out.")
-        _train(config, pairs)
-    elif not _same(config):
-        raise UserError(f"{config.out}: was trained with other settings; choose another --out.")
+        with runs.opened(config.out, COMMAND, config) as folder:
+            folder.settle({"pairs": digest})
+            _train(config, pairs)
     about = read_json(config.out / REWARD)
     low, high = about["held_out"]["interval"]
     print(
@@ -98,9 +103,8 @@ def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
     train = [index for index, out in enumerate(split) if not out]
     rest = [index for index, out in enumerate(split) if out]
     weights = fit(differences[train], config.penalty)
-    config.out.mkdir(parents=True, exist_ok=True)
-    save_resolved(config, config.out / "config.yaml")
-    save_file({"weights": weights}, config.out / HEAD)
+    with whole(config.out / HEAD) as partial:
+        save_file({"weights": weights}, partial)
     write_json(
         config.out / REWARD,
         {
@@ -108,7 +112,6 @@ def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
             "fingerprint": vlm.fingerprint,
             "layer": config.layer,
             "sha256": hashlib.sha256((config.out / HEAD).read_bytes()).hexdigest(),
-            "settings": _settings(config),
             "train": _accuracy(differences[train] @ weights),
             "held_out": _accuracy(differences[rest] @ weights),
         },
@@ -175,19 +178,3 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
     return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)
-
-
-def _settings(config: RewardConfig) -> dict[str, Any]:
-    return {
-        "pairs": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(config.pairs.glob("pairs/*"))],
-        "model": config.model,
-        "layer": config.layer,
-        "held_out": config.held_out,
-        "penalty": config.penalty,
-        "seed": config.seed,
-    }
-
-
-def _same(config: RewardConfig) -> bool:
-    before: dict[str, Any] = read_json(config.out / REWARD)["settings"]
-    return before == _settings(config)

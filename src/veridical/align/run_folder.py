@@ -1,8 +1,8 @@
 """The run folder of an alignment: what it was started with, how far it is, whether it is done.
 
-config.yaml   the resolved settings        log.jsonl      a row a step
-inputs.json   hashes of pairs and model    checkpoints/   to continue from
-adapter/      the result, PEFT's layout    summary.json   written last: the run is done
+run.json      settings, and hashes of pairs and model    log.jsonl      a row a step
+config.yaml   all settings                               checkpoints/   to continue from
+adapter/      the result, PEFT's layout                  summary.json   written last: the run is done
 skipped.jsonl pairs that were left out, with reason and remedy
 """
 
@@ -11,43 +11,41 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from veridical.align.config import INCIDENTAL, AlignConfig
-from veridical.config import read_yaml, save_resolved, to_plain
+from veridical import runs
+from veridical.align.config import AlignConfig
 from veridical.errors import UserError
-from veridical.files import read_json, write_json, write_whole
+from veridical.files import write_whole
+from veridical.runs import Run
 
+COMMAND = "align"
 COMPLETE = "complete"
 
 
 def is_finished(config: AlignConfig) -> bool:
     """Whether this run was done before. Raises UserError if with other settings or pairs."""
-    summary = config.out / "summary.json"
-    if not summary.exists():
+    if not (config.out / "summary.json").exists():
         return False
-    _refuse_other_settings(config)
-    _refuse_other_inputs(config.out, {"pairs": pairs_digest(config.pairs)})
+    inputs = runs.check(config.out, COMMAND, config).get("inputs", {})
+    runs.refuse_changes(config.out, inputs, {"pairs": pairs_digest(config.pairs)}, "inputs")
     return True
 
 
-def start(config: AlignConfig) -> None:
-    """Make the run folder, or check that the one that is there is of the same settings. Raises UserError."""
-    if (config.out / "config.yaml").exists():
-        _refuse_other_settings(config)
-        return
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise UserError(f"{config.out} exists and is not a run of `veridical align`; choose another --out.")
-    save_resolved(config, config.out / "config.yaml")
+@contextmanager
+def opened(config: AlignConfig) -> Iterator[Run]:
+    """Start this run or continue it, in the main process; while the block lasts, nobody else may. Raises UserError."""
+    from veridical.align import distributed
 
+    with ExitStack() as held:
 
-def settle_inputs(out: Path, inputs: Mapping[str, str]) -> None:
-    """Remember the hashes of what the run works on; on later starts, raise UserError if one has changed."""
-    _refuse_other_inputs(out, inputs)
-    path = out / "inputs.json"
-    write_json(path, {**(read_json(path) if path.exists() else {}), **inputs})
+        def enter() -> None:
+            held.enter_context(runs.opened(config.out, COMMAND, config))
+
+        distributed.on_main(enter)
+        yield Run(config.out)
 
 
 def pairs_digest(run: Path) -> str:
@@ -92,36 +90,3 @@ def _row_step(line: str) -> float:
         return int(json.loads(line)["step"])
     except ValueError:
         return float("inf")  # half a row: the crash came while it was written
-
-
-def _refuse_other_settings(config: AlignConfig) -> None:
-    path = config.out / "config.yaml"
-    before, now = _flat(read_yaml(path)), _flat(to_plain(config))
-    changed = [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name.partition(".")[0] not in INCIDENTAL
-    ]
-    if changed:
-        raise UserError(
-            f"{config.out} is a run with other settings: {'; '.join(changed)}. "
-            f"Choose another --out, or give the settings in {path} to continue it."
-        )
-
-
-def _refuse_other_inputs(out: Path, inputs: Mapping[str, str]) -> None:
-    path = out / "inputs.json"
-    before = read_json(path) if path.exists() else {}
-    changed = [name for name, digest in inputs.items() if before.get(name, digest) != digest]
-    if changed:
-        raise UserError(f"{out}: the {' and the '.join(changed)} changed since this run began. Choose another --out.")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from veridical import runs
 from veridical.align import command as align
 from veridical.align.config import AlignConfig
 from veridical.align.reward import is_held_out, wilson
-from veridical.config import save_resolved
+from veridical.align.run_folder import pairs_digest
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.judges import registry as judges
@@ -31,9 +32,11 @@ from veridical.judges.sentences import sentences
 from veridical.judges.verifier import VERIFIER, Verifier, load_verifier, question, verdict
 from veridical.objectives.sft import Sft
 from veridical.records import Pair, Provenance, Record
+from veridical.runs import INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.seeds import generator
 
+COMMAND = "judge train verifier"
 _ASKED_AT_A_TIME = 64
 
 
@@ -41,9 +44,9 @@ _ASKED_AT_A_TIME = 64
 class VerifierConfig:
     """Train a verifier on what a judge finds in the texts of a build."""
 
-    pairs: Path
+    pairs: Path = field(metadata=INCIDENTAL)
     """The run folder of a build; its records are read again, and its texts are what the judge checks."""
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """The folder to write; give it as --judge.model to judge with the verifier."""
     model: str = "bundled"
     """The model that learns to verify."""
@@ -61,7 +64,7 @@ class VerifierConfig:
     """Share of the records whose sentences are kept for measuring."""
     seed: int = 0
     """Picks the records that are held out and the sentences that balance the classes."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu or cuda."""
 
 
@@ -93,8 +96,12 @@ def run(config: VerifierConfig) -> Path:
 
     Raises UserError for a build or a judge that is of no use, and for too few sentences of either sort.
     """
-    if not (config.out / VERIFIER).exists():
-        _train(config)
+    if (config.out / VERIFIER).exists():
+        runs.check(config.out, COMMAND, config)
+    else:
+        with runs.opened(config.out, COMMAND, config) as folder:
+            folder.settle({"pairs": pairs_digest(config.pairs)})
+            _train(config)
     about = read_json(config.out / VERIFIER)
     score, (low, high) = about["balanced_accuracy"], about["interval"]
     held_out = about["held_out"]
@@ -122,8 +129,6 @@ def _train(config: VerifierConfig) -> None:
             f"{config.pairs}: {len(found)} sentences were checked, too few of them right, or too few wrong, to train "
             "on some and measure on others. Build more pairs."
         )
-    config.out.mkdir(parents=True, exist_ok=True)
-    save_resolved(config, config.out / "config.yaml")
     teacher = panel.names([Detect])
     write_build(config.out / "feedback", [_pair(i, one, teacher) for i, one in enumerate(learnt)])
     write_json_lines(config.out / "held-out.jsonl", [_row(one) for one in measured])

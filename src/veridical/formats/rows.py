@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veridical.files import write_whole
 from veridical.formats.annotations import HOW, BadFieldError, read_annotations
 from veridical.records import Annotations, ImageFile, Message, Record
 
@@ -125,10 +126,7 @@ def _composed(name: str) -> str:
 def _unpack(content: bytes, folder: Path) -> Path:
     path = folder / hashlib.sha256(content).hexdigest()
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, content, lasting=False)
     return path
 
 

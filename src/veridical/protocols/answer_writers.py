@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from veridical.files import write_text
 from veridical.protocols.eval_task import Reply
-from veridical.protocols.run_folder import write_whole
 from veridical.protocols.types import Question
 
 Replies = Mapping[str, Reply]
@@ -84,7 +84,7 @@ def _mme(name: str, questions: Sequence[Question], replies: Replies, folder: Pat
             for q in questions
             if q.kind == subtask
         ]
-        write_whole(folder / f"{subtask}.txt", "".join("\t".join(row) + "\n" for row in rows))
+        write_text(folder / f"{subtask}.txt", "".join("\t".join(row) + "\n" for row in rows))
 
 
 def _by_id(name: str, questions: Sequence[Question], replies: Replies, folder: Path) -> None:
@@ -99,11 +99,11 @@ def _llava_bench(name: str, questions: Sequence[Question], replies: Replies, fol
 
 
 def _json(path: Path, content: Any) -> None:
-    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 _FILLED: Mapping[str, str] = {"mmhal": "model_answer", "hallusionbench": "model_prediction"}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from veridical.runs import BY_CONTENT, INCIDENTAL
+
 if TYPE_CHECKING:
     from veridical.decoding.registry import Method
 
@@ -37,20 +39,20 @@ class PlainDecoding:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Settings of `veridical eval`."""
+    """Settings of `veridical eval`. Models, protocols and methods may be added to a run folder later."""
 
-    out: Path
+    out: Path = field(metadata=INCIDENTAL)
     """The run folder: config.yaml, results.json, items/, answers/."""
-    models: tuple[str, ...] = ("bundled",)
+    models: tuple[str, ...] = field(default=("bundled",), metadata=INCIDENTAL)
     """The base model first (folder, hub name, "bundled"), then adapters on it, align runs or other models;
     each may be given as NAME=FOLDER."""
-    protocols: tuple[str, ...] = ("world-chair", "world-pope")
+    protocols: tuple[str, ...] = field(default=("world-chair", "world-pope"), metadata=INCIDENTAL)
     """On annotated pictures: world-chair, world-pope, world-shr, world-mme; or published benchmarks: those of
     `veridical score`, with their files and images in settings of their own (--protocols pope --help)."""
     records: str = "world:in-theme+anti-bias"
     """Annotated pictures: splits of the picture world, joined by "+" (each is also reported by itself), or a folder or
     file of records with "objects"."""
-    lexicon: str = "auto"
+    lexicon: str = field(default="auto", metadata=BY_CONTENT)
     """The words that name objects in answers: auto, world, coco80 or a JSON file."""
     limit: int | None = None
     """Records in each split; by default 200 of the picture world, or all of a folder or file."""
@@ -60,27 +62,27 @@ class EvalConfig:
     """world-pope asks after up to this many present and as many absent objects of a picture, in each setting."""
     answers: Literal["likelihood", "text"] = "likelihood"
     """world-pope's answer: the likelier of "Yes" and "No", or greedy text read by the official rule."""
-    batch: int = 32
+    batch: int = field(default=32, metadata=INCIDENTAL)
     """Images held encoded at a time, and answers worked on together; changes speed and memory, not results."""
-    cache: Path | None = None
+    cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Folder of answers that runs may share; by default the run's own, requests/."""
-    harness: Literal["none", "lmms-eval"] = "none"
+    harness: Literal["none", "lmms-eval"] = field(default="none", metadata=INCIDENTAL)
     """Also hand each model over to lmms-eval, if it is installed, for its --tasks."""
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """lmms-eval's tasks; --limit is then also the number of questions of each."""
-    task_folders: tuple[Path, ...] = ()
+    task_folders: tuple[Path, ...] = field(default=(), metadata=INCIDENTAL)
     """Folders of further tasks, in lmms-eval's YAML."""
     merge_adapters: bool = True
     """Add LoRA to the weights before measuring, which is faster; adapters for the answer alone are never merged."""
     decoding: PlainDecoding = field(default_factory=PlainDecoding)
     """How texts are decoded and closed questions answered."""
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Further methods of decoding by name, each in its published settings; each model is measured with all of them."""
-    noise: NoiseCurve = field(default_factory=NoiseCurve)
+    noise: NoiseCurve = field(default_factory=NoiseCurve, metadata=INCIDENTAL)
     """Captions of noised pictures, for the report's plot."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights are loaded as this; auto is bfloat16 on a GPU, else float32."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=INCIDENTAL)
     """A torch device, or auto: a GPU if there is one."""
 
 
@@ -97,7 +99,9 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
     names = tuple(choices.get("protocols", "").split())
     check_names(names)
     blocks: list[tuple[str, Any, Any]] = [
-        (name.replace("-", "_"), block_type(name), field(kw_only=True)) for name in names if name not in PICTURES
+        (name.replace("-", "_"), block_type(name), field(kw_only=True, metadata=INCIDENTAL))
+        for name in names
+        if name not in PICTURES
     ]
     decoding = choices.get("decoding.name", "plain")
     if decoding != "plain":

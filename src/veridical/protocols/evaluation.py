@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from veridical.config import save_resolved, to_plain
+from veridical import files, runs
+from veridical.config import to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
 from veridical.progress import Line
-from veridical.protocols import lmms_eval, run_folder
+from veridical.protocols import lmms_eval
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig, methods_of
 from veridical.protocols.eval_task import Counted, Reply, Request, Task
@@ -42,8 +44,16 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     """
     models, methods = measured_models(config.models), methods_of(config)
     lmms_eval.check(config)
-    asked = read_tasks(config)
-    _claim(config, asked)
+    with runs.opened(config.out, "eval", config) as folder:
+        asked = read_tasks(config)
+        if asked.pictures:
+            folder.settle({"images": _digest(asked.pictures)})
+        return _evaluate(config, asked, models, methods)
+
+
+def _evaluate(
+    config: EvalConfig, asked: Asked, models: Sequence[Measured], methods: Sequence[Method]
+) -> dict[str, Any]:
     counted: dict[str, dict[str, Counted]] = {}
     measured: dict[str, Any] = {}
     harnessed: dict[str, list[lmms_eval.HarnessTask]] = {}
@@ -61,13 +71,18 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
             harnessed[model.name] = lmms_eval.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
-            run_folder.write_json(config.out / "noise.json", {"model": model.name, **curve})
+            files.write_json(config.out / "noise.json", {"model": model.name, **curve}, allow_nan=False)
     results = _results(config, asked, counted, measured)
     if harnessed:
         lmms_eval.add_to(results, harnessed)
-    save_resolved(config, config.out / "config.yaml")
-    run_folder.write_json(config.out / "results.json", results)
+    files.write_json(config.out / "results.json", results, allow_nan=False)
     return results
+
+
+def _digest(pictures: Pictures) -> str:
+    """SHA-256 over the images of the annotated pictures."""
+    images = (image.sha256 for record in pictures.records for image in record.images)
+    return hashlib.sha256("\n".join(images).encode()).hexdigest()
 
 
 def _results(
@@ -168,9 +183,7 @@ def _measure(
     for key, task in tasks.items():
         counted[key] = _count(task, replies)
         rows = counted[key].rows
-        run_folder.write_whole(
-            folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        )
+        files.write_text(folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         if task.write:
             task.write(_replies_to(task, replies), config.out / "answers" / name / key.removeprefix("official-"))
     return counted
@@ -201,32 +214,6 @@ def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
 def _folder_name(vlm: Vlm) -> str:
     """Weights, precision and whether an adapter is merged decide what a model says."""
     return f"{vlm.fingerprint}-{str(vlm.model.dtype).removeprefix('torch.')}"
-
-
-def _claim(config: EvalConfig, asked: Asked) -> None:
-    """Refuse a run folder that holds results of other settings; models and protocols may be added to one."""
-    plain = to_plain(config)
-    loose = {
-        "out",
-        "models",
-        "protocols",
-        "batch",
-        "cache",
-        "noise",
-        "device",
-        "harness",
-        "tasks",
-        "task_folders",
-        "methods",
-        *_blocks(config),
-    }
-    pictures = asked.pictures.records if asked.pictures else []
-    key = {name: value for name, value in plain.items() if name not in loose}
-    run_folder.claim(config.out, {**key, "images": run_folder.digest(i.sha256 for r in pictures for i in r.images)})
-
-
-def _blocks(config: EvalConfig) -> set[str]:
-    return {name.replace("-", "_") for name in config.protocols if name not in PICTURES}
 
 
 def _summaries(config: EvalConfig, counted: Mapping[str, Mapping[str, Counted]], asked: Asked) -> dict[str, Any]:

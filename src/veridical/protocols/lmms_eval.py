@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
+from veridical.files import write_whole
 from veridical.protocols.answering import answer
 from veridical.protocols.eval_task import Request
 from veridical.protocols.replies import Replies
@@ -188,8 +189,5 @@ def _saved(image: Image | Any, folder: Path, task: str) -> ImageFile:
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     path = folder / f"{digest}.png"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
+        write_whole(path, buffer.getvalue(), lasting=False)
     return ImageFile(path, digest)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from veridical.errors import UserError
+from veridical.files import write_text
 from veridical.protocols.eval_task import Reply
-from veridical.protocols.run_folder import write_whole
 
 
 class Replies:
@@ -39,7 +39,7 @@ class Replies:
         """Keep a batch of replies."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{len(self._files):06d}-{os.getpid()}.jsonl"
-        write_whole(path, "".join(_line(digest, reply) for digest, reply in replies.items()))
+        write_text(path, "".join(_line(digest, reply) for digest, reply in replies.items()))
         self._files.append(path)
         self._found.update(replies)
 
@@ -48,7 +48,7 @@ class Replies:
         if len(self._files) < 2:
             return
         whole = self._folder / f"000000-{os.getpid()}-all.jsonl"
-        write_whole(whole, "".join(_line(digest, reply) for digest, reply in sorted(self._found.items())))
+        write_text(whole, "".join(_line(digest, reply) for digest, reply in sorted(self._found.items())))
         for path in self._files:
             if path != whole:
                 path.unlink(missing_ok=True)

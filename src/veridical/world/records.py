@@ -10,6 +10,7 @@ from io import BytesIO
 from itertools import permutations
 from pathlib import Path
 
+from veridical.files import whole, write_whole
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Relation
 from veridical.world.captions import DESCRIBE, caption
 from veridical.world.drawing import draw
@@ -65,9 +66,7 @@ def _save_picture(scene: Scene, folder: Path) -> ImageFile:
         return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
     buffer = BytesIO()
     draw(scene).save(buffer, "PNG")
-    partial = path.with_suffix(".part")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_whole(path, buffer.getvalue(), lasting=False)
     return ImageFile(path, hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
@@ -77,8 +76,7 @@ def write_folder(records: Sequence[Record], folder: Path) -> Path:
     Returns the path of that file. Each line has `file_name` and `text`, and veridical's own `objects`.
     """
     path = folder / "metadata.jsonl"
-    partial = path.with_suffix(".part")
-    with partial.open("w", encoding="utf-8") as lines:
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as lines:
         for record in records:
             objects = record.annotations.objects if record.annotations else ()
             row = {
@@ -88,5 +86,4 @@ def write_folder(records: Sequence[Record], folder: Path) -> Path:
                 "objects": [{"name": o.name, "box": o.box, "attributes": o.attributes} for o in objects],
             }
             lines.write(json.dumps(row) + "\n")
-    partial.replace(path)
     return path

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from veridical.files import whole
 from veridical.world.base import stages
 from veridical.world.base.architecture import build_model, build_processor
 from veridical.world.base.batches import patch_labels
@@ -81,9 +82,8 @@ def run_stage(config: BaseConfig, name: str) -> None:
     STAGES[name](work, lambda line: print(f"{name}: {line}", flush=True))
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    save_file({key: value.clone() for key, value in work.model.state_dict().items()}, partial)
-    partial.replace(target)
+    with whole(target) as partial:
+        save_file({key: value.clone() for key, value in work.model.state_dict().items()}, partial)
 
 
 def _load(model: LlavaForConditionalGeneration, config: BaseConfig, name: str) -> None:

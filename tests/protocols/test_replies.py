@@ -1,12 +1,10 @@
-"""What a run folder belongs to, and replies on disk: whole batches, shared by request, never mixed."""
+"""Replies on disk: whole batches, shared by request, never mixed."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from veridical.errors import UserError
-from veridical.protocols import run_folder
 from veridical.protocols.answering import outstanding
 from veridical.protocols.eval_task import Request
 from veridical.protocols.replies import Replies
@@ -19,15 +17,6 @@ IMAGES = tuple(ImageFile(Path(f"{n}.png"), str(n) * 64) for n in range(3))
 
 def request(image: int, text: str = "What is it?", **more) -> Request:
     return Request((IMAGES[image],), (Message("user", text),), **more)
-
-
-def test_a_folder_of_other_settings_is_refused_with_what_changed(tmp_path):
-    key = {"limit": 5, "seed": 0}
-    run_folder.claim(tmp_path / "run", key)
-    run_folder.claim(tmp_path / "run", key)
-    with pytest.raises(UserError, match=r"limit was 5, now 6.*--out"):
-        run_folder.claim(tmp_path / "run", {**key, "limit": 6})
-    assert json.loads((tmp_path / "run" / "key.json").read_text()) == key
 
 
 def test_replies_come_back_as_they_were_and_batches_become_one_file(tmp_path):
