@@ -169,7 +169,7 @@ def refuse_changes(out: Path, before: Mapping[str, Any], now: Mapping[str, Any],
     if changed:
         # Another method has other settings; naming each would hide which one it was.
         other_kind = {group for group in before if _names_in(before, group) != _names_in(now, group)}
-        told = [name for name in changed if name.partition(".")[0] not in other_kind] or changed
+        told = [n for n in changed if n.partition(".")[0] not in other_kind or n.endswith(".name")] or changed
         lines = [f"{name} was {_shown(old.get(name))}, now {_shown(new.get(name))}" for name in told[:_SHOWN]]
         rest = f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
         raise UserError(

@@ -39,8 +39,8 @@ def test_the_same_settings_continue(config):
     ("changes", "difference"),
     [
         ({"learning_rate": 2e-5}, "learning_rate was 1e-05, now 2e-05"),
-        ({"objective": Dpo(beta=0.2)}, "objective.beta was 0.1, now 0.2"),
-        ({"objective": Sft()}, "objective.name was 'dpo', now 'sft'"),
+        ({"objective": Dpo(beta=0.2)}, "objective.name was .dpo-nll., now .dpo."),
+        ({"objective": Sft()}, "settings: objective.name was 'dpo-nll', now 'sft'. "),
         ({"model": "other"}, "model was 'bundled', now 'other'"),
         ({"seed": 1, "epochs": 3}, "epochs was 2, now 3; seed was 0, now 1"),
     ],
