@@ -1,18 +1,21 @@
-"""Questions and answers on disk: JSON arrays or JSON lines, read with every fault named."""
+"""Questions and answers on disk: JSON, tables, and other tools' files, read with every fault named."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.protocols.types import Answers, Question
+from veridical.protocols.answer_formats.containers import decode, read_bytes, read_table
+from veridical.protocols.answer_formats.registry import Format, converted
 
 Row = Mapping[str, Any]
+
+SHOWN_NAMES = 8
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -24,30 +27,47 @@ class Rows:
     unreadable: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerSettings:
+    """How answers are read."""
+
+    format: Format = "auto"
+    """Which tool wrote the answers; auto goes by their shape. lines: one answer a line, in the questions' order."""
+
+
+TEXT_FIELDS = (
+    "answer", "text", "response", "prediction", "model_prediction", "model_answer", "caption", "output",
+)  # fmt: skip
+IMAGE_FIELDS = ("image", "image_id", "image_file", "image_path", "image_source", "imageId", "imagename")
+
+
 @dataclass(frozen=True)
 class Fields:
-    """The names under which an answers file may hold the id, the answer, and the question; the first found counts."""
+    """The names under which an answers file may hold the id, the answer, the question and the image; the first found
+    counts."""
 
     id: Sequence[str] = ("question_id", "id")
-    text: Sequence[str] = ("answer", "text", "response", "prediction", "model_prediction", "output")
+    text: Sequence[str] = TEXT_FIELDS
     question: Sequence[str] = ("question", "prompt", "query")
+    image: Sequence[str] = IMAGE_FIELDS
+
+
+_FIELD_NAMES = frozenset(
+    {*TEXT_FIELDS, *IMAGE_FIELDS, "question_id", "questionId", "id", "question", "prompt", "query"}
+)
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file. Raises UserError if it is absent or something else."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    """A whole UTF-8 file, gzipped or not. Raises UserError if it is missing or something else."""
+    return decode(path, read_bytes(path))
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises UserError, also where the file ends too early."""
-    text = read_text(path)
+    return _parse(path, read_text(path))
+
+
+def _parse(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -57,17 +77,61 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path) -> Rows:
-    """The objects in a JSON array or in JSON lines. Raises UserError if there are none at all."""
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        found = read_json(path)
-        numbered = [(f"{path}, entry {number}", row) for number, row in enumerate(found, start=1)]
-        good: list[tuple[str, Row]] = [(place, row) for place, row in numbered if isinstance(row, dict)]
-        bad = [f"{place}: not an object" for place, row in numbered if not isinstance(row, dict)]
+    """The objects in a JSON array, in JSON lines, or in a table. Raises UserError if there are none at all."""
+    content = read_bytes(path)
+    table = read_table(path, content)
+    found = Rows(path, table) if table is not None else _rows_of_text(path, decode(path, content))
+    if not found.rows:
+        raise UserError(
+            f"{path}: holds no JSON objects; it takes one object a line, an array of objects, or a table (.csv, .tsv, "
+            ".xlsx, .parquet)."
+        )
+    return found
+
+
+def read_answers(path: Path, settings: object = None) -> Rows:
+    """The rows of a file of answers, whichever tool wrote it; `settings.format` says which, where it is not "auto".
+
+    Raises:
+        UserError: the file is of no known form.
+    """
+    form: str = getattr(settings, "format", "auto")
+    content = read_bytes(path)
+    table = read_table(path, content)
+    if table is not None:
+        found = Rows(path, table)
     else:
-        good, bad = _lines(path, text)
-    if not good:
-        raise UserError(f"{path}: holds no JSON objects; it takes one object a line, or an array of objects.")
+        text = decode(path, content)
+        if form == "lines" or (form == "auto" and path.suffix == ".txt" and not text.lstrip().startswith(("{", "["))):
+            return Rows(path, _plain_lines(path, text))
+        found = _rows_of_text(path, text)
+        lines = path.name.removesuffix(".gz").endswith(".jsonl")
+        texts = _texts_by_id(found) if form == "id-to-text" or (form == "auto" and not lines) else None
+        if texts is not None:
+            return Rows(path, texts)
+        if form == "id-to-text":
+            raise UserError(f'{path}: --format id-to-text takes {{"id": "answer", ...}}.')
+    if not found.rows:
+        raise UserError(
+            f"{path}: holds no answers; it takes an object a line, an array of objects, {{id: answer}}, a table (.csv, "
+            ".tsv, .xlsx, .parquet), or --format lines."
+        )
+    rows, bad = converted(found.rows, form, path)
+    return Rows(path, rows, [*found.unreadable, *bad])
+
+
+def _rows_of_text(path: Path, text: str) -> Rows:
+    """The objects in a JSON array (or its texts), in JSON lines, or the one object that spans several lines."""
+    stripped = text.lstrip()
+    if stripped.startswith("["):
+        numbered = [(f"{path}, entry {number}", row) for number, row in enumerate(_parse(path, text), start=1)]
+        if numbered and all(isinstance(row, str) for _, row in numbered):
+            return Rows(path, [(place, {"answer": row}) for place, row in numbered])
+        good: list[tuple[str, Row]] = [(place, row) for place, row in numbered if isinstance(row, dict)]
+        return Rows(path, good, [f"{place}: not an object" for place, row in numbered if not isinstance(row, dict)])
+    good, bad = _lines(path, text)
+    if not good and stripped.startswith("{"):
+        return Rows(path, [(str(path), _parse(path, text))])
     return Rows(path, good, bad)
 
 
@@ -91,16 +155,48 @@ def _lines(path: Path, text: str) -> tuple[list[tuple[str, Row]], list[str]]:
     return good, bad
 
 
+def _plain_lines(path: Path, text: str) -> list[tuple[str, Row]]:
+    """One answer a line, in order; a blank line is an empty answer."""
+    lines = text.removesuffix("\n").split("\n")
+    return [(f"{path}, line {n}", {"answer": line.removesuffix("\r")}) for n, line in enumerate(lines, start=1)]
+
+
+def _texts_by_id(found: Rows) -> list[tuple[str, Row]] | None:
+    """The answers in {"id": "answer", ...}; None where the file holds something else."""
+    if len(found.rows) != 1 or found.unreadable:
+        return None
+    (place, row) = found.rows[0]
+    if not row or set(row) & _FIELD_NAMES or not all(value is None or _is_answer(value) for value in row.values()):
+        return None
+    path = place.partition(", line ")[0]
+    return [(f"{path}, {key}", {"question_id": key, "answer": value}) for key, value in row.items()]
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def shortened(names: Iterable[Any], most: int = SHOWN_NAMES) -> str:
+    """Some names in a row, and how many more there are: a message must fit on a screen."""
+    listed = [str(name) for name in names]
+    shown = ", ".join(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in listed[:most])
+    return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown or "none"
+
+
 def first_field(row: Row, names: Sequence[str]) -> Any:
-    """The value under the first of `names` that the row has, else None."""
-    return next((row[name] for name in names if row.get(name) is not None), None)
+    """The value under the first of `names` that the row has, else None. NaN is a missing value, as in pandas' files."""
+    for name in names:
+        value = row.get(name)
+        if value is not None and value == value:
+            return value
+    return None
 
 
 def require(row: Row, names: Sequence[str], place: str) -> Any:
     """The value under the first of `names`. Raises UserError naming the place where there is none."""
     value = first_field(row, names)
     if value is None:
-        raise UserError(f"{place}: has none of the fields {', '.join(names)}; it has {', '.join(row) or 'none'}.")
+        raise UserError(f"{place}: has none of the fields {', '.join(names)}; it has {shortened(row)}.")
     return value
 
 
@@ -154,95 +250,3 @@ def checked(row: Any, place: str, fields: Mapping[str, str], optional: Mapping[s
             raise UserError(f"{place}: {name} is {shown[:60]}; it takes {article} {kind}.")
     found: Row = row
     return found
-
-
-@dataclass
-class Joining:
-    """Answers as they are gathered from files, with the faults found on the way."""
-
-    texts: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, key: str, text: Any, place: str, known: Mapping[str, Any] | None) -> None:
-        """Take an answer; `known` holds the questions there are, None where any id will do."""
-        if known is not None and key not in known:
-            self.faults["surplus"].append(f"{place}: no question has the id {key!r}")
-        elif key in self.texts:
-            self.faults["duplicates"].append(f"{place}: another answer to {key!r}; the first one counts")
-        elif isinstance(text, bool | list | dict):
-            self.faults["unreadable"].append(f"{place}: the answer to {key!r} is a {type(text).__name__}, not a text")
-        elif text is not None:
-            self.texts[key] = str(text)
-
-    def done(self) -> Answers:
-        """What was gathered."""
-        return Answers(self.texts, {kind: found for kind, found in self.faults.items() if found})
-
-
-def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Joining, prefix: str = "") -> None:
-    """Match a file's answers with the questions: by id where the rows have one, else by their order.
-
-    Args:
-        found: the answers.
-        questions: those that this file answers, in the official order.
-        fields: the names of the fields.
-        joining: takes the answers.
-        prefix: stands before an id in the file to make it a question's.
-
-    Raises:
-        UserError: no row has an answer under any of the names.
-    """
-    _check_fields(found, fields)
-    joining.faults["unreadable"].extend(found.unreadable)
-    if any(first_field(row, fields.id) is not None for _, row in found.rows):
-        _join_by_id(found, questions, fields, joining, prefix)
-    else:
-        _join_by_order(found, questions, fields, joining)
-
-
-def _check_fields(found: Rows, fields: Fields) -> None:
-    if not any(name in row for _, row in found.rows for name in fields.text):
-        names = ", ".join(found.rows[0][1])
-        raise UserError(
-            f"{found.path}: no row has an answer under {', '.join(fields.text)}; the first has {names}; "
-            "rename the field."
-        )
-
-
-def _join_by_id(found: Rows, questions: Sequence[Question], fields: Fields, joining: Joining, prefix: str) -> None:
-    known = {question.id: question for question in questions}
-    for place, row in found.rows:
-        key = first_field(row, fields.id)
-        question = known.get(f"{prefix}{key}")
-        asked = first_field(row, fields.question)
-        if key is None or not any(name in row for name in fields.text):
-            joining.faults["unreadable"].append(f"{place}: lacks an id or an answer")
-        elif question is not None and asked is not None and not same_question(str(asked), question.prompt):
-            joining.faults["misplaced"].append(_misplaced(place, asked, question))
-        else:
-            joining.add(f"{prefix}{key}", first_field(row, fields.text), place, known)
-
-
-def _join_by_order(found: Rows, questions: Sequence[Question], fields: Fields, joining: Joining) -> None:
-    known = {question.id: question for question in questions}
-    for index, (place, row) in enumerate(found.rows):
-        if index >= len(questions):
-            joining.faults["surplus"].append(f"{place}: there are {len(questions)} questions")
-            continue
-        question = questions[index]
-        asked = first_field(row, fields.question)
-        if not any(name in row for name in fields.text):
-            joining.faults["unreadable"].append(f"{place}: lacks an answer")
-        elif asked is not None and not same_question(str(asked), question.prompt):
-            joining.faults["misplaced"].append(_misplaced(place, asked, question))
-        else:
-            joining.add(question.id, first_field(row, fields.text), place, known)
-
-
-def _misplaced(place: str, asked: Any, question: Question) -> str:
-    return f"{place}: answers {asked!r}, but question {question.id} is {question.prompt!r}"
-
-
-def same_question(prompt: str, question: str) -> bool:
-    """Whether a prompt asks the question, whatever instructions stand around it."""
-    return question.strip().split("\n")[0].strip() in prompt

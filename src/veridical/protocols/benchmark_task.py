@@ -26,7 +26,7 @@ from veridical.records import ImageFile, Message
 from veridical.vlm.generation.params import SamplingParams
 
 JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
-ANSWER_FILES = frozenset({"answers", "captions", *JUDGE_ONLY})
+ANSWER_FILES = frozenset({"answers", "captions", "format", *JUDGE_ONLY})
 """Settings of `veridical score` that name answers, which a model takes the place of, or belong to a judge."""
 
 OFFICIAL_BEAMS = {"shr": 5, "object-halbench": 3, "recall-coco": 3}

@@ -11,18 +11,17 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from veridical.errors import UserError
 from veridical.judges.models import ServiceSettings
-from veridical.protocols.answer_files import Rows, first_field, read_json, read_rows, read_text
+from veridical.protocols.answer_files import read_json, read_rows, read_text
+from veridical.protocols.answer_formats.containers import decode, read_bytes, read_table
+from veridical.protocols.judgement_formats import base
+from veridical.protocols.judgement_formats.base import Judgement, Reader
 from veridical.protocols.types import Answers, Question
-
-ID_FIELDS = ("id", "question_id", "image_id")
-TEXT_FIELDS = ("text", "content", "review", "raw_judgement", "judgement", "response", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +104,25 @@ def template(settings: JudgeSettings, name: str, system: str = "") -> Template:
     return Template(text.read_text(encoding="utf-8"), system)
 
 
-def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Template) -> Judgements:
-    """The texts of all files; each file is one run of the judge.
+def read_judgements(
+    settings: JudgeSettings,
+    prompts: Sequence[Prompt],
+    made_from: Template,
+    questions: Sequence[Question] = (),
+    official: Reader | None = None,
+) -> Judgements:
+    """The texts of all files; a file holds one run of the judge, several, or a part of one.
+
+    Args:
+        settings: names the files, and who judged.
+        prompts: what was asked.
+        made_from: the template of the prompts.
+        questions: those that the prompts are about.
+        official: reads what the benchmark's official tool writes.
 
     Raises:
-        UserError: there are no files, nobody says who judged, several judged, or the prompt was another.
+        UserError: there are no files, nobody says who judged, several judged, the prompt was another, or most of the
+            texts judge something else.
     """
     if not settings.judgements:
         raise UserError(
@@ -118,48 +131,89 @@ def read_judgements(settings: JudgeSettings, prompts: Sequence[Prompt], made_fro
         )
     gathered = _Gathered()
     for path in settings.judgements:
-        _gather(path, prompts, settings.judge, gathered)
+        entries, unreadable = _entries(path)
+        gathered.faults["unreadable"].extend(unreadable)
+        _gather(path, _read(path, entries, prompts, questions, official), prompts, settings.judge, gathered)
     judge = {"name": _one_judge(gathered.names), "prompt": _one_prompt(gathered.hashes, made_from)}
-    return Judgements(judge, gathered.texts, {kind: found for kind, found in gathered.faults.items() if found})
+    texts = {key: list(runs.values()) for key, runs in gathered.texts.items()}
+    return Judgements(judge, texts, {kind: found for kind, found in gathered.faults.items() if found})
 
 
 @dataclass
 class _Gathered:
-    """Texts out of files, who wrote them by which prompts, and what was wrong."""
+    """Texts out of files by run, who wrote them by which prompts, and what was wrong."""
 
-    texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[str, dict[tuple[Path, int], str]] = field(default_factory=lambda: defaultdict(dict))
     names: set[str] = field(default_factory=set)
     hashes: set[str] = field(default_factory=set)
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
-def _gather(path: Path, prompts: Sequence[Prompt], judge: str, gathered: _Gathered) -> None:
-    """Add the texts of one file, one run of the judge."""
+def _read(
+    path: Path,
+    entries: base.Numbered,
+    prompts: Sequence[Prompt],
+    questions: Sequence[Question],
+    official: Reader | None,
+) -> list[Judgement]:
+    """The judgements in a file. Those without an id get that of the question, or the prompt, in their place."""
+    found = official(entries, questions) if official else None
+    if found is None:
+        found = base.replies(entries) or base.read(entries)
+    if all(judgement.id is not None for judgement in found):
+        return found
+    if len(found) not in (len(questions), len(prompts)):
+        raise UserError(
+            f"{path}: {len(found)} judgements without ids, and there are {len(prompts)} answers to {len(questions)} "
+            "questions, so their order doesn't tell what they judge; give them ids."
+        )
+    ids = [q.id for q in questions] if len(found) == len(questions) else [prompt.id for prompt in prompts]
+    return [one if one.id is not None else replace(one, id=ids[at]) for at, one in enumerate(found)]
+
+
+def _entries(path: Path) -> tuple[base.Numbered, Sequence[str]]:
+    """What a file holds: the rows of JSON lines or of a table, the entries of an array, or those of {id: entry}; and
+    the lines that can't be read."""
+    content = read_bytes(path)
+    if read_table(path, content) is None and decode(path, content).lstrip().startswith("["):
+        return [(f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path), start=1)], ()
+    rows = read_rows(path)
+    if len(rows.rows) == 1 and not path.name.removesuffix(".gz").endswith(".jsonl"):
+        return base.by_id(dict(rows.rows[0][1]), path), rows.unreadable
+    return rows.rows, rows.unreadable
+
+
+def _gather(path: Path, found: Sequence[Judgement], prompts: Sequence[Prompt], judge: str, into: _Gathered) -> None:
+    """Add the texts of one file. Raises UserError where most of them judge something else."""
     known = {prompt.id: prompt.text for prompt in prompts}
-    rows = _rows(path)
-    gathered.faults["unreadable"].extend(rows.unreadable)
-    run: set[str] = set()
-    for index, (place, row) in enumerate(rows.rows):
-        key, text = _key(row, index, prompts), _text(row)
+    foreign = 0
+    for one in found:
+        key = str(one.id)
         if key not in known:
-            gathered.faults["surplus"].append(f"{place}: no prompt has the id {key!r}")
-        elif text is None:
-            gathered.faults["unreadable"].append(f"{place}: has no text")
-        elif key in run:
-            gathered.faults["duplicates"].append(f"{place}: another judgement of {key!r}; the first one counts")
-        elif row.get("prompt") not in (None, known[key]):
-            gathered.faults["stale"].append(f"{place}: judges another answer than the one of {key!r}")
+            foreign += 1
+            into.faults["surplus"].append(f"{one.place}: no answer to judge has the id {key!r}")
+        elif one.text is None:
+            into.faults["unreadable"].append(f"{one.place}: has no text")
+        elif (path, one.run) in into.texts.get(key, ()):
+            into.faults["duplicates"].append(f"{one.place}: another judgement of {key!r}; the first one counts")
+        elif one.prompt and one.prompt != known[key]:
+            into.faults["stale"].append(f"{one.place}: judges another answer than the one of {key!r}")
         else:
-            run.add(key)
-            gathered.texts[key].append(text)
-            gathered.names.add(str(first_field(row, ("judge", "model")) or judge))
-            gathered.hashes.add(str(row.get("template") or "not stated"))
+            into.texts[key][path, one.run] = one.text
+            into.names.add(one.judge or judge)
+            into.hashes.add(one.template or "not stated")
+    judged = sum(bool(into.texts.get(key)) for key in known)
+    if 2 * foreign > len(found) and judged < len(known):
+        raise UserError(
+            f"{path}: {foreign} of {len(found)} judgements are of none of the {len(known)} answers, such as "
+            f"{into.faults['surplus'][-1][:300]}. Give the judgements of these answers."
+        )
 
 
-def one_run(settings: JudgeSettings) -> None:
-    """Raises UserError where there are several files of judgements and the benchmark takes one."""
-    if len(settings.judgements) > 1:
-        raise UserError("--judgements: this benchmark takes one file.")
+def one_run(judged: Judgements) -> None:
+    """Raises UserError where there are several judgements of an answer and the benchmark takes one."""
+    if any(len(found) > 1 for found in judged.texts.values()):
+        raise UserError("--judgements: several of one answer; this benchmark takes one run of the judge.")
 
 
 def _one_judge(names: set[str]) -> str:
@@ -180,45 +234,3 @@ def _one_prompt(hashes: set[str], made_from: Template) -> str:
             "judge again, or give the --template that they were made with."
         )
     return next(iter(hashes), made_from.hash)
-
-
-def _rows(path: Path) -> Rows:
-    """Rows, or {id: text}, or an official list of texts or API replies."""
-    if path.suffix == ".json":
-        content = read_json(path)
-        if isinstance(content, dict):
-            content = _only_run(content, path)
-            rows = [(f"{path}, {key}", {**(_as_row(value)), "id": key}) for key, value in content.items()]
-            return Rows(path, rows)
-        if isinstance(content, list) and content:
-            return Rows(path, [(f"{path}, entry {n}", _as_row(value)) for n, value in enumerate(content, start=1)])
-    return read_rows(path)
-
-
-def _only_run(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The texts by id where they lie below the name of a run, as SHR's official tool writes them."""
-    runs = [key for key in content if re.fullmatch(r"run\d+", str(key))]
-    if len(runs) > 1:
-        raise UserError(f"{path}: holds {len(runs)} runs of the judge; write each to a file of its own.")
-    found: dict[str, Any] = content[runs[0]] if runs else content
-    return found
-
-
-def _as_row(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {"text": value}
-
-
-def _key(row: Mapping[str, Any], index: int, prompts: Sequence[Prompt]) -> str:
-    key = first_field(row, ID_FIELDS)
-    if key is not None:
-        return str(key)
-    return prompts[index].id if index < len(prompts) else f"#{index + 1}"
-
-
-def _text(row: Mapping[str, Any]) -> str | None:
-    choices = row.get("choices")
-    if isinstance(choices, list) and choices:
-        message = choices[0].get("message", {})
-        return None if message.get("content") is None else str(message["content"])
-    text = first_field(row, TEXT_FIELDS)
-    return None if text is None else str(text)

@@ -103,6 +103,8 @@ def _run(config: ScoreConfig) -> None:
         return
     scored = _score(config, protocol, questions, judged)
     result = scored.to_json(config.seed)
+    if all(value is None for value in result["metrics"].values()):
+        raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
     if config.against:
         result |= _against(config, scored, _score(_other(config), protocol, questions, judged))
     if config.out:
@@ -123,9 +125,13 @@ def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bo
     prompts = protocol.prompts(config, questions, answers)
     made_from = protocol.judge_template(config)
     asks = config.service.model and not config.judgements
-    judgements = (
-        ask_judge(config, prompts, made_from, protocol.JUDGE) if asks else read_judgements(config, prompts, made_from)
-    )
+    if asks:
+        judgements = ask_judge(config, prompts, made_from, protocol.JUDGE)
+    else:
+        official = getattr(protocol, "official_judgements", None)
+        judgements = read_judgements(config, prompts, made_from, questions, official)
+    if not judgements.texts:
+        raise UserError(f"{config.protocol}: nothing was judged: {_named(judgements.faults)}.")
     found: Scored = protocol.count(config, questions, answers, judgements)
     return found
 
@@ -134,12 +140,16 @@ def _answers(config: Any, protocol: Any, questions: Sequence[Question]) -> Answe
     """The answers. Raises UserError where not one belongs to a question: then the files don't belong together."""
     found: Answers = protocol.answers(config, questions)
     if not found.texts:
-        faults = "; ".join(f"{len(named)} {kind} ({named[0]})" for kind, named in found.faults.items())
         raise UserError(
-            f"{config.protocol}: no answer belongs to any of {len(questions)} questions: {faults or 'all are empty'}. "
+            f"{config.protocol}: no answer belongs to any of {len(questions)} questions: {_named(found.faults)}. "
             "Rows go by their ids; without ids, by the order of the questions."
         )
     return found
+
+
+def _named(faults: Mapping[str, Sequence[str]]) -> str:
+    """Faults with an example of each, in a line or two."""
+    return "; ".join(f"{len(named)} {kind} ({named[0][:300]})" for kind, named in faults.items()) or "all are empty"
 
 
 def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
@@ -52,14 +51,12 @@ def test_mmhal_finds_exactly_one_rating(text, rating):
         ("Score: 0.5", None),
         ("", None),
         ("零", None),
+        ("nan", None),
+        ("inf", None),
     ],
 )
 def test_mm_vet_takes_the_number_before_the_first_blank(text, score):
     assert parse_score(text) == score
-
-
-def test_mm_vet_lets_nan_pass_as_the_official_scorer_does():
-    assert math.isnan(parse_score("nan"))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +75,9 @@ def test_mm_vet_lets_nan_pass_as_the_official_scorer_does():
         ("8 7 6", None),
         ("", None),
         ("\n8 7", None),
+        ("8 inf", None),
+        ("8 nan", None),
+        ("-Infinity 8", None),
     ],
 )
 def test_llava_bench_takes_two_numbers_that_are_all_of_the_first_line(text, ratings):
@@ -261,12 +261,12 @@ def test_mm_vet_takes_llava_s_numbered_rows(write, score):
     assert column(found, "score") == [0.5, 1.0, None]
 
 
-def test_mm_vet_with_nan_is_null(write, score):
+def test_mm_vet_with_nan_is_unparsed(write, score):
     q, a = write("q.json", MM_VET), write("a.json", {"v1_1": "3"})
     found = score(
         "mm-vet", "--questions", q, "--answers", a, "--judgements", write("j.json", {"v1_1": "nan"}), "--judge", "j"
     )
-    assert found["metrics"]["total"] is None
+    assert found["metrics"]["total"] == 0
     assert found["faults"] == {"unanswered": ["v1_0", "v1_2"], "unparsed": ["v1_1"]}
 
 

@@ -175,13 +175,23 @@ def test_missing_surplus_and_repeated_answers_are_named_and_not_scored(write, sc
     assert found["metrics"]["yes_ratio"] == pytest.approx(100 / 3)
 
 
-def test_answers_without_ids_in_another_order_are_found_out_by_their_questions(write, score):
+def test_answers_without_ids_in_another_order_are_joined_by_their_questions(write, score):
     q = write("q.jsonl", questions("ynn"))
     a = write("a.jsonl", list(reversed(official("ynn", ["Yes", "No", "No"]))))
     found = score("pope", "--questions", q, "--answers", a)
-    assert found["counts"]["misplaced"] == 2
-    assert column(found, "parsed") == [None, "no", None]
-    assert "answers 'Is there a car in the image?', but question q/1 is" in found["faults"]["misplaced"][0]
+    assert found["faults"] == {}
+    assert column(found, "parsed") == ["yes", "no", "no"]
+
+
+def test_shuffled_answers_whose_questions_are_asked_of_several_images_are_refused(write, refused):
+    asked = [
+        {"question_id": n, "image": f"{n // 2}.jpg", "text": f"Is there a {name} in the image?", "label": "yes"}
+        for n, name in enumerate(["cup", "dog", "cup", "cat", "dog", "cat"])
+    ]
+    rows = [{"question": asked[at]["text"], "answer": "Yes"} for at in (1, 2, 3, 4, 5, 0)]
+    said = refused("pope", "--questions", write("q.jsonl", asked), "--answers", write("a.jsonl", rows))
+    assert "5 of 6 answers belong to none of the 6 questions (joined by order)" in said or "6 of 6" in said
+    assert len(said) < 2000
 
 
 def test_truncated_files(write, score, refused):
@@ -200,7 +210,7 @@ def test_wrong_field_names_and_files_are_refused_with_what_there_is(write, refus
     q = write("q.jsonl", questions("yn"))
     said = refused("pope", "--questions", q, "--answers", write("a.jsonl", [{"qid": 1, "says": "Yes"}]))
     assert "no row has an answer under answer, text" in said
-    assert "the first has qid, says" in said
+    assert "the first has the fields qid, says" in said
     assert "no such file" in refused("pope", "--questions", q, "--answers", tmp_path / "absent.jsonl")
     assert "0 files for 1" in refused("pope", "--questions", q)
     assert "none of the fields image" in refused("pope", "--questions", write("b.jsonl", [{"text": "?"}]), "--check")
@@ -233,10 +243,12 @@ def test_check_finds_questions_out_of_order_and_twice(write, score, refused):
     )
 
 
-def test_every_label_but_no_counts_as_yes(write, score):
-    rows = [{**row, "label": label} for row, label in zip(questions("yyy"), ("Yes", "no", "No"), strict=True)]
+def test_labels_in_capitals_and_truth_values_are_understood_and_others_refused(write, score, refused):
+    rows = [{**row, "label": label} for row, label in zip(questions("yyyy"), ("Yes", "no", "No", True), strict=True)]
     found = score("pope", "--questions", write("q.jsonl", rows), "--check")
-    assert found["truths"] == {"yes": 2, "no": 1}
+    assert found["truths"] == {"yes": 2, "no": 2}
+    said = refused("pope", "--questions", write("r.jsonl", [{**rows[0], "label": "maybe"}]), "--check")
+    assert "r.jsonl, line 1: the label is 'maybe'; it takes yes or no" in said
 
 
 def test_answers_that_are_no_texts_or_answer_nothing_here(write, score, refused):
@@ -250,7 +262,7 @@ def test_answers_that_are_no_texts_or_answer_nothing_here(write, score, refused)
     assert column(found, "parsed") == [None, None, "no"]
     assert "the answer to 'q/1' is a list, not a text" in found["faults"]["unreadable"][0]
     said = refused("pope", "--questions", q, "--answers", write("b.jsonl", [{"question_id": 77, "answer": "No"}]))
-    assert "no answer belongs to any of 3 questions: 1 surplus" in said
+    assert "1 of 1 answers belong to none of the 3 questions" in said
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write, score):

@@ -283,7 +283,7 @@ def test_wrong_files_are_refused(write, refused, synonyms, objects):
     assert "objects are {" in refused("chair", "--captions", c, "--objects", write("o.json", ["dog"]))
     assert "lacks 'annotations'" in refused("chair", "--captions", c, "--instances", write("i.json", {"images": []}))
     wrong = write("w.jsonl", [{"image_id": 1, "says": "a dog"}])
-    assert "no row has a caption under caption, text" in refused("chair", "--captions", wrong, "--objects", objects)
+    assert "no row has an answer under caption, answer" in refused("chair", "--captions", wrong, "--objects", objects)
     assert "reads by CHAIR's list" in refused("chair", "--captions", c, "--objects", objects, "--lemmas", "wordnet")
     assert "holds no synonyms" in refused(
         "chair", "--captions", c, "--objects", objects, "--synonyms", write("s.txt", "\n")

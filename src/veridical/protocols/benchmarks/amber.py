@@ -22,8 +22,17 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols import yes_no
-from veridical.protocols.answer_files import Fields, Joining, checked, is_texts, join, read_json, read_rows, read_text
+from veridical.protocols.answer_files import (
+    AnswerSettings,
+    Fields,
+    checked,
+    is_texts,
+    read_answers,
+    read_json,
+    read_text,
+)
 from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, rounded, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
@@ -52,7 +61,7 @@ _ASKED = ("asked", "right", "is_no", "said_no", "right_no")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(AnswerSettings):
     """AMBER's files, and how words and answers are read."""
 
     annotations: Path
@@ -102,8 +111,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of responses.")
     joining = Joining()
-    fields = Fields(id=("id", "question_id"), text=("response", "text", "answer"), question=())
-    join(read_rows(settings.answers), questions, fields, joining)
+    fields = Fields(id=("id", "question_id"), text=("response", "text", "answer", "prediction"))
+    join(read_answers(settings.answers, settings), questions, fields, joining)
     return joining.done()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Joining, Rows, first_field, read_json, read_rows
+from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
 from veridical.protocols.benchmarks.chair_truth import (
     ObjectReader,
     ObjectSettings,
@@ -31,6 +31,7 @@ from veridical.protocols.benchmarks.chair_truth import (
 )
 from veridical.protocols.chair import ChairItem, ChairMention
 from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
+from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.metrics import Sums, Tally, share
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
@@ -41,11 +42,11 @@ PROMPT = "Please describe this image in detail."
 MAX_NEW_TOKENS = 512
 
 ID_FIELDS = ("image_id", "image", "image_file", "id", "question_id")
-TEXT_FIELDS = ("caption", "text", "answer", "response", "prediction")
+CAPTION_FIELDS = ("caption", *TEXT_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ObjectSettings):
+class Settings(AnswerSettings, ObjectSettings):
     """CHAIR's files, and how objects are found."""
 
     captions: tuple[Path, ...] = ()
@@ -61,7 +62,7 @@ def ask(settings: Settings) -> list[Question]:
     reader, classes = object_reader(settings)
     wanted = None
     if settings.instances and settings.captions:
-        wanted = {key for path in settings.captions for key in _captions(path).texts}
+        wanted = {key for path in settings.captions for key in _captions(path, settings).texts}
     truth = object_truth(settings, classes, reader, wanted)
     return [
         Question(key, truth.files.get(key) or key, PROMPT, names, group=key, more={"unknown": truth.unknown})
@@ -74,9 +75,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if not 1 <= len(settings.captions) <= 2:
         raise UserError("--captions: give one file, or two to compare the second with the first.")
     if len(settings.captions) == 1:
-        return _captions(settings.captions[0], {question.id for question in questions})
-    known = {question.id for question in questions}
-    both = [_captions(path, known) for path in settings.captions]
+        return _captions(settings.captions[0], settings, questions)
+    both = [_captions(path, settings, questions) for path in settings.captions]
     shared = [key for key in both[0].texts if key in both[1].texts]
     faults = {kind: [s for one in both for s in one.faults.get(kind, ())] for one in both for kind in one.faults}
     for path, one in zip(settings.captions, both, strict=True):
@@ -278,31 +278,27 @@ def _notes(settings: Settings, read: Sequence[ChairItem]) -> list[str]:
     return notes
 
 
-def _captions(path: Path, known: set[str] | None = None) -> Answers:
+def _captions(path: Path, settings: Settings, questions: Sequence[Question] | None = None) -> Answers:
     joining = Joining()
-    found = _caption_rows(path)
+    found = _caption_rows(path, settings)
     joining.faults["unreadable"].extend(found.unreadable)
-    if not any(name in row for _, row in found.rows for name in TEXT_FIELDS):
-        raise UserError(
-            f"{path}: no row has a caption under {', '.join(TEXT_FIELDS)}; the first has {', '.join(found.rows[0][1])}."
-        )
-    allowed = None if known is None else dict.fromkeys(known)
+    check_fields(found, Fields(text=CAPTION_FIELDS))
+    known = None if questions is None else {question.id: question for question in questions}
     for place, row in found.rows:
-        key, text = first_field(row, ID_FIELDS), first_field(row, TEXT_FIELDS)
-        if key is None or text is None:
+        key, text = first_field(row, ID_FIELDS), first_field(row, CAPTION_FIELDS)
+        if key is None or not any(name in row for name in CAPTION_FIELDS):
             joining.faults["unreadable"].append(f"{place}: lacks an image or a caption")
         else:
-            joining.add(image_key(key), text, place, allowed)
+            joining.add(image_key(key), text, place, known)
+    if questions is not None:
+        refuse_foreign(found, questions, joining, 0, 0)
     return joining.done()
 
 
-def _caption_rows(path: Path) -> Rows:
+def _caption_rows(path: Path, settings: Settings) -> Rows:
     """Rows, or the rows inside the published scorer's own input {"imgToEval": {id: row}}."""
-    if path.suffix == ".json":
-        try:
-            content = read_json(path)
-        except UserError:
-            return read_rows(path)
-        if isinstance(content, dict) and isinstance(content.get("imgToEval"), dict):
-            return Rows(path, [(f"{path}, {key}", row) for key, row in content["imgToEval"].items()])
-    return read_rows(path)
+    found = read_answers(path, settings)
+    inner = found.rows[0][1].get("imgToEval") if len(found.rows) == 1 else None
+    if isinstance(inner, dict):
+        return Rows(path, [(f"{path}, {key}", row) for key, row in inner.items() if isinstance(row, dict)])
+    return found

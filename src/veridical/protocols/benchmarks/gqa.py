@@ -25,8 +25,9 @@ from typing import Any, Literal
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
+from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
 from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
@@ -51,7 +52,7 @@ PARSERS: Mapping[Parser, Callable[[str], str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(AnswerSettings):
     """GQA's files and the rule for answers."""
 
     questions: Path
@@ -114,10 +115,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of predictions.")
     joining = Joining()
-    fields = Fields(
-        id=("questionId", "question_id", "id"), text=("prediction", "text", "answer", "response"), question=()
-    )
-    join(read_rows(settings.answers), questions, fields, joining)
+    fields = Fields(id=("questionId", "question_id", "id"), text=("prediction", "text", "answer", "response"))
+    join(read_answers(settings.answers, settings), questions, fields, joining)
     return joining.done()
 
 

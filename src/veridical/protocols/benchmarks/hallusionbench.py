@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 from veridical.errors import UserError
 from veridical.protocols import yes_no
+from veridical.protocols.answer_files import AnswerSettings, checked, first_field, read_answers, read_json
 from veridical.protocols.answer_files import Fields as AnswerFields
-from veridical.protocols.answer_files import Joining, checked, first_field, join, read_json, read_rows
 from veridical.protocols.benchmarks.hallusion_errors import (
     RIGHT,
     UNCLEAR,
@@ -35,7 +35,9 @@ from veridical.protocols.benchmarks.hallusion_errors import (
     sameness_id,
     sameness_prompts,
 )
+from veridical.protocols.joining import Joining, join, refuse_foreign
 from veridical.protocols.judge_service import Manner
+from veridical.protocols.judgement_formats import hallusionbench as official_files
 from veridical.protocols.judging import (
     Judgements,
     JudgeSettings,
@@ -51,6 +53,8 @@ from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
 
 __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
+
+official_judgements = official_files.read
 
 NAME = "hallusionbench"
 VERSION = 1
@@ -73,7 +77,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgeSettings):
+class Settings(AnswerSettings, JudgeSettings):
     """HallusionBench's files. With a judge (--service.model, --make-prompts, --judgements) it decides, else the words
     yes and no."""
 
@@ -103,12 +107,14 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the questions with model_prediction, or rows of id and text.")
     joining = Joining()
-    found = read_rows(settings.answers)
+    found = read_answers(settings.answers, settings)
     if any(all(key in row for key in KEYS) for _, row in found.rows):
         known = {question.id: question for question in questions}
+        joining.faults["unreadable"].extend(found.unreadable)
         for place, row in found.rows:
-            text = first_field(row, ("model_prediction", "prediction", "text", "answer"))
+            text = first_field(row, ("model_prediction", "prediction", "text", "answer", "response"))
             joining.add(_id(row), text, place, known)
+        refuse_foreign(found, questions, joining, 0, 0)
     else:
         join(found, questions, AnswerFields(id=("id", "question_id")), joining)
     return joining.done()
@@ -140,7 +146,8 @@ def count(
     settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements | None = None
 ) -> Scored:
     """Decide about each answer, then count by question, group and figure."""
-    one_run(settings)
+    if judged:
+        one_run(judged)
     items = {q.id: _item(q, answers.texts.get(q.id), judged) for q in questions}
     diagnosed = judged is None or any(sameness_id(key) in judged.texts for key in items)
     codes = {q.id: _code(q, items[q.id], judged is not None) for q in questions}

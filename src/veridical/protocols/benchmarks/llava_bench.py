@@ -2,12 +2,14 @@
 
 The score is 100 x mean rating of the model / mean rating of the reference, both means rounded to 3 decimals first; both
 means x 10 stand beside it; in all and by category. A judgement's first line must be two numbers with one blank or comma
-between; every other one rates both -1, which stays in the means, as in the official scorer. Published numbers use
+between; every other one, and
+"8 nan" and "8 inf", rates both -1, which stays in the means, as in the official scorer. Published numbers use
 gpt-4-0314 at temperature 0.2, and the official rules.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, join, read_rows, require
+from veridical.protocols.answer_files import AnswerSettings, Fields, read_answers, read_rows, require
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
+from veridical.protocols.judgement_formats import llava_bench as official_files
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
 from veridical.protocols.metrics import Sums, rounded, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
+
+official_judgements = official_files.read
 
 NAME = "llava-bench"
 VERSION = 1
@@ -32,7 +38,7 @@ NO_RATING = (-1.0, -1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgeSettings):
+class Settings(AnswerSettings, JudgeSettings):
     """LLaVA-Bench's files and the judge's."""
 
     questions: Path
@@ -60,7 +66,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    join(read_rows(settings.answers), questions, Fields(text=("text", "answer", "response")), joining)
+    fields = Fields(text=("text", "answer", "response", "prediction"))
+    join(read_answers(settings.answers, settings), questions, fields, joining)
     return joining.done()
 
 
@@ -86,7 +93,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
     """Parse the ratings and average; what has none is left out and named."""
-    one_run(settings)
+    one_run(judged)
     items = [_item(question, answers.texts.get(question.id), judged.only(question.id)) for question in questions]
     kinds = tuple(dict.fromkeys(question.kind for question in questions if question.kind != "all"))
     rows = []
@@ -109,7 +116,7 @@ def parse_ratings(text: str) -> tuple[float, float] | None:
         numbers = [float(part) for part in parts]
     except ValueError:
         return None
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(map(math.isfinite, numbers)) else None
 
 
 def _item(question: Question, answer: str | None, judgement: str | None) -> Item:

@@ -7,19 +7,22 @@ capabilities; over several runs of the judge (files) the mean. The text before t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
+from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
+from veridical.protocols.judgement_formats import mm_vet as official_files
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, template
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
+
+official_judgements = official_files.read
 
 NAME = "mm-vet"
 VERSION = 1
@@ -29,7 +32,7 @@ _FIELDS = {**dict.fromkeys(("imagename", "question", "answer"), "text"), "capabi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgeSettings):
+class Settings(AnswerSettings, JudgeSettings):
     """MM-Vet's files and the judge's."""
 
     questions: Path
@@ -56,16 +59,10 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    known = {question.id: question for question in questions}
-    content = read_json(settings.answers) if settings.answers.suffix == ".json" else None
-    if isinstance(content, dict):
-        for key, text in content.items():
-            joining.add(str(key), text, f"{settings.answers}, {key}", known)
-    else:
-        # LLaVA's rows count the questions: 0 is v1_0.
-        rows = read_rows(settings.answers)
-        numbered = all(str(row.get("question_id", "")).isdecimal() for _, row in rows.rows)
-        join(rows, questions, Fields(), joining, prefix="v1_" if numbered else "")
+    found = read_answers(settings.answers, settings)
+    # LLaVA's rows count the questions: 0 is v1_0.
+    numbered = all(str(row.get("question_id", "")).isdecimal() for _, row in found.rows)
+    join(found, questions, Fields(), joining, prefix="v1_" if numbered else "")
     return joining.done()
 
 
@@ -92,7 +89,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
     for question, item in zip(questions, items, strict=True):
         if item.fault not in ("unanswered", "unjudged"):
             parts = ["total", *question.kind.split("+"), f"set {question.kind}"]
-            score = math.nan if item.more["score"] is None else item.more["score"]
+            score = item.more["score"]
             rows.append((question.id, {f"{p}/{n}": v for p in parts for n, v in (("items", 1.0), ("score", score))}))
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     faults = {**answers.faults, **judged.faults}
@@ -102,12 +99,12 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
 
 
 def parse_score(text: str) -> float | None:
-    """The number before the first blank if it is within [0, 1]; None else. "nan" passes, as in the official scorer."""
+    """The number before the first blank if it is within [0, 1]; None else, also for "nan", which is no score."""
     try:
         score = float(text.split(" ")[0])
     except ValueError:
         return None
-    return None if score < 0 or score > 1 else score
+    return score if 0 <= score <= 1 else None
 
 
 JUDGE = Manner(
@@ -126,11 +123,8 @@ def _item(question: Question, answer: str | None, judgements: Sequence[str]) -> 
     if not judgements:
         return Item(question.id, None, None, "unjudged", more)
     read = [parse_score(text) for text in judgements]
-    score = sum(0.0 if one is None else one for one in read) / len(read)
-    bad = any(one is None or math.isnan(one) for one in read)
-    shown = None if math.isnan(score) else score
-    parsed = [None if one is None or math.isnan(one) else one for one in read]
-    return Item(question.id, parsed, None, "unparsed" if bad else "", {**more, "score": shown})
+    score = sum(one or 0.0 for one in read) / len(read)
+    return Item(question.id, read, None, "unparsed" if None in read else "", {**more, "score": score})
 
 
 def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:

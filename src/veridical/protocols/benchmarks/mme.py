@@ -20,7 +20,8 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols import yes_no
-from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, read_text
+from veridical.protocols.answer_files import AnswerSettings, Fields, Rows, first_field, read_answers, read_text
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
@@ -47,7 +48,7 @@ PARSERS: Mapping[Parser, Callable[[str], str | None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(AnswerSettings):
     """MME's files and the rule for answers."""
 
     questions: Path | None = None
@@ -85,7 +86,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the folder of result files.")
     if settings.answers.is_file():
-        join(_with_ids(read_rows(settings.answers), questions), questions, Fields(question=()), joining)
+        join(_with_ids(read_answers(settings.answers, settings), questions), questions, Fields(), joining)
         return joining.done()
     known = {(question.kind, question.image, question.prompt): question.id for question in questions}
     ids = set(known.values())
@@ -126,7 +127,7 @@ def _with_ids(found: Rows, questions: Sequence[Question]) -> Rows:
     known = {(q.id.rpartition("/")[0], _bare(q.prompt)): q.id for q in questions}
     rows = []
     for place, row in found.rows:
-        key = known.get((str(row.get("question_id")), _bare(str(row.get("prompt", "")))))
+        key = known.get((str(row.get("question_id")), _bare(str(first_field(row, ("prompt", "question")) or ""))))
         rows.append((place, row if key is None else {**row, "question_id": key}))
     return Rows(found.path, rows, found.unreadable)
 

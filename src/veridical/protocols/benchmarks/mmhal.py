@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, checked, join, read_json, read_rows
+from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
+from veridical.protocols.judgement_formats import mmhal as official_files
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
+
+official_judgements = official_files.read
 
 NAME = "mmhal"
 VERSION = 1
@@ -34,7 +38,7 @@ RATINGS = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgeSettings):
+class Settings(AnswerSettings, JudgeSettings):
     """MMHal-Bench's files and the judge's."""
 
     questions: Path | None = None
@@ -60,7 +64,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
         raise UserError("--answers: give the filled template, or rows of answers.")
     joining = Joining()
     fields = Fields(id=("question_id",), text=("model_answer", "answer", "text", "response"))
-    join(read_rows(settings.answers), questions, fields, joining)
+    join(read_answers(settings.answers, settings), questions, fields, joining)
     given = joining.done()
     return Answers({key: text for key, text in given.texts.items() if text.strip()}, given.faults)
 
@@ -83,7 +87,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
     """Parse the ratings and average; what has none is left out and named."""
-    one_run(settings)
+    one_run(judged)
     items = [_item(question, answers.texts.get(question.id), judged.only(question.id)) for question in questions]
     rated = [
         (q, item) for q, item in zip(questions, items, strict=True) if item.fault not in ("unanswered", "unjudged")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Joining, first_field, read_rows
+from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, first_field, read_answers, read_rows
 from veridical.protocols.benchmarks.chair_truth import (
     ObjectReader,
     ObjectSettings,
@@ -30,6 +30,7 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_truth,
 )
 from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words, tagger
+from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import (
     Judgements,
@@ -55,11 +56,13 @@ JUDGE = Manner(max_tokens=512, temperature=0.2)
 FEWEST_WORDS = 4
 """Shorter answers are not sent to a judge: they name nothing."""
 
+IMAGE_IDS = ("image_id", "image", "id", "question_id")
+
 _COLUMNS = ("answers", "inventing", "naming", "invented", "mentions", "found", "truth", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ObjectSettings, JudgeSettings):
+class Settings(AnswerSettings, ObjectSettings, JudgeSettings):
     """Object HalBench's files. With a judge (--service.model, --make-prompts, --judgements) it lists the objects."""
 
     questions: Path | None = None
@@ -98,21 +101,22 @@ def ask(settings: Settings) -> list[Question]:
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
-    """The answers by image; a leading "Assistant:" goes, as in the official scorer."""
+    """The answers by image; "Assistant:" goes wherever it is, as in the official scorer."""
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    found = read_rows(settings.answers)
-    if found.unreadable:
-        joining.faults["unreadable"].extend(found.unreadable)
+    found = read_answers(settings.answers, settings)
+    check_fields(found, Fields())
+    joining.faults["unreadable"].extend(found.unreadable)
     known = {question.id: question for question in questions}
     for place, row in found.rows:
-        key, text = first_field(row, ("image_id", "image", "id")), first_field(row, ("text", "answer", "caption"))
-        if key is None or text is None:
+        key, text = first_field(row, IMAGE_IDS), first_field(row, ("text", *TEXT_FIELDS))
+        if key is None or not set(TEXT_FIELDS) & set(row):
             joining.faults["unreadable"].append(f"{place}: lacks image_id or text")
         else:
-            answer = text.strip().removeprefix("Assistant:").strip() if isinstance(text, str) else text
+            answer = text.replace("Assistant:", "").strip() if isinstance(text, str) else text
             joining.add(image_key(key), answer, place, known)
+    refuse_foreign(found, questions, joining, 0, 0)
     return joining.done()
 
 
@@ -132,7 +136,8 @@ def count(
     settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements | None = None
 ) -> Scored:
     """Find the objects in the answers, and count."""
-    one_run(settings)
+    if judged:
+        one_run(judged)
     read = _phrase_reader(settings) if judged else None
     reader, _ = object_reader(settings)
     items = [_item(question, answers.texts.get(question.id), reader, judged, read) for question in questions]
@@ -244,5 +249,5 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
 def _images(path: Path | None) -> set[str] | None:
     if path is None:
         return None
-    keys = (first_field(row, ("image_id", "image", "id")) for _, row in read_rows(path).rows)
+    keys = (first_field(row, IMAGE_IDS) for _, row in read_answers(path).rows)
     return {image_key(key) for key in keys if key is not None}

@@ -10,6 +10,7 @@ precision, recall and F1, and as wrong in accuracy.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,17 @@ from typing import Literal
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, Rows, join, read_rows, require, same_question
+from veridical.protocols.answer_files import (
+    AnswerSettings,
+    Fields,
+    Row,
+    Rows,
+    first_field,
+    read_answers,
+    read_rows,
+    require,
+)
+from veridical.protocols.joining import Joining, join, refuse_foreign, same_question
 from veridical.protocols.metrics import Sums, harmonic, share, tally
 from veridical.protocols.pope import parse_official, says_yes
 from veridical.protocols.statistics import FloatArray
@@ -36,7 +47,7 @@ Read = tuple[str | None, bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(AnswerSettings):
     """POPE's files and the rule for answers."""
 
     questions: tuple[Path, ...]
@@ -69,9 +80,9 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     by_file = [[q for q in questions if q.more["file"] == str(path)] for path in settings.questions]
     if len(files) == len(settings.questions):
         for path, asked in zip(files, by_file, strict=True):
-            _join(path, asked, joining)
+            _join(path, settings, asked, joining)
     elif len(files) == 1:
-        join(_of_all_settings(files[0]), questions, Fields(), joining)
+        _join_all_settings(files[0], settings, questions, joining)
     else:
         raise UserError(f"--answers: {len(files)} files for {len(settings.questions)} of questions; give one for each.")
     return joining.done()
@@ -173,11 +184,22 @@ def _question(path: Path, number: int, place: str, row: Mapping[str, object]) ->
         id=f"{setting}/{row.get('question_id', number)}",
         image=image,
         prompt=str(require(row, ("text", "question"), place)),
-        truth=None if label is None else ("no" if label == "no" else "yes"),
+        truth=None if label is None else _truth(label, place),
         kind=setting,
         group=image,
         more={"file": str(path)},
     )
+
+
+def _truth(label: object, place: str) -> str:
+    """A label, however it is spelt. Raises UserError for one that is neither yes nor no."""
+    found = _LABELS.get(str(label).strip().lower())
+    if found is None:
+        raise UserError(f"{place}: the label is {label!r}; it takes yes or no.")
+    return found
+
+
+_LABELS = {"yes": "yes", "true": "yes", "1": "yes", "no": "no", "false": "no", "0": "no"}
 
 
 def _setting(path: Path) -> str:
@@ -204,35 +226,57 @@ def _labelled(questions: Sequence[Question], files: Sequence[Path]) -> list[Ques
     return labelled
 
 
-def _of_all_settings(path: Path) -> Rows:
-    """One file's answers to all settings: in the order of the question files, or with `category` beside their ids.
+def _join_all_settings(path: Path, settings: Settings, questions: Sequence[Question], joining: Joining) -> None:
+    """Join one file's answers to all settings: by `category`, else in the order of the question files.
 
     Raises:
-        UserError: there are ids and no categories; ids repeat between the settings.
+        UserError: there are ids and no categories, and the order doesn't tell; ids repeat between the settings.
     """
-    found = read_rows(path)
-    if not any("question_id" in row for _, row in found.rows):
-        return found
-    if not all("category" in row for _, row in found.rows):
+    found = read_answers(path, settings)
+    if all(row.get("category") for _, row in found.rows):
+        _join_by_category(found, questions, joining)
+        return
+    with_ids = any("question_id" in row for _, row in found.rows)
+    in_order = len(found.rows) == len(questions) and all(first_field(row, Fields().question) for _, row in found.rows)
+    if with_ids and not in_order:
         raise UserError(
             f"{path}: ids repeat between the settings; give one answers file for each, or a category a row."
         )
-    rows = [(place, {**row, "question_id": f"{row['category']}/{row.get('question_id')}"}) for place, row in found.rows]
-    return Rows(path, rows, found.unreadable)
+    bare = [
+        (place, {name: row[name] for name in row if name not in ("question_id", "id")}) for place, row in found.rows
+    ]
+    join(Rows(path, bare, found.unreadable), questions, Fields(), joining)
 
 
-def _join(path: Path, asked: Sequence[Question], joining: Joining) -> None:
+def _join_by_category(found: Rows, questions: Sequence[Question], joining: Joining) -> None:
+    """Join each category's rows to its questions. VLMEvalKit's rows are of several ("popular,random")."""
+    by_kind: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+    for place, row in found.rows:
+        for kind in str(row["category"]).split(","):
+            by_kind[kind.strip()].append((place, row))
+    joining.faults["unreadable"].extend(found.unreadable)
+    for kind, rows in by_kind.items():
+        asked = [question for question in questions if question.kind == kind]
+        if asked:
+            join(Rows(found.path, rows), asked, Fields(), joining, prefix=f"{kind}/")
+        else:
+            joining.faults["surplus"].extend(f"{place}: no question is of the category {kind!r}" for place, _ in rows)
+    refuse_foreign(found, questions, joining, 0, 0)
+
+
+def _join(path: Path, settings: Settings, asked: Sequence[Question], joining: Joining) -> None:
     by_number = {question.id.partition("/")[2]: question.id for question in asked}
-    found = read_rows(path)
-    fields = Fields()
-    settings = {question.kind for question in asked}
-    if len(settings) == 1:
-        join(found, asked, fields, joining, prefix=f"{next(iter(settings))}/")
+    found = read_answers(path, settings)
+    kinds = {question.kind for question in asked}
+    if len(kinds) == 1:
+        join(found, asked, Fields(), joining, prefix=f"{next(iter(kinds))}/")
+    elif all(row.get("category") for _, row in found.rows):
+        _join_by_category(found, asked, joining)
     elif len(by_number) == len(asked):
         renamed = [
             (place, {**row, "question_id": by_number.get(str(row.get("question_id")), row.get("question_id"))})
             for place, row in found.rows
         ]
-        join(Rows(found.path, renamed, found.unreadable), asked, fields, joining)
+        join(Rows(found.path, renamed, found.unreadable), asked, Fields(), joining)
     else:
         raise UserError(f"{path}: ids repeat between the settings; give one answers file for each setting.")

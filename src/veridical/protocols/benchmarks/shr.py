@@ -15,8 +15,18 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.judges.sentences import shr_sentences
-from veridical.protocols.answer_files import Joining, first_field, is_texts, read_json, read_rows
+from veridical.protocols.answer_files import (
+    TEXT_FIELDS,
+    AnswerSettings,
+    Fields,
+    first_field,
+    is_texts,
+    read_answers,
+    read_json,
+    read_rows,
+)
 from veridical.protocols.benchmarks.chair_truth import image_key
+from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
 from veridical.protocols.metrics import Sums, rounded, share, tally
@@ -34,7 +44,7 @@ GRAMS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(JudgeSettings):
+class Settings(AnswerSettings, JudgeSettings):
     """SHR's files and the judge's."""
 
     regions: Path | None = None
@@ -82,7 +92,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
     """Read the judgements sentence by sentence; repetition needs none."""
-    one_run(settings)
+    one_run(judged)
     items, rows = [], []
     for question in questions:
         text = answers.texts.get(question.id)
@@ -169,23 +179,17 @@ def _descriptions(settings: Settings, known: Mapping[str, Any] | None) -> Answer
     if path is None:
         raise UserError("--regions: give what is in the images, or --answers: the descriptions.")
     joining = Joining()
-    content = read_json(path) if path.suffix == ".json" else None
-    if isinstance(content, dict):
-        for key, text in content.items():
-            joining.add(image_key(key), text, f"{path}, {key}", known)
-        return joining.done()
-    rows = read_rows(path)
-    if rows.unreadable:
-        joining.faults["unreadable"].extend(rows.unreadable)
-    for place, row in rows.rows:
-        key, text = (
-            first_field(row, ("image_id", "image", "id")),
-            first_field(row, ("text", "caption", "response", "answer")),
-        )
-        if key is None or text is None:
+    found = read_answers(path, settings)
+    check_fields(found, Fields())
+    joining.faults["unreadable"].extend(found.unreadable)
+    for place, row in found.rows:
+        key, text = first_field(row, ("image_id", "image", "id", "question_id")), first_field(row, TEXT_FIELDS)
+        if key is None or not set(TEXT_FIELDS) & set(row):
             joining.faults["unreadable"].append(f"{place}: lacks an image or a description")
         else:
             joining.add(image_key(key), text, place, known)
+    if known is not None:
+        refuse_foreign(found, list(known.values()), joining, 0, 0)
     return joining.done()
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import Fields, Joining, Rows, checked, first_field, join, read_json, read_rows
+from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
@@ -33,7 +34,7 @@ _FIELDS = {"image_id": "text or number", "question_id": "text or number", "quest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(AnswerSettings):
     """TextVQA's files and the rule for answers."""
 
     questions: Path
@@ -58,10 +59,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    found = read_rows(settings.answers)
-    if any("prompt" in row and "text" in row for _, row in found.rows):
-        found = _by_image(found, questions)
-    join(found, questions, Fields(question=()), joining)
+    join(read_answers(settings.answers, settings), questions, Fields(), joining)
     return joining.done()
 
 
@@ -133,15 +131,3 @@ def _question(row: Any, place: str) -> Question:
         raise UserError(f"{place}: has no annotated answers.")
     image = str(row["image_id"])
     return Question(str(row["question_id"]), f"{image}.jpg", row["question"] + SUFFIX, truth, group=image)
-
-
-def _by_image(found: Rows, questions: Sequence[Question]) -> Rows:
-    """LLaVA's rows with the question's id, found by the image and the line of the prompt that asks."""
-    known = {(q.group, q.prompt.removesuffix(SUFFIX).strip().lower()): q.id for q in questions}
-    rows = []
-    for place, row in found.rows:
-        image = str(first_field(row, ("question_id", "image_id")))
-        lines = [line.strip().lower() for line in str(row.get("prompt", "")).split("\n")]
-        key = next((known[image, line] for line in lines if (image, line) in known), image)
-        rows.append((place, {**row, "question_id": key}))
-    return Rows(found.path, rows, found.unreadable)

@@ -1,0 +1,1 @@
+"""How the official tools save a judge's texts: one file for each benchmark."""
