@@ -118,6 +118,6 @@ def test_trl_trains_on_it(build, llava_folder, tmp_path):
     assert trainer.train().training_loss == pytest.approx(0.69, abs=0.1)
 
 
-def test_only_parquet_is_exported(build, tmp_path):
+def test_other_kinds_of_file_are_refused(build, tmp_path):
     with pytest.raises(UserError, match="parquet"):
-        run(ExportConfig(build, tmp_path / "pairs.json"))
+        run(ExportConfig(build, tmp_path / "pairs.txt"))

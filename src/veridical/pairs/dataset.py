@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
 from veridical.files import write_whole
+from veridical.formats.published.own import TEXTS, pair_row
 from veridical.pairs.images import store_image
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow  # type: ignore[import-untyped]
 
-_TEXTS = ("construction", "variant", "model", "judge", "chosen_source", "rejected_source")
 _ROWS = 512
 
 
@@ -109,7 +109,7 @@ def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
             "id": Value("string"),
             "record_id": Value("string"),
             "image_sha256": List(Value("string")),
-            **{name: Value("string") for name in _TEXTS},
+            **{name: Value("string") for name in TEXTS},
             "parameters": Value("string"),
             "scores": Value("string"),
             "seed": Value("int64"),
@@ -152,49 +152,16 @@ def _rows(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _row(pair: Pair, run: Path) -> dict[str, Any]:
-    made = pair.provenance
-    return {
-        "images": _image_cells(pair.images, run),
-        "prompt": [{"role": turn.role, "content": turn.text} for turn in pair.prompt],
-        "chosen": [{"role": "assistant", "content": pair.chosen}],
-        "rejected": [{"role": "assistant", "content": pair.rejected}],
-        "id": pair.id,
-        "record_id": pair.record_id,
-        "image_sha256": [image.sha256 for image in pair.images],
-        **{name: getattr(made, name) for name in _TEXTS},
-        "parameters": json.dumps(dict(made.parameters), ensure_ascii=False),
-        "scores": json.dumps(dict(made.scores)),
-        "seed": made.seed,
-        "attempts": made.attempts,
-        "chosen_spans": None if pair.spans is None else [list(span) for span in pair.spans.chosen],
-        "rejected_spans": None if pair.spans is None else [list(span) for span in pair.spans.rejected],
-        "open_ended": pair.open_ended,
-        "context": pair.context or None,
-        "weights": None if pair.weights is None else list(pair.weights),
-        "rejected_images": _image_cells(pair.rejected_images, run),
-        "rejected_image_sha256": _hashes(pair.rejected_images),
-        "others": [_other_cell(other, run) for other in pair.others] or None,
-    }
+    return pair_row(pair, lambda images: None if images is None else [_image_cell(image, run) for image in images])
 
 
-def _other_cell(other: FurtherAnswer, run: Path) -> dict[str, Any]:
-    cell = {"text": other.text, "source": other.source, "score": other.score}
-    return {**cell, "images": _image_cells(other.images, run), "image_sha256": _hashes(other.images)}
-
-
-def _image_cells(images: Sequence[ImageFile] | None, run: Path) -> list[dict[str, Any]] | None:
-    if images is None:
-        return None
-    return [{"bytes": None, "path": image.path.relative_to(run).as_posix()} for image in images]
-
-
-def _hashes(images: Sequence[ImageFile] | None) -> list[str] | None:
-    return None if images is None else [image.sha256 for image in images]
+def _image_cell(image: ImageFile, run: Path) -> dict[str, Any]:
+    return {"bytes": None, "path": image.path.relative_to(run).as_posix()}
 
 
 def _pair(row: dict[str, Any], run: Path) -> Pair:
     provenance = Provenance(
-        **{name: row[name] for name in _TEXTS},
+        **{name: row[name] for name in TEXTS},
         parameters=json.loads(row["parameters"]),
         scores=json.loads(row["scores"]),
         seed=row["seed"],

@@ -1,37 +1,181 @@
-"""`veridical data export`: writes a build's pairs as one file that holds everything."""
+"""`veridical data export`: writes pairs as another trainer's file, or as one parquet file that holds everything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from io import BytesIO
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from veridical.errors import UserError
+from veridical.files import whole
+from veridical.records import ImageFile, Pair
+
+if TYPE_CHECKING:
+    from veridical.formats.published.types import Format
+
+GROUP = 64
+"""Pairs in memory at a time, and in a row group of a parquet file."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Which build, and where to."""
+    """Which pairs, and where to."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of a build."""
+    """Run folder of a build or an import."""
     to: Path
-    """The .parquet file to write, in TRL's vision-preference shape, with the images in it."""
+    """The file to write. NAME.parquet holds the images and is in TRL's shape; NAME.json or NAME.jsonl has its images
+    beside it, in a folder `images`."""
+    format: str = ""
+    """Whose format a .json or .jsonl file has: veridical (all that is known of a pair), trl, llama-factory, ms-swift or
+    povid (LLaVA's conversations). veridical if left out."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: rows, and what the format can't hold, with the number of pairs that had it."""
+
+    path: Path
+    rows: int
+    lost: Counter[str]
 
 
 def run(config: ExportConfig) -> Path:
     """Write the file and return its path. Raises UserError for a folder without pairs or another kind of file."""
-    from veridical.files import write_whole
-    from veridical.pairs.dataset import to_trl
+    done = export(config.run, config.to, config.format)
+    print(f"{done.rows} pairs in {done.path}")
+    for what, count in sorted(done.lost.items()):
+        print(f"  not in this format: {what} of {count} pairs")
+    return done.path
 
-    if config.to.suffix != ".parquet":
-        raise UserError(f"{config.to}: pairs are exported to a .parquet file; give --to NAME.parquet.")
-    dataset = to_trl(config.run, embed=True)
-    buffer = BytesIO()
-    dataset.to_parquet(buffer)
-    write_whole(config.to, buffer.getvalue())
-    print(f"{len(dataset)} pairs in {config.to}")
-    return config.to
+
+def export(run: Path, to: Path, form: str = "") -> Exported:
+    """Write the pairs of a run folder to `to`, a few at a time. Raises UserError for an unknown format or suffix."""
+    from veridical.formats.published.catalogue import formats
+    from veridical.pairs.dataset import stream_pairs
+
+    if to.suffix == ".parquet":
+        if form not in ("", "veridical", "trl"):
+            raise UserError(f"{to}: {form} is written as .json or .jsonl; parquet is in TRL's shape.")
+        return _write_parquet(stream_pairs(run), to)
+    if to.suffix not in (".json", ".jsonl"):
+        raise UserError(f"{to}: pairs are exported to a .parquet, .jsonl or .json file.")
+    writers = {name: one for name, one in formats().items() if one.write is not None}
+    if (name := form or "veridical") not in writers:
+        raise UserError(f"no format {name!r} to export to; there are {', '.join(writers)}.")
+    return _write_text(stream_pairs(run), to, writers[name])
+
+
+def _write_text(pairs: Iterator[Pair], to: Path, form: Format) -> Exported:
+    assert form.write is not None
+    rows, lost = 0, Counter[str]()
+    with whole(to) as partial, partial.open("w", encoding="utf-8") as file:
+        for pair in pairs:
+            lost.update(wide_features(pair) - form.carries)
+            for one in _rows_of(pair, form):
+                row = form.write(one, [_copied(image, to.parent) for image in _images(one, form)])
+                file.write(_before(to, rows) + json.dumps(row, ensure_ascii=False))
+                rows += 1
+        file.write(_end(to, rows))
+    if form.name == "llama-factory":
+        _describe(to)
+    return Exported(to, rows, lost)
+
+
+def _before(to: Path, rows: int) -> str:
+    """What stands before a row: in a JSON array a bracket or a comma, in JSON lines the line before's end."""
+    if to.suffix == ".json":
+        return ",\n" if rows else "[\n"
+    return "\n" if rows else ""
+
+
+def _end(to: Path, rows: int) -> str:
+    if to.suffix == ".json":
+        return "\n]\n" if rows else "[]\n"
+    return "\n" if rows else ""
+
+
+def _rows_of(pair: Pair, form: Format) -> list[Pair]:
+    """The pair, and where the format has no further answers, a pair of its own for each."""
+    if "others" in form.carries or not pair.others:
+        return [pair]
+    further = [
+        replace(
+            pair, id=f"{pair.id}/{number}", rejected=one.text, rejected_images=one.images, spans=None, others=(),
+            provenance=replace(pair.provenance, rejected_source=one.source),
+        )
+        for number, one in enumerate(pair.others, start=2)
+    ]  # fmt: skip
+    return [replace(pair, others=()), *further]
+
+
+def wide_features(pair: Pair) -> set[str]:
+    """What a pair has beyond a prompt, images and two texts, in the words of `Format.carries`."""
+    has = {
+        "others": bool(pair.others),
+        "rejected_images": pair.rejected_images is not None or any(one.images is not None for one in pair.others),
+        "weights": pair.weights is not None,
+        "context": bool(pair.context),
+        "spans": pair.spans is not None,
+        "open_ended": pair.open_ended,
+        "provenance": True,
+    }
+    return {name for name, there in has.items() if there}
+
+
+def _images(pair: Pair, form: Format) -> list[ImageFile]:
+    own = pair.rejected_images or () if "rejected_images" in form.carries else ()
+    others = (image for one in pair.others for image in one.images or ()) if "others" in form.carries else ()
+    return [*pair.images, *own, *others]
+
+
+def _copied(image: ImageFile, folder: Path) -> str:
+    """Copy an image beside the file under its content's hash, once; returns its name there."""
+    name = f"images/{image.sha256}{image.path.suffix}"
+    target = folder / name
+    if not target.exists():
+        with whole(target, lasting=False) as partial:
+            shutil.copyfile(image.path, partial)
+    return name
+
+
+def _describe(to: Path) -> None:
+    """Add the file to LLaMA-Factory's list of data sets beside it, as a set of pairs."""
+    path = to.with_name("dataset_info.json")
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+    about = {
+        "file_name": to.name,
+        "formatting": "sharegpt",
+        "ranking": True,
+        "columns": {**columns, "system": "system"},
+    }
+    path.write_text(json.dumps({**known, to.stem: about}, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_parquet(pairs: Iterator[Pair], to: Path) -> Exported:
+    """Write row groups of some pairs each, their images inside, so that memory doesn't grow with their number."""
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    from veridical.formats.published.own import pair_row
+    from veridical.pairs.dataset import pyarrow_table
+
+    rows = 0
+    with whole(to) as partial, pyarrow.parquet.ParquetWriter(partial, pyarrow_table([]).schema) as writer:
+        while batch := list(islice(pairs, GROUP)):
+            writer.write_table(pyarrow_table([pair_row(pair, _embedded) for pair in batch]))
+            rows += len(batch)
+    return Exported(to, rows, Counter())
+
+
+def _embedded(images: Sequence[ImageFile] | None) -> list[dict[str, Any]] | None:
+    if images is None:
+        return None
+    return [{"bytes": image.path.read_bytes(), "path": image.path.name} for image in images]

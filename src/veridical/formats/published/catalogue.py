@@ -18,8 +18,8 @@ from veridical.formats.rows import UnusableError
 from veridical.records import Rejection
 
 MODULES = (
-    "rlhf_v", "bpo", "vlfeedback", "povid", "llava_rlhf", "opa_dpo", "sentinel", "ha_dpo", "align_anything", "hsa_dpo",
-    "spa_vl", "rlaif_v", "ms_swift", "llama_factory", "mdpo", "mm_rlhf", "trl", "mmpr", "llava",
+    "own", "rlhf_v", "bpo", "vlfeedback", "povid", "llava_rlhf", "opa_dpo", "sentinel", "ha_dpo", "align_anything",
+    "hsa_dpo", "spa_vl", "rlaif_v", "ms_swift", "llama_factory", "mdpo", "mm_rlhf", "trl", "mmpr", "llava",
 )  # fmt: skip
 """One file a format. The first whose rows a file's first row looks like is taken, so narrower ones come first."""
 WHOLE_FILES = {coco.NAME: coco, visual_genome.NAME: visual_genome}

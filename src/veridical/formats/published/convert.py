@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 
 from veridical.constructions.edits import edit_spans
 from veridical.formats.published.types import Answer, Comparison, Example, ImageSource
@@ -18,6 +19,14 @@ def to_pair(comparison: Comparison, find: Find, source: str) -> Pair:
     for one in (rejected, *others):
         if one.text == chosen.text and one.images is None:
             raise UnusableError("same-answers", "both answers are the same", "delete the row")
+    made = comparison.made
+    if made is not None:
+        return replace(_pair(comparison, find, source), **{f.name: getattr(made, f.name) for f in fields(made)})
+    return _pair(comparison, find, source)
+
+
+def _pair(comparison: Comparison, find: Find, source: str) -> Pair:
+    chosen, rejected, *others = comparison.answers
     return Pair(
         id=f"{source}/{comparison.id}",
         record_id=comparison.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from veridical.formats.published.text import (
@@ -11,11 +11,13 @@ from veridical.formats.published.text import (
     refuse_placeholders,
     row_id,
     text_of,
+    whole,
+    with_placeholders,
     without_placeholders,
 )
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
 from veridical.formats.rows import UnusableError
-from veridical.records import Message
+from veridical.records import Message, Pair
 
 
 def _matches(row: Row) -> bool:
@@ -60,6 +62,23 @@ def _side(row: Row, name: str) -> str:
     return refuse_placeholders(text_of(value, "value", "content") if isinstance(value, Mapping) else text_of(row, name))
 
 
+def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
+    """A sharegpt row with one `chosen` and one `rejected` message."""
+    prompt = [message for message in with_placeholders(pair, len(images)) if message.role != "system"]
+    system = "\n".join(message.text for message in pair.prompt if message.role == "system")
+    return {
+        "id": pair.id,
+        "conversations": [{"from": _ROLES[message.role], "value": message.text} for message in prompt],
+        "chosen": {"from": "gpt", "value": whole(pair, pair.chosen)},
+        "rejected": {"from": "gpt", "value": whole(pair, pair.rejected)},
+        "images": list(images),
+        **({"system": system} if system else {}),
+    }
+
+
+_ROLES = {"user": "human", "assistant": "gpt"}
+
+
 FORMAT = Format(
     "llama-factory",
     "LLaMA-Factory: sharegpt and alpaca with ranking (JSON, parquet)",
@@ -82,4 +101,6 @@ FORMAT = Format(
     ),
     _matches,
     _read,
+    _write,
+    frozenset(set()),
 )

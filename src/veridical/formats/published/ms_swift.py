@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from veridical.formats.published.text import (
     conversation,
@@ -14,9 +15,12 @@ from veridical.formats.published.text import (
     refuse_placeholders,
     row_id,
     text_of,
+    whole,
+    with_placeholders,
     without_placeholders,
 )
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
+from veridical.records import Pair
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
 
@@ -41,6 +45,19 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     )
 
 
+def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
+    """The rejected side's own images come after the pair's in `images`, and go to `rejected_images`."""
+    own = len(images) - len(pair.rejected_images or ())
+    messages = [{"role": m.role, "content": m.text} for m in with_placeholders(pair, own)]
+    return {
+        "id": pair.id,
+        "messages": [*messages, {"role": "assistant", "content": whole(pair, pair.chosen)}],
+        "rejected_response": whole(pair, pair.rejected),
+        "images": list(images[:own]),
+        **({"rejected_images": list(images[own:])} if pair.rejected_images else {}),
+    }
+
+
 FORMAT = Format(
     "ms-swift",
     "ms-swift: messages with a rejected response, messages or images (JSON lines)",
@@ -48,4 +65,6 @@ FORMAT = Format(
     frozenset({"id", "messages", "images", "image", *_REJECTED}),
     _matches,
     _read,
+    _write,
+    frozenset({"rejected_images"}),
 )

@@ -6,7 +6,8 @@ one `contrastive_conversations` and may hold `category` and `clip_scores`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from veridical.formats.published.text import (
     conversation,
@@ -14,9 +15,12 @@ from veridical.formats.published.text import (
     last_answer,
     notes_of,
     row_id,
+    whole,
+    with_placeholders,
     without_placeholders,
 )
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
+from veridical.records import Pair
 
 _REJECTED = ("rejected_conversations", "contrastive_conversations")
 
@@ -38,6 +42,18 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     )
 
 
+def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
+    """One image as a path, several as a list."""
+    prompt = [_turn(message.role, message.text) for message in with_placeholders(pair, len(images))]
+    chosen, rejected = ([*prompt, _turn("assistant", whole(pair, text))] for text in (pair.chosen, pair.rejected))
+    image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
+    return {"id": pair.id, **image, "conversations": chosen, "rejected_conversations": rejected}
+
+
+def _turn(role: str, text: str) -> dict[str, str]:
+    return {"from": {"user": "human", "assistant": "gpt"}.get(role, role), "value": text}
+
+
 FORMAT = Format(
     "povid",
     "POVID, CSR, V-DPO: LLaVA conversations beside rejected ones (JSON)",
@@ -45,4 +61,6 @@ FORMAT = Format(
     frozenset({"id", "image", "images", "conversations", *_REJECTED, "category", "clip_scores"}),
     _matches,
     _read,
+    _write,
+    frozenset(set()),
 )

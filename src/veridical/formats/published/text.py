@@ -9,7 +9,7 @@ from typing import Any
 
 from veridical.formats.published.types import Answer, Comparison, ImageSource, Row
 from veridical.formats.rows import UnusableError
-from veridical.records import Message
+from veridical.records import Message, Pair
 
 PLACEHOLDER = re.compile(r"<(?:image|img|ImageHere|video)>|<\|image_pad\|>|<\|image\|>")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -135,10 +135,11 @@ def _clean(text: str, seen: int, images: int) -> tuple[str, int]:
     def place(match: re.Match[str]) -> str:
         nonlocal number
         number += 1
-        inside = text[: match.start()].strip() and text[match.end() :].strip()
-        return f"(image {number})" if images > 1 and inside and not PLACEHOLDER.fullmatch(inside) else ""
+        around = (text[: match.start()], text[match.end() :])
+        inside = all(PLACEHOLDER.sub("", part).strip() for part in around)
+        return f"(image {number})" if images > 1 and inside else ""
 
-    return re.sub(r"[ \t]*\n?$|^\n", "", PLACEHOLDER.sub(place, text)).strip(), number - seen
+    return PLACEHOLDER.sub(place, text).strip(), number - seen
 
 
 def refuse_placeholders(text: str) -> str:
@@ -204,3 +205,17 @@ def flat_comparison(
         for side, source, weight in zip(sides, sources, weights, strict=True)
     )
     return Comparison(name, tuple(images), one_user_turn(question, images), (chosen, rejected), context, notes or {})
+
+
+def with_placeholders(pair: Pair, images: int) -> list[Message]:
+    """A pair's prompt with "<image>" for each of its images before the first user message, as LLaVA writes it."""
+    first = next((place for place, message in enumerate(pair.prompt) if message.role == "user"), 0)
+    return [
+        Message(message.role, "<image>\n" * images + message.text) if place == first else message
+        for place, message in enumerate(pair.prompt)
+    ]
+
+
+def whole(pair: Pair, text: str) -> str:
+    """An answer with the context that it goes on from."""
+    return f"{pair.context} {text}" if pair.context else text

@@ -14,11 +14,12 @@ from veridical.formats.published.text import (
     images_of,
     refuse_placeholders,
     row_id,
+    whole,
     without_placeholders,
 )
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
 from veridical.formats.rows import UnusableError
-from veridical.records import Message
+from veridical.records import Message, Pair
 
 
 def _matches(row: Row) -> bool:
@@ -69,6 +70,17 @@ def _answer(side: Sequence[Message]) -> str:
     return refuse_placeholders(side[0].text.strip())
 
 
+def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
+    """Messages whose content is text; TRL puts the image placeholders in itself."""
+    return {
+        "id": pair.id,
+        "images": list(images),
+        "prompt": [{"role": message.role, "content": message.text} for message in pair.prompt],
+        "chosen": [{"role": "assistant", "content": whole(pair, pair.chosen)}],
+        "rejected": [{"role": "assistant", "content": whole(pair, pair.rejected)}],
+    }
+
+
 FORMAT = Format(
     "trl",
     "TRL: prompt, chosen, rejected as messages or texts, with images (parquet, JSON lines, saved data sets)",
@@ -76,4 +88,6 @@ FORMAT = Format(
     frozenset({"id", "images", "image", "prompt", "chosen", "rejected"}),
     _matches,
     _read,
+    _write,
+    frozenset(set()),
 )

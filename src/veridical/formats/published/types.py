@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from veridical.records import Annotations, Message
+from veridical.records import Annotations, Message, Pair, Provenance, Spans
 
 Row: TypeAlias = Mapping[str, Any]
 ImageSource: TypeAlias = str | bytes
@@ -38,6 +38,18 @@ class Comparison:
     answers: tuple[Answer, ...]
     context: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    made: Made | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What only veridical's own files say of a pair."""
+
+    id: str
+    record_id: str
+    provenance: Provenance
+    spans: Spans | None
+    open_ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +88,8 @@ class Format:
     fields: frozenset[str]
     matches: Callable[[Row], bool]
     read: Callable[[Row, str, ReadOptions], Iterable[Comparison | Example]]
+    write: Callable[[Pair, Sequence[str]], dict[str, Any]] | None = None
+    """Writes a pair as a row, its images by the given names. None for formats that are only read."""
+    carries: frozenset[str] = frozenset()
+    """Which features of wider pairs a written row holds: others, rejected_images, weights, context, spans, open_ended,
+    provenance."""
