@@ -9,8 +9,17 @@ from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.load import attach_lora, load
-from veridical.vlm.model.adapters import LoraSettings, adapters_off, projector_name, save_trained, target_pattern
+from veridical.vlm.model.adapters import (
+    LoraSettings,
+    adapters_off,
+    merged,
+    projector_name,
+    save_trained,
+    target_pattern,
+)
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
@@ -88,6 +97,60 @@ def test_a_saved_adapter_loads_here_and_with_plain_peft(folder, tmp_path, train_
     with torch.no_grad():
         found, wanted = peft.eval()(**inputs).logits, vlm.model(**inputs).logits
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_evaluated_is_the_whole_update(folder, tmp_path, dtype):
+    trained = attach_lora(load(folder), LoraSettings(rank=4), seed=0)
+    _small_update(trained)
+    save_trained(trained, tmp_path / "adapter")
+    wanted = _updates(trained, load(folder))
+    found = _updates(merged(load(folder, adapter=tmp_path / "adapter", dtype=dtype)), load(folder, dtype=dtype))
+    for name, update in wanted.items():
+        share = float((found[name] * update).sum() / update.square().sum())
+        assert share == pytest.approx(1, abs=0.01), name
+
+
+def test_captions_of_a_merged_model_are_those_of_the_adapter(llava_folder, tmp_path):
+    trained = attach_lora(load(llava_folder), LoraSettings(rank=4), seed=0)
+    _small_update(trained, size=0.02)
+    save_trained(trained, tmp_path / "adapter")
+    base = load(llava_folder, dtype="bfloat16")
+    adapted = load(llava_folder, adapter=tmp_path / "adapter", dtype="bfloat16")
+    wanted = captions(adapted)
+    assert wanted != captions(base)
+    assert captions(merged(adapted)) == wanted
+
+
+def captions(vlm) -> list[str]:
+    contexts = plain.contexts()
+    greedy = SamplingParams(max_new_tokens=24, temperature=0)
+    return [one.text for one in generate(vlm, encode(vlm, contexts), [Branch(i) for i in range(3)], greedy)]
+
+
+def _small_update(vlm, size: float = 1e-3) -> None:
+    """An update of about a hundredth of the weights' own spacing in bfloat16, as a short training leaves."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in vlm.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+def _updates(vlm, base) -> dict[str, torch.Tensor]:
+    """What each adapted layer does beyond the base's, as a matrix, adapter or merged weights alike."""
+    found = {}
+    own = dict(base.model.named_modules())
+    for name, layer in vlm.model.named_modules():
+        plain_name = name.removeprefix("base_model.model.")
+        if not isinstance(own.get(plain_name), torch.nn.Linear) or "language_model.layers" not in name:
+            continue
+        if hasattr(layer, "get_delta_weight"):
+            found[plain_name] = layer.get_delta_weight("default").detach().double()
+        else:
+            found[plain_name] = (layer.weight.double() - own[plain_name].weight.double()).detach()
+    assert found
+    return found
 
 
 def test_saving_again_replaces_the_folder_whole(llava_folder, tmp_path):

@@ -198,13 +198,16 @@ def reading_prompts(vlm: Vlm) -> Iterator[None]:
 
 
 def merged(vlm: Vlm) -> Vlm:
-    """The model with its adapter added to the weights, which saves the adapter's own passes; its answers stay the
-    same but for rounding, which its fingerprint tells.
+    """Add the adapter to the weights, where these are float32: the same answers but for rounding, and no extra passes.
 
-    An adapter that acts on the answer alone can't be merged; the model is then returned as it is. The model given
-    must not be used afterwards.
+    In half precision most of a small update would be rounded away, so there the model is returned as it is, as it is
+    with an adapter that acts on answers only. The fingerprint tells a merged model. The model given must not be used
+    afterwards.
     """
-    if vlm.opening or not hasattr(vlm.model, "merge_and_unload"):
+    import torch
+
+    halves = any(p.dtype in (torch.bfloat16, torch.float16) for p in vlm.model.parameters())
+    if vlm.opening or halves or not hasattr(vlm.model, "merge_and_unload"):
         return vlm
     model = vlm.model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
     return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
