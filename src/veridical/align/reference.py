@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -23,13 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from veridical.align.dataset import Subset
-from veridical.align.inputs import BatchEncoder, batches
+from veridical.align.inputs import Batch, BatchEncoder, batches
 from veridical.align.logps import score_requests, views_of
 from veridical.align.types import Example, key_array
 from veridical.errors import UserError
 from veridical.files import whole
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.model.adapters import adapters_off
+from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 FORMAT = "1"
 SHARD_BATCHES = 16
@@ -133,15 +136,27 @@ def fill(
     Work is split the same way however often it is interrupted, so the scores come out the same to the bit.
     """
     encoder.vlm.model.eval()
+    limit = BatchLimit(micro_batch, "pairs", "--micro-batch")
     pending: dict[str, Tensor] = {}
     with torch.no_grad(), nullcontext() if adapter else adapters_off(encoder.vlm):
         for number, batch in enumerate(batches(encoder, examples, views_of(needs), micro_batch, workers), start=1):
-            for need, per_token in score_requests(encoder, batch, needs).items():
-                for example, tokens in zip(batch.examples, per_token, strict=True):
-                    pending.setdefault(example.score_key(need), tokens.cpu())
+            for scores in run_in_batches(partial(_scores, encoder, batch, needs), batch.examples, limit):
+                for key, tokens in scores.items():
+                    pending.setdefault(key, tokens)
             if number % SHARD_BATCHES == 0:
                 cache.put(pending)
                 pending = {}
             advance(len(batch.examples))
     if pending:
         cache.put(pending)
+
+
+def _scores(
+    encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest], examples: Sequence[Example]
+) -> list[dict[str, Tensor]]:
+    """The scores of some examples of a loaded batch, by score key, on the CPU."""
+    scored = score_requests(encoder, replace(batch, examples=examples), needs)
+    return [
+        {example.score_key(need): per_token[place].cpu() for need, per_token in scored.items()}
+        for place, example in enumerate(examples)
+    ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +13,7 @@ from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Req
 from veridical.errors import UserError
 from veridical.judges.panel import Panel
 from veridical.pairs.retrieval import Gallery
+from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeRequest
@@ -27,36 +30,40 @@ class Engine:
     vlm: Vlm
     judges: Panel
     gallery: Gallery = field(default_factory=lambda: Gallery(()))
+    limit: BatchLimit = field(default_factory=lambda: BatchLimit(sys.maxsize, "requests", "--batch-size"))
+    """How many requests fit in memory at once."""
 
     def __call__(self, requests: Sequence[Request]) -> list[Any]:
         """Answers to requests of one kind, in order."""
         match requests[0]:
             case Sample():
-                return _answered(self.vlm, requests, _sample)
+                return _answered(self, requests, _sample)
             case Score():
-                return _answered(self.vlm, requests, _score)
+                return _answered(self, requests, _score)
             case YesNo():
-                return _answered(self.vlm, requests, _yes_no)
+                return _answered(self, requests, _yes_no)
             case Retrieve():
                 asked = cast("Sequence[Retrieve]", requests)
                 return [self.gallery.similar(one.record, one.count) for one in asked]
         return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
 
 
-def _answered(vlm: Vlm, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]) -> list[Any]:
+def _answered(
+    engine: Engine, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]
+) -> list[Any]:
     import torch
 
     from veridical.vlm.model.modes import evaluating
 
     try:
         # In a training loop the model comes as it is; its answers must not have dropout.
-        with torch.no_grad(), evaluating(vlm.model):
-            return together(vlm, requests)
+        with torch.no_grad(), evaluating(engine.vlm.model):
+            return run_in_batches(partial(together, engine.vlm), requests, engine.limit)
     except UserError as error:
         if len(requests) == 1:
             return [error]
     # One of them has an image or a text that the model can't take; alone, each is answered or named.
-    return [answer for request in requests for answer in _answered(vlm, [request], together)]
+    return [answer for request in requests for answer in _answered(engine, [request], together)]
 
 
 def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from veridical.protocols.eval_task import Reply, Request
 from veridical.protocols.replies import Replies
+from veridical.vlm.shrinking import BatchLimit, attempt
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -41,9 +42,16 @@ def answer(
     if not missing:
         return
     apart = bool(shared_prompt_obstacle(vlm))
-    for chunk in _chunks(missing, batch):
-        replies.add(_answer(vlm, chunk, batch, apart))
+    limit = BatchLimit(batch, "images", "--batch")
+    while missing:
+        chunk = _chunk(missing, limit.size)
+        answered = attempt(lambda some: _answer(vlm, some, limit.size, apart), chunk)
+        if answered is None:
+            limit.halve(min(limit.size, len(chunk)))
+            continue
+        replies.add(answered)
         progress(len(chunk))
+        missing = {digest: request for digest, request in missing.items() if digest not in chunk}
     replies.compact()
 
 
@@ -51,17 +59,16 @@ def _images(request: Request) -> tuple[str, ...]:
     return tuple(image.sha256 for image in request.images)
 
 
-def _chunks(requests: dict[str, Request], images: int) -> Iterable[dict[str, Request]]:
-    """Requests about up to `images` different sets of images at a time."""
+def _chunk(requests: dict[str, Request], images: int) -> dict[str, Request]:
+    """The first requests, about up to `images` different sets of images."""
     chunk: dict[str, Request] = {}
     seen: set[tuple[str, ...]] = set()
     for digest, request in requests.items():
         if _images(request) not in seen and len(seen) == images:
-            yield chunk
-            chunk, seen = {}, set()
+            break
         chunk[digest] = request
         seen.add(_images(request))
-    yield chunk
+    return chunk
 
 
 def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> dict[str, Reply]:

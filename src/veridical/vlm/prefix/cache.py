@@ -95,26 +95,32 @@ class EmptyLayer(DummyLayer):  # type: ignore[misc]
 
 
 class BranchLayer(DynamicLayer):  # type: ignore[misc]
-    """Puts a fixed past before whatever is passed, and stores nothing."""
+    """Puts each row's prefix before whatever is passed, and stores nothing.
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    Rows are copied from the prefix when the layer runs, so that copies of one layer only are in memory at a time.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, owners: Tensor) -> None:
+        """`owners` [rows] says which context of the prefix each row continues."""
         super().__init__()
-        self.keys, self.values = keys, values
+        self.keys, self.values, self.owners = keys, values, owners
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The past with these states behind it."""
-        return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
+        """The past followed by these states."""
+        keys, values = (past.index_select(0, self.owners) for past in (self.keys, self.values))
+        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
 
 
 class DecodingLayer(DynamicLayer):  # type: ignore[misc]
     """A past with room for what will be decoded, so that a step writes its token instead of copying the past."""
 
-    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, owners: Tensor, room: int) -> None:
+        """`owners` [rows] says which context of the prefix each row continues; `room` further tokens fit."""
         super().__init__()
         self.length = keys.shape[-2]
-        self.store = [torch.cat([past, past.new_zeros(_wider(past, room))], -2) for past in (keys, values)]
+        self.store = [_with_room(past, owners, room) for past in (keys, values)]
         # Mllama looks at these to see whether a layer holds images.
         self.keys = self.values = keys.new_empty(0)
         self.dtype, self.device = keys.dtype, keys.device
@@ -148,8 +154,12 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
             past.copy_(past[rows, :, rolled].transpose(1, 2))  # several times as quick as a gather
 
 
-def _wider(past: Tensor, room: int) -> tuple[int, ...]:
-    return (*past.shape[:-2], room, past.shape[-1])
+def _with_room(past: Tensor, owners: Tensor, room: int) -> Tensor:
+    """Rows of a past, with `room` further places."""
+    length = past.shape[-2]
+    store = past.new_zeros((len(owners), *past.shape[1:-2], length + room, past.shape[-1]))
+    store[..., :length, :] = past.index_select(0, owners)
+    return store
 
 
 class PrefixState(LinearAttentionLayer):  # type: ignore[misc]
@@ -250,21 +260,27 @@ def kept_so_far(layer: Any) -> LayerPast:
     return LayerPast(*layer.past()) if isinstance(layer, DecodingLayer) else _kept(layer)
 
 
-def branch_cache(past: Sequence[LayerPast]) -> Any:
-    """A cache that shows each layer its past and never changes."""
-    return Cache(layers=[_started(one, BranchLayer, BranchState) for one in past])
+def branch_cache(past: Sequence[LayerPast], owners: Tensor) -> Any:
+    """A cache that shows each layer its past and never changes; row i continues context `owners[i]` (int64)."""
+    return Cache(layers=[_layer(one, owners, BranchLayer, BranchState) for one in past])
 
 
-def decoding_cache(past: Sequence[LayerPast], room: int) -> Any:
-    """A growing cache that starts from each layer's past, with room for `room` further tokens."""
-    return Cache(layers=[_started(one, partial(DecodingLayer, room=room), DecodingState) for one in past])
+def decoding_cache(past: Sequence[LayerPast], owners: Tensor, room: int) -> Any:
+    """A growing cache whose row i continues context `owners[i]` (int64), with room for `room` further tokens."""
+    return Cache(layers=[_layer(one, owners, partial(DecodingLayer, room=room), DecodingState) for one in past])
 
 
-def _started(past: LayerPast, attention: Callable[[Tensor, Tensor], Any], state: Callable[[LayerPast], Any]) -> Any:
+def _layer(
+    past: LayerPast,
+    owners: Tensor,
+    attention: Callable[[Tensor, Tensor, Tensor], Any],
+    state: Callable[[LayerPast], Any],
+) -> Any:
     if past.has_state:
-        return state(past)
-    if past.across:
-        return AcrossLayer(past.keys, past.values)
+        return state(past.rows(owners))
     if past.keys is None or past.values is None:
         return EmptyLayer()
-    return attention(past.keys, past.values)
+    if past.across:
+        rows = past.rows(owners)
+        return AcrossLayer(rows.keys, rows.values)
+    return attention(past.keys, past.values, owners)

@@ -23,13 +23,12 @@ class SharedRows:
     def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
         """One row for each of `contexts`, with room for `room` further tokens."""
         owners = torch.tensor(contexts, device=prefix.mask.device)
-        past = [layer.rows(owners) for layer in prefix.past]
         self.vlm = vlm
         self.like = prefix.positions
         self.mask = prefix.mask[owners]
         self.next_position = prefix.next_position[owners]
         self.beside = {key: one[owners] for key, one in prefix.beside.items()}
-        self.cache = caches.decoding_cache(past, room + len(prefix.opening))
+        self.cache = caches.decoding_cache(prefix.past, owners, room + len(prefix.opening))
         if prefix.opening:
             opening = torch.tensor([prefix.opening] * len(contexts), device=prefix.mask.device)
             self.logits = self._extend(opening, torch.ones_like(opening), 1)[:, -1]

@@ -152,7 +152,7 @@ def _shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
     inputs, shown = forward.right_padded([[*prefix.opening, *ids[:-1]] for _, ids in rows], device)
     if first is not None and not inputs.shape[1]:
         return first, first[:0]
-    cache = caches.branch_cache([layer.rows(owners) for layer in prefix.past])
+    cache = caches.branch_cache(prefix.past, owners)
     places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
     mask = torch.cat([prefix.mask[owners], shown], -1)
     given = {"input_ids": inputs, "attention_mask": mask}
