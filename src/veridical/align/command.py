@@ -237,19 +237,11 @@ def _train(config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, ex
 
 
 def _refuse_what_is_not_there(config: AlignConfig) -> None:
-    import torch
     from transformers.integrations import get_available_reporting_integrations
-
-    from veridical.align import distributed
 
     known = get_available_reporting_integrations()
     if absent := [name for name in config.report_to if name not in known]:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
-    if torch.cuda.device_count() > 1 and distributed.count() == 1:
-        raise UserError(
-            "Several GPUs are visible and one process uses one. Pick it, as with CUDA_VISIBLE_DEVICES=0, or start a "
-            "process for each: accelerate launch --multi-gpu -m veridical align ..."
-        )
 
 
 def _tell(prepared: Prepared, out: Path) -> None:

@@ -98,8 +98,8 @@ class AlignConfig:
 
     dtype: str = "auto"
     """Weights' type: `auto` is bfloat16 on a GPU, float32 on a CPU."""
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=INCIDENTAL)
-    """`auto` is the GPU if there is one."""
+    device: str = field(default="auto", metadata=INCIDENTAL)
+    """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one: the launcher's, or the first."""
     allow_remote_code: bool = False
     """Run Python code that comes with the model. Only for models that you trust."""
 

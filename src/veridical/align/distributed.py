@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ BUCKET = 2**25
 """Numbers that are summed at a time."""
 
 
-def init(device: Literal["auto", "cpu", "cuda"]) -> None:
+def init(device: str) -> None:
     """Meet the other processes, if the launcher started several; with GPUs, each takes one. Raises UserError for
     sharded training.
     """

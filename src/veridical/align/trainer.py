@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._workers = 0 if encoder.keeps(examples, views) else config.workers
         super().__init__(
             model=encoder.vlm.model,
-            args=training_arguments(config, len(examples), use_cpu=encoder.vlm.model.device.type == "cpu"),
+            args=training_arguments(config, len(examples), encoder.vlm.model.device),
             train_dataset=examples,
             data_collator=lambda batch: {"batch": encoder.load(batch, views)},
             callbacks=list(callbacks),
@@ -114,7 +115,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         # `compute_loss` weighs each micro-batch by its pairs, so that a smaller last one counts for less.
         self.loss_is_scaled_for_ga = True
         # Gradients of several processes are summed in `training_step`: see `processes`.
-        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.prepare_model = partial(
+            self.accelerator.prepare_model, device_placement=False, evaluation_mode=True
+        )
 
     def training_step(
         self,
@@ -210,10 +213,33 @@ def micro_batch_of(config: AlignConfig) -> int:
     return micro_batch
 
 
-def training_arguments(config: AlignConfig, pairs: int, use_cpu: bool) -> TrainingArguments:
+@dataclass
+class _Arguments(TrainingArguments):  # type: ignore[misc]
+    """One process trains on the one device that its model was loaded on, however many GPUs it sees."""
+
+    placed: str = "cpu"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        self._setup_devices  # noqa: B018  # starts accelerate's state
+        return torch.device(self.placed)
+
+    @property
+    def n_gpu(self) -> int:
+        """Never several: transformers would split each batch among them."""
+        return 0 if self.placed == "cpu" else 1
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """The model stays where it is."""
+        return False
+
+
+def training_arguments(config: AlignConfig, pairs: int, device: torch.device) -> TrainingArguments:
     """The settings in transformers' words."""
     micro_batch = micro_batch_of(config)
-    return TrainingArguments(
+    return _Arguments(
         output_dir=str(config.out / "checkpoints"),
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=config.batch_size // (micro_batch * distributed.count()),
@@ -232,7 +258,8 @@ def training_arguments(config: AlignConfig, pairs: int, use_cpu: bool) -> Traini
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,
-        use_cpu=use_cpu,
+        use_cpu=device.type == "cpu",
+        placed=str(device),
     )
 
 

@@ -234,7 +234,7 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
         batch_size=config.batch_size,
         micro_batch=config.batch_size,
         seed=config.seed,
-        device=config.device,  # type: ignore[arg-type]
+        device=config.device,
     )
 
 

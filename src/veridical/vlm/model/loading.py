@@ -57,9 +57,11 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    from veridical.vlm.model import devices
+
     if dtype not in _DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
-    place = _device(device)
+    place = devices.choose(device)
     number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
     source = str(source_of(model))
     try:
@@ -162,17 +164,6 @@ def source_of(model: str | Path) -> str | Path:
     if looks_like_a_path and not (path / "config.json").is_file():
         raise UserError(f"{path} holds no model: there is no config.json in it. Give a model's folder or a hub name.")
     return path if path.is_dir() else model
-
-
-def _device(device: str) -> Any:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"The device {device!r} is unknown: {error}") from error
 
 
 def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
