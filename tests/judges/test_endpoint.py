@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -195,11 +196,11 @@ def test_the_cache_is_keyed_by_the_whole_request(tmp_path, other):
         assert len(server.asked) == 2
 
 
-def test_a_damaged_cache_file_counts_as_absent(tmp_path):
+def test_an_altered_reply_in_the_cache_counts_as_missing(tmp_path):
     with serving(say("x")) as server:
         service(server, tmp_path).reply([call()])
-        [kept] = tmp_path.rglob("*.json")
-        kept.write_text('{"reply": {"text"')
+        with sqlite3.connect(tmp_path / "replies.sqlite") as kept:
+            assert kept.execute("UPDATE entries SET value = replace(value, 'x', 'y')").rowcount == 1
         assert service(server, tmp_path).reply([call()])[0].text == "x"
         assert len(server.asked) == 2
 
@@ -209,7 +210,7 @@ def test_the_key_reaches_no_file_and_no_message(tmp_path, monkeypatch, caplog, c
     with serving(say("x"), status(500)) as server:
         asked = service(server, tmp_path)
         replies = asked.reply([call("one"), call("two")])
-    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    written = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
     assert written
     said = [*written, repr(asked), str(replies), caplog.text, *capfd.readouterr(), json.dumps(asked.usage.plain())]
     assert not any(KEY in text for text in said)
@@ -234,7 +235,7 @@ def test_replies_that_came_before_an_interruption_are_kept(tmp_path):
             [sys.executable, "-c", script, server.url, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 30
-        while not list(tmp_path.rglob("*.json")) and time.monotonic() < deadline:
+        while not Cache(tmp_path).store.keys() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
@@ -249,6 +250,6 @@ def test_settings_open_a_service_with_the_users_cache(tmp_path, monkeypatch):
     with serving(say('{"claims": ["There is a cup."]}')) as server:
         judge = LanguageModelSettings(model="judge-1", url=server.url).open(Setting())
         judge.service.reply([call()])
-    assert list((tmp_path / "veridical" / "replies").rglob("*.json"))
+    assert len(Cache(tmp_path / "veridical").store.keys()) == 1
     with pytest.raises(UserError, match=r"--judge\.model"):
         LanguageModelSettings().open(Setting())

@@ -256,6 +256,7 @@ def test_failures_stay_with_their_request():
 
 def test_every_prompt_is_a_file_with_a_version_and_a_hash():
     names = {"detect", "name", "rewrite", "compare", "rate", "verify", "inject", "restyle", "claims", "ask", "quiz"}
+    names |= {"presence"}
     assert len(names) == len(METHODS) - 1  # similarity needs no prompt
     for name in (*names, "repair"):
         found = prompt(name)

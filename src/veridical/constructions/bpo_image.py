@@ -130,7 +130,7 @@ def _fault(
         return "same-as-chosen"
     if settings.only_invented:
         findings: Findings = yield Detect(record, candidate.text)
-        if not findings.invented:
+        if not findings.invents:
             return "nothing-invented"
     if settings.match_objects:
         theirs: list[Mention] = yield ExtractObjects(candidate.text)

@@ -124,7 +124,7 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
 
 def _wrong(findings: Findings, settings: HaDpoSettings) -> bool:
     """Whether there is anything that would be put right."""
-    return findings.wrong if settings.faults == "all" else bool(findings.invented)
+    return findings.wrong if settings.faults == "all" else findings.invents
 
 
 def _pick(
@@ -150,6 +150,7 @@ def _pick(
 def _correction(text: str, findings: Findings, settings: HaDpoSettings) -> Rewrite:
     wrong = findings.invented_names
     others = tuple(fault for fault in findings.faults if fault.kind != "object") if settings.faults == "all" else ()
+    others += findings.unnamed
     if settings.correction == "replace":
         swap = dict(zip(wrong, findings.missing, strict=False))
         return Rewrite(text, tuple(name for name in wrong if name not in swap), swap, faults=others)
@@ -254,7 +255,7 @@ class _Maker:
             (corrected, f"own description, corrected ({self.settings.correction}){rewritten}"),
             (description, f"own description{rewritten}"),
         )
-        scores: dict[str, float] = {"invented": len(findings.invented_names)}
+        scores: dict[str, float] = {"invented": len(findings.invented_names) + len(findings.unnamed)}
         return self._pair("correction" if style is None else "style", *sides, scores, number=style)
 
     def omission(self, corrected: str, shorter: str, left_out: str) -> Pair:

@@ -74,7 +74,7 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
                     (context + wrong[0][0], "own hallucinated sentence behind a clean context"),
                     parameters=asdict(settings),
                     seed=seed,
-                    scores={"sentence": number, "faults": max(len(invented.faults), len(invented.invented_names))},
+                    scores={"sentence": number, "faults": len(invented.faults)},
                     number=number,
                     open_ended=True,
                 )

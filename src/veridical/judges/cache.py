@@ -1,53 +1,46 @@
-"""Replies of services on disk, under a hash of everything that was asked."""
+"""Keep the replies of services on disk, under a hash of the whole request."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from veridical.files import read_json, write_json
 from veridical.judges.messages import Call, ChatMessage, Reply
+from veridical.store import Store, key_of
 
-
-def default_folder() -> Path:
-    """Where replies are kept for all runs of a user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "veridical" / "replies"
+FILE = "replies.sqlite"
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder with one JSON file a reply. A file that can't be read counts as absent."""
+    """The replies in a folder. An entry that can't be read counts as missing."""
 
     folder: Path
+    store: Store = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", Store(self.folder / FILE))
 
     def get(self, identity: Mapping[str, Any], call: Call) -> Reply | None:
         """The reply to a call of the service that `identity` describes; None where there is none."""
+        kept = self.store.get(key_of(_asked(identity, call)))
         try:
-            kept = read_json(self._path(identity, call))
-            return Reply(**kept["reply"], cached=True)
-        except (OSError, ValueError, KeyError, TypeError):
+            return None if kept is None else Reply(**kept["reply"], cached=True)
+        except (KeyError, TypeError):
             return None
 
     def put(self, identity: Mapping[str, Any], call: Call, reply: Reply) -> None:
-        """Keep a reply, with what was asked beside it. Images stand there by their hash."""
+        """Store a reply together with its request, in which images are hashes."""
         kept = asdict(reply)
         del kept["cached"]
-        write_json(self._path(identity, call), {"asked": _asked(identity, call), "reply": kept})
+        asked = _asked(identity, call)
+        self.store.put(key_of(asked), {"asked": asked, "reply": kept})
 
     def forget(self, identity: Mapping[str, Any], call: Call) -> None:
-        """Drop a reply that was of no use."""
-        self._path(identity, call).unlink(missing_ok=True)
-
-    def _path(self, identity: Mapping[str, Any], call: Call) -> Path:
-        text = json.dumps(_asked(identity, call), sort_keys=True, ensure_ascii=False)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest}.json"
+        """Remove a reply that was of no use."""
+        self.store.forget([key_of(_asked(identity, call))])
 
 
 def _asked(identity: Mapping[str, Any], call: Call) -> dict[str, Any]:

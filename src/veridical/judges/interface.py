@@ -56,15 +56,34 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a text names, which of it is invented, which objects it leaves out, and what else is wrong with it.
+    """What a text names, everything that is wrong with it, and which objects it leaves out.
 
-    `faults` holds everything wrong that has a place in the text, invented objects among it.
+    `faults` is the one list of what is wrong: an invented object is a fault of the kind "object". A judge may find such
+    faults without naming objects (sentence by sentence, say); `invented` then holds nothing, `invents` is True.
     """
 
-    named: tuple[Mention, ...]
-    invented: tuple[Mention, ...]
-    missing: tuple[str, ...]
+    named: tuple[Mention, ...] = ()
     faults: tuple[Fault, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def invented(self) -> tuple[Mention, ...]:
+        """The named objects that are not there: those inside a fault of the kind "object"."""
+        return tuple(m for m in self.named if any(f.start <= m.start and m.end <= f.end for f in self._absent))
+
+    @property
+    def invents(self) -> bool:
+        """Whether an object is named that is not there."""
+        return bool(self._absent)
+
+    @property
+    def unnamed(self) -> tuple[Fault, ...]:
+        """The faults of the kind "object" in which no object is named."""
+        return tuple(f for f in self._absent if not any(f.start <= m.start and m.end <= f.end for m in self.named))
+
+    @property
+    def _absent(self) -> tuple[Fault, ...]:
+        return tuple(fault for fault in self.faults if fault.kind == "object")
 
     @property
     def invented_names(self) -> tuple[str, ...]:
@@ -80,7 +99,7 @@ class Findings:
     @property
     def wrong(self) -> bool:
         """Whether anything is wrong with the text."""
-        return bool(self.invented or self.faults)
+        return bool(self.faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +164,38 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Asks whether a claim about a record's images is true. Answered with its probability, 0 to 1."""
+    """Asks whether a claim about a record's images is true. Answered with its probability, 0 to 1.
+
+    `truth_of` reads the answer: a half means that the judge can't tell.
+    """
 
     record: Record
     claim: str
+
+
+Truth: TypeAlias = Literal["true", "false", "unknown"]
+
+
+def truth_of(probability: float, margin: float = 0.1) -> Truth:
+    """What the answer to `Verify` says; "unknown" within `margin` of a half."""
+    if abs(probability - 0.5) <= margin:
+        return "unknown"
+    return "true" if probability > 0.5 else "false"
+
+
+Seen: TypeAlias = Literal["present", "absent", "unknown"]
+"""Whether an object is in an image; "unknown" where the judge can't tell, or has never heard of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Asks which of the named objects are in a record's images. Answered with a mapping of each name to `Seen`.
+
+    Without names it asks for everything that the judge has a name for, which may leave out what is absent.
+    """
+
+    record: Record
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +277,7 @@ JudgeRequest: TypeAlias = (
     | Compare
     | Rate
     | Verify
+    | Presence
     | Inject
     | Restyle
     | ExtractClaims
@@ -248,6 +296,7 @@ METHODS: Mapping[Kind, str] = MappingProxyType(
         Compare: "compare",
         Rate: "rate",
         Verify: "verify",
+        Presence: "presence",
         Inject: "inject",
         Restyle: "restyle",
         ExtractClaims: "claims",

@@ -21,9 +21,11 @@ from veridical.judges.interface import (
     Kind,
     MakeQuestions,
     Preference,
+    Presence,
     Rate,
     Restyle,
     Rewrite,
+    Seen,
     Verify,
 )
 from veridical.judges.lexicon import Mention
@@ -97,6 +99,22 @@ class LanguageJudge:
         values = [{"claim": r.claim} for r in requests]
         return self._informed("verify", [r.record for r in requests], values, [reply_parsing.holds] * len(requests))
 
+    def presence(self, requests: Sequence[Presence]) -> list[Mapping[str, Seen] | JudgeError]:
+        """Present, absent or unknown by the model's word; without names, whatever it lists as present."""
+        answers: list[Mapping[str, Seen] | JudgeError | None] = [None] * len(requests)
+        for prompt, places in (
+            ("presence", [place for place, r in enumerate(requests) if r.names]),
+            ("list", [place for place, r in enumerate(requests) if not r.names]),
+        ):
+            asked = [requests[place] for place in places]
+            values = [{"names": "\n".join(f"- {name}" for name in r.names)} if r.names else {} for r in asked]
+            reads = [_reader(r, lambda r, reading: reply_parsing.presence(reading, r.names)) for r in asked]
+            for place, answer in zip(
+                places, self._informed(prompt, [r.record for r in asked], values, reads), strict=True
+            ):
+                answers[place] = answer
+        return [answer for answer in answers if answer is not None]
+
     def rewrite(self, requests: Sequence[Rewrite]) -> list[str | JudgeError | None]:
         """The text with the changes that were asked for."""
         asks = [
@@ -157,7 +175,7 @@ class LanguageJudge:
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
         """Anything known about the record, where a judge without eyes is to say what is true."""
-        judged = kind in (Detect, Compare, Rate, Verify)
+        judged = kind in (Detect, Compare, Rate, Verify, Presence)
         return _unknown(record) if judged and not self.service.sees and not is_known(record) else None
 
     @property

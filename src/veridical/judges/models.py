@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.judges.cache import Cache, default_folder
+from veridical.judges.cache import Cache
 from veridical.judges.language import LanguageJudge
 from veridical.judges.messages import Backend, Service
 from veridical.judges.prompting import Manner
 from veridical.runs import INCIDENTAL
+from veridical.store import default_folder
 
 if TYPE_CHECKING:
     from veridical.judges.registry import Setting

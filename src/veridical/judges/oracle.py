@@ -20,9 +20,11 @@ from veridical.judges.interface import (
     Kind,
     MakeQuestions,
     Preference,
+    Presence,
     Rate,
     Restyle,
     Rewrite,
+    Seen,
     ToQuestion,
     Verify,
     Writer,
@@ -49,13 +51,23 @@ def missing(text: str, annotations: Annotations, lexicon: Lexicon) -> list[str]:
     return list(dict.fromkeys(o.name for o in annotations.objects if o.name not in named))
 
 
+def seen(names: Sequence[str], annotations: Annotations, lexicon: Lexicon, otherwise: Seen) -> dict[str, Seen]:
+    """Whether each object is there by annotations; one that they don't list is `otherwise`, or unknown to the lexicon.
+
+    Without names it is about all objects of the lexicon and of the annotations.
+    """
+    there = present(annotations, lexicon)
+    known = {*lexicon.synonyms.values(), *there}
+    wanted = names or sorted(known)
+    return {name: "present" if name in there else otherwise if name in known else "unknown" for name in wanted}
+
+
 def findings(text: str, annotations: Annotations, lexicon: Lexicon, scenes: Scenes = NO_SCENES) -> Findings:
     """Everything that the annotations tell about `text`; `scenes` are how texts name scenes, as in `Words`."""
     return Findings(
         named=tuple(lexicon.mentions(text)),
-        invented=tuple(invented(text, annotations, lexicon)),
-        missing=tuple(missing(text, annotations, lexicon)),
         faults=faults(text, annotations, lexicon, scenes),
+        missing=tuple(missing(text, annotations, lexicon)),
     )
 
 
@@ -76,7 +88,7 @@ class Oracle:
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
         """Annotations, for everything that is judged by them."""
-        by_annotations = kind in (Detect, Rate, Compare, Verify)
+        by_annotations = kind in (Detect, Rate, Compare, Verify, Presence)
         return _no_annotations(record) if by_annotations and record.annotations is None else None
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
@@ -102,6 +114,10 @@ class Oracle:
     def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
         """0 where the annotations contradict a claim, 1 where they cover it, 0.5 where they say nothing of it."""
         return [self._verify(request) for request in requests]
+
+    def presence(self, requests: Sequence[Presence]) -> list[Mapping[str, Seen] | JudgeError]:
+        """Present as annotated, or named by a region or a fact; any other object of the lexicon is absent."""
+        return [self._presence(request) for request in requests]
 
     def inject(self, requests: Sequence[Inject]) -> list[str | JudgeError | None]:
         """A text that the annotations prove wrong; captions of the picture world stay in their grammar."""
@@ -149,6 +165,11 @@ class Oracle:
             return found
         said = found.named or any(p in request.claim for phrases in self.scenes.values() for p in phrases)
         return 0.0 if found.faults else 1.0 if said else 0.5
+
+    def _presence(self, request: Presence) -> Mapping[str, Seen] | JudgeError:
+        if request.record.annotations is None:
+            return _no_annotations(request.record)
+        return seen(request.names, request.record.annotations, self.lexicon, "absent")
 
     def _rewrite(self, request: Rewrite) -> str | None:
         offers = (writer(request) for writer in self.writers)

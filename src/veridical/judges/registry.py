@@ -62,6 +62,7 @@ JUDGES: Mapping[str, Entry] = MappingProxyType(
         "vision-language-model": Entry(
             "veridical.judges.models:VisionLanguageModelSettings", "veridical.judges.language:LanguageJudge"
         ),
+        "detector": Entry("veridical.judges.detector:DetectorSettings", "veridical.judges.detector:Detector"),
         "reward-model": Entry(
             "veridical.judges.reward_model:RewardModelSettings", "veridical.judges.reward_model:VisionReward"
         ),

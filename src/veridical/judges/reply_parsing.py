@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from veridical.judges.interface import Fault, FaultKind, Findings, Item
+from veridical.judges.interface import Fault, FaultKind, Findings, Item, Seen
 from veridical.judges.lexicon import Mention
 from veridical.judges.prompting import UnreadableError
 
@@ -16,9 +16,7 @@ def findings(reading: Reading, text: str) -> Findings:
     """What `detect` asks for. Every quote must be in `text`."""
     named = mentions(reading, text)
     faults = tuple(sorted((_fault(row, text) for row in _rows(reading, "faults")), key=lambda f: (f.start, f.end)))
-    wrong = [(f.start, f.end) for f in faults if f.kind == "object"]
-    invented = tuple(m for m in named if any(start <= m.start and m.end <= end for start, end in wrong))
-    return Findings(tuple(named), invented, tuple(strings(reading, "missing")), faults)
+    return Findings(tuple(named), faults, tuple(strings(reading, "missing")))
 
 
 def mentions(reading: Reading, text: str) -> list[Mention]:
@@ -56,6 +54,19 @@ def grade(reading: Reading) -> float:
 def holds(reading: Reading) -> float:
     """1 for a claim that holds, 0 for one that does not, a half where that is unclear."""
     return {"yes": 1.0, "no": 0.0, "unclear": 0.5}[_choice(reading, "holds", ("yes", "no", "unclear"))]
+
+
+def presence(reading: Reading, names: Sequence[str]) -> dict[str, Seen]:
+    """Whether each of `names` is there; without names, the objects that are listed as there."""
+    if not names:
+        return dict.fromkeys((name.lower() for name in strings(reading, "objects")), "present")
+    answers: dict[str, Seen] = {}
+    for row in _rows(reading, "objects"):
+        said = _choice(row, "there", ("yes", "no", "unclear"))
+        answers[string(row, "name").lower()] = {"yes": "present", "no": "absent", "unclear": "unknown"}[said]  # type: ignore[assignment]
+    if left_out := [name for name in names if name.lower() not in answers]:
+        raise UnreadableError(f"it says nothing about {', '.join(left_out)}")
+    return {name: answers[name.lower()] for name in names}
 
 
 def new_text(reading: Reading) -> str | None:

@@ -5,14 +5,14 @@ It is CHAIR's idea of a hallucination: an object that neither the annotations no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.errors import UserError
-from veridical.judges.interface import Detect, ExtractObjects, Findings, JudgeError, Kind, Rewrite
+from veridical.judges.interface import Detect, ExtractObjects, Findings, JudgeError, Kind, Presence, Rewrite, Seen
 from veridical.judges.lexicon import Lexicon, Mention
-from veridical.judges.oracle import findings
+from veridical.judges.oracle import findings, seen
 from veridical.judges.writers import SentenceWriter
 from veridical.records import Annotations, Record, Region
 
@@ -25,11 +25,13 @@ class Rules:
     """A judge with a lexicon and nothing else."""
 
     lexicon: Lexicon
+    unmentioned: Literal["absent", "unknown"] = "absent"
+    """What an object is that neither annotations nor reference name, when asked for its presence."""
     name: str = "rules"
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
         """Annotations and a reference both, where objects are to be judged."""
-        if kind is not Detect or self._known(record) is not None:
+        if kind not in (Detect, Presence) or self._known(record) is not None:
             return None
         return JudgeError(
             f"{record.id}: has neither annotations nor a reference",
@@ -45,6 +47,10 @@ class Rules:
         """The objects that each text names."""
         return [self.lexicon.mentions(request.text) for request in requests]
 
+    def presence(self, requests: Sequence[Presence]) -> list[Mapping[str, Seen] | JudgeError]:
+        """Present if annotated or named by the reference; anything else as `unmentioned` says."""
+        return [self._presence(request) for request in requests]
+
     def rewrite(self, requests: Sequence[Rewrite]) -> list[str | None]:
         """The text without the sentences that name what is to go; None where more is asked for."""
         writer = SentenceWriter(self.lexicon)
@@ -54,6 +60,11 @@ class Rules:
         lacking = self.lacks(Detect, request.record)
         known = self._known(request.record) or Annotations()
         return lacking or findings(request.text, known, self.lexicon)
+
+    def _presence(self, request: Presence) -> Mapping[str, Seen] | JudgeError:
+        lacking = self.lacks(Presence, request.record)
+        known = self._known(request.record) or Annotations()
+        return lacking or seen(request.names, known, self.lexicon, self.unmentioned)
 
     def _known(self, record: Record) -> Annotations | None:
         if record.annotations is None and record.reference is None:
@@ -70,8 +81,12 @@ class RulesSettings:
     name: Literal["rules"] = "rules"
     """Which judge: rules knows a lexicon (--lexicon, such as coco80) and the reference captions."""
 
+    unmentioned: Literal["absent", "unknown"] = "absent"
+    """What an object is that the reference doesn't mention, when asked whether it is in the image. A caption rarely
+    names everything: "absent" counts some true objects as invented, as CHAIR on captions alone would."""
+
     def open(self, setting: Setting) -> Rules:
         """The judge. Raises UserError where there are no words for objects."""
         if setting.words is None:
             raise UserError("judge.name rules: there are no words for objects; give --lexicon coco80 or a JSON file.")
-        return Rules(setting.words.lexicon)
+        return Rules(setting.words.lexicon, self.unmentioned)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from veridical.errors import UserError
 from veridical.files import read_json
-from veridical.judges.interface import Detect, Fault, FaultKind, Findings, JudgeError, Rate, Verify
+from veridical.judges.interface import Detect, Fault, FaultKind, Findings, JudgeError, Rate, Rewrite, Verify
+from veridical.judges.lexicon import Lexicon
 from veridical.judges.rewards import Scorable, each
 from veridical.judges.sentences import sentences
+from veridical.judges.writers import SentenceWriter
 from veridical.records import Message, Record
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
@@ -61,6 +63,7 @@ class Verifier:
     name: str
     vlm: Vlm = field(repr=False)
     batch_size: int = field(default=8, metadata=INCIDENTAL)
+    lexicon: Lexicon = field(default_factory=lambda: Lexicon({}), repr=False)
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """A fault for each wrong sentence, with its class and reason; objects are not listed."""
@@ -70,6 +73,10 @@ class Verifier:
         """The probability of "Yes" beside "No" for each claim."""
         asked = [_asked(request.record, request.claim) for request in requests]
         return each(asked, self._probabilities, self.batch_size)
+
+    def rewrite(self, requests: Sequence[Rewrite]) -> list[str | None]:
+        """The text without the sentences that are wrong; None where more is asked for."""
+        return [SentenceWriter(self.lexicon)(request) for request in requests]
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
         """The mean probability that a sentence of the answer is true; 0 for an answer without sentences."""
@@ -90,7 +97,7 @@ class Verifier:
             if found is not None:
                 faults.append(Fault(found[0], start, start + len(part.rstrip()), found[1]))
             start += len(part)
-        return Findings((), (), (), tuple(faults))
+        return Findings(faults=tuple(faults))
 
     def _rate(self, request: Rate) -> float | JudgeError:
         asked = [_asked(request.record, part.strip()) for part in sentences(request.text)]
@@ -176,7 +183,8 @@ class VerifierSettings:
                 f"judge.model {self.model!r}: is no run folder of `veridical judge train verifier`, which the verifier "
                 "needs."
             )
-        return load_verifier(folder, read_json(folder / VERIFIER)["model"], self.device, self.batch_size)
+        verifier = load_verifier(folder, read_json(folder / VERIFIER)["model"], self.device, self.batch_size)
+        return replace(verifier, lexicon=setting.words.lexicon) if setting.words else verifier
 
 
 def load_verifier(folder: Path, model: str, device: str = "auto", batch_size: int = 8) -> Verifier:
