@@ -24,7 +24,7 @@ from veridical.errors import UserError
 from veridical.protocols import answering
 from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
-from veridical.protocols.sources import read_pictures, read_splits
+from veridical.protocols.sources import read_splits
 from veridical.protocols.table import show
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch
@@ -243,8 +243,9 @@ def test_pictures_without_annotations_are_named(tmp_path):
     folder = records[0].images[0].path.parent
     row = {"file_name": records[0].images[0].path.name, "text": "A cup."}
     (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    config = EvalConfig(out=tmp_path / "other", protocols=("world-chair",), records=str(folder))
     with pytest.raises(UserError, match=r"3 of 3 records lack annotated objects.*dev-0-00000.png"):
-        read_pictures(str(folder), "auto", tmp_path / "other", None, 0)
+        read_tasks(config)
 
 
 @pytest.mark.parametrize(

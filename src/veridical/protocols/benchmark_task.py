@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +72,8 @@ def block_type(name: str) -> type:
     return made
 
 
-def official_task(name: str, block: Any) -> Task:
-    """The benchmark `name` as a task.
+def official_task(name: str, block: Any, most: int | None = None) -> Task:
+    """The benchmark `name` as a task; `most` is the number of questions of each kind, where not all are asked.
 
     Raises:
         UserError: a file is not what it should be, or images are missing.
@@ -81,9 +82,10 @@ def official_task(name: str, block: Any) -> Task:
     own = {f.name: getattr(block, f.name) for f in dataclasses.fields(module.Settings) if f.name not in ANSWER_FILES}
     settings = module.Settings(**own)
     try:
-        questions = module.ask(settings)
+        every = module.ask(settings)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+    questions = every if most is None else _first_of_each_kind(every, most)
     images, missing = _images(name, questions, block)
     limit = block.max_new_tokens or module.MAX_NEW_TOKENS
     sampling = SamplingParams(max_new_tokens=limit, temperature=0.0)
@@ -91,7 +93,7 @@ def official_task(name: str, block: Any) -> Task:
     empty = count({})
     return Task(
         key=f"official-{name}",
-        name=_name(module, settings, questions, block),
+        name=_name(module, settings, questions, block) + _part(len(questions), len(every)),
         requests={
             q.id: Request(images[q.image], (Message("user", q.prompt + block.suffix),), sampling, key=(name, q.id))
             for q in questions
@@ -104,10 +106,29 @@ def official_task(name: str, block: Any) -> Task:
             "max_new_tokens": limit,
             "suffix": block.suffix,
             "missing_images": len(missing),
+            **({"limit": most} if most is not None else {}),
         },
         prefix=f"official_{name.replace('-', '_')}_",
         write=lambda replies, folder: write_answers(name, questions, replies, folder),
     )
+
+
+def _first_of_each_kind(questions: Sequence[Question], most: int) -> list[Question]:
+    """The first `most` questions of each kind, for a trial."""
+    if most < 1:
+        raise UserError(f"--limit {most}: at least one question is needed")
+    asked: Counter[str] = Counter()
+    found = []
+    for question in questions:
+        asked[question.kind] += 1
+        if asked[question.kind] <= most:
+            found.append(question)
+    return found
+
+
+def _part(asked: int, every: int) -> str:
+    """What a protocol's name says where only some of its questions were asked: numbers on a part are others."""
+    return "" if asked == every else f", {asked} of {every} questions"
 
 
 def _counter(module: Any, settings: Any, questions: Sequence[Question]) -> Any:

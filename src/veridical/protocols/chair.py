@@ -16,7 +16,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.statistics import Ratio
-from veridical.records import Message, Record
+from veridical.records import Record
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon import Lexicon
@@ -29,12 +29,16 @@ REPETITION_WORDS = 4
 
 @dataclass(frozen=True, slots=True)
 class ChairMention:
-    """An object named in a caption: its class, the characters [start, end), and whether it is made up."""
+    """An object named in a caption: its class, the characters [start, end), and whether it is made up.
+
+    `unknown` where that can't be said, such as by a detector that is not sure; it is then not `invented`.
+    """
 
     name: str
     start: int
     end: int
     invented: bool
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,6 @@ class ChairItem:
     words: int
 
 
-def ask() -> tuple[Message, ...]:
-    """The prompt, the same for every picture."""
-    return (Message("user", PROMPT),)
-
-
 def read(record: Record, caption: str, lexicon: Lexicon) -> ChairItem:
     """Find the objects that `caption` names and which of them `record` does not contain.
 
@@ -65,8 +64,21 @@ def read(record: Record, caption: str, lexicon: Lexicon) -> ChairItem:
             f"record {record.id}: CHAIR needs one image and its annotated objects; measure on records "
             "that have them, such as --records world:in-theme+anti-bias"
         )
-    present = record.annotations.names
-    mentions = tuple(ChairMention(m.name, m.start, m.end, m.name not in present) for m in lexicon.mentions(caption))
+    return read_against(record, caption, lexicon, record.annotations.names)
+
+
+def read_against(
+    record: Record,
+    caption: str,
+    lexicon: Lexicon,
+    present: frozenset[str],
+    unknown: frozenset[str] = frozenset(),
+) -> ChairItem:
+    """Find the objects that `caption` names, whatever says which are `present` and of which that is `unknown`."""
+    mentions = tuple(
+        ChairMention(m.name, m.start, m.end, m.name not in present and m.name not in unknown, m.name in unknown)
+        for m in lexicon.mentions(caption)
+    )
     return ChairItem(
         id=record.id,
         image=str(record.images[0].path),
@@ -86,13 +98,14 @@ def count(items: Sequence[ChairItem], partner: Mapping[str, str]) -> dict[str, R
     """
     invented_mentions = [sum(m.invented for m in item.mentions) for item in items]
     mentions = [len(item.mentions) for item in items]
+    judged = [sum(not m.unknown for m in item.mentions) for item in items]
     named = [{m.name for m in item.mentions} for item in items]
     made_up = [{m.name for m in item.mentions if m.invented} for item in items]
     fours = [repeated_ngrams(item.caption, REPETITION_WORDS) for item in items]
     ones = [1] * len(items)
     return {
         "chair_s": _ratio([bool(names) for names in made_up], ones),
-        "chair_i": _ratio(invented_mentions, mentions),
+        "chair_i": _ratio(invented_mentions, judged),
         "recall": _ratio(
             [len(names & set(item.truth)) for names, item in zip(named, items, strict=True)],
             [len(item.truth) for item in items],

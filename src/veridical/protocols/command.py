@@ -29,6 +29,17 @@ class NoiseCurve:
 
 
 @dataclass(frozen=True)
+class NoJudge:
+    """Nobody judges sentences."""
+
+    name: Literal[
+        "none", "oracle", "rules", "language-model", "vision-language-model", "reward-model", "verifier", "self"
+    ] = "none"
+    """Who says which sentences of captions are true: a language-model or vision-language-model, a verifier that was
+    trained here, or an oracle that goes by annotations. Its settings: --judge.name verifier --help."""
+
+
+@dataclass(frozen=True)
 class PlainDecoding:
     """The model speaks for itself."""
 
@@ -46,16 +57,31 @@ class EvalConfig:
     models: tuple[str, ...] = field(default=("bundled",), metadata=INCIDENTAL)
     """The base model first (folder, hub name, "bundled"), then adapters on it, align runs or other models;
     each may be given as NAME=FOLDER."""
-    protocols: tuple[str, ...] = field(default=("world-chair", "world-pope"), metadata=INCIDENTAL)
-    """On annotated pictures: world-chair, world-pope, world-shr, world-mme; or published benchmarks: those of
+    protocols: tuple[str, ...] = field(default=("auto",), metadata=INCIDENTAL)
+    """auto goes by what the records have: objects (world-chair, world-pope; also world-shr, world-mme), else reference
+    captions (chair-captions), a judge (judged-sentences), nothing (side-by-side); or published benchmarks: those of
     `veridical score`, with their files and images in settings of their own (--protocols pope --help)."""
-    records: str = "world:in-theme+anti-bias"
-    """Annotated pictures: splits of the picture world, joined by "+" (each is also reported by itself), or a folder or
-    file of records with "objects"."""
+    records: str | None = None
+    """A folder of images or a file of records; or splits of the picture world, such as world:in-theme+anti-bias (each
+    is also reported by itself). Left out: what the pairs' build kept back (`build --held-out`), else the world."""
+    held_out: Path | None = None
+    """A folder or file of images that were kept apart from training by hand; the same as --records."""
+    trained: Literal["leave-out", "keep"] = "leave-out"
+    """Images that an adapter's pairs show are left out, or kept."""
+    prompt: str | None = None
+    """What models are asked for a caption; "Describe this image." by default."""
+    max_new_tokens: int | None = None
+    """Longest caption; by default 96 tokens on annotated pictures, 256 on others."""
     lexicon: str = field(default="auto", metadata=BY_CONTENT)
-    """The words that name objects in answers: auto, world, coco80 or a JSON file."""
+    """The words that name objects in answers: auto, world, coco80 or a JSON file. auto goes by the annotated names, or
+    is coco80 where there are none."""
+    judge: Any = field(default_factory=NoJudge)
+    """Who says which sentences are true. --judge.name picks it."""
+    sure: float = 0.6
+    """A judge's probability from which a sentence is true; at 1 less this, and below, it is false."""
     limit: int | None = None
-    """Records in each split; by default 200 of the picture world, or all of a folder or file."""
+    """Images in each split, or questions of each kind in a published benchmark; by default 200 of the picture world,
+    and all of anything else."""
     seed: int = 0
     """Picks the scenes, the questions and the resamples."""
     questions: int = 3
@@ -93,22 +119,24 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
         UserError: a protocol or method that there is not, or a protocol that is named twice.
     """
     from veridical.decoding.registry import decoding_type
+    from veridical.judges.registry import settings_type
     from veridical.protocols.benchmark_task import block_type
-    from veridical.protocols.registry import PICTURES, check_names
+    from veridical.protocols.registry import AUTO, PICTURES, check_names
 
     names = tuple(choices.get("protocols", "").split())
     check_names(names)
     blocks: list[tuple[str, Any, Any]] = [
         (name.replace("-", "_"), block_type(name), field(kw_only=True, metadata=INCIDENTAL))
         for name in names
-        if name not in PICTURES
+        if name not in (AUTO, *PICTURES)
     ]
     decoding = choices.get("decoding.name", "plain")
     if decoding != "plain":
         method = decoding_type(decoding)
         blocks.append(("decoding", method, field(default_factory=method)))
-    if not blocks:
-        return EvalConfig
+    judge = choices.get("judge.name", "none")
+    kind = NoJudge if judge == "none" else settings_type(judge)
+    blocks.append(("judge", kind, field(default_factory=kind)))
     made: type[EvalConfig] = dataclasses.make_dataclass(
         "EvalConfig",
         blocks,

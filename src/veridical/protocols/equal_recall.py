@@ -8,7 +8,7 @@ recalls at least as much as the base, the rival is the uncut base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -23,6 +23,42 @@ COLUMNS = ("inventing", "invented", "mentions", "found", "objects", "words")
 words."""
 COMPARED = ("chair_s", "chair_i", "objects", "words")
 """What is compared at equal recall."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What is left of each caption at each cut: `counts` has an array [captions, cuts] for each of `COLUMNS`, the last
+    cut being the whole caption; `truth` is the number of things to recall in each picture, [captions]."""
+
+    ids: tuple[str, ...]
+    counts: Mapping[str, FloatArray]
+    truth: FloatArray
+
+    def among(self, ids: Collection[str]) -> Cuts:
+        """Those of some pictures, in their order."""
+        rows = [row for row, key in enumerate(self.ids) if key in ids]
+        kept = {name: column[rows] for name, column in self.counts.items()}
+        return Cuts(tuple(self.ids[row] for row in rows), kept, self.truth[rows])
+
+    def invented(self) -> dict[str, float]:
+        """How much each whole caption invents."""
+        return dict(zip(self.ids, self.counts["invented"][:, -1].tolist(), strict=True))
+
+
+def cuts(items: Sequence[ChairItem]) -> Cuts:
+    """Captions cut after their first 0, 1, 2, ... different objects."""
+    truth = np.array([len(item.truth) for item in items], np.float64)
+    return Cuts(tuple(item.id for item in items), cut_counts(items), truth)
+
+
+def stacked(ids: Sequence[str], rows: Sequence[Sequence[Sequence[float]]], truth: Sequence[float]) -> Cuts:
+    """Cuts out of the `COLUMNS` of each caption's own cuts, from nothing to the whole."""
+    longest = max(map(len, rows), default=1)
+    counts = np.zeros((len(COLUMNS), len(rows), longest))
+    for place, row in enumerate(rows):
+        counts[:, place, : len(row)] = np.asarray(row, np.float64).T
+        counts[:, place, len(row) :] = np.asarray(row[-1], np.float64)[:, None]
+    return Cuts(tuple(ids), dict(zip(COLUMNS, counts, strict=True)), np.asarray(truth, np.float64))
 
 
 @dataclass(frozen=True)
@@ -103,21 +139,22 @@ def cut_counts(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
 def _counted(item: ChairItem) -> tuple[float, ...]:
     """`COLUMNS` of one caption."""
     invented = sum(mention.invented for mention in item.mentions)
+    judged = sum(not mention.unknown for mention in item.mentions)
     names = {mention.name for mention in item.mentions}
-    found = {mention.name for mention in item.mentions if not mention.invented}
-    return invented > 0, invented, len(item.mentions), len(found), len(names), item.words
+    found = {mention.name for mention in item.mentions if not (mention.invented or mention.unknown)}
+    return invented > 0, invented, judged, len(found), len(names), item.words
 
 
-def cut_curve(items: Sequence[ChairItem], weights: FloatArray) -> CutCurve:
+def cut_curve(items: Sequence[ChairItem] | Cuts, weights: FloatArray) -> CutCurve:
     """The base's curve in each resample.
 
     Args:
         items: the base's captions, one a picture.
         weights: [resamples, pictures], from `statistics.resample`, or one row of ones.
     """
-    true = np.array([len(item.truth) for item in items], np.float64)
-    sums = {name: weights @ column for name, column in cut_counts(items).items()}
-    return CutCurve(sums, weights.sum(axis=1), weights @ true)
+    found = items if isinstance(items, Cuts) else cuts(items)
+    sums = {name: weights @ column for name, column in found.counts.items()}
+    return CutCurve(sums, weights.sum(axis=1), weights @ found.truth)
 
 
 def at_recall(curve: CutCurve, recall: FloatArray) -> dict[str, FloatArray]:
@@ -155,7 +192,7 @@ class Sides:
     recall: FloatArray
 
 
-def sides(base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatArray) -> Sides:
+def sides(base: Sequence[ChairItem] | Cuts, model: Sequence[ChairItem] | Cuts, weights: FloatArray) -> Sides:
     """Both sides of the comparison in each resample, which recomputes the base's curve and the model's recall.
 
     To average over training seeds, average these over models made with the same `weights`, then take the interval.
@@ -163,16 +200,20 @@ def sides(base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatA
     Raises:
         ValueError: the two do not caption the same pictures in the same order.
     """
-    if [item.id for item in base] != [item.id for item in model]:
+    base, model = (side if isinstance(side, Cuts) else cuts(side) for side in (base, model))
+    if base.ids != model.ids:
         raise ValueError("base and model must caption the same pictures in the same order")
     own = cut_curve(model, weights)
     recall = own.recall[:, -1]
     return Sides(own.whole(), at_recall(cut_curve(base, weights), recall), recall)
 
 
-def equal_recall(base: Sequence[ChairItem], model: Sequence[ChairItem], weights: FloatArray) -> EqualRecall:
+def equal_recall(
+    base: Sequence[ChairItem] | Cuts, model: Sequence[ChairItem] | Cuts, weights: FloatArray
+) -> EqualRecall:
     """Compare `model` with `base` cut to the model's recall, with paired 95 % intervals."""
-    once = np.ones((1, len(base)))
+    base, model = (side if isinstance(side, Cuts) else cuts(side) for side in (base, model))
+    once = np.ones((1, len(base.ids)))
     values, samples = sides(base, model, once), sides(base, model, weights)
     found = {
         name: _at_recall(values.rival[name], values.model[name], samples.model[name] - samples.rival[name])

@@ -13,6 +13,7 @@ from veridical.config import to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method
 from veridical.protocols.chair import ChairItem
+from veridical.protocols.equal_recall import Cuts
 from veridical.protocols.metrics import Tally
 from veridical.records import ImageFile, Message
 from veridical.vlm.generation.params import SamplingParams
@@ -68,13 +69,15 @@ class Counted:
     """One model under one protocol.
 
     `tally` gives the metrics; its groups are what is resampled, usually pictures. `rows` are all items, for disk.
-    `captions` stand for themselves where the protocol reads captions by their objects. `counts` says how many items
+    `captions` are there where the protocol reads captions by their objects, `cuts` where they can be compared with the
+    base's, cut short, at equal recall. `counts` says how many items
     there were and how many could not be used, `notes` what must be known beside the numbers.
     """
 
     tally: Tally
     rows: Sequence[Mapping[str, Any]]
     captions: Sequence[ChairItem] = ()
+    cuts: Cuts | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -95,6 +98,9 @@ class Task:
     `key` names it in results.json and in file names, `name` is the protocol's own, with version and variant. Its
     metrics stand in results.json behind `prefix`. `requests` are by the id of a question; `count` takes the replies by
     the same ids, of which some may be missing. `write`, if any, puts answers into files of the benchmark's own format.
+    `then`, if any, takes all models' replies, by model and question id, and makes the task that is counted: with more
+    questions, drawn from all models' captions, or with a judge's word on these. `equal` names the metrics that stand
+    for CHAIRs and the others of `equal_recall.COMPARED`, where the protocol has others.
     """
 
     key: str
@@ -105,3 +111,5 @@ class Task:
     settings: Mapping[str, Any] = field(default_factory=dict)
     prefix: str = ""
     write: Callable[[Mapping[str, Reply], Path], None] | None = None
+    then: Callable[[Mapping[str, Mapping[str, Reply]]], Task] | None = None
+    equal: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ from veridical.protocols import lmms_eval
 from veridical.protocols.answering import answer, outstanding
 from veridical.protocols.command import EvalConfig, methods_of
 from veridical.protocols.eval_task import Counted, Reply, Request, Task
+from veridical.protocols.held_out import NOTHING_TRAINED, Apart, apart, describe_apart
+from veridical.protocols.metrics import Tally
 from veridical.protocols.models import Measured, measured_models
-from veridical.protocols.registry import PICTURES, check_names, picture_task
+from veridical.protocols.registry import AUTO, PICTURES, check_names, chosen, picture_task
 from veridical.protocols.replies import Replies
-from veridical.protocols.results import among, summarise
-from veridical.protocols.sources import Pictures, read_pictures
+from veridical.protocols.results import among, caption_task, equal_metrics, summarise
+from veridical.protocols.sources import WORLD_SPLITS, Pictures, read_pictures
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -30,10 +32,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """All that is asked: the tasks by key, in their order, and the annotated pictures if any are about them."""
+    """All that is asked: the tasks by key, in order, the pictures if any are about them, and what is kept apart."""
 
     tasks: Mapping[str, Task]
     pictures: Pictures | None
+    apart: Apart = NOTHING_TRAINED
+
+
+@dataclass(frozen=True)
+class Way:
+    """A model as it is measured, plainly or by a method of decoding, and its replies."""
+
+    name: str
+    model: Measured
+    method: Method | None
+    replies: Replies
+
+    def requests(self, task: Task) -> dict[str, Request]:
+        """What a task asks, by this way's method of decoding."""
+        return dict(task.requests) if self.method is None else _under(self.method, task.requests)
+
+    def outstanding(self, tasks: Iterable[Task]) -> dict[str, Request]:
+        """What some tasks ask that has no reply yet, by digest."""
+        return outstanding([one for task in tasks for one in self.requests(task).values()], self.replies)
+
+    def replies_to(self, task: Task) -> dict[str, Reply]:
+        """The replies to a task's questions, by id; those that failed are missing."""
+        asked = {key: request.digest() for key, request in self.requests(task).items()}
+        return {key: self.replies[digest] for key, digest in asked.items() if digest in self.replies}
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
@@ -45,7 +71,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     models, methods = measured_models(config.models), methods_of(config)
     lmms_eval.check(config)
     with runs.opened(config.out, "eval", config) as folder:
-        asked = read_tasks(config)
+        asked = read_tasks(config, models)
         if asked.pictures:
             folder.settle({"images": _digest(asked.pictures)})
         return _evaluate(config, asked, models, methods)
@@ -54,9 +80,10 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
 def _evaluate(
     config: EvalConfig, asked: Asked, models: Sequence[Measured], methods: Sequence[Method]
 ) -> dict[str, Any]:
-    counted: dict[str, dict[str, Counted]] = {}
+    ways: list[Way] = []
     measured: dict[str, Any] = {}
     harnessed: dict[str, list[lmms_eval.HarnessTask]] = {}
+    vlm: Vlm | None = None
     base: Vlm | None = None
     for model in models:
         vlm = _load(model, config, base)
@@ -64,19 +91,47 @@ def _evaluate(
         base = None if model.adapter else vlm
         replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
         for name, method in _ways(model, methods).items():
-            tasks = asked.tasks if method is None else _decoded(asked.tasks, method)
-            counted[name] = _measure(config, vlm, name, tasks, replies)
+            way = Way(name, model, method, replies)
+            ways.append(way)
+            _ask(config, vlm, way, asked.tasks.values())
             measured[name] = _describe_model(model, vlm.fingerprint, method)
         if config.harness != "none":
             harnessed[model.name] = lmms_eval.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
             files.write_json(config.out / "noise.json", {"model": model.name, **curve}, allow_nan=False)
-    results = _results(config, asked, counted, measured)
+    # A judge may need the memory that the last model holds.
+    base = None
+    held = (models[-1], vlm) if vlm is not None and config.judge.name == "none" else None
+    vlm = None
+    tasks = _after_all(config, asked.tasks, ways, held)
+    counted = {way.name: _count(config, way, tasks) for way in ways}
+    results = _results(config, replace(asked, tasks=tasks), counted, measured)
     if harnessed:
         lmms_eval.add_to(results, harnessed)
     files.write_json(config.out / "results.json", results, allow_nan=False)
     return results
+
+
+def _after_all(
+    config: EvalConfig, tasks: Mapping[str, Task], ways: Sequence[Way], held: tuple[Measured, Vlm] | None
+) -> dict[str, Task]:
+    """The tasks as they are counted, after what follows from all models' replies was asked of every model.
+
+    Models are asked in reverse, so that the one in memory is first.
+    """
+    final = {
+        key: task.then({way.name: way.replies_to(task) for way in ways}) if task.then else task
+        for key, task in tasks.items()
+    }
+    for model in dict.fromkeys(way.model for way in reversed(ways)):
+        own = [way for way in ways if way.model == model and way.outstanding(final.values())]
+        if own:
+            vlm = held[1] if held and held[0] == model else _load(model, config, None)
+            for way in own:
+                _ask(config, vlm, way, final.values())
+        held = None
+    return final
 
 
 def _digest(pictures: Pictures) -> str:
@@ -97,11 +152,13 @@ def _results(
         "notes": _notes(counted, asked.tasks),
         "records": _describe_records(config, asked),
         "measured": measured,
+        "captions": caption_task(counted),
+        "equal": {key: equal_metrics(task) for key, task in asked.tasks.items()},
         **_summaries(config, counted, asked),
     }
 
 
-def read_tasks(config: EvalConfig) -> Asked:
+def read_tasks(config: EvalConfig, models: Sequence[Measured] = ()) -> Asked:
     """The protocols of a run with all that they ask; files and images are checked here, before any model is loaded.
 
     Raises:
@@ -112,16 +169,35 @@ def read_tasks(config: EvalConfig) -> Asked:
     if not config.protocols and config.harness == "none":
         raise UserError("--protocols: name at least one")
     check_names(config.protocols)
-    pictures = None
-    if any(name in PICTURES for name in config.protocols):
-        pictures = read_pictures(config.records, config.lexicon, config.out / "images", config.limit, config.seed)
+    pictures, kept = None, NOTHING_TRAINED
+    if any(name in PICTURES or name == AUTO for name in config.protocols):
+        kept = apart(models) if config.trained == "leave-out" else NOTHING_TRAINED
+        pictures = _pictures(config, kept)
     tasks = []
-    for name in config.protocols:
+    for name in chosen(config, pictures):
         if name in PICTURES and pictures is not None:
             tasks.append(picture_task(name, pictures, config))
         else:
-            tasks.append(official_task(name, getattr(config, name.replace("-", "_"))))
-    return Asked({task.key: task for task in tasks}, pictures)
+            tasks.append(official_task(name, getattr(config, name.replace("-", "_")), config.limit))
+    return Asked({task.key: task for task in tasks}, pictures, kept)
+
+
+def _pictures(config: EvalConfig, kept: Apart) -> Pictures:
+    """The records to measure on: those named, else those that a build kept back, else the picture world's."""
+    own = None if config.held_out is None else str(config.held_out)
+    if own is not None and config.records is not None:
+        raise UserError("--held-out and --records: give one; both name what is measured on")
+    source = own or config.records
+    only = kept.images if source is None and kept.records else None
+    return read_pictures(
+        source or kept.records or WORLD_SPLITS,
+        config.lexicon,
+        config.out / "images",
+        config.limit,
+        config.seed,
+        kept.trained_on,
+        only,
+    )
 
 
 def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Replies) -> dict[str, Any]:
@@ -131,19 +207,25 @@ def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Repli
 
     noise = config.noise
     tasks = {
-        step: under_view(pictures, noise.limit, Noise(step, noise.space), noise.temperature) for step in noise.steps
+        step: under_view(pictures, config, noise.limit, Noise(step, noise.space), noise.temperature)
+        for step in noise.steps
     }
     requests = [request for task in tasks.values() for request in task.requests.values()]
     with Line("noised images", len(outstanding(requests, replies))) as line:
         answer(vlm, requests, replies, config.batch, line.advance)
     points = [
-        {"step": step, **{k: asdict(v) for k, v in _count(task, replies).tally.estimates(config.seed).items()}}
+        {"step": step, **{k: asdict(v) for k, v in _tally(task, replies).estimates(config.seed).items()}}
         for step, task in tasks.items()
     ]
     records = len(requests) // len(tasks)
     name = next(iter(tasks.values())).name
     settings = {"space": noise.space, "temperature": noise.temperature, "records": records}
     return {"protocol": name, **settings, "points": points}
+
+
+def _tally(task: Task, replies: Replies) -> Tally:
+    found = {key: request.digest() for key, request in task.requests.items()}
+    return task.count({key: replies[digest] for key, digest in found.items() if digest in replies}).tally
 
 
 def _ways(model: Measured, methods: Sequence[Method]) -> dict[str, Method | None]:
@@ -153,10 +235,6 @@ def _ways(model: Measured, methods: Sequence[Method]) -> dict[str, Method | None
     """
     own = [method for method in methods if model.adapter or not isinstance(method, BestOfN)]
     return {model.name: None, **{f"{model.name}+{method.name}": method for method in own}}
-
-
-def _decoded(tasks: Mapping[str, Task], method: Method) -> dict[str, Task]:
-    return {key: replace(task, requests=_under(method, task.requests)) for key, task in tasks.items()}
 
 
 def _under(method: Method, requests: Mapping[str, Request]) -> dict[str, Request]:
@@ -169,32 +247,26 @@ def _under(method: Method, requests: Mapping[str, Request]) -> dict[str, Request
     }
 
 
-def _measure(
-    config: EvalConfig, vlm: Vlm, name: str, tasks: Mapping[str, Task], replies: Replies
-) -> dict[str, Counted]:
-    """Ask one model everything, count, and write its items and the benchmarks' own answer files."""
-    requests = [request for task in tasks.values() for request in task.requests.values()]
-    missing = outstanding(requests, replies)
-    with Line(f"{name}: answers", len(missing)) as line:
-        answer(vlm, missing.values(), replies, config.batch, line.advance)
+def _ask(config: EvalConfig, vlm: Vlm, way: Way, tasks: Iterable[Task]) -> None:
+    """Ask one model what has no reply yet."""
+    missing = way.outstanding(tasks)
+    with Line(f"{way.name}: answers", len(missing)) as line:
+        answer(vlm, missing.values(), way.replies, config.batch, line.advance)
+
+
+def _count(config: EvalConfig, way: Way, tasks: Mapping[str, Task]) -> dict[str, Counted]:
+    """Count one model's replies, and write its items and the benchmarks' own answer files."""
     counted = {}
-    folder = config.out / "items" / name
+    folder = config.out / "items" / way.name
     folder.mkdir(parents=True, exist_ok=True)
     for key, task in tasks.items():
-        counted[key] = _count(task, replies)
+        replies = way.replies_to(task)
+        counted[key] = task.count(replies)
         rows = counted[key].rows
         files.write_text(folder / f"{key}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         if task.write:
-            task.write(_replies_to(task, replies), config.out / "answers" / name / key.removeprefix("official-"))
+            task.write(replies, config.out / "answers" / way.name / key.removeprefix("official-"))
     return counted
-
-
-def _replies_to(task: Task, replies: Replies) -> dict[str, Reply]:
-    return {question: replies[request.digest()] for question, request in task.requests.items()}
-
-
-def _count(task: Task, replies: Replies) -> Counted:
-    return task.count(_replies_to(task, replies))
 
 
 def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
@@ -251,14 +323,17 @@ def _notes(counted: Mapping[str, Mapping[str, Counted]], tasks: Mapping[str, Tas
 def _describe_records(config: EvalConfig, asked: Asked) -> dict[str, Any]:
     splits = asked.pictures.splits if asked.pictures else {}
     ids = {record.id for records in splits.values() for record in records}
+    source = str(config.held_out or config.records or asked.apart.records or WORLD_SPLITS)
     pope = asked.tasks.get("pope")
     with_questions = {str(request.key[1]) for request in pope.requests.values()} if pope else ids
     return {
-        "source": config.records if splits else "",
+        "source": source if splits else "",
         "seed": config.seed,
         "limit": config.limit,
         "count": len(ids),
         "splits": {split: len(records) for split, records in splits.items()},
+        "left_out": dict(asked.pictures.left_out) if asked.pictures else {},
+        "held_out": describe_apart(asked.apart, config, source) if splits else {},
         "without_questions": len(ids - with_questions),
     }
 

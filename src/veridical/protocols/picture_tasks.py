@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from veridical.protocols import chair, mme, pope, shr
+from veridical.protocols.captioning import caption_name, caption_requests, caption_row, caption_settings
+from veridical.protocols.equal_recall import cuts
 from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.metrics import of_ratios
 from veridical.protocols.sources import Pictures
@@ -22,29 +24,27 @@ TEXT_ANSWER = SamplingParams(max_new_tokens=16, temperature=0.0)
 
 def chair_task(pictures: Pictures, config: EvalConfig) -> Task:
     """Captions against all that is in the pictures."""
-    return caption_task(pictures, Clean(), 0.0)
+    return caption_task(pictures, config, Clean(), 0.0)
 
 
-def caption_task(pictures: Pictures, view: View, temperature: float) -> Task:
+def caption_task(pictures: Pictures, config: EvalConfig, view: View, temperature: float) -> Task:
     """CHAIR of pictures shown under a view; greedy at temperature 0, else keyed draws."""
-    sampling = SamplingParams(max_new_tokens=chair.MAX_NEW_TOKENS, temperature=temperature)
     words = pictures.vocabulary
 
     def count(replies: Mapping[str, Reply]) -> Counted:
         items = [chair.read(r, str(replies[r.id]), words.lexicon) for r in pictures.records if r.id in replies]
         return Counted(
             of_ratios([item.id for item in items], chair.count(items, words.partner)),
-            rows=[asdict(item) for item in items],
+            rows=[caption_row(item) for item in items],
             captions=items,
+            cuts=cuts(items),
             counts={"items": len(pictures.records), "unanswered": len(pictures.records) - len(items)},
         )
 
     return Task(
         key="chair",
-        name=_named(chair.NAME, pictures),
-        requests={
-            r.id: Request(r.images, chair.ask(), sampling, view=view, key=("chair", r.id)) for r in pictures.records
-        },
+        name=caption_name(_named(chair.NAME, pictures), pictures, config),
+        requests=caption_requests(pictures, config, view, temperature),
         count=count,
         shown=(
             Shown("chair_s", "CHAIRs %"),
@@ -55,7 +55,7 @@ def caption_task(pictures: Pictures, view: View, temperature: float) -> Task:
             Shown("words", "words a caption"),
             Shown("repetition", "names one twice %"),
         ),
-        settings={"prompt": chair.PROMPT, "decoding": "greedy", "max_new_tokens": chair.MAX_NEW_TOKENS},
+        settings=caption_settings(pictures, config),
     )
 
 
@@ -178,10 +178,10 @@ def mme_task(pictures: Pictures, config: EvalConfig) -> Task:
 _MME_SHOWN = (("acc", "acc %"), ("acc_plus", "acc+ %"))
 
 
-def under_view(pictures: Pictures, records: int, view: View, temperature: float) -> Task:
+def under_view(pictures: Pictures, config: EvalConfig, records: int, view: View, temperature: float) -> Task:
     """CHAIR of the first `records` pictures of each split under a view."""
     fewer = {split: found[:records] for split, found in pictures.splits.items()}
-    return caption_task(replace(pictures, splits=fewer), view, temperature)
+    return caption_task(replace(pictures, splits=fewer), config, view, temperature)
 
 
 def _read_pope(question: pope.Question, reply: Reply) -> pope.PopeItem:

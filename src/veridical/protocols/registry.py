@@ -15,19 +15,30 @@ if TYPE_CHECKING:
     from veridical.protocols.eval_task import Task
     from veridical.protocols.sources import Pictures
 
+AUTO = "auto"
+"""What there is decides which protocols are run; see `chosen`."""
+
 PICTURES: Mapping[str, str] = {
     "world-chair": "veridical.protocols.picture_tasks:chair_task",
     "world-pope": "veridical.protocols.picture_tasks:pope_task",
     "world-shr": "veridical.protocols.picture_tasks:shr_task",
     "world-mme": "veridical.protocols.picture_tasks:mme_task",
+    "chair-captions": "veridical.protocols.reference_captions:captions_task",
+    "judged-sentences": "veridical.protocols.judged_sentences:judged_task",
+    "side-by-side": "veridical.protocols.side_by_side:side_by_side_task",
 }
-"""Protocols on annotated pictures (`--records`): a function from pictures and settings to a task."""
+"""Protocols on pictures (`--records`): a function from pictures and settings to a task. Those called world-... need
+annotated ones."""
 
 
 def check_names(names: tuple[str, ...]) -> None:
     """Raise UserError for a protocol that there is not, or that is named twice."""
     known = [*PICTURES, *BENCHMARKS]
     for name in names:
+        if name == AUTO:
+            if len(names) > 1:
+                raise UserError("--protocols: auto chooses all of them; leave it out beside others")
+            continue
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
@@ -36,8 +47,24 @@ def check_names(names: tuple[str, ...]) -> None:
             raise UserError(f"--protocols: {name} is named twice")
 
 
+def chosen(config: EvalConfig, pictures: Pictures | None) -> tuple[str, ...]:
+    """The protocols of a run; `auto` takes what the records allow.
+
+    Annotated pictures are measured by their annotations, others by their reference captions if they have some, and by
+    the models' own answers; a judge adds what it can say.
+    """
+    if config.protocols != (AUTO,) or pictures is None:
+        return config.protocols
+    judged = () if config.judge.name == "none" else ("judged-sentences",)
+    if pictures.annotated:
+        return ("world-chair", "world-pope", *judged)
+    return (*(("chair-captions",) if pictures.references else ()), *judged, "side-by-side")
+
+
 def picture_task(name: str, pictures: Pictures, config: EvalConfig) -> Task:
-    """The protocol `name` on annotated pictures."""
+    """The protocol `name` on pictures. Raises UserError where these lack what it needs."""
+    if name.startswith("world-"):
+        pictures.require_annotated(str(config.records))
     module, _, function = PICTURES[name].partition(":")
     make: Callable[[Any, Any], Task] = getattr(importlib.import_module(module), function)
     return make(pictures, config)

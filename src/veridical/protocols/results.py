@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from veridical.protocols.by_object import by_object
-from veridical.protocols.chair import ChairItem
-from veridical.protocols.equal_recall import cut_curve, equal_recall
+from veridical.protocols.equal_recall import COMPARED, Cuts, cut_curve, equal_recall
 from veridical.protocols.eval_task import Counted, Task
 from veridical.protocols.metrics import difference
 from veridical.protocols.statistics import Estimate, FloatArray, interval, resample
-
-CAPTIONS = "chair"
-"""The task whose captions are compared at equal recall and object by object."""
 
 ByTask = Mapping[str, Counted]
 
@@ -27,8 +23,20 @@ def among(counted: ByTask, groups: Collection[str]) -> dict[str, Counted]:
     for key, one in counted.items():
         own = [group for group in one.tally.groups if group in groups]
         captions = [item for item in one.captions if item.id in groups]
-        kept[key] = replace(one, tally=one.tally.among(own), captions=captions)
+        cuts = one.cuts and one.cuts.among(groups)
+        kept[key] = replace(one, tally=one.tally.among(own), captions=captions, cuts=cuts)
     return {key: one for key, one in kept.items() if one.tally.groups}
+
+
+def caption_task(counted: Mapping[str, ByTask]) -> str:
+    """The key of the first task whose captions can be cut short, which a report shows; "" where there is none."""
+    first: ByTask = next(iter(counted.values()), {})
+    return next((key for key, one in first.items() if one.cuts is not None and one.cuts.ids), "")
+
+
+def equal_metrics(task: Task) -> dict[str, str]:
+    """For each metric that is compared at equal recall, what it is called among the results' metrics."""
+    return {name: task.prefix + task.equal.get(name, name) for name in ("recall", *COMPARED)}
 
 
 def summarise(
@@ -43,8 +51,8 @@ def summarise(
         seed: of the resamples, which all models and metrics share.
     """
     base = next(iter(counted))
-    captions = {name: one[CAPTIONS].captions for name, one in counted.items() if CAPTIONS in one}
-    weights = resample(len(captions[base]), seed) if captions else np.ones((1, 0))
+    main = caption_task(counted)
+    shown = {name: one[main] for name, one in counted.items() if main in one}
     return {
         "models": {name: _estimates(one, tasks, seed) for name, one in counted.items()},
         "comparisons": [
@@ -52,22 +60,24 @@ def summarise(
                 "base": base,
                 "model": name,
                 "differences": _differences(one, counted[base], tasks, seed),
-                "at_equal_recall": asdict(equal_recall(captions[base], captions[name], weights)) if captions else None,
+                **_at_equal_recall(counted[base], one, main, seed),
             }
             for name, one in counted.items()
             if name != base
         ],
         "by_object": {
-            name: {o: asdict(rates) for o, rates in by_object(items, classes).items()}
-            for name, items in captions.items()
+            name: {o: asdict(rates) for o, rates in by_object(one.captions, classes).items()}
+            for name, one in shown.items()
+            if one.captions
         },
-        "cut_curves": {name: cut_points(items, weights) for name, items in captions.items()},
+        "cut_curves": {name: cut_points(one.cuts, seed) for name, one in shown.items() if one.cuts is not None},
     }
 
 
-def cut_points(items: Sequence[ChairItem], weights: FloatArray) -> list[dict[str, Any]]:
+def cut_points(cuts: Cuts, seed: int) -> list[dict[str, Any]]:
     """CHAIRs and recall of captions cut after 0, 1, 2, ... objects, with intervals, for plotting."""
-    whole, resampled = cut_curve(items, np.ones((1, len(items)))), cut_curve(items, weights)
+    whole = cut_curve(cuts, np.ones((1, len(cuts.ids))))
+    resampled = cut_curve(cuts, resample(len(cuts.ids), seed))
     return [
         {
             "objects": k,
@@ -76,6 +86,33 @@ def cut_points(items: Sequence[ChairItem], weights: FloatArray) -> list[dict[str
         }
         for k in range(whole.recall.shape[1])
     ]
+
+
+def _at_equal_recall(base: ByTask, model: ByTask, main: str, seed: int) -> dict[str, Any]:
+    """The comparison with the base's captions cut short, and the pictures that got worse or better, by task."""
+    found, pictures = {}, {}
+    weights: dict[int, FloatArray] = {}
+    for key, one in model.items():
+        rival = base[key].cuts if key in base else None
+        if one.cuts is None or rival is None:
+            continue
+        both = set(one.cuts.ids) & set(rival.ids)
+        ours, theirs = one.cuts.among(both), rival.among(both)
+        if both:
+            drawn = weights.setdefault(len(both), resample(len(both), seed))
+            found[key] = asdict(equal_recall(theirs, ours, drawn))
+            pictures[key] = _worse_and_better(theirs, ours)
+    return {"at_equal_recall": found.get(main), "at_equal_recall_by": found, "pictures": pictures}
+
+
+def _worse_and_better(base: Cuts, model: Cuts) -> dict[str, list[str]]:
+    """The pictures of which the model's caption invents more than the base's, the worst first, and fewer."""
+    before, after = base.invented(), model.invented()
+    change = sorted(((after[key] - before[key], key) for key in after), key=lambda one: -abs(one[0]))
+    return {
+        "worse": [key for by, key in change if by > 0],
+        "better": [key for by, key in change if by < 0],
+    }
 
 
 def _estimates(counted: ByTask, tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, float | None]]:
@@ -92,5 +129,6 @@ def _differences(
     return {
         tasks[key].prefix + metric: {"difference": found.value, "low": found.low, "high": found.high}
         for key, one in model.items()
+        if key in base
         for metric, found in difference(one.tally, base[key].tally, seed).items()
     }

@@ -65,12 +65,13 @@ def _compared(results: Results, comparison: Mapping[str, Any]) -> Table:
                 _estimate(results, model, metric),
                 _difference(comparison["differences"].get(metric, NOTHING), _places(results, metric)),
             )
-    even = comparison["at_equal_recall"]
-    if even:
+    for key, even in comparison.get("at_equal_recall_by", {}).items():
         table.add_section()
-        table.add_row(f"[bold]at recall {even['recall']:.1f} %[/bold]", even["against"])
+        what = _label(results, results["equal"][key]["recall"]).removesuffix(" %")
+        table.add_row(f"[bold]at {what} {even['recall']:.1f} %[/bold]", even["against"])
         for metric, found in {"chair_s": even, **even["others"]}.items():
-            table.add_row(_label(results, metric), *_even(found, _places(results, metric)))
+            name = results["equal"][key][metric]
+            table.add_row(_label(results, name), *_even(found, _places(results, name)))
     return table
 
 
@@ -111,10 +112,14 @@ def _start(results: Results, title: str) -> Table:
     splits = ", ".join(f"{count} {split}" for split, count in records["splits"].items())
     pictures = f"{splits} pictures, " if splits else ""
     caption = f"{pictures}seed {records['seed']}; 95 % intervals, differences paired by picture"
+    if (left := records.get("left_out")) and sum(left.values()):
+        caption += "\nleft out: " + ", ".join(f"{count} {reason}" for reason, count in left.items())
+    if apart := records.get("held_out"):
+        caption += f"\n{apart['how']}"
     if "chair" in results["protocols"]:
         caption += "\n* of the objects invented: those whose usual partner is there"
     if results["comparisons"] and results["cut_curves"]:
-        caption += "\nlast lines: the base's captions cut to the model's recall"
+        caption += "\nlast lines: the base's captions cut short, to what the model covers"
     # Tight, so that three numbers with their intervals fit into 80 columns.
     table = Table(title=title, caption=caption, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.caption_justify = "left"
