@@ -9,7 +9,7 @@ from veridical.protocols import chair
 from veridical.protocols.eval_task import Request
 from veridical.protocols.sources import Pictures
 from veridical.records import Message
-from veridical.vlm.generation.generate import SamplingParams
+from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def _objects(panel: Panel, pictures: Pictures, texts: Sequence[str]) -> dict[str
 
 
 def _ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
-    from veridical.align.progress import Line
+    from veridical.progress import Line
 
     found: list[Any] = []
     with Line(label, len(requests)) as line:
