@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "run": Command("veridical.run.command", "RunConfig", "From a folder of images to a report: build, align, eval."),
     "demo": Command("veridical.demo", "DemoConfig", "See it all on the bundled model: build, align, eval, report."),
     "build": Command(
         "veridical.pairs.command", "BuildConfig", "Make preference pairs that expose what a model makes up."

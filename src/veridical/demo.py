@@ -5,6 +5,7 @@ It runs the commands that a user would, side by side where they don't need each 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.files import write_whole
+from veridical.protocols.command import EvalConfig, NoiseCurve
 from veridical.run.lock import locked
-from veridical.run.steps import ALIGN_PHASES, Step, execute
+from veridical.run.plan import align_step, build_step, eval_step
+from veridical.run.recipes import Recipe, align_config, build_config, recipe_of
+from veridical.run.steps import Step, execute
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,52 +56,52 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
     likelihood term. BPO beside it; SFT on the same chosen captions as the control. Chosen on the split `dev`.
     """
     folder = config.out / f"seed-{seed}"
-    records = ("--records", "world:pairs", "--limit", str(config.pictures), "--seed", str(seed))
+    settings = folder / "settings"
 
-    def build(name: str, *settings: str, weight: float) -> Step:
-        command = ("build", "--construction", name, *records, "--out", str(folder / f"pairs-{name}"), *settings)
-        return Step(f"build {name}", command, weight=weight, threads=1)
+    def build(name: str, recipe: str, weight: float) -> Step:
+        made = build_config(
+            recipe_of(recipe), records="world:pairs", limit=config.pictures, seed=seed, out=folder / f"pairs-{name}"
+        )
+        return build_step(name, made, settings, weight=weight, threads=1)
 
-    def align(name: str, pairs: str, *settings: str, weight: float) -> Step:
-        folders = ("--pairs", str(folder / f"pairs-{pairs}"), "--out", str(folder / name))
-        command = ("align", *folders, "--seed", str(seed), "--micro-batch", "16", "--learning-rate", "1e-3", *settings)
-        return Step(f"align {name}", command, (f"build {pairs}",), weight, ALIGN_PHASES, threads=1)
+    def align(name: str, pairs: str, recipe: Recipe, weight: float) -> Step:
+        made = align_config(recipe, pairs=folder / f"pairs-{pairs}", out=folder / name, seed=seed)
+        return align_step(name, made, settings, after=[f"build {pairs}"], weight=weight, threads=1)
 
-    measured = [f"align {name}" for name in (MAIN, CONTROL, BESIDE)]
+    sft = dataclasses.replace(recipe_of("demo"), objective={"name": "sft"})
+    names = (MAIN, CONTROL, BESIDE)
     found = [
-        build("ha-dpo", "--settings.correction", "replace", "--settings.omission-share", "0.8",
-              "--settings.omit-from", "all", "--settings.repetition-share", "1.0",
-              "--settings.question-share", "1.0", weight=13),
-        build("bpo-image", "--settings.only-invented", "--settings.match-objects", "--settings.candidates", "3",
-              "--settings.temperature", "0.7", weight=27),
-        align(MAIN, "ha-dpo", "--objective.name", "dpo", "--objective.beta", "0.3", "--objective.nll-weight", "3",
-              weight=60),
-        align(BESIDE, "bpo-image", "--objective.name", "dpo", weight=18),
-        align(CONTROL, "ha-dpo", "--objective.name", "sft", weight=40),
-        _eval(config, seed, "eval", (MAIN, CONTROL, BESIDE), measured,
-              "--noise.steps", "0", "300", "500", "700", "--noise.limit", "30"),
-    ]  # fmt: skip
+        build("ha-dpo", "demo", weight=13),
+        build("bpo-image", "demo-bpo", weight=27),
+        align(MAIN, "ha-dpo", recipe_of("demo"), weight=60),
+        align(BESIDE, "bpo-image", recipe_of("demo-bpo"), weight=18),
+        align(CONTROL, "ha-dpo", sft, weight=40),
+    ]
+    noise = NoiseCurve(steps=(0, 300, 500, 700), limit=30)
+    measured = [f"align {name}" for name in names]
+    found.append(
+        eval_step(
+            "eval", _eval(config, seed, "eval", names, noise=noise), settings, after=measured, weight=45, threads=2
+        )
+    )
     if config.decoding:
         # The base and the aligned model on the same scenes, plainly and by each method of decoding.
-        shared = ("--methods", *config.decoding, "--cache", str(folder / "eval" / "requests"))
-        found.append(_eval(config, seed, DECODING, (MAIN,), ["eval"], *shared))
+        ways = _eval(config, seed, DECODING, (MAIN,), methods=config.decoding, cache=folder / "eval" / "requests")
+        found.append(eval_step(DECODING, ways, settings, after=["eval"], weight=45, threads=2))
     return found
 
 
-def _eval(
-    config: DemoConfig, seed: int, name: str, models: Sequence[str], after: Sequence[str], *settings: str
-) -> Step:
+def _eval(config: DemoConfig, seed: int, name: str, models: Sequence[str], **more: Any) -> EvalConfig:
     """The base against adapters, on scenes that chose nothing."""
     folder = config.out / f"seed-{seed}"
-    return Step(
-        name,
-        ("eval", "--out", str(folder / name), "--models", "bundled", *(f"{one}={folder / one}" for one in models),
-         "--records", "world:in-theme+anti-bias", "--limit", str(config.scenes), "--questions", "2", *settings),
-        tuple(after),
-        weight=45,
-        phases={f"{one}: answers": 0.9 / (1 + len(models)) for one in ("base", *models)},
-        threads=2,
-    )  # fmt: skip
+    return EvalConfig(
+        out=folder / name,
+        models=("bundled", *(f"{one}={folder / one}" for one in models)),
+        records="world:in-theme+anti-bias",
+        limit=config.scenes,
+        questions=2,
+        **more,
+    )
 
 
 def run(config: DemoConfig) -> Path:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from veridical.progress import SECONDS_BETWEEN_LINES, clock
+from veridical.progress import clock
 from veridical.watched import Status
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 WHOLE = "whole path"
+SECONDS_BETWEEN_LINES = 30.0
 LEAST = 0.02
 """The share of a step that must be done before its speed says how long the rest takes."""
 

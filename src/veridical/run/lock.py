@@ -21,9 +21,11 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
 
     Raises UserError where another process holds it for longer than `patience` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror}); give --out another folder.") from None
     try:
         deadline = time.monotonic() + patience
         while not _taken(descriptor):

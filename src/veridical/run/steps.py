@@ -22,8 +22,6 @@ from veridical.run.board import Board
 from veridical.watched import VARIABLE, read_status
 
 SECONDS_BETWEEN_LOOKS = 0.1
-ALIGN_PHASES: Mapping[str, float] = {"images": 0.05, "reference": 0.2, "training": 0.75}
-"""The stages of `veridical align`."""
 LAST_LINES = 8
 """Of a step's output, shown where it fails."""
 

@@ -79,6 +79,23 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
     return loaded, processor
 
 
+def check_files(model: str | Path, allow_remote_code: bool = False) -> None:
+    """Raise UserError where `read_model` would fail for a file that is absent or damaged; reads no weights."""
+    from transformers import AutoConfig, AutoProcessor
+
+    source = source_of(model)
+    try:
+        AutoConfig.from_pretrained(str(source), trust_remote_code=allow_remote_code)
+        AutoProcessor.from_pretrained(str(source), trust_remote_code=allow_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
+            "model with safetensors weights, and its processor beside it."
+        ) from error
+    if isinstance(source, Path) and not any(source.glob("*.safetensors")):
+        raise UserError(f"{source} holds no weights: there is no *.safetensors file in it.")
+
+
 def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
     """A `Vlm` from a model and a processor in memory; families that no test covers are still to be probed.
 

@@ -1,0 +1,104 @@
+"""`veridical run`: from a folder of images to a report, in one command that can be interrupted and continued."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from veridical import files
+from veridical.run.config import RunConfig, config_type, filled, to_write
+from veridical.run.steps import Step
+
+__all__ = ["RunConfig", "config_type", "run"]
+
+PAIRS, ALIGNED, CONTROL, EVAL, REPORT = "pairs", "aligned", "sft", "eval", "report.html"
+
+
+def run(config: RunConfig) -> Path:
+    """Build, align, measure and report; returns the path of the report.
+
+    Interrupted or killed at any moment, the same command continues; run again when finished, it shows the results.
+    Raises UserError for what the user can mend, as much of it as possible before the work begins.
+    """
+    config = filled(config)
+    if config.write_config is not None:
+        text = yaml.safe_dump(to_write(config), sort_keys=False, allow_unicode=True)
+        files.write_whole(config.write_config, text.encode())
+        print(f"Settings are in {config.write_config}; edit them, then: veridical run {config.write_config}")
+        return config.write_config
+    return _run(config)
+
+
+def _run(config: RunConfig) -> Path:
+    from veridical.run.checks import check
+    from veridical.run.lock import locked
+    from veridical.run.steps import execute
+
+    looked = check(config)
+    if looked.count:
+        print(
+            f"{config.records}: of the first {looked.count} records {looked.usable} can be used, {looked.captions} "
+            f"have a caption, {looked.annotated} annotated objects.",
+            flush=True,
+        )
+    with locked(config.out) as lock:
+        seconds = execute(steps(config), config.out / "logs", lock)
+        page = write_report(config, seconds)
+    _show(config, page)
+    return page
+
+
+def steps(config: RunConfig) -> list[Step]:
+    """The commands that are run, in their order; their settings are written to `out`/settings."""
+    from veridical.run.plan import align_step, build_step, eval_step
+
+    out, settings = config.out, config.out / "settings"
+    common = {"model": config.model, "device": config.device}
+    trained = {**common, "seed": config.seed, "allow_remote_code": config.allow_remote_code}
+    build = dataclasses.replace(config.build, out=out / PAIRS, records=config.records, limit=config.limit, **trained)
+    align = dataclasses.replace(config.align, pairs=out / PAIRS, out=out / ALIGNED, **trained)
+    names = [ALIGNED, *([CONTROL] if config.control else [])]
+    models = (config.model, *(f"{name}={out / name}" for name in names))
+    measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device)
+    found = [build_step(PAIRS, build, settings), align_step(ALIGNED, align, settings, after=[f"build {PAIRS}"])]
+    if config.control:
+        control = _control(align, out / CONTROL)
+        found.append(align_step(CONTROL, control, settings, after=[found[-1].name]))
+    return [*found, eval_step(EVAL, measured, settings, after=[found[-1].name])]
+
+
+def _control(align: Any, out: Path) -> Any:
+    """The same training on the chosen answers alone."""
+    from veridical.align.config import config_type as align_type
+    from veridical.objectives.sft import Sft
+
+    given = {one.name: getattr(align, one.name) for one in dataclasses.fields(align)}
+    return align_type({"objective.name": "sft"})(**given | {"objective": Sft(), "out": out})
+
+
+def write_report(config: RunConfig, seconds: Mapping[str, float]) -> Path:
+    """Write the report about the run and return its path."""
+    from veridical.report.command import ReportConfig
+    from veridical.report.page import render
+    from veridical.report.runs import read_runs
+
+    names = [PAIRS, ALIGNED, *([CONTROL] if config.control else []), EVAL]
+    settings = ReportConfig(runs=tuple(config.out / name for name in names), out=config.out / REPORT)
+    page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
+    files.write_whole(settings.out, page.encode())
+    return settings.out
+
+
+def _show(config: RunConfig, page: Path) -> None:
+    """Print the results, what build and align warned of, and where everything is."""
+    from veridical.protocols.table import show
+
+    show(files.read_json(config.out / EVAL / "results.json"))
+    for name in (PAIRS, ALIGNED):
+        for warning in files.read_json(config.out / name / "summary.json").get("warnings", []):
+            print(f"{name}: {warning if isinstance(warning, str) else warning.get('text', warning)}")
+    print(f"adapter: {config.out / ALIGNED}\nresults: {config.out / EVAL / 'results.json'}\nreport: {page}")

@@ -1,0 +1,116 @@
+"""The settings of `veridical run`: the recipe's as defaults, written out, edited, read again; and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+import yaml
+
+from veridical.config import dotted, flags, read_yaml
+from veridical.errors import UserError
+from veridical.run.command import run, steps
+from veridical.run.config import GIVEN, RunConfig, config_type
+
+
+def read(path: Path) -> RunConfig:
+    """As `veridical run FILE` reads it."""
+    settings = read_yaml(path)
+    kind = config_type(dotted(settings))
+    return tyro.cli(kind, args=flags(settings, kind, path))
+
+
+def parsed(*arguments: str, **choices: str) -> RunConfig:
+    return tyro.cli(config_type(choices), args=arguments)
+
+
+def test_a_recipe_gives_defaults_and_flags_win(tmp_path):
+    config = parsed("--records", "world", "--recipe", "demo", "--align.objective.beta", "0.2", recipe="demo")
+    build, align = steps(RunConfig(**{**vars(config), "out": tmp_path}))[:2]
+    made = yaml.safe_load(Path(build.command[1]).read_text())
+    assert (made["construction"], made["settings"]["correction"]) == ("ha-dpo", "replace")
+    assert made["records"] == "world"
+    trained = yaml.safe_load(Path(align.command[1]).read_text())
+    assert (trained["objective"]["beta"], trained["objective"]["nll_weight"]) == (0.2, 3.0)
+    assert trained["pairs"] == made["out"] == str(tmp_path / "pairs")
+
+
+def test_what_is_written_out_is_read_again_after_an_edit(tmp_path):
+    config = parsed("--records", "photos", "--recipe", "bpo-image", "--out", str(tmp_path / "run"), recipe="bpo-image")
+    path = tmp_path / "run.yaml"
+    assert run(RunConfig(**{**vars(config), "write_config": path})) == path
+    again = read(path)
+    assert steps(again) == steps(config)
+    settings = read_yaml(path)
+    assert all(name not in settings[step] for step, names in GIVEN.items() for name in names)
+    settings["build"]["settings"]["candidates"] = 4
+    path.write_text(yaml.safe_dump(settings))
+    build = steps(read(path))[0]
+    assert read_yaml(Path(build.command[1]))["settings"]["candidates"] == 4
+
+
+def test_judges_and_objectives_bring_their_settings(tmp_path):
+    choices = {"build.judge.name": "rules", "align.objective.name": "mdpo", "eval.decoding.name": "vcd"}
+    arguments = [word for name, value in choices.items() for word in (f"--{name}", value)]
+    config = parsed("--records", "world", "--eval.decoding.alpha", "0.5", *arguments, **choices)
+    assert config.build.judge.name == "rules"
+    assert config.align.objective.name == "mdpo"
+    assert config.eval.decoding.alpha == 0.5
+
+
+def test_the_control_trains_on_the_same_pairs_and_is_measured_too(tmp_path):
+    plain = RunConfig(records="world", out=tmp_path)
+    with_control = RunConfig(records="world", out=tmp_path, control=True)
+    groups = vars(parsed("--records", "world"))
+    first, second = (steps(RunConfig(**{**groups, **_given(one)})) for one in (plain, with_control))
+    assert [step.name for step in first] == ["build pairs", "align aligned", "eval"]
+    assert [step.name for step in second] == ["build pairs", "align aligned", "align sft", "eval"]
+    control = read_yaml(Path(second[2].command[1]))
+    assert control["objective"]["name"] == "sft"
+    assert control["pairs"] == str(tmp_path / "pairs")
+    models = read_yaml(Path(second[3].command[1]))["models"]
+    assert models == ["bundled", f"aligned={tmp_path / 'aligned'}", f"sft={tmp_path / 'sft'}"]
+
+
+def _given(config: RunConfig) -> dict[str, object]:
+    return {name: value for name, value in vars(config).items() if name not in ("build", "align", "eval")}
+
+
+def test_a_wrong_recipe_is_named():
+    with pytest.raises(UserError, match="did you mean 'bdhs'"):
+        config_type({"recipe": "bdsh"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--records", "nowhere"), "nowhere: no such folder"),
+        (("--records", "broken"), "none of the first 1 records can be used"),
+        (("--records", "photos", "--out", "photos/run"), "lies in the folder of records"),
+        (("--records", "photos", "--model", "./empty"), "holds no model"),
+        (("--records", "photos", "--out", "file"), "is a file"),
+        (
+            ("--records", "photos", "--build.judge.name", "language-model", "--build.judge.model", "m",
+             "--build.judge.url", "http://127.0.0.1:9/v1"),
+            "can't be reached",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_fail_late_is_said_at_once(tmp_path, arguments, message):
+    from PIL import Image
+
+    for name in ("photos", "broken", "empty"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "file").write_text("")
+    said = subprocess.run(
+        [sys.executable, "-m", "veridical", "run", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert said.returncode == 2, said.stderr
+    assert message in said.stderr
+    assert not list(tmp_path.glob("*/pairs"))
