@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import tyro
 
 from veridical.cli import COMMANDS
+from veridical.config import dotted, flags, read_yaml
 from veridical.demo import DemoConfig, run, steps
 from veridical.errors import UserError
 
@@ -18,13 +19,10 @@ def test_every_step_is_a_command_with_settings_that_it_knows(tmp_path):
     assert len({step.name for step in found}) == len(found)
     for place, step in enumerate(found):
         assert set(step.after) <= {before.name for before in found[:place]}
-        name, *flags = step.command
-        module = importlib.import_module(COMMANDS[name].module)
-        choices = {flag[2:]: value for flag, value in pairwise(flags) if flag.startswith("--")}
-        settings = getattr(module, COMMANDS[name].config)
-        if hasattr(module, "config_type"):
-            settings = module.config_type(choices)
-        assert tyro.cli(settings, args=flags).out.is_relative_to(tmp_path / "seed-3")
+        name, file = step.command
+        module, settings = importlib.import_module(COMMANDS[name].module), read_yaml(Path(file))
+        kind = module.config_type(dotted(settings))
+        assert tyro.cli(kind, args=flags(settings, kind, Path(file))).out.is_relative_to(tmp_path / "seed-3")
 
 
 def test_a_method_of_decoding_that_is_not_there_is_named_before_anything_runs(tmp_path):
