@@ -47,6 +47,9 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
     "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
+    "list": Command(
+        "veridical.catalogue", "ListConfig", "List what there is to choose from: veridical list KIND.", "kind"
+    ),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
     "data import": Command(
         "veridical.pairs.importing", "ImportConfig", "Read a published preference set into a folder of pairs."
@@ -103,9 +106,7 @@ def _pick(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _run(name: str, command: Command, arguments: list[str]) -> None:
-    import tyro
-
-    from veridical.config import dotted, flags, read_yaml
+    from veridical.config import dotted, flags, parse, read_yaml
 
     module = importlib.import_module(command.module)
     arguments = _with_subject(command, arguments)
@@ -115,7 +116,7 @@ def _run(name: str, command: Command, arguments: list[str]) -> None:
     config_type = _config_type(module, command, {**dotted(settings), **_choices(given)})
     if source:
         given = [*flags(settings, config_type, source), *given]
-    module.run(tyro.cli(config_type, args=given, prog=f"veridical {name}", description=command.summary))
+    module.run(parse(config_type, given, f"veridical {name}", command.summary))
 
 
 def _with_subject(command: Command, arguments: list[str]) -> list[str]:

@@ -11,13 +11,18 @@ import difflib
 import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 
 from veridical.errors import UserError
 from veridical.files import write_text
+
+Config = TypeVar("Config")
+_CHOSEN = "chosen"
+"""Metadata of a setting that holds the settings of a method: the method's name, and the names there are."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,17 +64,71 @@ def flags(settings: Mapping[str, Any], config_type: type, source: Path) -> list[
 def fields_of(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every field of a settings class as (dotted name, type), groups before what is in them."""
     hints = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):
-        name = prefix + field.name
-        yield name, hints[field.name]
-        for group in _dataclasses_in(hints[field.name]):
+    for one in dataclasses.fields(config_type):
+        name = prefix + one.name
+        yield name, hints[one.name]
+        for group in _dataclasses_in(hints[one.name]):
             yield from fields_of(group, name + ".")
+
+
+def chosen(settings: type[Any], name: str, choices: Sequence[str]) -> Any:
+    """A field that holds a method's settings: `parse` shows all choices, and keeps the name that was given."""
+    return field(default_factory=settings, metadata={_CHOSEN: (name, tuple(choices))})
+
+
+def one_of(choices: Sequence[str]) -> Any:
+    """The type of a text that is one of `choices`, or the place of a user's own; `--help` shows them all."""
+    import tyro
+
+    return Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(choices)}}}")]
+
+
+def several_of(choices: Sequence[str]) -> Any:
+    """The type of any number of such texts."""
+    import tyro
+
+    return Annotated[tuple[str, ...], tyro.conf.arg(metavar=f"[{{{','.join(choices)}}} ...]")]
+
+
+def parse(config_type: type[Config], arguments: Sequence[str], prog: str, description: str = "") -> Config:
+    """The settings that flags give. Exits with status 2, and a message, for flags that can't be."""
+    import tyro
+
+    hints = typing.get_type_hints(config_type, include_extras=True)
+    fields: Any = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    groups = {one.name: one.metadata[_CHOSEN] for one in fields if _CHOSEN in one.metadata}
+    if not groups:
+        return tyro.cli(config_type, args=arguments, prog=prog, description=description or None)
+    shown = [(name, _with_choices(hints[name], *choice)) for name, choice in groups.items()]
+    parser: Any = dataclasses.make_dataclass(
+        config_type.__name__,
+        [(name, group, field(default_factory=group, kw_only=True)) for name, group in shown],
+        bases=(config_type,),
+        frozen=True,
+        namespace={"__doc__": config_type.__doc__},
+    )
+    parsed: Any = tyro.cli(parser, args=arguments, prog=prog, description=description or None)
+    values = {one.name: getattr(parsed, one.name) for one in fields}
+    for name in groups:
+        own = {one.name: getattr(values[name], one.name) for one in dataclasses.fields(values[name])}
+        values[name] = hints[name](**own)
+    return config_type(**values)
+
+
+def _with_choices(settings: type[Any], name: str, choices: Sequence[str]) -> type[Any]:
+    return dataclasses.make_dataclass(
+        settings.__name__,
+        [("name", one_of(choices), field(default=name))],
+        bases=(settings,),
+        frozen=True,
+        namespace={"__doc__": settings.__doc__},
+    )
 
 
 def to_plain(value: Any) -> Any:
     """A settings value as what YAML and JSON hold: mappings, lists, strings, numbers, booleans, None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {one.name: to_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -136,8 +136,17 @@ def identity_of(config: Any, *, by_content: bool = True) -> dict[str, Any]:
         elif by_content and field.metadata.get("by_content") and (digest := _content_of(value)):
             found[field.name] = f"sha256:{digest}"
         else:
-            found[field.name] = to_plain(value)
+            found[field.name] = _with_code(to_plain(value)) if by_content else to_plain(value)
     return found
+
+
+def _with_code(value: Any) -> Any:
+    """A setting that names a user's own method by its file: what is in the file counts too."""
+    if isinstance(value, list):
+        return [_with_code(one) for one in value]
+    match = re.fullmatch(r"(.+\.py)(:[\w.]+)?", value) if isinstance(value, str) else None
+    digest = content_digest(Path(match[1]).expanduser()) if match else None
+    return f"{value} sha256:{digest}" if digest else value
 
 
 def content_digest(path: Path) -> str | None:

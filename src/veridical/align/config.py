@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Literal
 
+from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.objectives.base import Objective
 from veridical.objectives.dpo_nll import DpoNll
-from veridical.objectives.registry import objective_type
+from veridical.objectives.registry import OBJECTIVES, objective_type
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 
@@ -143,15 +144,16 @@ class AlignConfig:
 
 def config_type(choices: Mapping[str, str]) -> type[AlignConfig]:
     """AlignConfig for the objective that `choices["objective.name"]` names; `dpo-nll` by default."""
-    return _narrowed(objective_type(choices.get("objective.name", "dpo-nll")))
+    return _narrowed(choices.get("objective.name", "dpo-nll"))
 
 
 @functools.cache
-def _narrowed(objective: type[Objective]) -> type[AlignConfig]:
+def _narrowed(name: str) -> type[AlignConfig]:
     # A parser can't tell from a protocol which settings there are; a class of its own for each objective can.
+    objective = objective_type(name)
     return make_dataclass(
         "AlignConfig",
-        [("objective", objective, field(default_factory=objective))],
+        [("objective", objective, chosen(objective, name, OBJECTIVES.names()))],
         bases=(AlignConfig,),
         frozen=True,
         kw_only=True,

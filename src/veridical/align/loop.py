@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from veridical import runs
 from veridical.align import command as align
-from veridical.config import dotted, flags, read_yaml
+from veridical.config import dotted, flags, parse, read_yaml
 from veridical.errors import UserError
 from veridical.files import whole_folder
 from veridical.formats.sources import is_world, read_records
@@ -132,12 +132,10 @@ def _require_enough_records(config: LoopConfig, built: build.BuildConfig) -> Non
 
 def _parsed(config_type: Any, given: Mapping[str, Any], source: Path, more: Sequence[str]) -> Any:
     """The settings of a command: those of a file and `more` flags."""
-    import tyro
-
     if theirs := [name for name in _SET_HERE if name in given]:
         raise UserError(f"{source}: {', '.join(theirs)} is set by the loop; take it out.")
     chosen = config_type(dotted(given))
-    return tyro.cli(chosen, args=[*flags(given, chosen, source), *more], prog=str(source))
+    return parse(chosen, [*flags(given, chosen, source), *more], str(source))
 
 
 def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:

@@ -22,6 +22,7 @@ from veridical.align import command as align
 from veridical.align.config import AlignConfig
 from veridical.align.reward import is_held_out, wilson
 from veridical.align.run_folder import pairs_digest
+from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.judges import registry as judges
@@ -70,10 +71,11 @@ class VerifierConfig:
 
 def config_type(choices: Mapping[str, str]) -> type[VerifierConfig]:
     """VerifierConfig with the settings of the judge that `choices["judge.name"]` names; the oracle by default."""
-    settings = judges.settings_type(choices.get("judge.name", "oracle"))
+    name = choices.get("judge.name", "oracle")
+    settings = judges.settings_type(name)
     return dataclasses.make_dataclass(
         "VerifierConfig",
-        [("judge", settings, field(default_factory=settings))],
+        [("judge", settings, chosen(settings, name, judges.JUDGES.names()))],
         bases=(VerifierConfig,),
         frozen=True,
         kw_only=True,

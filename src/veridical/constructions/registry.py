@@ -1,47 +1,73 @@
-"""The constructions by name; a module is imported when its construction is asked for."""
+"""The constructions by name; a module is imported when its construction is asked for.
+
+Adding one means a file in this folder and a line here.
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib
+import inspect
+import sys
 import typing
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
 from veridical.constructions.protocol import Steps
-from veridical.errors import UserError
 from veridical.judges.interface import Kind
+from veridical.registry import Own, Registry
 
-CONSTRUCTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "bdhs": "veridical.constructions.bdhs:bdhs",
-        "bpo-image": "veridical.constructions.bpo_image:bpo_image",
-        "bpo-inject": "veridical.constructions.bpo_inject:bpo_inject",
-        "caption-edit": "veridical.constructions.caption_edit:caption_edit",
-        "dropout-ntp": "veridical.constructions.dropout_ntp:dropout_ntp",
-        "ha-dpo": "veridical.constructions.ha_dpo:ha_dpo",
-        "povid": "veridical.constructions.povid:povid",
-        "ranked": "veridical.constructions.ranked:ranked",
-        "re-align": "veridical.constructions.re_align:re_align",
-        "sapo": "veridical.constructions.sapo:sapo",
-        "self-correct": "veridical.constructions.self_correct:self_correct",
-        "sentinel": "veridical.constructions.sentinel:sentinel",
-        "spa": "veridical.constructions.spa:spa",
-    }
+
+def _own(module: str, summary: str) -> Own:
+    return Own(f"veridical.constructions.{module}:{module}", summary)
+
+
+def wrong_with(made: Any) -> str | None:
+    """What keeps something from being a construction; None where nothing does."""
+    if not callable(made) or isinstance(made, type):
+        return "it is no function"
+    if not inspect.isgeneratorfunction(inspect.unwrap(made)):
+        return "it yields no request; a construction is a generator function (see veridical.constructions.protocol)"
+    given = list(inspect.signature(made).parameters)
+    if given[:3] != ["record", "settings", "seed"]:
+        return f"its arguments are ({', '.join(given)}), not (record, settings, seed)"
+    settings = typing.get_type_hints(made).get("settings")
+    if not isinstance(settings, type) or not is_dataclass(settings):
+        return "the type of its argument `settings` is no dataclass"
+    try:
+        settings()
+    except TypeError as error:
+        return f"its settings have no defaults ({error})"
+    return None
+
+
+CONSTRUCTIONS: Registry[Callable[..., Steps]] = Registry(
+    kind="construction",
+    group="veridical.constructions",
+    own={
+        "bdhs": _own("bdhs", "sentences completed behind a mask over image tokens (BDHS, 2407.02477)"),
+        "bpo-image": _own("bpo_image", "answers to a weakened image (BPO, 2403.08730)"),
+        "bpo-inject": _own("bpo_inject", "errors injected into the reference (BPO, 2403.08730)"),
+        "caption-edit": _own("caption_edit", "a few words of a caption edited, kept as spans (RLHF-V, 2312.00849)"),
+        "dropout-ntp": _own("dropout_ntp", "the answer's beginning, continued without the image (MPO, 2411.10442)"),
+        "ha-dpo": _own("ha_dpo", "descriptions, detected, corrected and restyled (HA-DPO, 2311.16839)"),
+        "povid": _own("povid", "plausible errors put into the reference (POVID, 2402.11411)"),
+        "ranked": _own("ranked", "samples ranked by a judge (VLFeedback, RLAIF-V, CSR)"),
+        "re-align": _own("re_align", "segments completed on a similar image (Re-Align, 2502.13146)"),
+        "sapo": _own("sapo", "a segment of the chosen answer written again (SAPO, 2405.20830)"),
+        "self-correct": _own("self_correct", "descriptions rewritten until no error is found (AVES-DPO, 2604.24395)"),
+        "sentinel": _own("sentinel", "single sentences after a clean context (SENTINEL, 2507.12455)"),
+        "spa": _own("spa", "the model's own answers, labelled by its implicit reward (SPA, 2406.04412)"),
+    },
+    check=wrong_with,
 )
 
 
 def construction(name: str) -> Callable[..., Steps]:
-    """The construction of that name: a function of (record, settings, seed). Raises UserError for an
-    unknown name."""
-    if name not in CONSTRUCTIONS:
-        near = difflib.get_close_matches(name, CONSTRUCTIONS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CONSTRUCTIONS)}."
-        raise UserError(f"no construction {name!r}; {hint}")
-    module, _, function = CONSTRUCTIONS[name].partition(":")
-    found: Callable[..., Steps] = getattr(importlib.import_module(module), function)
-    return found
+    """The construction of that name or at that place: a function of (record, settings, seed).
+
+    Raises UserError where there is none.
+    """
+    return CONSTRUCTIONS.get(name)
 
 
 def settings_type(name: str) -> type[Any]:
@@ -55,12 +81,14 @@ def judge_needs(name: str, settings: Any) -> frozenset[Kind]:
 
     A construction without that function asks no judge.
     """
-    module = importlib.import_module(CONSTRUCTIONS[name].partition(":")[0])
-    needs: Callable[[Any], tuple[Kind, ...]] = getattr(module, "judge_needs", lambda _: ())
+    needs: Callable[[Any], tuple[Kind, ...]] = getattr(_module(name), "judge_needs", lambda _: ())
     return frozenset(needs(settings))
 
 
 def why_adapter(name: str) -> str:
     """Why a construction only makes sense for a model with an adapter, as `NEEDS_ADAPTER` in its file says; else ""."""
-    module = importlib.import_module(CONSTRUCTIONS[name].partition(":")[0])
-    return getattr(module, "NEEDS_ADAPTER", "")
+    return getattr(_module(name), "NEEDS_ADAPTER", "")
+
+
+def _module(name: str) -> Any:
+    return sys.modules[construction(name).__module__]

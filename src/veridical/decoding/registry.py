@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.calibration import Calibration
 from veridical.decoding.opera import Opera
 from veridical.errors import UserError
+from veridical.registry import Own, Registry, lacks
 from veridical.vlm.generation.params import Decoding
 
 Method: TypeAlias = Decoding | Opera | BestOfN | Calibration
 """The settings of a method: contrastive ones make logits, the others search, choose among answers or weigh them."""
 
-DECODINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "vcd": "veridical.decoding.vcd:Vcd",
-        "vdd": "veridical.decoding.vdd:Vdd",
-        "m3id": "veridical.decoding.m3id:M3id",
-        "icd": "veridical.decoding.icd:Icd",
-        "dola": "veridical.decoding.dola:Dola",
-        "opera": "veridical.decoding.opera:Opera",
-        "best-of-n": "veridical.decoding.best_of_n:BestOfN",
-        "calibration": "veridical.decoding.calibration:Calibration",
-    }
+DECODINGS: Registry[type[Method]] = Registry(
+    kind="method of decoding",
+    group="veridical.decodings",
+    own={
+        "vcd": Own("veridical.decoding.vcd:Vcd", "contrast with a noised image (2311.16922)"),
+        "vdd": Own("veridical.decoding.vdd:Vdd", "contrast with no image (2403.05262)"),
+        "m3id": Own("veridical.decoding.m3id:M3id", "contrast with no image, more so in later tokens (2403.14003)"),
+        "icd": Own("veridical.decoding.icd:Icd", "contrast with a disturbing instruction (2403.18715)"),
+        "dola": Own("veridical.decoding.dola:Dola", "contrast with earlier layers (2309.03883)"),
+        "opera": Own("veridical.decoding.opera:Opera", "beams with a penalty on over-trust (2311.17911)"),
+        "best-of-n": Own("veridical.decoding.best_of_n:BestOfN", "the best of N by implicit reward (2405.17220)"),
+        "calibration": Own("veridical.decoding.calibration:Calibration", "calibrated closed answers (2403.05262)"),
+    },
+    check=lambda made: lacks(made, ("streams", "exits", "logits")),
 )
 
 
@@ -42,14 +43,8 @@ def answers_choices(method: Method) -> bool:
 
 
 def decoding_type(name: str) -> type[Method]:
-    """The settings class of the method called `name`. Raises UserError for a name that is not there."""
-    if name not in DECODINGS:
-        near = difflib.get_close_matches(name, DECODINGS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DECODINGS)}."
-        raise UserError(f"no method of decoding {name!r}; {hint}")
-    module, attribute = DECODINGS[name].split(":")
-    found: type[Method] = getattr(importlib.import_module(module), attribute)
-    return found
+    """The settings class of the method called `name`, or at that place. Raises UserError where there is none."""
+    return DECODINGS.get(name)
 
 
 def as_published(names: Sequence[str], also: Sequence[Method] = ()) -> tuple[Method, ...]:

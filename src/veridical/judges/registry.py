@@ -6,17 +6,16 @@ makes texts; how alike texts are is counted in words, or said by a sentence enco
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from veridical.errors import UserError
 from veridical.judges.interface import METHODS, Judge
 from veridical.judges.panel import Panel, offers
 from veridical.judges.similarity import TokenSimilarity
+from veridical.registry import Own, Registry, lacks
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon_sources import Words
@@ -45,31 +44,39 @@ class JudgeSettings(Protocol):
         """The judge; None where it has nothing to judge by. Raises UserError for settings that can't be."""
 
 
-class Entry(NamedTuple):
-    """Where a judge lives: its settings, and its class, which says what it offers."""
-
-    settings: str
-    judge: str
+def _own(module: str, settings: str, summary: str) -> Own:
+    return Own(f"veridical.judges.{module}:{settings}", summary)
 
 
-JUDGES: Mapping[str, Entry] = MappingProxyType(
+JUDGES: Registry[type[JudgeSettings]] = Registry(
+    kind="judge",
+    group="veridical.judges",
+    own={
+        "oracle": _own("oracle", "OracleSettings", "compares texts with the annotations of the image"),
+        "rules": _own("rules", "RulesSettings", "compares objects that a lexicon finds with the reference"),
+        "language-model": _own("models", "LanguageModelSettings", "a language model, local or behind a url"),
+        "vision-language-model": _own("models", "VisionLanguageModelSettings", "a model that sees the images"),
+        "detector": _own("detector", "DetectorSettings", "an object detector, which sees what is there"),
+        "reward-model": _own("reward_model", "RewardModelSettings", "rates answers by a trained reward"),
+        "verifier": _own("verifier", "VerifierSettings", "checks sentence by sentence, as a judge taught it"),
+        "self": _own("implicit", "ImplicitSettings", "the implicit reward of the aligned model itself"),
+    },
+    check=lambda made: lacks(made, ("open",)),
+)
+
+_OFFERING: Mapping[str, str] = MappingProxyType(
     {
-        "oracle": Entry("veridical.judges.oracle:OracleSettings", "veridical.judges.oracle:Oracle"),
-        "rules": Entry("veridical.judges.rules:RulesSettings", "veridical.judges.rules:Rules"),
-        "language-model": Entry(
-            "veridical.judges.models:LanguageModelSettings", "veridical.judges.language:LanguageJudge"
-        ),
-        "vision-language-model": Entry(
-            "veridical.judges.models:VisionLanguageModelSettings", "veridical.judges.language:LanguageJudge"
-        ),
-        "detector": Entry("veridical.judges.detector:DetectorSettings", "veridical.judges.detector:Detector"),
-        "reward-model": Entry(
-            "veridical.judges.reward_model:RewardModelSettings", "veridical.judges.reward_model:VisionReward"
-        ),
-        "verifier": Entry("veridical.judges.verifier:VerifierSettings", "veridical.judges.verifier:Verifier"),
-        "self": Entry("veridical.judges.implicit:ImplicitSettings", "veridical.judges.implicit:ImplicitReward"),
+        "oracle": "veridical.judges.oracle:Oracle",
+        "rules": "veridical.judges.rules:Rules",
+        "language-model": "veridical.judges.language:LanguageJudge",
+        "vision-language-model": "veridical.judges.language:LanguageJudge",
+        "detector": "veridical.judges.detector:Detector",
+        "reward-model": "veridical.judges.reward_model:VisionReward",
+        "verifier": "veridical.judges.verifier:Verifier",
+        "self": "veridical.judges.implicit:ImplicitReward",
     }
 )
+"""The classes that say what a judge offers before it is opened."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +102,14 @@ def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting, si
 
 
 def settings_type(name: str, flag: str = "judge.name") -> type[JudgeSettings]:
-    """The settings class of the judge called `name`. Raises UserError, naming `flag`, for a name that is not there."""
-    if name not in JUDGES:
-        near = difflib.get_close_matches(name, JUDGES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(JUDGES)}."
-        raise UserError(f"{flag}: no judge {name!r}; {hint}")
-    found: type[JudgeSettings] = _imported(JUDGES[name].settings)
-    return found
+    """The settings class of the judge called `name`, or at that place. Raises UserError, naming `flag`, without one."""
+    return JUDGES.get(name, flag)
 
 
 def who_offers(method: str) -> list[str]:
     """The names of the judges that have a method of `METHODS`."""
     kinds = [kind for kind, known in METHODS.items() if known == method]
-    return [name for name, entry in JUDGES.items() if offers(_imported(entry.judge)) >= set(kinds)]
+    return [name for name, judge in _OFFERING.items() if offers(_imported(judge)) >= set(kinds)]
 
 
 def _similarity(name: str) -> Judge:

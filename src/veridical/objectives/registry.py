@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Mapping
-
-from veridical.errors import UserError
 from veridical.objectives.base import Objective
+from veridical.registry import Own, Registry, lacks
 
-OBJECTIVES: Mapping[str, str] = {
-    "dpo-nll": "veridical.objectives.dpo_nll:DpoNll",
-    "dpo": "veridical.objectives.dpo:Dpo",
-    "sft": "veridical.objectives.sft:Sft",
-    "ddpo": "veridical.objectives.ddpo:Ddpo",
-    "dpop": "veridical.objectives.dpop:Dpop",
-    "hinge": "veridical.objectives.hinge:Hinge",
-    "ipo": "veridical.objectives.ipo:Ipo",
-    "mdpo": "veridical.objectives.mdpo:Mdpo",
-    "mpo": "veridical.objectives.mpo:Mpo",
-    "orpo": "veridical.objectives.orpo:Orpo",
-    "povid": "veridical.objectives.povid:Povid",
-    "rpo": "veridical.objectives.rpo:Rpo",
-    "selm": "veridical.objectives.selm:Selm",
-    "simpo": "veridical.objectives.simpo:Simpo",
-    "spa": "veridical.objectives.spa:Spa",
-    "svco": "veridical.objectives.svco:Svco",
-    "vdpo": "veridical.objectives.vdpo:Vdpo",
-}
+
+def _own(module: str, attribute: str, summary: str) -> Own:
+    return Own(f"veridical.objectives.{module}:{attribute}", summary)
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    kind="objective",
+    group="veridical.objectives",
+    own={
+        "dpo-nll": _own("dpo_nll", "DpoNll", "DPO with a likelihood term on the chosen answers (2404.19733)"),
+        "dpo": _own("dpo", "Dpo", "direct preference optimisation (2305.18290)"),
+        "sft": _own("sft", "Sft", "fine-tuning on the chosen answers: the control"),
+        "ddpo": _own("ddpo", "Ddpo", "dense DPO: the tokens that were corrected weigh more (RLHF-V, 2312.00849)"),
+        "dpop": _own("dpop", "Dpop", "DPO that keeps chosen answers from becoming less likely (2402.13228)"),
+        "hinge": _own("hinge", "Hinge", "the hinge of SLiC on log-ratios (2305.10425)"),
+        "ipo": _own("ipo", "Ipo", "identity preference optimisation, which stops at a margin (2310.12036)"),
+        "mdpo": _own("mdpo", "Mdpo", "DPO with a term for the image and an anchor (2406.11839)"),
+        "mpo": _own("mpo", "Mpo", "mixed: preference, quality of each side, generation (2411.10442)"),
+        "orpo": _own("orpo", "Orpo", "fine-tuning with an odds-ratio term, without a reference (2403.07691)"),
+        "povid": _own("povid", "Povid", "POVID's second stage: negatives made while training (2402.11411)"),
+        "rpo": _own("rpo", "Rpo", "every chosen answer of a batch against every rejected one (2402.10958)"),
+        "selm": _own("selm", "Selm", "DPO with optimism about the model's own answer (2405.19332)"),
+        "simpo": _own("simpo", "Simpo", "likelihood per token and a target margin, without a reference (2405.14734)"),
+        "spa": _own("spa", "Spa", "DPO, smoothed for the pairs that the policy is least sure of (2406.04412)"),
+        "svco": _own("svco", "Svco", "attend to the image that is there, reject one that is not (2502.13928)"),
+        "vdpo": _own("vdpo", "Vdpo", "DPO of a policy that is guided by the image (2411.02712)"),
+    },
+    check=lambda made: lacks(made, ("needs", "loss")),
+)
 
 
 def objective_type(name: str) -> type[Objective]:
-    """The settings class of the objective called `name`. Raises UserError for a name that is not there."""
-    if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OBJECTIVES)}."
-        raise UserError(f"objective.name: no objective {name!r}; {hint}")
-    module, attribute = OBJECTIVES[name].split(":")
-    found: type[Objective] = getattr(importlib.import_module(module), attribute)
-    return found
+    """The settings class of the objective called `name`, or at that place. Raises UserError where there is none."""
+    return OBJECTIVES.get(name, "objective.name")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from veridical import __version__, runs
-from veridical.constructions.registry import settings_type, why_adapter
+from veridical.config import chosen, one_of, several_of
+from veridical.constructions.registry import CONSTRUCTIONS, settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
 from veridical.pairs import held_out
+from veridical.registry import label
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.generation.params import SamplingParams
 
@@ -27,8 +29,8 @@ class BuildConfig:
     out: Path = field(metadata=INCIDENTAL)
     """Run folder; the same command continues what is there."""
     construction: str = DEFAULT_CONSTRUCTION
-    """How pairs are made: bdhs, bpo-image, bpo-inject, caption-edit, dropout-ntp, ha-dpo, povid, ranked, re-align,
-    sapo, self-correct, sentinel or spa. Each has its own --settings."""
+    """How pairs are made: by one of the names that `veridical list constructions` explains, or by a function of your
+    own (path/file.py:name). Each has its own --settings."""
     constructions: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Several in one run over the same records, with one model in memory: each gets a folder of its own in `out`, and
     its own group of --settings, such as --settings.bdhs.view."""
@@ -90,13 +92,17 @@ def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:
     """
     name = choice.get("construction", DEFAULT_CONSTRUCTION)
     several = tuple(choice.get("constructions", "").split())
-    groups: dict[str, type[Any]] = {
-        "settings": group_of(several) if several else settings_type(name),
-        "judge": judges.settings_type(choice.get("judge.name", "oracle")),
-        "writer": judges.writer_type(choice.get("writer.name", "same")),
-    }
-    fields: list[Any] = [(key, group, field(default_factory=group)) for key, group in groups.items()]
-    fields.append(("construction", str, field(default=name)))
+    judge, writer = choice.get("judge.name", "oracle"), choice.get("writer.name", "same")
+    settings, judging = group_of(several) if several else settings_type(name), judges.settings_type(judge)
+    writing, known = judges.writer_type(writer), judges.JUDGES.names()
+    constructions = CONSTRUCTIONS.names()
+    fields: list[Any] = [
+        ("construction", one_of(constructions), field(default=name)),
+        ("constructions", several_of(constructions), field(default=(), metadata=INCIDENTAL)),
+        ("settings", settings, field(default_factory=settings)),
+        ("judge", judging, chosen(judging, judge, known)),
+        ("writer", writing, chosen(writing, writer, ["same", *known])),
+    ]
     made: type[BuildConfig] = dataclasses.make_dataclass(
         "BuildConfig", fields, bases=(BuildConfig,), frozen=True, namespace={"__doc__": BuildConfig.__doc__}
     )
@@ -121,7 +127,7 @@ def parts(config: BuildConfig) -> list[BuildConfig]:
         checked(
             dataclasses.replace(
                 config,
-                out=config.out / name,
+                out=config.out / label(name),
                 construction=name,
                 constructions=(),
                 size_matched=False,
@@ -133,7 +139,7 @@ def parts(config: BuildConfig) -> list[BuildConfig]:
 
 
 def _attribute(name: str) -> str:
-    return name.replace("-", "_")
+    return label(name).replace("-", "_")
 
 
 def checked(config: BuildConfig) -> BuildConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from veridical.errors import UserError
 from veridical.pairs import shards
 from veridical.pairs.config import BuildConfig
 from veridical.records import Record, Rejection
+from veridical.registry import load_files, loaded_files
 
 _DONE = "done"
 _PATIENCE = 1.0
@@ -31,7 +33,10 @@ def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequ
     messages: Any = context.Queue()
     hands = [hand for place in range(config.processes) if (hand := list(numbers[place :: config.processes]))]
     workers = [
-        context.Process(target=_work, args=(_own(config, place), items, hand, str(place), len(hands), messages))
+        context.Process(
+            target=_work,
+            args=(loaded_files(), pickle.dumps(_own(config, place)), items, hand, str(place), len(hands), messages),
+        )
         for place, hand in enumerate(hands)
     ]
     try:
@@ -71,7 +76,8 @@ def _listen(workers: Sequence[BaseProcess], messages: Any) -> Iterator[None]:
 
 
 def _work(
-    config: BuildConfig,
+    plugins: tuple[str, ...],
+    packed: bytes,
     items: Sequence[Record | Rejection],
     numbers: Sequence[int],
     part: str,
@@ -82,6 +88,8 @@ def _work(
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    load_files(plugins)  # the settings may be of a user's own class
+    config: BuildConfig = pickle.loads(packed)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
         for _ in shards.make(config, shards.open_source(config, items), numbers, part):

@@ -24,6 +24,7 @@ from veridical.protocols.judging import JudgeSettings
 from veridical.protocols.metrics import share, tally
 from veridical.protocols.types import Answers, Question
 from veridical.records import ImageFile, Message
+from veridical.registry import label
 from veridical.vlm.generation.params import SamplingParams
 
 JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
@@ -62,7 +63,7 @@ def block_type(name: str) -> type:
         default = {"default_factory": f.default_factory} if has_factory else {"default": f.default}
         own.append((f.name, hints[f.name], field(**default, kw_only=True)))
     made: type = dataclasses.make_dataclass(
-        f"{name.title().replace('-', '')}Settings",
+        f"{label(name).title().replace('-', '')}Settings",
         own,
         bases=(ModelSide,),
         frozen=True,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from veridical.config import chosen, several_of
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ class NoiseCurve:
 class NoJudge:
     """Nobody judges sentences."""
 
-    name: Literal[
-        "none", "oracle", "rules", "language-model", "vision-language-model", "reward-model", "verifier", "self"
-    ] = "none"
+    name: str = "none"
     """Who says which sentences of captions are true: a language-model or vision-language-model, a verifier that was
     trained here, or an oracle that goes by annotations. Its settings: --judge.name verifier --help."""
 
@@ -43,7 +42,7 @@ class NoJudge:
 class PlainDecoding:
     """The model speaks for itself."""
 
-    name: Literal["plain", "vcd", "vdd", "m3id", "icd", "dola", "best-of-n", "calibration"] = "plain"
+    name: str = "plain"
     """A method that mitigates hallucination at decoding; each model is measured with it too, beside plain decoding.
     Its settings: --decoding.name vcd --help."""
 
@@ -118,25 +117,29 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
     Raises:
         UserError: a protocol or method that there is not, or a protocol that is named twice.
     """
-    from veridical.decoding.registry import decoding_type
-    from veridical.judges.registry import settings_type
+    from veridical.decoding.registry import DECODINGS, decoding_type
+    from veridical.judges.registry import JUDGES, settings_type
     from veridical.protocols.benchmark_task import block_type
-    from veridical.protocols.registry import AUTO, PICTURES, check_names
+    from veridical.protocols.registry import AUTO, PICTURES, PROTOCOLS, block_name, check_names
 
     names = tuple(choices.get("protocols", "").split())
     check_names(names)
     blocks: list[tuple[str, Any, Any]] = [
-        (name.replace("-", "_"), block_type(name), field(kw_only=True, metadata=INCIDENTAL))
+        (block_name(name), block_type(name), field(kw_only=True, metadata=INCIDENTAL))
         for name in names
         if name not in (AUTO, *PICTURES)
     ]
-    decoding = choices.get("decoding.name", "plain")
-    if decoding != "plain":
-        method = decoding_type(decoding)
-        blocks.append(("decoding", method, field(default_factory=method)))
+    decoding, methods = choices.get("decoding.name", "plain"), DECODINGS.names()
+    method: Any = PlainDecoding if decoding == "plain" else decoding_type(decoding)
     judge = choices.get("judge.name", "none")
-    kind = NoJudge if judge == "none" else settings_type(judge)
-    blocks.append(("judge", kind, field(default_factory=kind)))
+    judging: Any = NoJudge if judge == "none" else settings_type(judge)
+    asked = EvalConfig.__dataclass_fields__["protocols"].default
+    blocks += [
+        ("protocols", several_of((AUTO, *PROTOCOLS.names())), field(default=asked, metadata=INCIDENTAL)),
+        ("decoding", method, chosen(method, decoding, ["plain", *methods])),
+        ("methods", several_of(methods), field(default=(), metadata=INCIDENTAL)),
+        ("judge", judging, chosen(judging, judge, ["none", *JUDGES.names()])),
+    ]
     made: type[EvalConfig] = dataclasses.make_dataclass(
         "EvalConfig",
         blocks,

@@ -21,7 +21,7 @@ from veridical.protocols.eval_task import Counted, Reply, Request, Task
 from veridical.protocols.held_out import NOTHING_TRAINED, Apart, apart, describe_apart
 from veridical.protocols.metrics import Tally
 from veridical.protocols.models import Measured, measured_models
-from veridical.protocols.registry import AUTO, PICTURES, check_names, chosen, picture_task
+from veridical.protocols.registry import AUTO, PICTURES, block_name, check_names, chosen, picture_task
 from veridical.protocols.replies import Replies
 from veridical.protocols.results import among, caption_task, equal_metrics, summarise
 from veridical.protocols.sources import WORLD_SPLITS, Pictures, read_pictures
@@ -178,7 +178,7 @@ def read_tasks(config: EvalConfig, models: Sequence[Measured] = ()) -> Asked:
         if name in PICTURES and pictures is not None:
             tasks.append(picture_task(name, pictures, config))
         else:
-            tasks.append(official_task(name, getattr(config, name.replace("-", "_")), config.limit))
+            tasks.append(official_task(name, getattr(config, block_name(name)), config.limit))
     return Asked({task.key: task for task in tasks}, pictures, kept)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS
+from veridical.registry import Own, Registry, label
 
 if TYPE_CHECKING:
     from veridical.protocols.command import EvalConfig
@@ -29,20 +30,36 @@ PICTURES: Mapping[str, str] = {
 }
 """Protocols on pictures (`--records`): a function from pictures and settings to a task. Those called world-... need
 annotated ones."""
+_PICTURES = {
+    "world-chair": "CHAIR, with recall, on annotated pictures",
+    "world-pope": "POPE on annotated pictures: is an object there, yes or no",
+    "world-shr": "SHR by the oracle: which sentences of a description are hallucinated",
+    "world-mme": "existence, count, position, colour and scene in MME's form",
+    "chair-captions": "CHAIR by reference captions, where there are no annotations",
+    "judged-sentences": "which sentences of a description a judge finds wrong",
+    "side-by-side": "the models' own answers beside each other",
+}
+
+PROTOCOLS: Registry[Any] = replace(
+    BENCHMARKS, own={**{name: Own(target, _PICTURES[name]) for name, target in PICTURES.items()}, **BENCHMARKS.own}
+)
+"""Both sorts under their names."""
+
+
+def block_name(name: str) -> str:
+    """The name of the setting that holds a published benchmark's files and limits in `veridical eval`."""
+    return label(name).replace("-", "_")
 
 
 def check_names(names: tuple[str, ...]) -> None:
     """Raise UserError for a protocol that there is not, or that is named twice."""
-    known = [*PICTURES, *BENCHMARKS]
     for name in names:
         if name == AUTO:
             if len(names) > 1:
                 raise UserError("--protocols: auto chooses all of them; leave it out beside others")
             continue
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-            raise UserError(f"--protocols: no protocol {name!r}; {hint}")
+        if name not in PICTURES:
+            PROTOCOLS.get(name, "--protocols")
         if names.count(name) > 1:
             raise UserError(f"--protocols: {name} is named twice")
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from veridical.config import one_of
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.check import print_check
@@ -59,7 +60,7 @@ def config_type(choices: Mapping[str, str]) -> type[ScoreConfig]:
         bases=(ScoreConfig, settings),
         frozen=True,
         kw_only=True,
-        namespace={"__doc__": BENCHMARKS[name].summary},
+        namespace={"__doc__": BENCHMARKS.summary(name)},
     )
     return made
 
@@ -215,7 +216,7 @@ def _save(path: Path, text: str) -> None:
 
 def _without_protocol() -> type[ScoreConfig]:
     """For `veridical score --help`, which shows the protocols there are."""
-    names: Any = Literal[tuple(BENCHMARKS)]
+    names = one_of(BENCHMARKS.names())
     made: type[ScoreConfig] = dataclasses.make_dataclass(
         "ScoreConfig", [("protocol", names, field(kw_only=True))], bases=(ScoreConfig,), frozen=True, kw_only=True
     )

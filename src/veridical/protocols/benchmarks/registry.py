@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from veridical.errors import UserError
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, Prompt, Template
 from veridical.protocols.types import Answers, Question, Scored
+from veridical.registry import Own, Registry
 
 
 class Benchmark(Protocol):
@@ -48,36 +47,42 @@ class Judged(Protocol):
         """Read the judgements and count."""
 
 
-class Entry(NamedTuple):
-    """Where a benchmark lives, and what it asks."""
-
-    module: str
-    summary: str
+def _own(module: str, summary: str) -> Own:
+    return Own(f"veridical.protocols.benchmarks.{module}", summary)
 
 
-BENCHMARKS: Mapping[str, Entry] = {
-    "pope": Entry("pope", "is an object there, yes or no"),
-    "chair": Entry("chair", "which of the objects that a caption names are not in the image"),
-    "amber": Entry("amber", "descriptions and yes/no questions, without a judge"),
-    "object-halbench": Entry("object_halbench", "CHAIR on detailed answers; a judge may list the objects"),
-    "recall-coco": Entry("recall_coco", "how many of the objects in an image a caption names"),
-    "hallusionbench": Entry("hallusionbench", "yes/no questions about images and their altered twins"),
-    "mme": Entry("mme", "perception and cognition, two yes/no questions an image"),
-    "gqa": Entry("gqa", "short answers about scenes"),
-    "textvqa": Entry("textvqa", "reading text in images, by VQA accuracy"),
-    "mmhal": Entry("mmhal", "questions of eight types, rated by a judge"),
-    "mm-vet": Entry("mm_vet", "open questions that need several capabilities, rated by a judge"),
-    "llava-bench": Entry("llava_bench", "questions in the wild, rated by a judge beside GPT-4's answers"),
-    "shr": Entry("shr", "which sentences of a description are hallucinated, by a judge with facts"),
-}
+def wrong_with(made: Any) -> str | None:
+    """What keeps something from being a benchmark; None where nothing does."""
+    wanted = ("NAME", "MAX_NEW_TOKENS", "Settings", "ask", "answers", "count")
+    if absent := [name for name in wanted if not hasattr(made, name)]:
+        return f"it has no {absent[0]}; a benchmark, a module or an object, has {', '.join(wanted)}"
+    if not dataclasses.is_dataclass(made.Settings):
+        return "its Settings is no dataclass"
+    return None
 
 
-def benchmark(name: str) -> Benchmark:
-    """The module of a benchmark. Raises UserError for an unknown name."""
-    if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BENCHMARKS)}."
-        raise UserError(f"no protocol {name!r}; {hint}")
-    module: Any = importlib.import_module(f"veridical.protocols.benchmarks.{BENCHMARKS[name].module}")
-    found: Benchmark = module
-    return found
+BENCHMARKS: Registry[Benchmark] = Registry(
+    kind="protocol",
+    group="veridical.protocols",
+    own={
+        "pope": _own("pope", "is an object there, yes or no"),
+        "chair": _own("chair", "which of the objects that a caption names are not in the image"),
+        "amber": _own("amber", "descriptions and yes/no questions, without a judge"),
+        "object-halbench": _own("object_halbench", "CHAIR on detailed answers; a judge may list the objects"),
+        "recall-coco": _own("recall_coco", "how many of the objects in an image a caption names"),
+        "hallusionbench": _own("hallusionbench", "yes/no questions about images and their altered twins"),
+        "mme": _own("mme", "perception and cognition, two yes/no questions an image"),
+        "gqa": _own("gqa", "short answers about scenes"),
+        "textvqa": _own("textvqa", "reading text in images, by VQA accuracy"),
+        "mmhal": _own("mmhal", "questions of eight types, rated by a judge"),
+        "mm-vet": _own("mm_vet", "open questions that need several capabilities, rated by a judge"),
+        "llava-bench": _own("llava_bench", "questions in the wild, rated by a judge beside GPT-4's answers"),
+        "shr": _own("shr", "which sentences of a description are hallucinated, by a judge with facts"),
+    },
+    check=wrong_with,
+)
+
+
+def benchmark(name: str, flag: str = "") -> Benchmark:
+    """The benchmark of that name, or at that place. Raises UserError, naming `flag`, where there is none."""
+    return BENCHMARKS.get(name, flag)

@@ -1,0 +1,70 @@
+"""`veridical list`: everything there is to choose from, ours and yours, with a line about each."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from veridical.errors import UserError
+from veridical.registry import Listed, Registry
+
+KINDS: Mapping[str, str] = {
+    "constructions": "veridical.constructions.registry:CONSTRUCTIONS",
+    "objectives": "veridical.objectives.registry:OBJECTIVES",
+    "judges": "veridical.judges.registry:JUDGES",
+    "decodings": "veridical.decoding.registry:DECODINGS",
+    "protocols": "veridical.protocols.registry:PROTOCOLS",
+    "formats": "veridical.formats.published.catalogue:names",
+}
+"""Where each kind's registry is; a room is imported when it is asked for."""
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    """Lists constructions, objectives, judges, methods of decoding, protocols and formats."""
+
+    kind: str = "all"
+    """constructions, objectives, judges, decodings, protocols or formats; all of them by default."""
+    json: bool = False
+    """Print JSON instead: by kind, each one's name, summary and origin."""
+
+
+def entries(kind: str) -> list[Listed]:
+    """All of a kind, in the order of the registry. Raises UserError for a kind that there is not."""
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}."
+        raise UserError(f"no kind {kind!r}; {hint}")
+    module, _, name = KINDS[kind].partition(":")
+    found: Any = getattr(importlib.import_module(module), name)
+    if isinstance(found, Registry):
+        return found.listed()
+    return [Listed(name, summary, "veridical") for name, summary in found().items()]
+
+
+def markdown(kind: str) -> str:
+    """A table of all of a kind that come with veridical, for the documentation."""
+    rows = [f"| `{one.name}` | {one.summary} |" for one in entries(kind) if one.origin == "veridical"]
+    return "\n".join(["| name | what it is |", "|---|---|", *rows]) + "\n"
+
+
+def run(config: ListConfig) -> None:
+    """Print the list."""
+    kinds = list(KINDS) if config.kind == "all" else [config.kind]
+    found = {kind: entries(kind) for kind in kinds}
+    if config.json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps({kind: [asdict(one) for one in listed] for kind, listed in found.items()}, indent=2))
+        return
+    for kind, listed in found.items():
+        if len(found) > 1:
+            print(f"{kind}:")
+        width = max(len(one.name) for one in listed)
+        for one in listed:
+            origin = "" if one.origin == "veridical" else f"  [{one.origin}]"
+            print(f"  {one.name:<{width}}  {one.summary}{origin}")
