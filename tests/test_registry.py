@@ -175,7 +175,7 @@ def test_list_says_what_there_is(tmp_path):
     [
         ("align", [f"--objective.name {{{','.join(OBJECTIVES)}"]),
         ("build", [f"--construction {{{','.join(CONSTRUCTIONS)}", f"--judge.name {{{','.join(JUDGES)}"]),
-        ("eval", [f"--decoding.name {{plain,{','.join(DECODINGS)}", f"--protocols [{{{','.join(PROTOCOLS)}"]),
+        ("eval", [f"--decoding.name {{plain,{','.join(DECODINGS)}", f"--protocols [{{auto,{','.join(PROTOCOLS)}"]),
         ("judge train verifier", [f"--judge.name {{{','.join(JUDGES)}"]),
     ],
 )
