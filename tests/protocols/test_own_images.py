@@ -11,7 +11,7 @@ from veridical.config import save_resolved
 from veridical.errors import UserError
 from veridical.judges.interface import JudgeError
 from veridical.pairs.dataset import write_build
-from veridical.protocols import judged_sentences, side_by_side
+from veridical.protocols import detected_objects, judged_sentences, side_by_side
 from veridical.protocols.command import EvalConfig
 from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.judged_sentences import Judged
@@ -256,3 +256,37 @@ def test_the_limit_counts_images_not_lines(tmp_path):
     pictures = read_pictures(str(folder), "auto", tmp_path / "out", 2, 0)
     assert list(pictures.references) == ["a.png", "b.png"]
     assert len(pictures.references["a.png"]) == 2
+
+
+def test_captions_against_what_a_judge_sees_worked_by_hand(tmp_path):
+    folder = photographs(tmp_path / "photos", {"a.png": [], "b.png": [], "c.png": []})
+    pictures = pictures_of(folder, tmp_path / "out")
+    sight = {
+        "a.png": {"dog": "present", "cup": "absent", "cat": "unknown", "couch": "present"},
+        "b.png": {"dog": "unknown", "cup": "absent"},
+    }
+    said = {"a.png": "A dog, a cup and a cat.", "b.png": "A dog.", "c.png": "A cup."}
+    counted = detected_objects._counted(pictures, "a detector", sight, said)
+    values = counted.tally.values()
+    expected = {"chair_s": 50, "chair_i": 50, "recall": 50, "unknown": 50, "objects": 2}
+    assert {key: values[key] for key in expected} == pytest.approx(expected)
+    assert counted.counts == {"items": 3, "unanswered": 0, "judge_failed": 1}
+    # Cut after the dog: nothing invented; after the cup: invented; the cat says nothing.
+    assert counted.cuts.counts["inventing"].tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    assert counted.cuts.counts["mentions"].tolist() == [[0, 1, 2, 2], [0, 0, 0, 0]]
+    assert counted.cuts.counts["found"].tolist() == [[0, 1, 1, 1], [0, 0, 0, 0]]
+
+
+def test_an_oracle_in_the_place_of_a_detector_gives_chair_itself(tmp_path):
+    from veridical.judges.oracle import OracleSettings
+
+    config = EvalConfig(
+        out=tmp_path, records="world:dev", limit=4, protocols=("world-chair", "chair-detector"), judge=OracleSettings()
+    )
+    asked = read_tasks(config)
+    said = {record.id: "A cup, a dog and a cat on the table." for record in asked.pictures.records}
+    final = asked.tasks["chair-detector"].then({"base": said})
+    assert final.name == "chair-detector/1 by oracle"
+    values, truth = final.count(said).tally.values(), asked.tasks["chair"].count(said).tally.values()
+    assert values.pop("unknown") == 0
+    assert values == truth

@@ -34,8 +34,9 @@ class NoJudge:
     """Nobody judges sentences."""
 
     name: str = "none"
-    """Who says which sentences of captions are true: a language-model or vision-language-model, a verifier that was
-    trained here, or an oracle that goes by annotations. Its settings: --judge.name verifier --help."""
+    """Who says what is true: a detector sees objects (chair-detector); a language-model or vision-language-model, a
+    verifier that was trained here, or an oracle that goes by annotations judge sentences (judged-sentences). Its
+    settings: --judge.name detector --help."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class EvalConfig:
     each may be given as NAME=FOLDER."""
     protocols: tuple[str, ...] = field(default=("auto",), metadata=INCIDENTAL)
     """auto goes by what the records have: objects (world-chair, world-pope; also world-shr, world-mme), else reference
-    captions (chair-captions), a judge (judged-sentences), nothing (side-by-side); or published benchmarks: those of
-    `veridical score`, with their files and images in settings of their own (--protocols pope --help)."""
+    captions (chair-captions), a judge (chair-detector, judged-sentences), nothing (side-by-side);
+    or published benchmarks: those of `veridical score`, with their files and images in settings of their own
+    (--protocols pope --help)."""
     records: str | None = None
     """A folder of images or a file of records; or splits of the picture world, such as world:in-theme+anti-bias (each
     is also reported by itself). Left out: what the pairs' build kept back (`build --held-out`), else the world."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from veridical.judges.interface import ExtractObjects, JudgeError, Verify
+from veridical.judges.interface import ExtractObjects, JudgeError, Kind, Verify
 from veridical.judges.panel import Panel
 from veridical.judges.sentences import sentences
 from veridical.protocols.captioning import caption_name, caption_requests, caption_settings
@@ -71,7 +71,7 @@ def judged_task(pictures: Pictures, config: EvalConfig) -> Task:
 
     def judge(replies: Mapping[str, Mapping[str, Reply]]) -> Task:
         captions = [{key: str(text) for key, text in one.items()} for one in replies.values()]
-        judged = ask_judge(open_judge(pictures, config), pictures, captions)
+        judged = ask_judge(open_judge(pictures, config, Verify, KEY), pictures, captions)
         pool = _pool(judged, config.sure, captions)
         return replace(
             task,
@@ -95,15 +95,15 @@ SHOWN = (
 )
 
 
-def open_judge(pictures: Pictures, config: EvalConfig) -> Panel:
-    """The judge of a run. Raises UserError where it does not judge sentences."""
+def open_judge(pictures: Pictures, config: EvalConfig, kind: Kind, protocol: str) -> Panel:
+    """The judge of a run. Raises UserError where it does not answer what a protocol asks."""
     from veridical.judges.lexicon_sources import Words
     from veridical.judges.registry import Same, Setting, open_panel
 
     words = pictures.vocabulary
     setting = Setting(Words(words.lexicon, words.partner, words.scenes), None)
     panel = open_panel(config.judge, Same(), setting)
-    panel.require([Verify], f"--protocols {KEY}")
+    panel.require([kind], f"--protocols {protocol}")
     return panel
 
 
@@ -116,7 +116,7 @@ def ask_judge(panel: Panel, pictures: Pictures, captions: Sequence[Mapping[str, 
         for part in sentences(one.get(record.id, ""))
         if part.strip()
     )
-    said = _ask(panel, [Verify(pictures.by_id[record], text) for record, text in asked], "judge")
+    said = ask(panel, [Verify(pictures.by_id[record], text) for record, text in asked], "judge")
     probability = {key: None if isinstance(p, JudgeError) else float(p) for key, p in zip(asked, said, strict=True)}
     texts = list(dict.fromkeys(text for _, text in asked))
     return Judged(panel.names([Verify]), probability, _objects(panel, pictures, texts))
@@ -127,7 +127,7 @@ def _objects(panel: Panel, pictures: Pictures, texts: Sequence[str]) -> dict[str
     lexicon = pictures.vocabulary.lexicon
     if panel.who(ExtractObjects) is None:
         return {text: lexicon.names(text) for text in texts}
-    listed = _ask(panel, [ExtractObjects(text) for text in texts], "objects")
+    listed = ask(panel, [ExtractObjects(text) for text in texts], "objects")
     return {
         text: lexicon.names(text)
         if isinstance(found, JudgeError)
@@ -136,7 +136,8 @@ def _objects(panel: Panel, pictures: Pictures, texts: Sequence[str]) -> dict[str
     }
 
 
-def _ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
+def ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
+    """A judge's answers in order, with progress; a JudgeError where it failed."""
     from veridical.progress import Line
 
     found: list[Any] = []

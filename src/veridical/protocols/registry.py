@@ -25,6 +25,7 @@ PICTURES: Mapping[str, str] = {
     "world-shr": "veridical.protocols.picture_tasks:shr_task",
     "world-mme": "veridical.protocols.picture_tasks:mme_task",
     "chair-captions": "veridical.protocols.reference_captions:captions_task",
+    "chair-detector": "veridical.protocols.detected_objects:detected_task",
     "judged-sentences": "veridical.protocols.judged_sentences:judged_task",
     "side-by-side": "veridical.protocols.side_by_side:side_by_side_task",
 }
@@ -36,6 +37,7 @@ _PICTURES = {
     "world-shr": "SHR by the oracle: which sentences of a description are hallucinated",
     "world-mme": "existence, count, position, colour and scene in MME's form",
     "chair-captions": "CHAIR by reference captions, where there are no annotations",
+    "chair-detector": "CHAIR by what an object detector, or another judge, sees in the pictures",
     "judged-sentences": "which sentences of a description a judge finds wrong",
     "side-by-side": "the models' own answers beside each other",
 }
@@ -72,7 +74,8 @@ def chosen(config: EvalConfig, pictures: Pictures | None) -> tuple[str, ...]:
     """
     if config.protocols != (AUTO,) or pictures is None:
         return config.protocols
-    judged = () if config.judge.name == "none" else ("judged-sentences",)
+    by_judge = {"none": (), "detector": ("chair-detector",)}
+    judged = by_judge.get(config.judge.name, ("judged-sentences",))
     if pictures.annotated:
         return ("world-chair", "world-pope", *judged)
     return (*(("chair-captions",) if pictures.references else ()), *judged, "side-by-side")
