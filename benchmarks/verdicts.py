@@ -7,8 +7,8 @@ The same held-out pictures of the built-in world are measured with all their ann
 alone, each of which names an object with the probability --mention; with a --judge, if one is given; and with nothing.
 Without --models, some are trained first, from 200 pictures each. Prints, for every metric, the models' numbers,
 Kendall's tau with annotated CHAIRs over the models, and in how many comparisons with the base the sign agrees where
-the annotated difference is clear of zero. Numbers go to OUT/verdicts.json, the table to OUT/verdicts.md. The same command
-continues.
+the annotated difference is clear of zero. Numbers go to OUT/verdicts.json, the table to OUT/verdicts.md. The same
+command continues.
 """
 
 from __future__ import annotations
