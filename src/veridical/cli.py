@@ -54,6 +54,9 @@ COMMANDS: Mapping[str, Command] = {
     "data import": Command(
         "veridical.pairs.importing", "ImportConfig", "Read a published preference set into a folder of pairs."
     ),
+    "data check": Command(
+        "veridical.pairs.audit.command", "CheckConfig", "Find what is wrong with a set of pairs, and clean it."
+    ),
     "data export": Command(
         "veridical.pairs.export", "ExportConfig", "Write a build's pairs in another trainer's format."
     ),

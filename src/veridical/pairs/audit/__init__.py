@@ -1,0 +1,1 @@
+"""Find what is wrong with a set of pairs before it is trained on or published."""

@@ -1,0 +1,187 @@
+"""`veridical data check`: what is wrong with a set of pairs, as text, JSON and a page, and a cleaned copy of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from veridical.errors import UserError
+from veridical.files import write_json_lines, write_text
+from veridical.pairs.audit.finding import Finding
+from veridical.records import Pair
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Which pairs, and what to check them against."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Run folder of a build or an import, or a file or folder of a published set or in TRL's shape."""
+    image_root: tuple[Path, ...] = ()
+    """Folders that a published set's image paths start from."""
+    evaluated: tuple[Path, ...] = ()
+    """Folders or files of images that models will be measured on: none of them may be in the set."""
+    lexicon: str | None = None
+    """Words by which objects in texts are found: coco80, or a JSON file."""
+    annotations: Path | None = None
+    """A JSON file {record id: [object names]}: what is really in the images, to tell what the texts invent."""
+    json: Path | None = None
+    """Write all findings here, with the ids of the pairs."""
+    page: Path | None = None
+    """Write a page with pictures of the pairs found here."""
+    fix: Path | None = None
+    """Write the set without the pairs at fault to this folder, with `left_out.jsonl` for the others and the reasons."""
+    warnings_too: bool = False
+    """Let `--fix` leave out what only a warning is about, and the exit status tell of warnings."""
+    seed: int = 0
+    """Decides which pairs a classifier is tested on."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The findings about a set, errors first."""
+
+    pairs: int
+    findings: tuple[Finding, ...]
+
+    def ok(self, warnings_too: bool = False) -> bool:
+        """Whether no error was found; with `warnings_too`, no warning either."""
+        bad = {"error", "warning"} if warnings_too else {"error"}
+        return not any(finding.severity in bad for finding in self.findings)
+
+
+def run(config: CheckConfig) -> Checked:
+    """Check a set and print what was found. Exits 1 where an error was, for use in scripts.
+
+    Raises UserError where there are no pairs to check.
+    """
+    from veridical.pairs.dataset import read_pairs
+    from veridical.pairs.opening import pairs_folder
+
+    with tempfile.TemporaryDirectory() as work:
+        folder = pairs_folder(config.source, Path(work), config.image_root)
+        pairs = read_pairs(folder)
+        checked = check_set(pairs, config, tuple(_import_findings(folder)))
+        _show(config.source, checked)
+        if config.json:
+            write_text(config.json, json.dumps(_plain(checked), indent=2, ensure_ascii=False) + "\n")
+        if config.page:
+            from veridical.pairs.audit.page import render
+
+            write_text(config.page, render(str(config.source), checked, pairs))
+            print(f"page: {config.page}")
+        if config.fix:
+            _fix(config, pairs, checked)
+    if not checked.ok(config.warnings_too):
+        sys.exit(1)
+    return checked
+
+
+def check_set(pairs: Sequence[Pair], config: CheckConfig, before: Sequence[Finding] = ()) -> Checked:
+    """All findings about some pairs. `before` are findings of how they were read."""
+    from veridical.pairs.audit.content import check_content
+    from veridical.pairs.audit.images import check_images
+    from veridical.pairs.audit.shortcuts import check_shortcuts
+    from veridical.pairs.audit.texts import check_texts
+
+    lexicon, present = _words(config)
+    found = [
+        *before,
+        *check_texts(pairs),
+        *check_images(pairs, _evaluated(config.evaluated)),
+        *check_shortcuts(pairs, config.seed),
+        *check_content(pairs, lexicon, present),
+    ]
+    order = ("error", "warning", "note")
+    return Checked(len(pairs), tuple(sorted(found, key=lambda one: order.index(one.severity))))
+
+
+def _import_findings(folder: Path) -> Iterator[Finding]:
+    """What reading the set left out; nothing for what veridical built itself."""
+    from veridical.files import read_json
+
+    path = folder / "manifest.json"
+    about = read_json(path) if path.exists() else {}
+    if "import" not in about:
+        return
+    for reason, count in about["rejected"].items():
+        text = f"{count} rows can't be used: {reason}"
+        yield Finding(f"row-{reason}", "error", text, "import the set and see its rejects.jsonl")
+    if unknown := about["import"]["unknown_fields"]:
+        listed = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        yield Finding("unknown-fields", "note", f"fields that {about['import']['format']} doesn't define: {listed}")
+
+
+def _words(config: CheckConfig) -> tuple[Any, dict[str, frozenset[str]]]:
+    from veridical.judges.lexicon_sources import find_words
+
+    lexicon = None
+    if config.lexicon is not None:
+        words = find_words(config.lexicon, False, ())
+        lexicon = words.lexicon if words else None
+    if config.annotations is None:
+        return lexicon, {}
+    if lexicon is None:
+        raise UserError("--annotations needs --lexicon, which says what objects are called in texts.")
+    try:
+        listed = json.loads(config.annotations.read_text(encoding="utf-8"))
+        return lexicon, {str(name): frozenset(map(str, objects)) for name, objects in listed.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{config.annotations}: not a JSON object of lists of names ({error}).") from None
+
+
+def _evaluated(sources: Sequence[Path]) -> Iterator[Path]:
+    from veridical.formats.folder import IMAGE_SUFFIXES
+
+    for source in sources:
+        if source.is_file():
+            yield source
+        elif source.is_dir():
+            yield from sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            raise UserError(f"{source}: no such folder or file of evaluation images.")
+
+
+def _show(source: Path, checked: Checked) -> None:
+    print(f"{source}: {checked.pairs} pairs")
+    for finding in checked.findings:
+        print(f"  {finding.severity:<8} {finding.text}" + (f". Remedy: {finding.remedy}" if finding.remedy else ""))
+        if finding.pairs:
+            more = f" and {len(finding.pairs) - 3} more" if len(finding.pairs) > 3 else ""
+            print(f"{'':11}{', '.join(finding.pairs[:3])}{more}")
+
+
+def _plain(checked: Checked) -> dict[str, Any]:
+    findings = [{**asdict(one), "leave_out": sorted(one.leave_out)} for one in checked.findings]
+    return {"pairs": checked.pairs, "ok": checked.ok(), "findings": findings}
+
+
+def _fix(config: CheckConfig, pairs: Sequence[Pair], checked: Checked) -> None:
+    from veridical.pairs.dataset import write_build
+
+    assert config.fix is not None
+    if config.fix.exists() and any(config.fix.iterdir()):
+        raise UserError(f"{config.fix}: isn't empty; give --fix a new folder.")
+    reasons = _left_out(checked, config.warnings_too)
+    kept = [pair for pair in pairs if pair.id not in reasons]
+    if not kept:
+        raise UserError(f"{config.source}: no pair is without a fault; nothing was written.")
+    write_build(config.fix, kept)
+    write_json_lines(config.fix / "left_out.jsonl", ({"id": name, "reasons": why} for name, why in reasons.items()))
+    print(f"{len(kept)} pairs in {config.fix}, {len(reasons)} left out (left_out.jsonl says why)")
+
+
+def _left_out(checked: Checked, warnings_too: bool) -> Mapping[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for finding in checked.findings:
+        if finding.severity == "error" or warnings_too:
+            for name in sorted(finding.leave_out):
+                reasons.setdefault(name, []).append(finding.kind)
+    return reasons

@@ -1,0 +1,27 @@
+"""What a check of a set found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+"""An error is wrong in any use; a warning teaches something that isn't wanted; a note is a number to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of fault or fact, with how often it was found and which pairs have it.
+
+    `pairs` are ids, all of them; `leave_out` those that `--fix` leaves out, which are fewer where one of several copies
+    stays.
+    """
+
+    kind: str
+    severity: Severity
+    text: str
+    remedy: str = ""
+    pairs: tuple[str, ...] = ()
+    leave_out: frozenset[str] = frozenset()
+    numbers: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,146 @@
+"""`data check`: each planted fault is found, a sound set has none, and a cleaned set keeps what was sound."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+from PIL import Image, ImageDraw
+
+from veridical.cli import main
+from veridical.pairs.audit.command import CheckConfig, check_set
+from veridical.pairs.audit.shortcuts import check_shortcuts
+from veridical.pairs.dataset import read_pairs, write_build
+from veridical.records import ImageFile, Message, Pair, Provenance
+
+MADE = Provenance("bdhs", "plain", {}, 0, "model", chosen_source="own")
+THINGS = ("cup", "fork", "dog", "bus", "tree", "lamp", "boat", "clock")
+
+
+def picture(folder, number, side=96):
+    """A picture with blocks of its own, so that no two look alike."""
+    import hashlib
+
+    draw = random.Random(number)
+    image = Image.new("RGB", (side, side), (30, 30, 30))
+    for _ in range(8):
+        x, y = draw.randrange(side), draw.randrange(side)
+        colour = tuple(draw.randrange(256) for _ in range(3))
+        ImageDraw.Draw(image).rectangle((x, y, x + draw.randrange(20, 60), y + draw.randrange(20, 60)), fill=colour)
+    path = folder / f"{number}-{side}.png"
+    image.save(path)
+    return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """Sixty pairs whose sides are of one style: which object is named is a matter of chance."""
+    folder, draw = tmp_path_factory.mktemp("pictures"), random.Random(5)
+    found = []
+    for number in range(60):
+        there, absent = draw.sample(THINGS, 2)
+        place = draw.choice(("table", "road", "shelf", "roof"))
+        texts = [f"A {thing} is near the {place} number {number}." for thing in (there, absent)]
+        image = picture(folder, number)
+        found.append(Pair(f"p{number}", f"r{number}", (image,), (Message("user", "Describe it."),), *texts, MADE))
+    return found
+
+
+def kinds(checked, severity):
+    return {one.kind for one in checked.findings if one.severity == severity}
+
+
+def test_a_sound_set_has_no_errors(sound, tmp_path):
+    checked = check_set(sound, CheckConfig(tmp_path))
+    assert kinds(checked, "error") == set()
+    assert checked.ok()
+
+
+FAULTS = {
+    "empty": lambda pair: replace(pair, id="x", rejected="  "),
+    "equal": lambda pair: replace(pair, id="x", rejected=pair.chosen),
+    "control-tokens": lambda pair: replace(pair, id="x", chosen=pair.chosen + "<|im_end|>"),
+    "placeholders": lambda pair: replace(pair, id="x", prompt=(Message("user", "<image> What?"),)),
+    "copies": lambda pair: replace(pair, id="x", chosen=pair.chosen.upper()),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_planted_fault_of_texts_is_found_with_its_pair(sound, tmp_path, kind):
+    checked = check_set([*sound, FAULTS[kind](sound[7])], CheckConfig(tmp_path))
+    assert kinds(checked, "error") == {kind}
+    finding = next(one for one in checked.findings if one.kind == kind)
+    assert "x" in finding.leave_out
+    assert not finding.leave_out - {"x"}
+
+
+def test_faults_of_images(sound, tmp_path):
+    broken, tiny = tmp_path / "broken.png", picture(tmp_path, 900, side=40)
+    broken.write_bytes(b"no picture")
+    again = tmp_path / "again.jpg"
+    Image.open(sound[3].images[0].path).resize((192, 192)).save(again, quality=80)
+    faulty = [
+        replace(sound[0], id="broken", images=(ImageFile(broken, "b" * 64),), chosen="A boat.", rejected="A train."),
+        replace(sound[1], id="tiny", images=(tiny,), chosen="A small red thing.", rejected="A cow."),
+        replace(sound[3], id="again", images=(ImageFile(again, "a" * 64),), chosen="Some blocks.", rejected="A sea."),
+    ]
+    checked = check_set([*sound, *faulty], CheckConfig(tmp_path))
+    found = {one.kind: one.pairs for one in checked.findings}
+    assert found["unreadable-images"] == ("broken",)
+    assert found["tiny-images"] == ("tiny",)
+    assert set(found["same-pictures"]) == {"p3", "again"}
+
+
+def test_an_evaluation_image_is_found_by_its_bytes_and_scaled(sound, tmp_path):
+    evaluated = tmp_path / "evaluated"
+    evaluated.mkdir()
+    (evaluated / "same.png").write_bytes(sound[2].images[0].path.read_bytes())
+    Image.open(sound[9].images[0].path).resize((150, 150)).save(evaluated / "scaled.jpg", quality=85)
+    picture(evaluated, 901)
+    checked = check_set(sound, CheckConfig(tmp_path, evaluated=(evaluated,)))
+    (leak,) = [one for one in checked.findings if one.kind == "leaks"]
+    assert (leak.severity, set(leak.pairs)) == ("error", {"p2", "p9"})
+
+
+def test_shortcuts_are_told_from_chance(sound):
+    by_kind = {one.kind: one for one in check_shortcuts(sound)}
+    assert {one.severity for one in by_kind.values()} == {"note"}
+    long = [replace(pair, chosen=pair.chosen + " It stands there in the light of day.") for pair in sound]
+    assert {one.kind for one in check_shortcuts(long) if one.severity == "warning"} >= {"length-tells", "words-tell"}
+    begun = [replace(pair, chosen="Here is " + pair.chosen, rejected="There was " + pair.rejected) for pair in sound]
+    told = {one.kind for one in check_shortcuts(begun) if one.severity == "warning"}
+    assert "beginning-tells" in told
+    assert "length-tells" not in told
+
+
+def test_what_the_sides_invent(sound, tmp_path):
+    truth = tmp_path / "truth.json"
+    there = {pair.record_id: [next(t for t in THINGS if t in pair.chosen.split())] for pair in sound}
+    there["r4"] = [next(t for t in THINGS if t in sound[4].rejected.split())]
+    truth.write_text(json.dumps(there))
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"synonyms": {thing: thing for thing in THINGS}}))
+    checked = check_set(sound, CheckConfig(tmp_path, annotations=truth, lexicon=str(words)))
+    found = {one.kind: one for one in checked.findings}
+    assert found["invented"].numbers["chosen"] == pytest.approx(100 / 60)
+    assert found["upside-down"].pairs == ("p4",)
+
+
+def test_from_the_command_line_with_a_page_and_a_cleaned_set(sound, tmp_path, capsys):
+    write_build(tmp_path / "set", [*sound[:45], replace(sound[0], id="<script>alert(1)</script>")])
+    arguments = ["--json", "found.json", "--page", "page.html", "--fix", "clean"]
+    paths = [str(tmp_path / one) if not one.startswith("--") else one for one in arguments]
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", str(tmp_path / "set"), *paths])
+    assert ended.value.code == 1
+    assert "1 pairs are copies" in capsys.readouterr().out
+    assert len(read_pairs(tmp_path / "clean")) == 45
+    (left,) = (tmp_path / "clean" / "left_out.jsonl").read_text().splitlines()
+    assert json.loads(left)["reasons"] == ["copies"]
+    assert json.loads((tmp_path / "found.json").read_text())["ok"] is False
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", str(tmp_path / "clean")])
+    assert ended.value.code == 0
