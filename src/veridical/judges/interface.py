@@ -26,13 +26,22 @@ a conclusion from a fact that was made up, or whatever is most plausible."""
 
 
 class JudgeError(UserError):
-    """A judge could not answer a request; `reason` is a stable slug, as in a Reject."""
+    """A judge could not answer a request; `reason` is a stable slug, as in a Rejection.
+
+    `passing` says that the same request may well be answered later, because a service was down or busy: what needed the
+    answer is then left open, and not rejected.
+    """
 
     def __init__(
-        self, message: str, reason: str = "judge-failed", remedy: str = "run again, or take another judge"
+        self,
+        message: str,
+        reason: str = "judge-failed",
+        remedy: str = "run again, or take another judge",
+        *,
+        passing: bool = False,
     ) -> None:
         super().__init__(message)
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.passing = reason, remedy, passing
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Usage:
     """Calls by the prompt that they were made from: its name, version and hash."""
     dates: set[str] = field(default_factory=set)
     """The days on which the replies were given."""
+    left_out: set[str] = field(default_factory=set)
+    """Parameters of requests that the server doesn't take; max_tokens is then sent as max_completion_tokens."""
 
     def plain(self) -> dict[str, Any]:
         """The counts as JSON values."""
@@ -78,12 +80,13 @@ class Usage:
             "failures": dict(sorted(self.failures.items())),
             "prompts": dict(sorted(self.prompts.items())),
             "dates": sorted({min(self.dates), max(self.dates)}) if self.dates else [],
+            **({"left_out": sorted(self.left_out)} if self.left_out else {}),
         }
 
     def add(self, earlier: Mapping[str, Any]) -> None:
         """Add counts that `plain` gave, as of an earlier part of the same run."""
         for key, value in earlier.items():
-            if key in ("failures", "prompts", "dates"):
+            if key in ("failures", "prompts", "dates", "left_out"):
                 getattr(self, key).update(value)
             else:
                 setattr(self, key, getattr(self, key) + value)

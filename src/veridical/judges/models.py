@@ -31,7 +31,7 @@ class ServiceSettings:
     concurrency: int = field(default=8, metadata=INCIDENTAL)
     """Calls under way at a time."""
     timeout: float = field(default=120.0, metadata=INCIDENTAL)
-    """Seconds until a call without an answer is tried again."""
+    """Seconds until a call without a whole answer is tried again."""
     tries: int = field(default=6, metadata=INCIDENTAL)
     """How often a call is tried that fails for a reason that may pass."""
     first_wait: float = field(default=1.0, metadata=INCIDENTAL)
@@ -40,6 +40,12 @@ class ServiceSettings:
     """What a million prompt tokens cost, for the manifest."""
     price_out: float = field(default=0.0, metadata=INCIDENTAL)
     """What a million completion tokens cost."""
+    extra_body: str = ""
+    """JSON object of further fields for every request to the endpoint, such as {"chat_template_kwargs":
+    {"enable_thinking": false}} or a guided JSON schema; null leaves a field out."""
+    image_side: int = 2048
+    """Images with a longer side are scaled down to this many pixels before they are sent to an endpoint; 0 sends all
+    as they are."""
     cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where replies are kept; by default in the user's cache folder, for all runs."""
     device: str = field(default="auto", metadata=INCIDENTAL)
@@ -48,6 +54,8 @@ class ServiceSettings:
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0 or self.first_wait < 0:
             raise UserError("concurrency and tries must be at least 1, timeout above 0, first_wait not below 0.")
+        if self.image_side < 0:
+            raise UserError(f"image_side is {self.image_side}; give pixels, or 0 to send images as they are.")
 
 
 def open_service(settings: ServiceSettings, sees: bool) -> Service:
@@ -100,8 +108,10 @@ class VisionLanguageModelSettings(WritingSettings):
 
 def _backend(settings: ServiceSettings, sees: bool) -> Backend:
     if settings.url:
-        from veridical.judges.endpoint import Endpoint
+        from veridical.judges.endpoint import Endpoint, check_url, read_extra, read_key
 
+        check_url(settings.url)
+        read_key(settings.key_variable)
         return Endpoint(
             settings.url,
             settings.model,
@@ -113,7 +123,11 @@ def _backend(settings: ServiceSettings, sees: bool) -> Backend:
             settings.first_wait,
             settings.price_in,
             settings.price_out,
+            read_extra(settings.extra_body),
+            settings.image_side if sees else 0,
         )
+    if settings.extra_body:
+        raise UserError("extra_body goes to an endpoint; give --judge.url, or leave it out for a local model.")
     if sees:
         from veridical.judges.local import LocalVision
         from veridical.vlm.load import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,8 @@ from veridical.records import ImageFile
 
 T = TypeVar("T")
 _SHOWN = 80
+_HALF = re.compile("[\ud800-\udfff\ufffd]")
+"""A lone surrogate, or what stands in its place."""
 
 
 class UnreadableError(ValueError):
@@ -110,6 +112,23 @@ def json_object(text: str) -> dict[str, Any]:
         content = json.loads(fenced.group(1) if fenced else bare)
     except ValueError as error:
         raise UnreadableError(f"it is not JSON ({error})" if bare else "it is empty") from None
+    except RecursionError:
+        raise UnreadableError("it is JSON of a great many levels") from None
+    if any(_HALF.search(string) for string in _strings(content)):
+        raise UnreadableError("it holds half a character")
     if not isinstance(content, dict):
         raise UnreadableError(f"it is a JSON {type(content).__name__}, not an object")
     return content
+
+
+def _strings(content: Any) -> Iterator[str]:
+    """All texts in JSON values, at any depth."""
+    todo = [content]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            todo += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            todo += value
