@@ -4,7 +4,8 @@ import re
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
@@ -208,3 +209,41 @@ def test_an_adapter_of_other_settings_is_refused(folder, tmp_path, other, messag
         attach_lora(load(folder), other, seed=0, start=tmp_path / "adapter")
     with pytest.raises(UserError, match="holds no adapter"):
         attach_lora(load(folder), other, seed=0, start=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"trainable_token_indices": {"embed_tokens": [3, 4]}},
+        {"use_rslora": True, "use_dora": True},
+    ],
+)
+def test_adapters_of_other_tools_load(llava_folder, tmp_path, more):
+    base = AutoModelForImageTextToText.from_pretrained(llava_folder)
+    made = get_peft_model(base, LoraConfig(**{"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False} | more))
+    made.save_pretrained(tmp_path / "adapter")
+    vlm = load(llava_folder, adapter=tmp_path / "adapter")
+    inputs = plain.prompt_inputs(vlm, plain.contexts()[0])
+    with torch.no_grad():
+        assert torch.equal(vlm.model(**inputs).logits, made.eval()(**inputs).logits)
+
+
+def test_an_adapter_with_names_from_before_a_renaming_loads(llava_folder, tmp_path):
+    trained = attach_lora(load(llava_folder), LoraSettings(rank=4), seed=0)
+    stir(trained)
+    save_trained(trained, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    old = {n.replace("model.language_model.", "language_model.model."): t for n, t in load_file(path).items()}
+    assert not set(old) & set(load_file(path))
+    save_file(old, path)
+    assert plain.largest_difference(scores(load(llava_folder, adapter=path.parent)), scores(trained)) == 0
+
+
+def test_pickled_adapters_are_refused(llava_folder, tmp_path):
+    save_trained(attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0), tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.bin"):
+        load(llava_folder, adapter=tmp_path / "adapter")

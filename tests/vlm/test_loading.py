@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.vlm import plain
 from transformers import AutoModelForImageTextToText
 
 from veridical.errors import UserError
 from veridical.vlm.load import assemble, load
 from veridical.vlm.model import loading, support
-from veridical.vlm.model.loading import fingerprint
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
@@ -41,7 +42,7 @@ def test_the_fingerprint_is_of_contents_and_not_of_places(vlm, folder, tmp_path)
     changed = load(copy)
     with torch.no_grad():
         next(changed.model.parameters()).view(-1)[0] += 1e-3
-    assert fingerprint(changed.model, changed.processor) != vlm.fingerprint
+    assert assemble("changed", changed.model, changed.processor).fingerprint != vlm.fingerprint
     (copy / "chat_template.jinja").write_text((copy / "chat_template.jinja").read_text() + " ")
     assert load(copy).fingerprint != vlm.fingerprint
     shutil.copy(folder / "chat_template.jinja", copy)
@@ -87,3 +88,51 @@ def test_loading_draws_no_random_numbers(folder):
     load(folder)
     assert torch.equal(torch.rand(3), wanted)
     assert loading.Vlm.__dataclass_params__.frozen
+
+
+def test_weights_are_hashed_once_from_their_files(llava_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    first = load(copy)
+    for note in (tmp_path / "cache" / "veridical" / "hashes").iterdir():
+        # What is known of an unchanged file is believed, so that it isn't read again.
+        note.write_text(note.read_text().replace('"sha256": "', '"sha256": "kept'))
+    assert load(copy).weights != first.weights
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: tensor.clone() for name, tensor in weights.items()}, copy / "again", {"format": "pt"})
+    (copy / "again").replace(copy / "model.safetensors")
+    shutil.copy(llava_folder / "config.json", copy / "config.json")
+    assert load(copy).weights == first.weights
+
+
+def test_missing_weights_are_not_made_up(llava_folder, tmp_path):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if "q_proj" in name)
+    save_file({key: one for key, one in weights.items() if key != name}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 of its weights are missing.*q_proj"):
+        load(copy)
+    save_file(weights | {name: weights[name][:1].clone()}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="q_proj"):
+        load(copy)
+
+
+@pytest.mark.parametrize("named", ["../other.safetensors", "pytorch_model.bin", "/etc/passwd", "missing.safetensors"])
+def test_an_index_names_safetensors_beside_it_only(llava_folder, tmp_path, named):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    shutil.copy(copy / "model.safetensors", tmp_path / "other.safetensors")
+    (copy / "model.safetensors").rename(copy / "part.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": named}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=named.rpartition("/")[2]):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer.json", "generation_config.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 5}', "\x00"])
+def test_damaged_files_of_a_model_give_a_sentence(llava_folder, tmp_path, name, content):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    assert (copy / name).is_file()
+    (copy / name).write_text(content)
+    with contextlib.suppress(UserError):  # a sentence, or nothing where the file isn't needed; never another error
+        load(copy)

@@ -10,7 +10,7 @@ from typing import Literal
 from veridical.align.types import Answer, Example
 from veridical.constructions.edits import edit_spans
 from veridical.records import Pair, Rejection, Span
-from veridical.vlm.model.chat import special_ids
+from veridical.vlm.model.chat import answer_encoding, special_ids
 from veridical.vlm.model.loading import Vlm
 
 
@@ -99,7 +99,7 @@ def _edits(text: str, spans: Sequence[Span], vlm: Vlm) -> tuple[int, ...]:
     """For each token the number of the span that it touches, from 1, or 0."""
     if not vlm.tokenizer.is_fast:
         return ()
-    tokens = vlm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    _, tokens = answer_encoding(vlm.tokenizer, vlm.traits.chat, text)
     numbered = list(enumerate(spans, start=1))
     return tuple(next((n for n, (a, b) in numbered if start < b and a < end), 0) for start, end in tokens)
 

@@ -119,7 +119,8 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from veridical.vlm.model.loading import hash_of_weights, source_of, without_bars
+    from veridical.vlm.model.loading import source_of, without_bars
+    from veridical.vlm.model.weights import hash_in_memory
 
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     number = dtype if dtype != "auto" else "bfloat16" if place.startswith("cuda") else "float32"
@@ -135,7 +136,7 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
     if not tokenizer.chat_template:
         raise UserError(f"{model}: its tokenizer has no chat template; take an instruction-tuned model.")
     loaded.to(place).requires_grad_(False).eval()
-    return LocalLanguage(model, loaded, tokenizer, hash_of_weights(loaded).hexdigest())
+    return LocalLanguage(model, loaded, tokenizer, hash_in_memory(loaded))
 
 
 def _context(call: Call) -> tuple[Any, Any]:

@@ -26,11 +26,11 @@ def load(
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
     doesn't fit.
     """
-    loaded, processor = loading.read_model(model, dtype, device, allow_remote_code)
-    opening: tuple[int, ...] = ()
-    if adapter is not None:
-        loaded, opening = adapters.load_adapter(loaded, adapter)
-    return assemble(str(model), loaded, processor, opening)
+    found = loading.read_model(model, dtype, device, allow_remote_code)
+    if adapter is None:
+        return _probed(loading.assemble(str(model), found.model, found.processor, found.weights))
+    adapted, opening = adapters.load_adapter(found.model, adapter)
+    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, opening))
 
 
 def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
@@ -39,16 +39,19 @@ def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
     Raises `UserError` where the adapter doesn't fit.
     """
     model, opening = adapters.load_adapter(vlm.model, adapter)
-    return assemble(vlm.name, model, vlm.processor, opening)
+    return _probed(loading.assemble(vlm.name, model, vlm.processor, vlm.weights, opening))
 
 
 def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
     unknown. `opening` as in `Vlm`.
     """
+    return _probed(loading.assemble(name, model, processor, opening=opening))
+
+
+def _probed(vlm: Vlm) -> Vlm:
     from veridical.vlm import probe
 
-    vlm = loading.assemble(name, model, processor, opening)
     return vlm if vlm.sharing.tested else probe.probed(vlm)
 
 

@@ -118,6 +118,8 @@ def append(vlm: Vlm, row: Row, token: int, sampling: SamplingParams) -> None:
 
 def _text(vlm: Vlm, row: Row) -> str:
     """The new tokens as text; decoded behind the text before them, on which some tokenizers' spaces depend."""
+    if not row.after_ids:
+        return _decoded(vlm, row.ids).removeprefix(vlm.traits.chat.lead)
     before = _decoded(vlm, row.after_ids)
     whole = _decoded(vlm, row.after_ids + row.ids)
     return whole[len(before) :] if whole.startswith(before) else _decoded(vlm, row.ids)

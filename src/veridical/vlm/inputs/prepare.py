@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
 from veridical.records import ImageFile
@@ -33,7 +33,7 @@ def prepare(
     be rendered or doesn't match its images, and `UserError` for a view that the model can't have.
     For a model with an answer-only adapter the opening of the answer is left off: see `vlm/model/alora.py`.
     """
-    refuse_placeholders(vlm, context)
+    refuse_control_tokens(vlm, context)
     _refuse_images(vlm, context)
     _refuse_view(vlm, context)
     return without_opening(vlm, _prepare(vlm, context, shown(context, opens) if images is None else images))
@@ -43,16 +43,17 @@ def _prepare(vlm: Vlm, context: Context, images: Sequence[Image]) -> Prepared:
     noise = None
     if images and isinstance(context.view, views.Noise):
         noise = perturb.NoisyProcessor(vlm.processor, context.view, context.key)
-    conversation = chat.messages(context.prompt, images)
+    rendered(vlm, context, images)
+    conversation = chat.messages(context.prompt, images, vlm.traits.chat.plain)
     try:
         tensors = (noise.processor if noise else vlm.processor).apply_chat_template(
             conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:  # processors and templates raise whatever their authors chose
         raise PromptError(
             name(context.key),
             "prompt-refused",
-            f"the processor refuses the prompt or its images: {str(error).rstrip('.')}",
+            f"the processor refuses the prompt or its images: {_said(error)}",
             "Give the images that the prompt speaks of, or mend the model's chat template",
         ) from error
     if noise:
@@ -76,17 +77,49 @@ def shown(context: Context, opens: Callable[[ImageFile], Image] = open_image) ->
     return [perturb.picture(image, context.view, random) for image in opened]
 
 
-def refuse_placeholders(vlm: Vlm, context: Context) -> None:
-    """Raise `PromptError` where a prompt holds what stands for images."""
+def rendered(vlm: Vlm, context: Context, images: Sequence[Any]) -> str:
+    """The prompt as the chat template writes it; raises `PromptError` where it refuses a turn or leaves one out."""
+    conversation = chat.messages(context.prompt, images, vlm.traits.chat.plain)
+    try:
+        text = str(vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
+    except Exception as error:  # a template raises whatever its author chose
+        raise PromptError(
+            name(context.key),
+            "template-refuses-prompt",
+            f"the chat template of {vlm.name} refuses the prompt: {_said(error)}",
+            "Leave out the turn that it speaks of (many templates take no system turn), or mend the template",
+        ) from error
+    if (turn := chat.left_out(context.prompt, text)) is not None:
+        raise PromptError(
+            name(context.key),
+            "turn-left-out",
+            f"the chat template of {vlm.name} leaves out the {turn.role} turn {turn.text[:60]!r}",
+            "Leave that turn out, or mend the template",
+        )
+    return text
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+
+
+def refuse_control_tokens(vlm: Vlm, context: Context) -> None:
+    """Raise `PromptError` where a prompt's text holds what stands for images, or a token that ends or opens a turn."""
     for turn in context.prompt:
-        ids = vlm.tokenizer(turn.text, add_special_tokens=False).input_ids
-        if found := vlm.traits.placeholder_ids.intersection(ids):
-            token = vlm.tokenizer.convert_ids_to_tokens(min(found))
+        ids = set(vlm.tokenizer(turn.text, add_special_tokens=False).input_ids)
+        if found := vlm.traits.placeholder_ids & ids:
             raise PromptError(
                 name(context.key),
                 "placeholder-in-prompt",
-                f"the prompt contains the placeholder {token!r}",
+                f"the prompt contains the placeholder {vlm.tokenizer.convert_ids_to_tokens(min(found))!r}",
                 "Take it out: images are placed by the model's chat template",
+            )
+        if found := vlm.traits.control_ids & ids:
+            raise PromptError(
+                name(context.key),
+                "special-token-in-prompt",
+                f"the prompt's text contains the control token {vlm.tokenizer.convert_ids_to_tokens(min(found))!r}",
+                "Take it out of the text: turns are marked by the model's chat template",
             )
 
 

@@ -71,7 +71,10 @@ def attach(
         _take_weights(model, settings, start)
     model.eval()
     return dataclasses.replace(
-        vlm, model=model, fingerprint=fingerprint(model, vlm.processor, invocation_tokens), opening=invocation_tokens
+        vlm,
+        model=model,
+        fingerprint=fingerprint(vlm.weights, model, vlm.processor, invocation_tokens),
+        opening=invocation_tokens,
     )
 
 
@@ -105,12 +108,17 @@ def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
 
 def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
     """The model with an adapter, and the opening if it acts on answers only."""
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
+    from peft import PeftConfig, PeftModel
 
     from veridical.vlm.model.loading import peft_quiet
 
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"{adapter} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"{adapter} has no adapter_model.safetensors. Weights in other files (such as adapter_model.bin, which can "
+            "run code when it is read) are refused; save the adapter with PEFT's save_pretrained again."
+        )
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
@@ -118,21 +126,18 @@ def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
         config.alora_invocation_tokens = None
         with peft_quiet():
             adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            # Once more, for what PEFT found: the first time it would warn, leave weights as they are, and continue.
+            outcome = adapted.load_adapter(str(adapter), adapted.active_adapter, is_trainable=False)
+    except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
         raise UserError(f"The adapter in {adapter} doesn't fit the model: {error}") from error
-    saved = {name for name in load_peft_weights(str(adapter), device="cpu") if not _is_embedding(name)}
-    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if different := sorted(saved ^ wanted):
-        # PEFT would warn, leave these weights as they are, and go on.
+    added = re.compile(r"lora_|\.modules_to_save\.|trainable_tokens")
+    different = sorted({*outcome.unexpected_keys, *(name for name in outcome.missing_keys if added.search(name))})
+    if different:
         raise UserError(
             f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
             f"{different[0]} for one. Load the base model that it was trained on."
         )
-    return adapted, opening
-
-
-def _is_embedding(name: str) -> bool:
-    return "embed_tokens" in name or "lm_head" in name
+    return adapted.eval(), opening
 
 
 def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:

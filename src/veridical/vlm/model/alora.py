@@ -27,7 +27,9 @@ def invocation_tokens(vlm: Vlm) -> tuple[int, ...]:
     rows = [
         vlm.tokenizer(
             vlm.processor.apply_chat_template(
-                chat.messages((Message("user", text),), ()), add_generation_prompt=True, tokenize=False
+                chat.messages((Message("user", text),), (), vlm.traits.chat.plain),
+                add_generation_prompt=True,
+                tokenize=False,
             ),
             add_special_tokens=False,
         ).input_ids

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from veridical.vlm.model.chat import ChatFormat
 
 # Families that see the image through cross-attention or before the prompt, not as tokens of it.
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
@@ -24,7 +26,8 @@ class Traits:
 
     `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place
     in a text; `takes_features` says that the model accepts image features computed earlier, `demands_image` that
-    it can't be called without any; `longest` is its length limit.
+    it can't be called without any; `longest` is its length limit. `control_ids` are special tokens that have no place
+    in a text; `chat` is what the chat template does.
     """
 
     image_id: int | None
@@ -34,6 +37,8 @@ class Traits:
     takes_features: bool
     longest: int | None
     demands_image: bool = False
+    control_ids: frozenset[int] = frozenset()
+    chat: ChatFormat = field(default_factory=ChatFormat)
 
 
 def base_model(model: Any) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
+from veridical.vlm.model.weights import files_of, hash_in_memory, hash_of_adapter, hash_of_files
 
 if TYPE_CHECKING:
     from veridical.vlm.model.families import Traits
@@ -39,6 +40,7 @@ class Vlm:
     `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
     two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
     and how that is known. `opening` are the token ids from which on the adapter acts, if it acts on answers only.
+    `weights` is the SHA-256 of the base model's weights alone.
     """
 
     name: str
@@ -50,12 +52,23 @@ class Vlm:
     traits: Traits
     sharing: Sharing
     opening: tuple[int, ...] = ()
+    weights: str = field(default="", repr=False)
 
 
-def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bool) -> tuple[Any, Any]:
-    """A model in evaluation mode, all weights frozen, on its device, and its processor; as `vlm.load.load` says."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, its processor, and the hash of its weights."""
+
+    model: Any
+    processor: Any
+    weights: str
+
+
+def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bool) -> Loaded:
+    """A model with all weights frozen, on its device, and its processor; as `vlm.load.load` says."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import cached_file
 
     from veridical.vlm.model import devices
 
@@ -64,19 +77,28 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
     place = devices.choose(device)
     number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
     source = str(source_of(model))
+    if Path(source).is_dir():
+        files_of(Path(source))
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
         with without_bars(source):
-            loaded = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=number, use_safetensors=True, trust_remote_code=allow_remote_code
+            loaded, outcome = AutoModelForImageTextToText.from_pretrained(
+                source,
+                dtype=number,
+                use_safetensors=True,
+                trust_remote_code=allow_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
         raise UserError(
-            f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
-            "model with safetensors weights, and its processor beside it."
+            f"The model {str(model)!r} can't be loaded: {_first_lines(error)}. Give a folder or a hub name of an "
+            "image-text-to-text model with safetensors weights, and its processor beside it."
         ) from error
+    _refuse_made_up(model, outcome)
+    folder = Path(source) if Path(source).is_dir() else Path(str(cached_file(source, "config.json"))).parent
     loaded.to(place).requires_grad_(False).eval()
-    return loaded, processor
+    return Loaded(loaded, processor, hash_of_files(folder, number))
 
 
 def check_files(model: str | Path, allow_remote_code: bool = False) -> None:
@@ -87,19 +109,35 @@ def check_files(model: str | Path, allow_remote_code: bool = False) -> None:
     try:
         AutoConfig.from_pretrained(str(source), trust_remote_code=allow_remote_code)
         AutoProcessor.from_pretrained(str(source), trust_remote_code=allow_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a stranger's files
         raise UserError(
-            f"The model {str(model)!r} can't be loaded: {error}. Give a folder or a hub name of an image-text-to-text "
-            "model with safetensors weights, and its processor beside it."
+            f"The model {str(model)!r} can't be loaded: {_first_lines(error)}. Give a folder or a hub name of an "
+            "image-text-to-text model with safetensors weights, and its processor beside it."
         ) from error
-    if isinstance(source, Path) and not any(source.glob("*.safetensors")):
-        raise UserError(f"{source} holds no weights: there is no *.safetensors file in it.")
+    if isinstance(source, Path) and not files_of(source):
+        raise UserError(f"{source} holds no weights: there is no model.safetensors in it, and no index of several.")
 
 
-def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
+def _refuse_made_up(model: str | Path, outcome: Mapping[str, Any]) -> None:
+    """Refuse weights that the files lack or that don't fit: transformers would give the model random ones instead."""
+    lacking = sorted({*outcome.get("missing_keys", ()), *(str(one[0]) for one in outcome.get("mismatched_keys", ()))})
+    if lacking:
+        raise UserError(
+            f"The model {str(model)!r} can't be loaded: {len(lacking)} of its weights are missing from its files or "
+            f"have another shape there ({lacking[0]} for one). Fetch it again, or give one whose configuration fits."
+        )
+
+
+def _first_lines(error: Exception) -> str:
+    """What an exception says, shortened: transformers' can fill pages."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 400 else f"{text[:400]}...").rstrip(".")
+
+
+def assemble(name: str, model: Any, processor: Any, weights: str = "", opening: tuple[int, ...] = ()) -> Vlm:
     """A `Vlm` from a model and a processor in memory; families that no test covers are still to be probed.
 
-    `opening` as in `Vlm`.
+    `weights` is the base's hash, worked out here if it isn't known; `opening` as in `Vlm`.
     """
     from veridical.vlm.model import chat, families, support
 
@@ -116,7 +154,8 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
             "with models whose answer follows the prompt. Choose such a model: `veridical models` lists families."
         )
     eos_ids = _eos_ids(base, tokenizer)
-    end_ids = chat.end_of_turn(processor, tokenizer, eos_ids)
+    style = chat.read_format(processor, tokenizer)
+    end_ids = chat.end_of_turn(processor, tokenizer, eos_ids, style.plain)
     traits = families.Traits(
         image_id=families.image_id(base.config),
         placeholder_ids=families.placeholder_ids(base.config),
@@ -125,34 +164,26 @@ def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = (
         takes_features=families.takes_features(model),
         longest=getattr(text, "max_position_embeddings", None),
         demands_image=families.demands_image(model),
+        # A tokenizer writes the unknown token for characters that it lacks.
+        control_ids=chat.special_ids(tokenizer) - {tokenizer.unk_token_id},
+        chat=style,
     )
     family = str(base.config.model_type)
     sharing = Sharing(tested=family in support.shared_families())
-    digest = fingerprint(model, processor, opening)
-    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening)
+    weights = weights or hash_in_memory(base)
+    digest = fingerprint(weights, model, processor, opening)
+    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening, weights)
 
 
-def fingerprint(model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
-    """SHA-256, in hex, over all weights (names, types, shapes, bytes), the processor, the chat template, and where
-    an answer-only adapter begins."""
-    digest = hash_of_weights(model)
+def fingerprint(weights: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
+    """SHA-256, in hex, over a base model's weights (given as their hash), its adapter, the processor, the chat
+    template, and where an answer-only adapter begins."""
+    digest = hashlib.sha256(f"{weights} {hash_of_adapter(model)}\n".encode())
     digest.update(processor.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
     digest.update(repr(opening).encode() if opening else b"")
     return digest.hexdigest()
-
-
-def hash_of_weights(model: Any) -> hashlib._Hash:
-    """SHA-256 over all weights of a model: names, types, shapes, bytes."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        whole = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(whole.view(torch.uint8).numpy())
-    return digest
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from veridical.records import ImageFile
 from veridical.vlm.images import views
 from veridical.vlm.inputs.batch_preprocess import prepare_all
 from veridical.vlm.inputs.context import Context, Prepared, cut, per_token_keys
-from veridical.vlm.inputs.prepare import count_placeholders, prepare, refuse_placeholders
-from veridical.vlm.model import chat
+from veridical.vlm.inputs.prepare import count_placeholders, prepare, refuse_control_tokens, rendered
 from veridical.vlm.prefix.encode import Prefix, encode
 from veridical.vlm.prefix.encode import features as image_features
 
@@ -137,15 +136,14 @@ def _is_read_by_tower(prepared: Prepared) -> bool:
 
 def _rendered(vlm: Vlm, context: Context) -> str:
     images = [] if isinstance(context.view, views.NoImage) else context.images
-    conversation = chat.messages(context.prompt, images)
-    return str(vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
+    return rendered(vlm, context, images)
 
 
 def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequence[int]) -> Prepared:
     """The context as tensors: those of the first that shows its images, with the last `own` tokens replaced."""
     import torch
 
-    refuse_placeholders(vlm, context)
+    refuse_control_tokens(vlm, context)
     tensors = dict(first.tensors)
     for name in per_token_keys([first]):
         whole = first.tensors[name]

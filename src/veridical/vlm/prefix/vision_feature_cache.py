@@ -83,7 +83,7 @@ class TowerCache:
     def put(self, prepared: Prepared, features: Features) -> None:
         """Keep a context and its features, if there is room for both. Its pixels must have been left off."""
         path = self._context_path(prepared.context)
-        known = features.kind.__module__.startswith("transformers.")  # so that it is found again by its name
+        known = _is_of_transformers(features.kind.__module__)  # so that it is found again by its name
         if self._full or path is None or not known:
             return
         kept = self._path("features", _tower_digest(prepared))
@@ -156,8 +156,25 @@ def _features(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Feature
         said["listed"] == "1",
         said["inner_listed"] == "1",
         said["field"],
-        getattr(importlib.import_module(said["module"]), said["kind"]),
+        _kind(said["module"], said["kind"]),
     )
+
+
+def _is_of_transformers(module: str) -> bool:
+    return module.startswith("transformers.models.") or module == "transformers.modeling_outputs"
+
+
+def _kind(module: str, name: str) -> type:
+    """The class of features that a file names: one of transformers' model outputs, and nothing else that a file from
+    somebody else might have imported."""
+    from transformers.utils import ModelOutput
+
+    if not _is_of_transformers(module):
+        raise UserError(f"the feature cache names the module {module!r}, which isn't one of transformers'; delete it.")
+    kind = getattr(importlib.import_module(module), name, None)
+    if not isinstance(kind, type) or not issubclass(kind, ModelOutput):
+        raise UserError(f"the feature cache names {name!r}, which isn't a model's output; delete the cache.")
+    return kind
 
 
 def _bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.vlm.inputs.context import name
+from veridical.vlm.model.chat import answer_encoding
 from veridical.vlm.prefix.encode import Prefix
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def answer_ids(vlm: Vlm, text: str, key: Sequence[str | int] = ()) -> list[int]:
 
 def text_ids(vlm: Vlm, text: str, key: Sequence[str | int]) -> list[int]:
     """Token ids of a piece of an answer, which must not be empty or hold a placeholder."""
-    ids: list[int] = vlm.tokenizer(text, add_special_tokens=False).input_ids
+    ids, _ = answer_encoding(vlm.tokenizer, vlm.traits.chat, text) if text else ([], [])
     if not ids:
         raise UserError(f"{name(key)}: an answer is empty. Leave it out or give it a text.")
     if found := vlm.traits.placeholder_ids.intersection(ids):
