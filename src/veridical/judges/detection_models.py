@@ -170,7 +170,8 @@ def load_detection_model(model: str, device: str = "auto") -> ClosedModel | Zero
     )
     from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
 
-    from veridical.vlm.model.loading import hash_of_weights, source_of, without_bars
+    from veridical.vlm.model.loading import source_of, without_bars
+    from veridical.vlm.model.weights import hash_in_memory
 
     source = str(source_of(model))
     try:
@@ -188,7 +189,7 @@ def load_detection_model(model: str, device: str = "auto") -> ClosedModel | Zero
         raise UserError(f"{model}: its files lack {len(missing)} weights, such as {missing[0]}; give the whole model.")
     loaded.to(_place(device)).requires_grad_(False).eval()
     kind = ZeroShotModel if zero_shot else ClosedModel
-    return kind(model, loaded, processor, hash_of_weights(loaded).hexdigest())
+    return kind(model, loaded, processor, hash_in_memory(loaded))
 
 
 def _place(device: str) -> str:
