@@ -81,6 +81,14 @@ class Annotations:
 
 
 @dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """The same images with something absent or replaced, and what is true of them instead of the record's reference."""
+
+    images: tuple[ImageFile, ...]
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One thing to learn from: images, a prompt about them, and what is known about them."""
 
@@ -90,6 +98,7 @@ class Record:
     reference: str | None = None
     annotations: Annotations | None = None
     source: str = ""
+    counterfactual: Counterfactual | None = None
 
 
 @dataclass(frozen=True, slots=True)

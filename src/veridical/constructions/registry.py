@@ -48,6 +48,7 @@ CONSTRUCTIONS: Registry[Callable[..., Steps]] = Registry(
         "bpo-image": _own("bpo_image", "answers to a weakened image (BPO, 2403.08730)"),
         "bpo-inject": _own("bpo_inject", "errors injected into the reference (BPO, 2403.08730)"),
         "caption-edit": _own("caption_edit", "a few words of a caption edited, kept as spans (RLHF-V, 2312.00849)"),
+        "counterfactual": _own("counterfactual", "two images that differ in one thing, mirrored (SymMPO, 2506.11712)"),
         "dropout-ntp": _own("dropout_ntp", "the answer's beginning, continued without the image (MPO, 2411.10442)"),
         "ha-dpo": _own("ha_dpo", "descriptions, detected, corrected and restyled (HA-DPO, 2311.16839)"),
         "povid": _own("povid", "plausible errors put into the reference (POVID, 2402.11411)"),

@@ -43,7 +43,7 @@ def read_folder(root: Path, prompt: str, unpack: Path) -> Iterator[Record | Reje
                 yield Rejection(origin, row.reason, row.remedy, row.detail)
                 continue
             names = _images_of(row, table.parent, root)
-            named.update(names)
+            named.update([*names, *_images_of({"images": [row.get("counterfactual_image")]}, table.parent, root)])
             yield _record(row, own_id(names[0], seen) if names else origin, prompt, place)
     for name, path in images.items():
         if name not in named:

@@ -17,7 +17,7 @@ from typing import Any
 
 from veridical.files import write_whole
 from veridical.formats.annotations import HOW, BadFieldError, read_annotations
-from veridical.records import Annotations, ImageFile, Message, Record
+from veridical.records import Annotations, Counterfactual, ImageFile, Message, Record
 
 Row = Mapping[str, Any]
 
@@ -74,7 +74,22 @@ def to_record(row: Row, default_id: str, default_prompt: str, place: Place, sour
         reference=_text(row),
         annotations=_annotations(row),
         source=source,
+        counterfactual=_counterfactual(row, place),
     )
+
+
+def _counterfactual(row: Row, place: Place) -> Counterfactual | None:
+    """The changed image that a row names, with its caption. Raises UnusableError where one of the two is missing."""
+    image, text = row.get("counterfactual_image"), row.get("counterfactual_text")
+    if image in (None, "") and text in (None, ""):
+        return None
+    if not image or not isinstance(text, str) or not text.strip():
+        raise UnusableError(
+            "bad-counterfactual",
+            "has one of `counterfactual_image` and `counterfactual_text` without the other",
+            "give both: the changed image and a caption of it",
+        )
+    return Counterfactual((checked_image(_path(image, place)),), text.strip())
 
 
 def checked_image(path: Path) -> ImageFile:

@@ -140,8 +140,10 @@ def digest_of(items: Sequence[Record | Rejection]) -> str:
     digest = hashlib.sha256()
     for item in items:
         row = asdict(item)
-        for image in row.get("images", ()):
+        for image in (*row.get("images", ()), *(row.get("counterfactual") or {}).get("images", ())):
             del image["path"]
         row.pop("detail", None)
+        if row.get("counterfactual", ...) is None:
+            del row["counterfactual"]
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -11,8 +11,9 @@ from itertools import permutations
 from pathlib import Path
 
 from veridical.files import whole, write_whole
-from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Relation
+from veridical.records import Annotations, Counterfactual, ImageFile, Message, ObjectInImage, Record, Relation
 from veridical.world.captions import DESCRIBE, caption
+from veridical.world.counterfactual import change_one
 from veridical.world.drawing import draw
 from veridical.world.scenes import CANVAS, Scene, scenes
 from veridical.world.vocabulary import COLOURS
@@ -25,21 +26,29 @@ def world_records(split: str, count: int, seed: int, folder: Path) -> list[Recor
     """Draw the scenes of a split into `folder` as PNG files and return their records.
 
     Each record has the scene's annotations, a caption that names every object as its reference, and the prompt
-    "Describe this image.". Pictures that are already there are kept.
+    "Describe this image."; those of the split `counterfactual` also the same scene with one object absent or replaced.
+    Pictures that are already there are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [_record(scene, split, folder) for scene in scenes(split, count, seed)]
 
 
 def _record(scene: Scene, split: str, folder: Path) -> Record:
+    reference = caption(scene, random.Random(f"reference/{scene.key}"))
     return Record(
         id=f"world-{scene.key}",
         images=(_save_picture(scene, folder),),
         prompt=(Message("user", DESCRIBE[0]),),
-        reference=caption(scene, random.Random(f"reference/{scene.key}")),
+        reference=reference,
         annotations=_annotations(scene),
         source=f"world:{split}",
+        counterfactual=_counterfactual(scene, reference, folder) if split == "counterfactual" else None,
     )
+
+
+def _counterfactual(scene: Scene, reference: str, folder: Path) -> Counterfactual | None:
+    changed = change_one(scene, reference, random.Random(f"counterfactual/{scene.key}"))
+    return None if changed is None else Counterfactual((_save_picture(changed[0], folder),), changed[1])
 
 
 def _annotations(scene: Scene) -> Annotations:

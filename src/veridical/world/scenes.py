@@ -23,6 +23,7 @@ PARTNER_PROBABILITY: Mapping[Mode, float] = MappingProxyType({"text": 0.95, "pic
 SPLITS: Mapping[str, tuple[Mode, ...]] = MappingProxyType(
     {
         "pairs": ("pictures", "anti-bias", "balanced"),
+        "counterfactual": ("pictures", "anti-bias", "balanced"),
         "dev": ("pictures", "anti-bias"),
         "in-theme": ("pictures",),
         "anti-bias": ("anti-bias",),

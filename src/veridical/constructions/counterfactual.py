@@ -1,0 +1,51 @@
+"""Mirrored counterfactual pairs: each of two images that differ in one thing prefers its own text to the other's.
+
+Image A prefers text a to b, image B prefers b to a. Since each text is chosen once and rejected once, nothing but the
+image tells which is right: a model can't lower the loss by what texts are like (SymMPO, arXiv 2506.11712; IC-VCO,
+arXiv 2605.31312, say why mDPO's image term alone doesn't cancel that). The picture world draws such images
+(`world:counterfactual`); your own edited images are named by `counterfactual_image` and `counterfactual_text` in a
+record. Our own procedure; the papers retrieve or edit their second images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from veridical.constructions import text_filters
+from veridical.constructions.protocol import Answer, Steps, make_pair
+from veridical.records import Record, Rejection
+
+NAME = "counterfactual"
+
+
+@dataclass(frozen=True)
+class CounterfactualSettings:
+    """Whether both images are learnt from."""
+
+    mirrored: bool = True
+    """Make the second pair as well. Without it, the other image's text is a plain rejected answer."""
+    max_words: int = 350
+    """Records with a longer text on either side are rejected."""
+
+
+def counterfactual(record: Record, settings: CounterfactualSettings, seed: int) -> Steps:
+    """Chosen: what is true of an image. Rejected: what is true of the same image with one thing changed."""
+    yield from ()  # A construction is a generator, also one that asks nothing.
+    other = record.counterfactual
+    if record.reference is None or other is None:
+        return Rejection(
+            record.id,
+            "no-counterfactual",
+            "give the record a `text`, and `counterfactual_image` and `counterfactual_text` for the changed image",
+        )
+    for text in (record.reference, other.reference):
+        if wrong := text_filters.fault(Answer(text, True), settings.max_words, keep_unfinished=False):
+            return Rejection(record.id, wrong, "shorten or correct the texts")
+    if text_filters.same(record.reference, other.reference):
+        return Rejection(record.id, "same-text", "describe what differs between the two images")
+    mine, its = (record.reference, "reference"), (other.reference, "reference of the changed image")
+    pairs = [make_pair(record, NAME, "image", mine, its, parameters=asdict(settings), seed=seed)]
+    if settings.mirrored:
+        changed = replace(record, images=other.images)
+        pairs.append(make_pair(changed, NAME, "changed image", its, mine, parameters=asdict(settings), seed=seed))
+    return pairs
