@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 
+from veridical.bounds import check
 from veridical.errors import UserError
 from veridical.files import write_text
 
@@ -98,7 +99,9 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
     fields: Any = dataclasses.fields(config_type)  # type: ignore[arg-type]
     groups = {one.name: one.metadata[_CHOSEN] for one in fields if _CHOSEN in one.metadata}
     if not groups:
-        return tyro.cli(config_type, args=arguments, prog=prog, description=description or None)
+        plain = tyro.cli(config_type, args=arguments, prog=prog, description=description or None)
+        check(plain)
+        return plain
     shown = [(name, _with_choices(hints[name], *choice)) for name, choice in groups.items()]
     parser: Any = dataclasses.make_dataclass(
         config_type.__name__,
@@ -112,7 +115,9 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
     for name in groups:
         own = {one.name: getattr(values[name], one.name) for one in dataclasses.fields(values[name])}
         values[name] = hints[name](**own)
-    return config_type(**values)
+    made = config_type(**values)
+    check(made)
+    return made
 
 
 def _with_choices(settings: type[Any], name: str, choices: Sequence[str]) -> type[Any]:

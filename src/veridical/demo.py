@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veridical.bounds import Positive, Seed
 from veridical.files import write_whole
 from veridical.protocols.command import EvalConfig, NoiseCurve
 from veridical.run.lock import locked
@@ -37,11 +38,11 @@ class DemoConfig:
 
     out: Path = Path("veridical-demo")
     """Folder for everything; the same command continues or shows what is there."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Seeds of the pair data and the training. With several, their mean and the worst are reported too."""
-    pictures: int = 400
+    pictures: Positive = 400
     """Pictures that pairs are made from."""
-    scenes: int = 150
+    scenes: Positive = 150
     """Held-out scenes in each of the two splits that results are reported on."""
     decoding: tuple[str, ...] = ()
     """Methods of decoding to measure beside training, on the base and on the aligned model: vcd, vdd, m3id, icd, dola,

@@ -29,6 +29,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from veridical import __version__, files
+from veridical.bounds import check as check_bounds
 from veridical.config import save_resolved, to_plain
 from veridical.errors import UserError
 
@@ -80,6 +81,7 @@ def opened(
     Raises:
         UserError: `out` holds something else or a run with other settings, can't be written, or is in use.
     """
+    check_bounds(config)
     _refuse_foreign(out, command)
     identity = identity_of(config) | dict(more or {})
     with locked(out, command):

@@ -157,7 +157,7 @@ def test_done_once_is_done(config, capsys):
     started_at = time.monotonic()
     run(config)
     assert time.monotonic() - started_at < 1
-    assert "is finished" in capsys.readouterr().err
+    assert "is already complete" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
     with pytest.raises(UserError, match="epochs was 1, now 2"):
         run(replace(config, epochs=2))

@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(online, capsys):
     (online.out / "round-2" / "run" / "summary.json").unlink()  # as if the last round had not been finished
     run(online)
     assert kept.stat().st_mtime_ns == stamp
-    assert "is finished" in capsys.readouterr().err
+    assert "is already complete" in capsys.readouterr().err
     after = weights(online.out / "adapter")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -159,7 +159,7 @@ def test_mistakes_are_refused_before_any_work(settings, tmp_path):
 
 
 def test_another_loop_in_the_same_folder_is_refused(online, tmp_path):
-    with pytest.raises(UserError, match="kind changed"):
+    with pytest.raises(UserError, match="kind was 'online', now 'iterative'"):
         run(replace(online, kind="iterative"))
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="no run of `veridical loop`"):

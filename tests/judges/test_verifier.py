@@ -138,7 +138,7 @@ def test_what_a_verifier_needs(tmp_path, build, llava_folder):
     folder, _ = build
     with pytest.raises(UserError, match="judge train verifier"):
         VerifierSettings(model=str(tmp_path)).open(Setting())
-    with pytest.raises(UserError, match=r"manifest\.json"):
+    with pytest.raises(UserError, match=r"no pairs/\*\.parquet here"):
         run(VerifierConfig(pairs=tmp_path, out=tmp_path / "out"))
     with pytest.raises(UserError, match="too few"):
         run(VerifierConfig(pairs=folder, out=tmp_path / "out", model=str(llava_folder), held_out=0.0))

@@ -201,7 +201,7 @@ def test_records_that_cannot_be_used_are_rejected_in_each(config, tmp_path):
 
 
 def test_the_number_of_processes_is_checked(config, tmp_path):
-    with pytest.raises(UserError, match="processes must be at least 1"):
+    with pytest.raises(UserError, match="processes is 0; it must be at least 1"):
         run(replace(parts(config)[0], processes=0, out=tmp_path / "x"))
 
 

@@ -6,8 +6,11 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Lt
+
+from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed, check
 from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.objectives.base import Objective
@@ -42,57 +45,57 @@ class AlignConfig:
     reference: Literal["base", "start"] = "base"
     """What the policy is measured against: the model without its adapter, or with the one it starts from."""
 
-    learning_rate: float = 1e-5
+    learning_rate: AboveZero = 1e-5
     """Peak rate; 1e-5 as in mDPO, with alpha twice the rank as here. Small models want more: 1e-3 for `bundled`."""
-    epochs: int = 2
+    epochs: Positive = 2
     """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. Too many cut coverage."""
-    batch_size: int = 16
+    batch_size: Positive = 16
     """Pairs in an optimiser step; 16 to 48 in the literature."""
-    micro_batch: int = 4
+    micro_batch: Positive = 4
     """Pairs in one forward and backward pass; lower it when memory runs out, the result stays the same."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, about a third more time."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the rate goes on from its peak; cosine in BPO and HA-DPO."""
-    warmup: float = 0.03
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.03
     """Share of the steps over which the rate rises to its peak; 0.03 in BPO and HA-DPO."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: NotNegative = 1.0
     """Gradients longer than this are scaled down to it; 0 turns that off."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the adapter's first weights, the order of the pairs, and dropout."""
 
-    max_answer_tokens: int = 512
+    max_answer_tokens: Positive = 512
     """The longest answer, in tokens. The image and the prompt are never cut."""
     too_long: Literal["shorten", "reject"] = "shorten"
     """Longer answers lose their end, or their pair is left out; either way they are counted."""
 
     reference_cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where the reference's scores are kept, for runs to share. By default `reference/` in the run folder."""
-    feature_memory_mb: int = field(default=2048, metadata=INCIDENTAL)
+    feature_memory_mb: Natural = field(default=2048, metadata=INCIDENTAL)
     """Memory for features of a frozen vision tower; images beyond it are looked at again in every epoch."""
-    feature_disk_mb: int = field(default=0, metadata=INCIDENTAL)
+    feature_disk_mb: Natural = field(default=0, metadata=INCIDENTAL)
     """Disk for such features, up to this size; later epochs, and runs that share `feature_cache`, open none of these
     images again. They take some ten kB to some MB an image, by model; what earlier runs left and this one does not
     use makes room, and what then finds none is not kept."""
     feature_cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where these are, for runs to share. By default `features/` in the run folder."""
-    image_disk_mb: int = field(default=16384, metadata=INCIDENTAL)
+    image_disk_mb: Natural = field(default=16384, metadata=INCIDENTAL)
     """Disk in the run folder, while the run lasts, for images as the model's processor made them: each is decoded once.
     They take 0.1 to 10 MB each, by model; what has no room, or would take more than half of what is free, is decoded
     again in every pass."""
-    prefix_memory_mb: int = field(default=2048, metadata=INCIDENTAL)
+    prefix_memory_mb: Natural = field(default=2048, metadata=INCIDENTAL)
     """Memory for images and prompts as the frozen model read them, which an answer-only adapter shares with it
     (lora.acts_on: answers); what is kept is read once in the whole training."""
-    prefix_disk_mb: int = field(default=0, metadata=INCIDENTAL)
+    prefix_disk_mb: Natural = field(default=0, metadata=INCIDENTAL)
     """Disk for those that memory has no room for; they take a few hundred kB to some hundred MB each, by model."""
-    workers: int = field(default=2, metadata=INCIDENTAL)
+    workers: Natural = field(default=2, metadata=INCIDENTAL)
     """Processes that decode images: all of them before the first step, later those that had no room."""
 
-    save_every: int = field(default=50, metadata=INCIDENTAL)
+    save_every: Positive = field(default=50, metadata=INCIDENTAL)
     """Steps between checkpoints, at most this much work is lost to a crash."""
-    keep_checkpoints: int = field(default=2, metadata=INCIDENTAL)
+    keep_checkpoints: Annotated[int, Ge(2)] = field(default=2, metadata=INCIDENTAL)
     """Checkpoints kept, the newest; at least 2, so that one is always whole."""
     report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
@@ -105,26 +108,18 @@ class AlignConfig:
     """Run Python code that comes with the model. Only for models that you trust."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.start is not None and self.train != "adapter":
             raise UserError(f"start is an adapter to go on with, and train is {self.train}; set train to adapter.")
         if self.reference == "start" and self.start is None:
             raise UserError("reference start needs --start: the adapter that the policy is measured against.")
-        for name in ("epochs", "batch_size", "micro_batch", "max_answer_tokens", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.feature_cache is not None and not self.feature_disk_mb:
             raise UserError("feature_cache needs --feature-disk-mb: how large it may become.")
-        if self.keep_checkpoints < 2:
-            raise UserError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 2.")
         if self.batch_size % self.micro_batch and self.micro_batch < self.batch_size:
             raise UserError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}; "
                 f"choose a micro_batch that divides it."
             )
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate is {self.learning_rate}; it must be above 0.")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"warmup is {self.warmup}; it is a share of the steps, from 0 up to 1.")
 
     @property
     def result(self) -> Path:

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from veridical import runs
 from veridical.align import command as align
+from veridical.bounds import Positive, Seed, Share
 from veridical.config import dotted, flags, parse, read_yaml
 from veridical.errors import UserError
 from veridical.files import whole_folder
@@ -49,22 +50,18 @@ class LoopConfig:
     """Settings of `veridical align` in a YAML file."""
     kind: Literal["online", "mixed", "iterative"] = "online"
     """Where pairs and reference come from: online, mixed (with --offline), or iterative."""
-    rounds: int = 3
+    rounds: Positive = 3
     """How often to build and train; 3 in SELM, 4 in RLAIF-V."""
     offline: Path | None = field(default=None, metadata=BY_CONTENT)
     """With mixed: the run folder of a build on the same records, with the base model."""
-    online_share: float = 0.5
+    online_share: Share = 0.5
     """With mixed: the probability that a record gives its online pairs; 0.5 in the study."""
-    seed: int = 0
+    seed: Seed = 0
     """With mixed: seeds the coins."""
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UserError(f"rounds is {self.rounds}; it must be at least 1.")
-        if not 0 <= self.online_share <= 1:
-            raise UserError(f"online_share is {self.online_share}; it must lie between 0 and 1.")
         if (self.kind == "mixed") != (self.offline is not None):
             raise UserError("kind mixed and --offline go together: the run folder of an offline build.")
 

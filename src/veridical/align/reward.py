@@ -12,10 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Gt, Lt
 
 from veridical import runs
 from veridical.align.run_folder import pairs_digest
+from veridical.bounds import NotNegative, Positive, Seed
 from veridical.errors import UserError
 from veridical.files import read_json, whole, write_json
 from veridical.judges.reward_model import HEAD, REWARD, states_after
@@ -44,24 +47,20 @@ class RewardConfig:
     """The folder to write; give it as --judge.model to judge with the reward."""
     model: str = "bundled"
     """The vision-language model whose hidden states are read; it stays as it is."""
-    layer: int = -1
+    layer: Annotated[int, Ge(-10_000), Lt(10_000)] = -1
     """Which of its layers is read, as Python counts; -1 is the last."""
-    held_out: float = 0.2
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.2
     """Share of the records whose pairs are kept for measuring the reward."""
-    penalty: float = 0.01
+    penalty: NotNegative = 0.01
     """Weight of the squared length of the head, for hidden states of unit variance."""
-    batch_size: int = field(default=16, metadata=INCIDENTAL)
+    batch_size: Positive = field(default=16, metadata=INCIDENTAL)
     """Answers read at a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Picks the records that are held out."""
     dtype: str = "auto"
     """Number format of the model: auto, float32, bfloat16 or float16."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu, cuda, ...."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1 or self.penalty < 0 or self.batch_size < 1:
-            raise UserError("held_out is a share between 0 and 1, penalty not below 0, batch_size at least 1.")
 
 
 def run(config: RewardConfig) -> Path:

@@ -15,13 +15,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt, Lt
 
 from veridical import runs
 from veridical.align import command as align
 from veridical.align.config import AlignConfig
 from veridical.align.reward import is_held_out, wilson
 from veridical.align.run_folder import pairs_digest
+from veridical.bounds import AboveZero, Positive, Seed
 from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
@@ -55,15 +58,15 @@ class VerifierConfig:
     """Who teaches. --judge.name picks it."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
-    learning_rate: float | None = None
+    learning_rate: AboveZero | None = None
     """Peak rate; left out, 2e-4, and 4e-3 for the small `bundled`."""
-    epochs: int = 4
+    epochs: Positive = 4
     """Passes over the sentences."""
-    batch_size: int = 16
+    batch_size: Positive = 16
     """Sentences in an optimiser step."""
-    held_out: float = 0.2
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.2
     """Share of the records whose sentences are kept for measuring."""
-    seed: int = 0
+    seed: Seed = 0
     """Picks the records that are held out and the sentences that balance the classes."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu or cuda."""

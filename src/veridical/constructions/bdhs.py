@@ -17,6 +17,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
 from veridical.constructions.completion import complete
@@ -41,16 +42,16 @@ class BdhsSettings:
     of the picture world), noise:500 (BDHS noise), or any other view."""
     guidance: Literal["reference", "none"] = "reference"
     """Complete the reference sentence by sentence, or answer freely."""
-    tries: int = 5
+    tries: Positive = 5
     """Answers drawn at most, each with another mask and other cuts; 5 in the paper. With more than one, the last is a
     free one and kept in any case."""
-    threshold: float = 0.97
+    threshold: Share = 0.97
     """Keep an answer whose similarity to the reference is below this; 0.97 in the paper, for cosines of embeddings."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Sampling temperature; the paper doesn't say."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest free answer and longest completion of a sentence, in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
     """What is said again where a record has no reference: the model's own greedy caption of the clean image, or

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from veridical.bounds import Finite, NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
@@ -38,22 +39,22 @@ class BpoImageSettings:
 
     variant: Literal["noisy-image", "contrast"] = "noisy-image"
     """Sample from the weakened image (the paper), or from its contrast with the clean one (the released code)."""
-    alpha: float = -1.0
+    alpha: Finite = -1.0
     """Of the contrast: -1 takes the weakened image's prediction, 1 is the released command's, away from it."""
-    plausibility: float = 0.2
+    plausibility: Share = 0.2
     """Of the contrast: tokens less likely than this share of the likeliest one on the clean image are left out; 0.2 in
     the released code, 0 keeps all."""
     view: str | None = None
     """How the image is weakened: noise:STEP, token-mask:RHO, blur:PERCENT, crop, none.... Left out, it is noise:900
     as in the released code, and noise:450 for records of the picture world, whose small model says nothing sensible
     beyond 600. `noise:STEP:pixels` adds the noise to pixels in [0, 1], where a step is several times as strong."""
-    temperature: float = 0.2
+    temperature: NotNegative = 0.2
     """Sampling temperature; 0.2 in the released code."""
-    candidates: int = 1
+    candidates: Positive = 1
     """Answers drawn for each record; the first that qualifies is kept."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest answer in tokens; 1024 in the released code."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected, as in the released code."""
     match_objects: bool = False
     """Keep a candidate only if it names as many kinds of objects as the chosen caption (needs a lexicon)."""

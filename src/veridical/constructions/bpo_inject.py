@@ -15,6 +15,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from veridical.bounds import Natural, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.injection import injected, mode_of
@@ -34,18 +35,18 @@ class BpoInjectSettings:
     is the latter for prompts that end in a question mark."""
     kind: Corruption = "any"
     """What to get wrong: objects, attributes, counts, relations, a conclusion, or whatever is most plausible."""
-    errors: int = 1
+    errors: Natural = 1
     """Errors in a text."""
     negatives: Literal["both", "injected"] = "both"
     """Rejected answers of a record: the injected one and the one sampled from the weakened image, each in a pair of its
     own; or the injected one alone."""
     image: BpoImageSettings = field(default_factory=BpoImageSettings)
     """How the other rejected answer is sampled from the weakened image."""
-    tries: int = 2
+    tries: Positive = 2
     """How often the writer is asked for a text that differs from the reference."""
     verify: bool = False
     """Keep an injected text only if the judge finds something wrong with it."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer completion are rejected, as in the released code."""
 
 

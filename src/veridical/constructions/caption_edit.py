@@ -16,6 +16,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
 from veridical.constructions.edits import edit_spans, edited_share
@@ -36,15 +37,15 @@ class CaptionEditSettings:
     """Correct the model's own answer, or corrupt the reference."""
     kind: Corruption = "any"
     """With corrupt, what is got wrong: object, attribute, count, relation, reasoning, or any."""
-    max_edited: float = 0.5
+    max_edited: Share = 0.5
     """Leave out pairs in which a larger share of either side's words was changed."""
-    tries: int = 2
+    tries: Positive = 2
     """With corrupt, errors asked for until one is small enough."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """With correct, temperature of the model's answer; 0 is its greedy one."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest answer in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "reject"
     """With corrupt, what is corrupted where a record has no reference: the model's own greedy caption, or nothing."""

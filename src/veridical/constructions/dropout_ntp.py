@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
@@ -31,13 +32,13 @@ class DropoutNtpSettings:
     """What the model sees while it goes on: nothing, or any weakened image, such as token-mask:0.99."""
     cut: Literal["half", "random"] = "half"
     """Cut after half of the words, or after any of them, drawn evenly."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Sampling temperature."""
-    candidates: int = 1
+    candidates: Positive = 1
     """Continuations drawn for each record; the first that is fit is kept."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest continuation in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
     """What is cut where a record has no reference: the model's own greedy caption, or nothing (a reject)."""

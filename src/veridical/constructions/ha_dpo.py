@@ -18,6 +18,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from veridical.bounds import Natural, NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Item, Kind, MakeQuestions, Restyle, Rewrite
@@ -34,14 +35,14 @@ QUESTION = "Is there {a} {name} in the image?"
 class HaDpoSettings:
     """How the model describes, how it is corrected, and which pairs balance the corrections."""
 
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """Temperature of the model's description; 0 is its greedy one."""
-    candidates: int = 1
+    candidates: Positive = 1
     """Descriptions drawn for each record (with a temperature); the first with an invented object is
     corrected."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest description in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Longer descriptions are rejected."""
     correction: Literal["remove", "replace", "complete"] = "remove"
     """What becomes of invented objects: they go; or a true object that was not named takes the place of
@@ -49,19 +50,19 @@ class HaDpoSettings:
     faults: Literal["objects", "all"] = "objects"
     """What is put right: invented objects, or also wrong counts, attributes, relations and places, as far as the
     judge finds them."""
-    styles: int = 0
+    styles: Natural = 0
     """In how many styles both sides of a correction are rewritten; each gives a pair, in the place of the one with the
     description as it is. 0 rewrites nothing."""
-    omission_share: float = 0.5
+    omission_share: Share = 0.5
     """Share of the usable records that also give an omission pair: chosen is the corrected description,
     rejected the same without one of its true objects."""
     omit_from: Literal["corrected", "all"] = "corrected"
     """Which records give omission pairs: those with a correction, or also those whose description is right
     as it is, which are rejected otherwise."""
-    repetition_share: float = 0.0
+    repetition_share: Share = 0.0
     """Share of the corrected records that also give a repetition pair: chosen is the corrected description,
     rejected the same description with a true object that it names once more in an invented one's place."""
-    question_share: float = 0.0
+    question_share: Share = 0.0
     """Share of the corrected records that also give question pairs: one about an invented object (chosen
     "No.") and one about an object that is there, preferably one that the description left out (chosen
     "Yes.")."""

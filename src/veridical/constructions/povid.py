@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from veridical.bounds import Natural, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.injection import injected, mode_of
 from veridical.constructions.protocol import Steps, make_pair
@@ -35,13 +36,13 @@ class PovidSettings:
     """Kinds of errors in answers to questions, in order: the first that can be had is taken."""
     every_kind: bool = False
     """Make a pair of every kind that can be had, so that a chosen answer has several rejected ones."""
-    errors: int = 1
+    errors: Natural = 1
     """Errors in a text."""
-    tries: int = 2
+    tries: Positive = 2
     """How often the writer is asked for each kind."""
     verify: bool = False
     """Keep a corrupted text only if the judge finds something wrong with it."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
 
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le
+
+from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, Score, Steps, YesNo, make_pair
 from veridical.errors import UserError
@@ -31,13 +34,13 @@ NAME = "ranked"
 class RankedSettings:
     """How answers are drawn, how they are scored, and which become pairs."""
 
-    candidates: int = 6
+    candidates: Annotated[int, Ge(2)] = 6
     """Answers drawn for each record; 10 in RLAIF-V, 4 in VLFeedback, 2 in Online-DPO."""
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Sampling temperature; 0.7 in RLAIF-V."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Sample only from the likeliest tokens that together reach this probability."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest answer in tokens."""
     with_reference: bool = False
     """Let the record's reference, if it has one, compete with the samples."""
@@ -46,18 +49,18 @@ class RankedSettings:
     each is split into claims, and the score is minus the number of claims that are not true."""
     check: Literal["model", "judge"] = "judge"
     """Who checks claims: the model itself, by its probability of yes; or the judge."""
-    likelihood_weight: float = 0.0
+    likelihood_weight: NotNegative = 0.0
     """Share of the rank by the model's own likelihood per token in the order of answers; 0.1 in CSR. Answers that the
     judge scores alike are never paired."""
     pairs: Literal["best-worst", "all"] = "best-worst"
     """Which answers become a pair: the best and the worst, or every two that differ by the margin."""
-    margin: float = 0.0
+    margin: NotNegative = 0.0
     """By how much the scores must differ, beyond which answers are paired; 1 is a claim in RLAIF-V."""
-    most_pairs: int = 2
+    most_pairs: Positive = 2
     """With all pairs: at most that many of a record, the widest margins first; 2 in RLAIF-V."""
-    length_gap: float = 0.5
+    length_gap: NotNegative = 0.5
     """Leave out pairs whose shorter side lacks more than this share of the longer one's words; 1 keeps all."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Longer answers are left out."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens."""

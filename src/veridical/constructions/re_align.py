@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
 from veridical.constructions.completion import complete
@@ -27,15 +28,15 @@ NAME = "re-align"
 class ReAlignSettings:
     """How many images are tried, and when an answer is different enough."""
 
-    images: int = 3
+    images: Positive = 3
     """Similar images tried, the most similar first."""
-    threshold: float = 0.95
+    threshold: Share = 0.95
     """Keep an answer whose similarity to the chosen one is below this; 0.95 in the paper, for cosines of embeddings."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Sampling temperature."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest completion of a sentence in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
     """What is completed where a record has no reference: the model's own greedy caption, or nothing (a reject)."""

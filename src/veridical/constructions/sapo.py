@@ -11,7 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
+from annotated_types import Gt, Le
+
+from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
@@ -30,21 +34,21 @@ RELEASED_SEGMENT = 256
 class SapoSettings:
     """How long the segment is and how it is drawn; the defaults are the released code's."""
 
-    segment: int | None = None
+    segment: Positive | None = None
     """Tokens of the segment. Left out, 256 as in the released code, but no more than half of the reference's words."""
     view: str = "clean"
     """What the model sees while it writes: the image as it is, or any weakened one, such as noise:500."""
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Sampling temperature; 0.7 in the released code."""
-    top_k: int = 50
+    top_k: Natural = 50
     """Sample from this many likeliest tokens; 50 in the released code."""
-    top_p: float = 0.95
+    top_p: Annotated[float, Gt(0), Le(1)] = 0.95
     """Sample from the likeliest tokens that reach this probability; 0.95 in the released code."""
-    tries: int = 3
+    tries: Positive = 3
     """Cuts tried until the answer differs from the reference."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest own caption, where a record has no reference."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
     """What is written anew in part where a record has no reference: the model's own greedy caption, or nothing."""

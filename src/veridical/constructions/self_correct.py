@@ -13,6 +13,7 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind, Rewrite
@@ -38,15 +39,15 @@ class SelfCorrectSettings:
 
     rewriter: Literal["judge", "model"] = "judge"
     """Who rewrites: the judge, or the model itself, told what is wrong. The bundled model can't be told."""
-    rounds: int = 3
+    rounds: Positive = 3
     """How often a text is rewritten before it is given up; 3 in the paper."""
     enrich: bool = False
     """Also fill in what the description left out, as far as the judge knows."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """Temperature of the description and of the model's own rewriting."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest description in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Longer texts are rejected."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""

@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind
@@ -31,15 +32,15 @@ NAME = "sentinel"
 class SentinelSettings:
     """How sentences are drawn, and how far a description is followed."""
 
-    candidates: int = 5
+    candidates: Positive = 5
     """Continuations drawn for each sentence."""
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Sampling temperature."""
-    max_sentences: int = 10
+    max_sentences: Positive = 10
     """Sentences followed at most."""
-    max_new_tokens: int = 128
+    max_new_tokens: Positive = 128
     """Longest sentence in tokens."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Longer texts are not followed."""
 
 

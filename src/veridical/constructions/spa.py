@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
+from annotated_types import Ge
+
+from veridical.bounds import AboveZero, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, Steps, make_pair
 from veridical.records import Record, Rejection
@@ -25,19 +29,19 @@ NEEDS_ADAPTER = "its implicit reward compares the aligned model with its base: a
 class SpaSettings:
     """How answers are drawn and how their reward is measured."""
 
-    candidates: int = 2
+    candidates: Annotated[int, Ge(2)] = 2
     """Answers drawn for each record; the best and the worst make the pair."""
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Sampling temperature; 0.7 in the paper."""
-    max_new_tokens: int = 512
+    max_new_tokens: Positive = 512
     """Longest answer in tokens."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """The beta of the alignment, which scales the reward; 0.1 in the paper."""
     per_token: bool = False
     """Divide the reward by the answer's tokens, as RLAIF-V does to rank by it: longer answers have larger ones."""
-    least_margin: float = 0.0
+    least_margin: NotNegative = 0.0
     """Leave out pairs whose rewards differ by no more than this."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Longer answers are left out."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import NotNegative, Positive
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
@@ -29,9 +30,9 @@ class BestOfN:
 
     name: Literal["best-of-n"] = "best-of-n"
     """The method."""
-    n: int = 8
+    n: Positive = 8
     """Answers drawn."""
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Temperature of the draws, where the protocol's own is 0: greedy answers would all be the same."""
 
     def __post_init__(self) -> None:

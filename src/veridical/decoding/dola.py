@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import Share
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.vlm.generation.params import Stream
 
@@ -30,7 +31,7 @@ class Dola:
     """The method."""
     layers: Literal["low", "high"] = "low"
     """Candidates in the lower half, for long answers, or in the upper, for short ones."""
-    beta: float = 0.1
+    beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, by the last layer, are left out; 0 keeps all."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import NotNegative, Share
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.vlm.generation.params import Stream
 
@@ -26,9 +27,9 @@ class Icd:
 
     name: Literal["icd"] = "icd"
     """The method."""
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     """Strength of the contrast; 0 is plain decoding."""
-    beta: float = 0.1
+    beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, as asked, are left out; 0 keeps all."""
     disturbance: str = "You are a confused objects detector to provide a fuzzy overview or impression of the image."
     """The system turn of the contrasted stream, in place of the prompt's own."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative, Share
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import NoImage
@@ -28,11 +29,11 @@ class M3id:
 
     name: Literal["m3id"] = "m3id"
     """The method."""
-    decay: float = 0.02
+    decay: NotNegative = 0.02
     """How fast the contrast grows with the tokens written; 0 is plain decoding."""
-    beta: float = 0.1
+    beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, given the image, are left out; 0 keeps all."""
-    sure: float = 1.0
+    sure: AboveZero = 1.0
     """From this probability of the likeliest token on there is no contrast; at 1 there always is."""
 
     def __post_init__(self) -> None:

@@ -26,8 +26,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge
+
+from veridical.bounds import AboveZero, Natural, NotNegative, Positive
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
@@ -50,21 +53,21 @@ class Opera:
 
     name: Literal["opera"] = "opera"
     """The method."""
-    beams: int = 5
+    beams: Positive = 5
     """Texts that are written side by side."""
-    candidates: int = 5
+    candidates: Annotated[int, Ge(2)] = 5
     """The likeliest tokens of each beam, among which the penalty decides."""
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     """Weight of the penalty; 0 is a beam search among the candidates, with retrospection."""
-    scale: float = 50.0
+    scale: AboveZero = 50.0
     """Sigma, which attention weights are multiplied by before their product is taken."""
-    unit: float = 1e-7
+    unit: AboveZero = 1e-7
     """The product is multiplied by this, as in the released code; 1 is the paper's formula to the letter."""
-    window: int = 512
+    window: Positive = 512
     """So many of the last tokens are looked at, for the penalty and for retrospection."""
-    overlap: int = 15
+    overlap: Natural = 15
     """r: the text goes back where the maximum has been in the same place for so many tokens."""
-    rollbacks: int = 5
+    rollbacks: Natural = 5
     """Beta: how often it may go back to the same place; 0 is never."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import NotNegative, Share
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import parse
@@ -31,9 +32,9 @@ class Vcd:
 
     name: Literal["vcd"] = "vcd"
     """The method."""
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     """Strength of the contrast; 0 is plain decoding, a negative one strengthens what the weakened image says."""
-    beta: float = 0.1
+    beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, on the image as it is, are left out; 0 keeps all."""
     view: str = "noise:500"
     """The weakened image, such as noise:500, blur:8, token-mask:0.9 or blank."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import NotNegative, Share
 from veridical.decoding.plausible import check_beta, plausible
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Stream
@@ -27,9 +28,9 @@ class Vdd:
 
     name: Literal["vdd"] = "vdd"
     """The method."""
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     """Strength of the contrast; 0 is plain decoding."""
-    beta: float = 0.1
+    beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, given the image, are left out; 0 keeps all."""
     views: tuple[str, ...] = ("none",)
     """What stands for no image: none, unknown-token (if the tokenizer has one), or both, which are averaged."""

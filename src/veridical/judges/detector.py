@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import Positive, Share
 from veridical.errors import UserError
 from veridical.judges import claims
 from veridical.judges.interface import (
@@ -226,15 +227,15 @@ class DetectorSettings:
     model: str = ""
     """An object detection model (DETR, RT-DETR, YOLOS, ...) or a zero-shot one (OWLv2, Grounding DINO, ...), by folder
     or hub name."""
-    present: float = 0.5
+    present: Share = 0.5
     """An object is present if its best score is at least this."""
-    absent: float = 0.1
+    absent: Share = 0.1
     """An object is absent if its best score is below this; between the two the detector doesn't know."""
     labels: Path | None = field(default=None, metadata=BY_CONTENT)
     """A JSON file {label of the detector: name in the lexicon}, where the lexicon doesn't know a label."""
-    batch_size: int = field(default=8, metadata=INCIDENTAL)
+    batch_size: Positive = field(default=8, metadata=INCIDENTAL)
     """Images looked at together."""
-    names_at_once: int = 16
+    names_at_once: Positive = 16
     """Names that a zero-shot model is asked for together."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, Positive
 from veridical.errors import UserError
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
@@ -75,11 +76,11 @@ class ImplicitSettings:
 
     name: Literal["self"] = "self"
     """Which judge: self is the model with its adapter, measured against the model without."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """Scales the reward; 0.1 in SPA."""
     per_token: bool = False
     """Divide by the number of tokens, so that long answers don't win by their length (RLAIF-V's best-of-N)."""
-    batch_size: int = 8
+    batch_size: Positive = 8
     """Answers scored at a time."""
 
     def open(self, setting: Setting) -> ImplicitReward:

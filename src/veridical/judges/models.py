@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, Natural, NotNegative, Positive
 from veridical.errors import UserError
 from veridical.judges.cache import Cache
 from veridical.judges.language import LanguageJudge
@@ -28,34 +29,28 @@ class ServiceSettings:
     """The endpoint, such as http://localhost:8000/v1; left out, the model runs in this process."""
     key_variable: str = field(default="OPENAI_API_KEY", metadata=INCIDENTAL)
     """The environment variable that holds the endpoint's key. Keys are read from nowhere else."""
-    concurrency: int = field(default=8, metadata=INCIDENTAL)
+    concurrency: Positive = field(default=8, metadata=INCIDENTAL)
     """Calls under way at a time."""
-    timeout: float = field(default=120.0, metadata=INCIDENTAL)
+    timeout: AboveZero = field(default=120.0, metadata=INCIDENTAL)
     """Seconds until a call without a whole answer is tried again."""
-    tries: int = field(default=6, metadata=INCIDENTAL)
+    tries: Positive = field(default=6, metadata=INCIDENTAL)
     """How often a call is tried that fails for a reason that may pass."""
-    first_wait: float = field(default=1.0, metadata=INCIDENTAL)
+    first_wait: NotNegative = field(default=1.0, metadata=INCIDENTAL)
     """Seconds before the second try; the wait doubles with each try."""
-    price_in: float = field(default=0.0, metadata=INCIDENTAL)
+    price_in: NotNegative = field(default=0.0, metadata=INCIDENTAL)
     """What a million prompt tokens cost, for the manifest."""
-    price_out: float = field(default=0.0, metadata=INCIDENTAL)
+    price_out: NotNegative = field(default=0.0, metadata=INCIDENTAL)
     """What a million completion tokens cost."""
     extra_body: str = ""
     """JSON object of further fields for every request to the endpoint, such as {"chat_template_kwargs":
     {"enable_thinking": false}} or a guided JSON schema; null leaves a field out."""
-    image_side: int = 2048
+    image_side: Natural = 2048
     """Images with a longer side are scaled down to this many pixels before they are sent to an endpoint; 0 sends all
     as they are."""
     cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where replies are kept; by default in the user's cache folder, for all runs."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where a local model runs: auto, cpu, cuda, ...."""
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0 or self.first_wait < 0:
-            raise UserError("concurrency and tries must be at least 1, timeout above 0, first_wait not below 0.")
-        if self.image_side < 0:
-            raise UserError(f"image_side is {self.image_side}; give pixels, or 0 to send images as they are.")
 
 
 def open_service(settings: ServiceSettings, sees: bool) -> Service:
@@ -69,11 +64,11 @@ def open_service(settings: ServiceSettings, sees: bool) -> Service:
 class WritingSettings(ServiceSettings):
     """A model that judges in words, and writes."""
 
-    max_tokens: int = 1024
+    max_tokens: Positive = 1024
     """Longest answer of the judge, in tokens."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """Temperature of judgements."""
-    writing_temperature: float = 0.8
+    writing_temperature: NotNegative = 0.8
     """Temperature of made-up errors and of restyling."""
 
     def judge(self, sees: bool) -> LanguageJudge:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.files import read_json
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
@@ -114,7 +115,7 @@ class RewardModelSettings:
     """Which judge: a reward model, which rates answers and compares by its rates."""
     model: str = field(default="", metadata=BY_CONTENT)
     """A run folder of `veridical judge train reward`, or a Hugging Face sequence classifier by folder or name."""
-    batch_size: int = field(default=8, metadata=INCIDENTAL)
+    batch_size: Positive = field(default=8, metadata=INCIDENTAL)
     """Answers scored at a time."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""

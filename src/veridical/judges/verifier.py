@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.files import read_json
 from veridical.judges.interface import Detect, Fault, FaultKind, Findings, JudgeError, Rate, Rewrite, Verify
@@ -170,7 +171,7 @@ class VerifierSettings:
     """Which judge: a verifier checks sentence by sentence, and gives class and reason of what is wrong."""
     model: str = field(default="", metadata=BY_CONTENT)
     """The run folder of `veridical judge train verifier`."""
-    batch_size: int = field(default=8, metadata=INCIDENTAL)
+    batch_size: Positive = field(default=8, metadata=INCIDENTAL)
     """Sentences checked at a time."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_positive
@@ -34,9 +35,9 @@ class Ddpo:
 
     name: Literal["ddpo"] = "ddpo"
     """Dense direct preference optimisation."""
-    beta: float = 0.5
+    beta: AboveZero = 0.5
     """How strongly the policy is held to the reference; 0.5 in the paper, 0.1 in the released code."""
-    gamma: float = 5.0
+    gamma: AboveZero = 5.0
     """Weight of a token that differs, others weigh 1; 5 in the paper, 1.1 in the released command."""
     variant: Literal["paper", "released"] = "paper"
     """`paper`: means over tokens, all that differs weighs more; `released`: sums, only what was replaced does."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge, Lt
+
+from veridical.bounds import AboveZero, NotNegative, Share
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.lengths import Length, desensitised, mean_log_ratios
@@ -69,18 +72,18 @@ class Dpo:
 
     name: Literal["dpo"] = "dpo"
     """Direct preference optimisation."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference; 0.1 in BPO, HA-DPO, POVID and mDPO."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0
     """Share of the preferences taken to be the wrong way round, below 0.5."""
     labels: Literal["certain", "stated"] = "certain"
     """Whether every preference counts in full, or as far as its pair states a confidence (as spa's do): a pair
     that is sure by 0.8 is taken to be the wrong way round by 0.2."""
     length: Length = "sum"
     """Log-ratios of whole answers, or per token, so that length drops out; beta is then some twenty times larger."""
-    tail_weight: float = 1.0
+    tail_weight: Share = 1.0
     """Weight of the tokens by which one side is longer than the other; below 1 this is LD-DPO."""
-    nll_weight: float = 0.0
+    nll_weight: NotNegative = 0.0
     """Weight of the chosen answers' negative log-likelihood per token, added to the loss; 0 is the paper's formula."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.objectives.lengths import mean_log_probs
@@ -24,9 +25,9 @@ class DpoNll:
 
     name: Literal["dpo-nll"] = "dpo-nll"
     """DPO with a likelihood term on the chosen answers."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference; 0.1 in the paper, and in BPO, HA-DPO, POVID and mDPO."""
-    nll_weight: float = 1.0
+    nll_weight: NotNegative = 1.0
     """Weight of the chosen answers' negative log-likelihood per token; 1 in the paper and in MPO, 0.2 in Llama 3."""
 
     def __post_init__(self) -> None:

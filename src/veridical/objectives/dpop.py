@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive, rewards
 
@@ -31,9 +32,9 @@ class Dpop:
 
     name: Literal["dpop"] = "dpop"
     """DPO-Positive."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
-    penalty: float = 5.0
+    penalty: NotNegative = 5.0
     """How much a nat that the chosen answer lost weighs against one of margin; 5 to 50 in the paper."""
 
     def __post_init__(self) -> None:

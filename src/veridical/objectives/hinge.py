@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import require_positive, rewards
 
@@ -27,7 +28,7 @@ class Hinge:
 
     name: Literal["hinge"] = "hinge"
     """The hinge of SLiC."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """The margin is 1 / beta nats; 0.02 to 0.2 in the study of arXiv 2407.02477."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import require_positive, rewards
 from veridical.objectives.lengths import Length, mean_log_ratios
@@ -28,7 +29,7 @@ class Ipo:
 
     name: Literal["ipo"] = "ipo"
     """Identity preference optimisation."""
-    beta: float = 0.9
+    beta: AboveZero = 0.9
     """The margin aimed at is 1 / (2 beta); 0.8 to 1 in the study of arXiv 2407.02477."""
     length: Length = "mean"
     """Log-ratios per token, as the authors' experiments and TRL have them, or of whole answers, as in the paper's

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, Finite, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.vlm.images.views import parse
@@ -32,18 +33,18 @@ class Mdpo:
 
     name: Literal["mdpo"] = "mdpo"
     """Multimodal DPO: conditional preference and anchor."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
     view: str = "crop:0.01:0.2"
     """The weakened image: a view such as crop:0.01:0.2 (the paper), noise:500, patch-mask:0.3, blank or none. The same
     draw for policy and reference; in the released code each has its own."""
-    image_weight: float = 1.0
+    image_weight: NotNegative = 1.0
     """Weight of the preference between images, for the chosen answer; 1 in the paper, 0.2 in OPA-DPO."""
-    anchor_weight: float = 1.0
+    anchor_weight: NotNegative = 1.0
     """Weight of the anchor under the chosen answer; 0 for none."""
-    anchor_margin: float = 0.0
+    anchor_margin: Finite = 0.0
     """By how much the chosen answer has to gain for the anchor to be half content."""
-    ceiling_weight: float = 0.0
+    ceiling_weight: NotNegative = 0.0
     """Weight of an anchor over the rejected answer, which must not gain: 1 in OPA-DPO, 0 in mDPO."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.objectives.sft import nll
@@ -31,13 +32,13 @@ class Mpo:
 
     name: Literal["mpo"] = "mpo"
     """Mixed preference optimisation, as InternVL uses it."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
-    preference_weight: float = 0.8
+    preference_weight: NotNegative = 0.8
     """Weight of DPO's loss; 0.8 in the released code."""
-    quality_weight: float = 0.2
+    quality_weight: NotNegative = 0.2
     """Weight of the absolute judgement; 0.2 in the released code."""
-    nll_weight: float = 1.0
+    nll_weight: NotNegative = 1.0
     """Weight of the chosen answers' negative log-likelihood per token; 1 in the released code."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import NotNegative
 from veridical.objectives.base import (
     CHOSEN_ALONE,
     REJECTED_ALONE,
@@ -49,7 +50,7 @@ class Orpo:
 
     name: Literal["orpo"] = "orpo"
     """Odds-ratio preference optimisation, without a reference."""
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     """Weight of the odds-ratio term beside the chosen answers' likelihood; 0.1 to 1 in the paper."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, Share
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
 from veridical.objectives.dpo import dpo, require_positive
@@ -27,11 +28,11 @@ class Povid:
 
     name: Literal["povid"] = "povid"
     """POVID's second stage, with a negative from the noised image."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
     view: str = "noise:500:pixels"
     """The weakened image; noise at step 500 on pixels in [0, 1] in the released code."""
-    share: float = 0.5
+    share: Share = 0.5
     """Share of the pair's own rejected answer; the rest is the noised image's."""
     mix: Literal["losses", "log-ratios"] = "losses"
     """Average two losses (the released code), or two log-ratios inside one (the paper)."""

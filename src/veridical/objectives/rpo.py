@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, Share
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import require_positive, rewards
@@ -51,12 +52,12 @@ class Rpo:
 
     name: Literal["rpo"] = "rpo"
     """Relative preference optimisation."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
     weights: Literal["diagonal", "uniform"] = "diagonal"
     """A share of the loss for own pairs and the rest for all others (the released code's variant without embeddings),
     or the same weight for all combinations (prompts that are all alike)."""
-    own_share: float = 0.8
+    own_share: Share = 0.8
     """With diagonal weights, the share of own pairs; 0.8 in the released code."""
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 
@@ -24,9 +25,9 @@ class Selm:
 
     name: Literal["selm"] = "selm"
     """Self-exploring DPO, for rounds of training and building in turn."""
-    beta: float = 0.01
+    beta: AboveZero = 0.01
     """How strongly the policy is held to the reference; 0.01 in the released code."""
-    alpha: float = 1e-3
+    alpha: NotNegative = 1e-3
     """Weight of the optimism, in units of beta; 1e-3 and 1e-4 in the released code."""
     own: Literal["chosen", "rejected"] = "rejected"
     """Which side is the model's own answer of this round."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import (
     CHOSEN_ALONE,
     REJECTED_ALONE,
@@ -36,9 +37,9 @@ class Simpo:
 
     name: Literal["simpo"] = "simpo"
     """Simple preference optimisation, without a reference."""
-    beta: float = 2.0
+    beta: AboveZero = 2.0
     """Scale of the log-probabilities per token; 2 to 10 in the paper."""
-    gamma: float = 1.0
+    gamma: NotNegative = 1.0
     """The margin aimed at; 0.3 to 1.6 in the paper."""
 
     def __post_init__(self) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge, Lt
+
+from veridical.bounds import AboveZero, Share
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_positive
@@ -30,11 +33,11 @@ class Spa:
 
     name: Literal["spa"] = "spa"
     """Spread preference annotation: noise-aware DPO on labels made by the model itself."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
-    smoothing: float = 0.1
+    smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.1
     """Probability that a pair among the least sure is the wrong way round; 0.1 in the released code."""
-    share: float = 0.1
+    share: Share = 0.1
     """Share of the pairs that counts as least sure; 0.1 in the released code."""
 
     def __post_init__(self) -> None:

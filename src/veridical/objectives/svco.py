@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.vlm.images.views import NoImage, parse
@@ -28,13 +29,13 @@ class Svco:
 
     name: Literal["svco"] = "svco"
     """Symmetrical visual contrastive optimisation, on views of one image."""
-    attend_beta: float = 0.1
+    attend_beta: AboveZero = 0.1
     """Scale of the contrast between the image and none."""
-    reject_beta: float = 0.1
+    reject_beta: AboveZero = 0.1
     """Scale of the contrast between none and the contradicting one."""
     view: str = "noise:900"
     """The contradicting image, a view such as noise:900, crop or blank."""
-    dpo_weight: float = 0.0
+    dpo_weight: NotNegative = 0.0
     """Weight of plain DPO on the pair beside the contrasts, with attend_beta."""
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from veridical.bounds import AboveZero, NotNegative
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
 from veridical.objectives.dpo import dpo, require_positive
@@ -32,9 +33,9 @@ class Vdpo:
 
     name: Literal["vdpo"] = "vdpo"
     """Vision-guided DPO."""
-    beta: float = 0.1
+    beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
-    guidance: float = 1.5
+    guidance: NotNegative = 1.5
     """How much the image's share of the log-probability counts; above 1, where 1 is plain DPO."""
     view: str = "blank"
     """The image that says nothing: a view such as blank (all zeros in the released code), none or noise:999."""

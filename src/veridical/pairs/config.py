@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
 
 from veridical import __version__, runs
+from veridical.bounds import Natural, Positive, Seed, check
 from veridical.config import chosen, one_of, several_of
 from veridical.constructions.registry import CONSTRUCTIONS, settings_type, why_adapter
 from veridical.errors import UserError
@@ -47,25 +50,25 @@ class BuildConfig:
     """The model whose hallucinations are exposed: bundled, a folder, or a name on the Hugging Face hub."""
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """A PEFT adapter on the model."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Use that many records; all of them if left out (the picture world: 1000)."""
-    skip: int = 0
+    skip: Natural = 0
     """Leave out that many records first, as an earlier build used them."""
-    held_out: float | None = None
+    held_out: Annotated[float, Ge(0), Lt(1)] | None = None
     """Share of the images that is kept for evaluation: no record with one of them gives a pair, and held_out.json names
     them. Left out, 0.1, and 0 for the picture world, which has splits of its own for that."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds all draws, and picks the scenes of the picture world."""
     prompt: str = DESCRIBE
     """What the model is asked about records that bring no prompt."""
     lexicon: str = field(default="auto", metadata=BY_CONTENT)
     """How texts name objects: world, coco80, or a JSON file; auto is the world's for its records, and otherwise the
     names of the annotated objects."""
-    batch_size: int = field(default=32, metadata=INCIDENTAL)
+    batch_size: Positive = field(default=32, metadata=INCIDENTAL)
     """Answers sampled at a time; changes the speed and nothing else."""
-    shard_size: int = 256
+    shard_size: Positive = 256
     """Records in a shard of pairs."""
-    processes: int = field(default=1, metadata=INCIDENTAL)
+    processes: Positive = field(default=1, metadata=INCIDENTAL)
     """Processes that make shards side by side, each with the model in its memory; on several GPUs, each on its own.
     Changes the speed and nothing else."""
     dtype: str = "auto"
@@ -147,6 +150,7 @@ def checked(config: BuildConfig) -> BuildConfig:
 
     Raises UserError for settings that can't be.
     """
+    check(config)
     wanted = settings_type(config.construction)
     settings = wanted() if config.settings is None else config.settings
     if not isinstance(settings, wanted):
@@ -156,10 +160,6 @@ def checked(config: BuildConfig) -> BuildConfig:
         raise UserError(f"{config.construction} needs --adapter: {why}.")
     if config.size_matched:
         raise UserError("size_matched compares several constructions; name them with --constructions.")
-    if min(config.batch_size, config.shard_size, config.processes) < 1:
-        raise UserError("batch_size, shard_size and processes must be at least 1.")
-    if config.skip < 0:
-        raise UserError(f"skip is {config.skip}; it counts records, from 0.")
     source = Path(config.records)
     if not is_world(config.records) and source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from veridical import runs
+from veridical.bounds import Positive, Seed
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_whole
 from veridical.records import ImageFile, Pair, Record, Rejection
@@ -40,9 +41,9 @@ class ImportConfig:
     """Which rating decides where a set has several (VLFeedback): mean, or a name as the set writes it."""
     prompt: str = "Describe this image."
     """What is asked where the set has images and references, but no question."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Rows to read at most."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws what a set leaves open (HA-DPO's questions and variants, MMPR's shares)."""
 
 

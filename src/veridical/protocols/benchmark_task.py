@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.formats.rows import UnusableError, checked_image
 from veridical.protocols.answer_writers import write_answers
@@ -45,7 +46,7 @@ class ModelSide:
     """Folder with the images that the questions name."""
     suffix: str = ""
     """Text behind every question; for POPE, LLaVA-1.5 adds " Answer the question using a single word or phrase."."""
-    max_new_tokens: int | None = None
+    max_new_tokens: Positive | None = None
     """Longest answer; by default the benchmark's own."""
     skip_missing: bool = False
     """Go on without images that are not there; their questions count as unanswered."""

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+from annotated_types import Ge, Le
+
+from veridical.bounds import NotNegative, Positive, Seed, Share
 from veridical.config import chosen, several_of
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
@@ -19,13 +22,13 @@ if TYPE_CHECKING:
 class NoiseCurve:
     """How much more the base invents the more noise lies over the image."""
 
-    steps: tuple[int, ...] = ()
+    steps: tuple[Annotated[int, Ge(0), Le(999)], ...] = ()
     """Noise steps, 0 to 999, at which the base describes every picture again; none by default."""
     space: Literal["pixels", "normalised"] = "normalised"
     """What the noise is added to."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """0 describes greedily, otherwise captions are drawn at this temperature."""
-    limit: int = 100
+    limit: Positive = 100
     """Records in each split."""
 
 
@@ -71,25 +74,25 @@ class EvalConfig:
     """Images that an adapter's pairs show are left out, or kept."""
     prompt: str | None = None
     """What models are asked for a caption; "Describe this image." by default."""
-    max_new_tokens: int | None = None
+    max_new_tokens: Positive | None = None
     """Longest caption; by default 96 tokens on annotated pictures, 256 on others."""
     lexicon: str = field(default="auto", metadata=BY_CONTENT)
     """The words that name objects in answers: auto, world, coco80 or a JSON file. auto goes by the annotated names, or
     is coco80 where there are none."""
     judge: Any = field(default_factory=NoJudge)
     """Who says which sentences are true. --judge.name picks it."""
-    sure: float = 0.6
+    sure: Share = 0.6
     """A judge's probability from which a sentence is true; at 1 less this, and below, it is false."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Images in each split, or questions of each kind in a published benchmark; by default 200 of the picture world,
     and all of anything else."""
-    seed: int = 0
+    seed: Seed = 0
     """Picks the scenes, the questions and the resamples."""
-    questions: int = 3
+    questions: Positive = 3
     """world-pope asks after up to this many present and as many absent objects of a picture, in each setting."""
     answers: Literal["likelihood", "text"] = "likelihood"
     """world-pope's answer: the likelier of "Yes" and "No", or greedy text read by the official rule."""
-    batch: int = field(default=32, metadata=INCIDENTAL)
+    batch: Positive = field(default=32, metadata=INCIDENTAL)
     """Images held encoded at a time, and answers worked on together; changes speed and memory, not results."""
     cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Folder of answers that runs may share; by default the run's own, requests/."""

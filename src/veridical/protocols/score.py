@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veridical.bounds import Seed
 from veridical.config import one_of
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
@@ -44,7 +45,7 @@ class ScoreConfig:
     """Other answers to the same questions, to compare with: both, and the paired differences."""
     against_judgements: tuple[Path, ...] = ()
     """With a judge: the same judge's texts on those."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the resamples behind the intervals."""
 
 

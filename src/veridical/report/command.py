@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from veridical.bounds import Natural
+
 DEFAULT_TITLE = "What the model makes up, before and after"
 
 
@@ -21,9 +23,9 @@ class ReportConfig:
     """The page, one file that needs nothing else."""
     title: str = DEFAULT_TITLE
     """What stands at its top."""
-    pairs: int = 8
+    pairs: Natural = 8
     """Pairs shown of each build."""
-    captions: int = 12
+    captions: Natural = 12
     """Pictures shown of each evaluation."""
 
 

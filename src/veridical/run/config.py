@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from veridical.bounds import Positive, Seed
 from veridical.config import to_plain
 from veridical.protocols.command import config_type as eval_config_type
 from veridical.run.recipes import DEFAULT, align_config, build_config, recipe_of
@@ -48,9 +49,9 @@ class RunConfig:
     (`veridical build --help` names all), or demo, which needs annotated objects."""
     control: bool = False
     """Also fine-tune on the chosen answers alone, to see what the comparison with rejected ones adds."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Use that many records; all of them if left out."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds everything that is drawn."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ...."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from veridical.bounds import Positive, Seed
 from veridical.world.records import world_records, write_folder
 
 
@@ -18,9 +19,9 @@ class WorldConfig:
     """Folder for the PNG files and metadata.jsonl."""
     split: str = "pairs"
     """pairs, dev, in-theme (partners as often as in pictures) or anti-bias (partners left out)."""
-    count: int = 200
+    count: Positive = 200
     """How many pictures."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed gives other pictures of the same kind."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from veridical.bounds import Share
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
 from veridical.protocols.benchmarks.chair_truth import (
@@ -53,7 +54,7 @@ class Settings(AnswerSettings, ObjectSettings):
     """Rows of image_id and caption (JSON or JSON lines); of two files the second is compared with the first."""
     beside_own_lexicon: bool = False
     """With --synonyms: also score with veridical's own lexicon, and show the difference."""
-    at_recall: float | None = None
+    at_recall: Share | None = None
     """Also what the captions would score if they were cut to this recall (percent)."""
 
 

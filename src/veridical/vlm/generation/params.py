@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
+from annotated_types import Gt, Le
+
+from veridical.bounds import Natural, NotNegative, Positive
 from veridical.errors import UserError
 from veridical.vlm.images import views
 
@@ -45,13 +48,13 @@ class Decoding(Protocol):
 class SamplingParams:
     """How answers are drawn from the model."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: Positive = 256
     """An answer is cut off after this many tokens, end-of-turn included."""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """Divides the logits before sampling; 0 always takes the likeliest token."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Sample only from the likeliest tokens that together reach this probability; 1 keeps all."""
-    top_k: int = 0
+    top_k: Natural = 0
     """Sample only from this many likeliest tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """End an answer right after any of these texts appears in it; the text found stays in the answer."""

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Ge, Lt
+
+from veridical.bounds import Positive
 from veridical.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,11 +28,11 @@ _PROJECTORS = ("multi_modal_projector", "connector", "modality_projection", "vis
 class LoraSettings:
     """A low-rank adapter on the language model. The vision tower is never touched."""
 
-    rank: int = 16
+    rank: Positive = 16
     """Rank of the update of each weight matrix."""
-    alpha: int = 32
+    alpha: Positive = 32
     """The update is scaled by alpha / rank."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the adapter's inputs that are dropped while training."""
     targets: Literal["language", "attention"] = "language"
     """`language`: every linear layer of the language model; `attention`: only those in its attention."""
