@@ -38,7 +38,7 @@ def check(settings: Any) -> None:
         raise UserError(f"{'; '.join(wrong)}.")
 
 
-def bounds_of(settings: type[Any]) -> Mapping[str, tuple[BaseMetadata, ...]]:
+def bounds_of(settings: Any) -> Mapping[str, tuple[BaseMetadata, ...]]:
     """The bounds of each numeric setting of a settings class, by name; empty for a number without bounds."""
     return {name: _bounds(hint) for name, hint in _hints(settings).items() if _is_number(hint)}
 
