@@ -140,6 +140,6 @@ def test_what_a_verifier_needs(tmp_path, build, llava_folder):
         VerifierSettings(model=str(tmp_path)).open(Setting())
     with pytest.raises(UserError, match=r"no pairs/\*\.parquet here"):
         run(VerifierConfig(pairs=tmp_path, out=tmp_path / "out"))
-    with pytest.raises(UserError, match="too few"):
+    with pytest.raises(UserError, match=r"held_out is 0\.0; it must be above 0 and below 1"):
         run(VerifierConfig(pairs=folder, out=tmp_path / "out", model=str(llava_folder), held_out=0.0))
     assert question("A cup.") == (Message("user", "Is this true of the image? A cup."),)
