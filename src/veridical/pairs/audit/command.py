@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from veridical.bounds import Seed
 from veridical.errors import UserError
 from veridical.files import write_json_lines, write_text
 from veridical.pairs.audit.finding import Finding
@@ -40,7 +41,7 @@ class CheckConfig:
     """Write the set without the pairs at fault to this folder, with `left_out.jsonl` for the others and the reasons."""
     warnings_too: bool = False
     """Let `--fix` leave out what only a warning is about, and the exit status tell of warnings."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which pairs a classifier is tested on."""
 
 
