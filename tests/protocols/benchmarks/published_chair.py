@@ -1,16 +1,16 @@
 """CHAIR's published algorithm, token by token and with nothing remembered: what the quick reader is compared with.
 
-Sentences are split before blanks that follow ".", "!" or "?" (a quotation mark between), where NLTK's word_tokenize
-asks a trained model; on lower-case captions the two differ only after abbreviations, none of which names an object.
+Sentences are split by NLTK's class, with the parameters that can matter in lower case.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from nltk.tokenize.destructive import NLTKWordTokenizer
 from textblob.en.inflect import singularize
+
+from veridical.protocols.benchmarks import punkt
 
 TWO_WORDS = """motor bike/motor cycle/air plane/traffic light/street light/traffic signal/stop light/fire hydrant
 /stop sign/parking meter/suit case/sports ball/baseball bat/baseball glove/tennis racket/wine glass/hot dog/cell phone
@@ -39,7 +39,8 @@ def synonyms(text: str) -> dict[str, str]:
 def nodes(caption: str, meaning: Mapping[str, str]) -> list[str]:
     """The objects that a caption names, in order."""
     tokenizer, doubles = NLTKWordTokenizer(), two_words()
-    sentences = re.split(r"(?<=[.?!])\s+|(?<=[.?!][\"')\]])\s+", caption.lower())
+    low = caption.lower()
+    sentences = [low[start:end] for start, end in punkt.sentences(low)]
     words = [singularize(token) for sentence in sentences for token in tokenizer.tokenize(sentence)]
     joined = []
     i = 0

@@ -27,7 +27,7 @@ def score(data, *arguments: object) -> dict:
     return json.loads(ended.stdout)
 
 
-def test_wordnet_lemmas_find_the_bus_and_miss_others_as_rlaif_v_and_lmms_eval_do(data, write):
+def test_wordnet_lemmas_find_the_bus_and_miss_others_as_lmms_eval_does(data, write):
     synonyms = write("s.txt", "person, man\ndog\ncat\nbus\nvase\nparking meter\n")
     objects = write("o.json", {"1": ["dog", "bus"]})
     c = write("c.jsonl", [{"image_id": 1, "caption": "Two dogs and a bus. Two men, two vases and a parking meter."}])
@@ -37,6 +37,17 @@ def test_wordnet_lemmas_find_the_bus_and_miss_others_as_rlaif_v_and_lmms_eval_do
     # "men" is a lemma of WordNet's, "vases" become "vas", and the verb in "parking meter" becomes "park".
     assert column(found, "parsed") == [["dog", "bus"]]
     assert column(score(data, *given), "parsed") == [["dog", "person", "vase", "parking meter"]]
+
+
+def test_noun_lemmas_leave_verbs_alone_as_rlaif_v_does(data, write):
+    synonyms = write("s.txt", "person, man, people\nbus\nskis, ski\nchair, seat\nparking meter\n")
+    objects = write("o.json", {"1": ["person", "bus"]})
+    text = "A man skiing beside seated people. A bus, two cats and a parking meter."
+    c = write("c.jsonl", [{"image_id": 1, "caption": text}])
+    given = ("chair", "--captions", c, "--objects", objects, "--synonyms", synonyms)
+    found = score(data, *given, "--lemmas", "nouns")
+    assert found["protocol"] == "chair[nouns]/1"
+    assert column(found, "parsed") == [["person", "person", "bus", "parking meter"]]
 
 
 def test_amber_s_nouns_are_tagged_and_keep_their_case(data, write):

@@ -9,8 +9,9 @@ import pytest
 
 from protocols.benchmarks.conftest import column
 from veridical.cli import main
-from veridical.protocols.benchmarks.object_halbench import parse_objects
-from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words
+from veridical.protocols.benchmarks.chair_words import refined_pairs
+from veridical.protocols.benchmarks.object_halbench import JUDGE, named, parse_objects
+from veridical.protocols.benchmarks.object_phrases import phrase_words, rules
 
 SYNONYMS = "person, man, woman\ndog, puppy\ncat\ncake\ndining table, table, coffee table\ncup\n"
 
@@ -36,7 +37,10 @@ ANSWERS = [
         ("[]", []),
         ('["a"]\nDone', None),
         ("Sure: []", None),
-        ('{"a": 1}', None),
+        ('{"a": 1}', ["a"]),
+        ('"ab"', ["a", "b"]),
+        ('["a",\n"b"]', ["a", "b"]),
+        ('["a", 3]', ["a", "3"]),
         ("3", None),
         ("null", None),
         ("", None),
@@ -127,7 +131,7 @@ def test_bad_answers(write, score, given):
 )
 def test_tagged_phrases_as_the_official_scorer_reads_them(tagged, words):
     pairs = [tuple(part.split("/")) for part in tagged.split()]
-    assert phrase_words(pairs, pairs_of({"coffee table": "dining table", "dog": "dog"})) == words
+    assert phrase_words(pairs, refined_pairs({"coffee table": "dining table", "dog": "dog"})) == words
 
 
 def test_a_tagger_that_is_not_there_is_said(write, refused, given, monkeypatch):
@@ -142,3 +146,42 @@ def test_the_image_is_that_of_image_path_where_a_question_has_one(write, score, 
     questions = write("q.jsonl", [{"image_id": 1, "question": "Describe.", "image_path": "images/a.jpg"}])
     found = score("object-halbench", *given, "--questions", questions, "--check", "--images", tmp_path)
     assert found["images_missing"] == ["a.jpg"]
+
+
+COCO = {
+    "dog": "dog", "hot dog": "hot dog", "stop sign": "stop sign", "iPhone": "cell phone", "teddy bear": "teddy bear",
+    "bear": "bear", "bed": "bed", "toilet": "toilet", "seat": "chair", "chair": "chair", "person": "person",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("judgement", "objects"),
+    [
+        ('["toilet", "seat"]', ["toilet"]),
+        ('["seat"]', ["chair"]),
+        ('["Hot Dog"]', []),
+        ('["Stop Sign"]', []),
+        ('["Dog"]', []),
+        ('["iPhone"]', ["cell phone"]),
+        ('["Teddy bears", "bed"]', ["bed"]),
+        ('["teddy bears", "beds"]', ["teddy bear", "bed"]),
+        ('["brown dog", "dogs", "the dog"]', ["dog"]),
+        ('["hot dog and a bed"]', ["hot dog"]),
+        ('{"dog": 1, "bed": 2}', ["dog", "bed"]),
+    ],
+)
+def test_phrases_keep_their_case_and_a_toilet_s_seat_is_no_chair(judgement, objects):
+    pairs = refined_pairs(COCO)
+    tag = rules({*COCO, *pairs})
+    assert named(judgement, lambda phrase: phrase_words(tag(f"a {phrase}"), pairs), COCO) == objects
+
+
+def test_a_reply_that_is_no_list_is_asked_again():
+    assert not JUDGE.usable("I see a dog.")
+    assert JUDGE.usable("[]")
+
+
+def test_assistant_goes_wherever_it_is(write, score, given):
+    rows = [{"image_id": 1, "text": "Assistant: A dog. Assistant: A man and a dog."}]
+    found = score("object-halbench", *given, "--answers", write("a.jsonl", rows))
+    assert found["items"][0]["answer"] == "A dog.  A man and a dog."

@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any, Literal
 
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.chair_words import singulariser, tokenize
+from veridical.protocols.benchmarks.chair_tokens import tokenize
+from veridical.protocols.benchmarks.chair_words import singulariser
 
 Nouns = Literal["lexicon", "nltk"]
 Similar = Callable[[str, str], bool]

@@ -6,7 +6,8 @@ images first. In percent; distinct objects and words a caption stand beside them
 less.
 
 Variants: `official` reads by the published list of synonyms with its own singulars, `wordnet` by the same list with
-WordNet lemmas (RLAIF-V, lmms-eval), `coco80` by veridical's own lexicon of the same 80 classes.
+WordNet's lemmas by part of speech (lmms-eval), `nouns` with WordNet's lemmas of each word as a noun (RLAIF-V, whose
+refined list belongs to it), `coco80` by veridical's own lexicon of the same 80 classes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class ObjectSettings:
     synonyms: Path | None = None
     """CHAIR's published list of synonyms; without it veridical's own lexicon of the 80 classes."""
     lemmas: Lemmas = "official"
-    """How words become singular: official, or wordnet (needs NLTK's data)."""
+    """How words become singular: official; or, with NLTK's data, wordnet (by part of speech, as lmms-eval does) or
+    nouns (each word as a noun, as RLAIF-V does)."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ def object_reader(settings: ObjectSettings) -> tuple[ObjectReader, Mapping[str, 
     """
     if settings.synonyms is not None:
         synonyms = read_synonyms(settings.synonyms)
+        if settings.lemmas == "nouns":
+            # RLAIF-V strips the blanks that keep some of the published synonyms from ever matching.
+            synonyms = {form.strip(): name.strip() for form, name in synonyms.items()}
         return SynonymReader(synonyms, settings.lemmas), synonyms
     if settings.lemmas != "official":
-        raise UserError("--lemmas wordnet: reads by CHAIR's list; give it with --synonyms.")
+        raise UserError(f"--lemmas {settings.lemmas}: reads by CHAIR's list; give it with --synonyms.")
     from veridical.judges.lexicon_sources import coco80
 
     lexicon = coco80().lexicon

@@ -3,27 +3,33 @@
 Lower-case, split into tokens as NLTK's word_tokenize does, make singular, join double words, drop a toilet's seat, look
 up in the list of synonyms. The rules are kept with their slips, since published numbers were made with them: "bus"
 becomes "bu" and is never counted, "glass" becomes "glas", a synonym after a stray blank never matches.
-
-Speed comes from reading each different run of non-blanks once: NLTK's rules look across a blank only where a sentence
-ends, and a period before a blank ends one unless an abbreviation precedes it, none of which names an object. (What is
-left: a word before ". ..." is found here and not by NLTK's trained splitter, which takes those for one ellipsis.)
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import accumulate, pairwise
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from veridical.errors import UserError
 from veridical.judges.lexicon import Mention
-from veridical.protocols.answer_files import read_text
+from veridical.protocols.answer_files import read_text as read_file
+from veridical.protocols.benchmarks.chair_tokens import (
+    Words,
+    ends_sentence,
+    is_plain,
+    read_chunk,
+    read_text,
+    split_words,
+    starts,
+)
 
-Lemmas = Literal["official", "wordnet"]
+Lemmas = Literal["official", "wordnet", "nouns"]
+"""How words become singular: by CHAIR's own singulars; by WordNet's lemma for each word's part of speech (wordnet, as
+lmms-eval does); by WordNet's lemma of each word as a noun (nouns, as RLAIF-V does)."""
 
 ANIMALS = (
     "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub",
@@ -35,7 +41,8 @@ DOUBLE_WORDS = (
     "bow tie", "laptop computer", "stove top oven", "home plate", "train track",
 )  # fmt: skip
 
-_CHUNK = re.compile(r"\S+")
+
+Value = TypeVar("Value")
 
 
 class Token(NamedTuple):
@@ -54,12 +61,23 @@ class Token(NamedTuple):
 _NONE = Token(-1, "", 0, 0)
 
 
+PAIR_WORDS = (
+    {f"{age} {animal}": animal for age in ("baby", "adult") for animal in ANIMALS}
+    | {f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")}
+    | {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
+)
+"""Two words in a row that count as another one."""
+
+
 def double_words() -> dict[str, str]:
-    """Two words in a row that count as one, and as which."""
-    found = {double: double for double in DOUBLE_WORDS}
-    found |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in ANIMALS}
-    found |= {f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")}
-    return found | {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
+    """Two words in a row that count as one, and as which, in CHAIR's published scorer."""
+    return {double: double for double in DOUBLE_WORDS} | PAIR_WORDS
+
+
+def refined_pairs(synonyms: Mapping[str, str]) -> dict[str, str]:
+    """The same in RLAIF-V's scorer: all entries of the list with two words or more, and a few others."""
+    entries = [form for form in synonyms if " " in form]
+    return {pair: pair for pair in (*entries, "home plate", "train track")} | PAIR_WORDS
 
 
 def read_synonyms(path: Path) -> dict[str, str]:
@@ -69,7 +87,7 @@ def read_synonyms(path: Path) -> dict[str, str]:
         UserError: no line has a name.
     """
     found: dict[str, str] = {}
-    for line in read_text(path).splitlines():
+    for line in read_file(path).splitlines():
         forms = line.strip().split(", ")
         found |= dict.fromkeys(forms, forms[0])
     found.pop("", None)
@@ -87,7 +105,7 @@ class SynonymReader:
 
     def mentions(self, text: str) -> list[Mention]:
         """The objects that a caption names, in order, each as often as it is named."""
-        return self._read(self._by_tags(text) if self.lemmas == "wordnet" else self._singular(text))
+        return self._read(self._by_tags(text) if self.lemmas == "wordnet" else self._tokens(text))
 
     def _read(self, tokens: Sequence[Token]) -> list[Mention]:
         words = self._joined(tokens)
@@ -110,34 +128,54 @@ class SynonymReader:
                 taken = following
         return found
 
-    def _singular(self, text: str) -> list[Token]:
+    def _tokens(self, text: str) -> list[Token]:
         """The tokens that matter; their places tell which are neighbours, and no more."""
-        chunks = text.split()
+        if not is_plain(text):
+            return self._read_whole(text)
+        *chunks, last = text.split() or [""]
         hits = [(at, found) for at, found in enumerate(map(self._chunks.__getitem__, chunks)) if found]
+        if last and (found := self._last_chunks[last]):
+            hits.append((len(chunks), (found, found)))
         if not hits:
             return []
-        starts = _starts(text, chunks)
-        tokens = []
+        chunks.append(last)
+        where = starts(text, chunks)
+        tokens: list[Token] = []
         place, ended = 0, -1
-        for at, found in hits:
-            start = starts[at]
+        for at, (inside, at_end) in hits:
+            found = inside
+            if inside is not at_end:
+                ends = ends_sentence(chunks[at], chunks[at + 1])
+                if ends is None:
+                    return self._read_whole(text)
+                found = at_end if ends else inside
+            if not found:
+                continue
+            start = where[at]
             # Neighbours across a blank: the last token of a chunk and the first of the next.
             shift = place + (1 if ended == at - 1 and not found[0].place else 2)
             tokens += [Token(shift + t[0], t[1], start + t[2], start + t[3]) for t in found]
             place, ended = shift + found[-1].place, at if found[-1].last else -1
         return tokens
 
+    def _read_whole(self, text: str) -> list[Token]:
+        return list(self._relevant_tokens(read_text(text)))
+
+    def _relevant_tokens(self, words: Words) -> tuple[Token, ...]:
+        """The tokens of a chunk, or a text, that may matter, made singular."""
+        last = len(words) - 1
+        tokens = (Token(i, self._lemma[word], start, end, i == last) for i, (word, start, end) in enumerate(words))
+        return tuple(token for token in tokens if token.lemma in self._relevant)
+
     def _by_tags(self, text: str) -> list[Token]:
-        words = []
-        for match in _CHUNK.finditer(text):
-            words += [(w, match.start() + a, match.start() + b) for w, a, b in tokenize(match.group())]
+        words = read_text(text)
         lemmas = self._lemmatizer([word for word, _, _ in words])
         found = [Token(i, lemma, a, b) for i, (lemma, (_, a, b)) in enumerate(zip(lemmas, words, strict=True))]
         return [token for token in found if token.lemma in self._relevant]
 
     @cached_property
     def _doubles(self) -> Mapping[str, str]:
-        return double_words()
+        return refined_pairs(self.synonyms) if self.lemmas == "nouns" else double_words()
 
     @cached_property
     def _relevant(self) -> frozenset[str]:
@@ -145,57 +183,43 @@ class SynonymReader:
         return frozenset(self.synonyms) | {word for double in self._doubles for word in double.split()} | {"seat"}
 
     @cached_property
-    def _chunks(self) -> dict[str, tuple[Token, ...]]:
-        return _Chunks(self._relevant, singulariser())
+    def _chunks(self) -> dict[str, Readings | None]:
+        return _Remembered(self._readings)
+
+    def _readings(self, chunk: str) -> Readings | None:
+        """What matters of a chunk; None where nothing does."""
+        inside, at_end = map(self._relevant_tokens, read_chunk(chunk))
+        if not inside and not at_end:
+            return None
+        return (at_end, at_end) if inside == at_end else (inside, at_end)
+
+    @cached_property
+    def _last_chunks(self) -> dict[str, tuple[Token, ...]]:
+        return _Remembered(lambda chunk: self._relevant_tokens(read_chunk(chunk, last=True)[1]))
+
+    @cached_property
+    def _lemma(self) -> dict[str, str]:
+        return _Remembered(noun_lemmatizer() if self.lemmas == "nouns" else singulariser())
 
     @cached_property
     def _lemmatizer(self) -> Callable[[Sequence[str]], list[str]]:
         return wordnet_lemmatizer()
 
 
-class _Chunks(dict[str, tuple[Token, ...]]):
-    """Runs of non-blanks to those of their tokens that matter, read when first met."""
+Readings = tuple[tuple[Token, ...], tuple[Token, ...]]
+"""The tokens of a run of non-blanks that matter: inside a sentence and at its end; one object where they are equal."""
 
-    def __init__(self, relevant: frozenset[str], singular: Callable[[str], str]) -> None:
+
+class _Remembered(dict[str, Value]):
+    """What a function makes of a text, worked out when first asked for."""
+
+    def __init__(self, make: Callable[[str], Value]) -> None:
         super().__init__()
-        self._relevant, self._singular = relevant, singular
+        self._make = make
 
-    def __missing__(self, chunk: str) -> tuple[Token, ...]:
-        words = tokenize(chunk)
-        tokens = (Token(i, self._singular(w), a, b, i == len(words) - 1) for i, (w, a, b) in enumerate(words))
-        found = tuple(token for token in tokens if token.lemma in self._relevant)
-        self[chunk] = found
+    def __missing__(self, text: str) -> Value:
+        self[text] = found = self._make(text)
         return found
-
-
-def _starts(text: str, chunks: Sequence[str]) -> Sequence[int]:
-    """Where each run of non-blanks begins in `text`."""
-    if " ".join(chunks) == text:
-        return [end + at for at, end in enumerate(accumulate(map(len, chunks[:-1]), initial=0))]
-    return [match.start() for match in _CHUNK.finditer(text)]
-
-
-def tokenize(chunk: str) -> list[tuple[str, int, int]]:
-    """The lower-case tokens of a run of non-blanks as word_tokenize makes them, with their characters [start, end)."""
-    low = chunk.lower()
-    word, mark = (low[:-1], low[-1]) if low[-1] in _ENDINGS else (low, "")
-    if word.isalpha() and word not in _CONTRACTIONS:
-        # Nearly all of them; the same as below, many times faster.
-        return [(word, 0, len(word)), *([(mark, len(word), len(low))] if mark else [])]
-    found = []
-    at = 0
-    for token in _treebank().tokenize(low):
-        start = low.find(token, at)
-        start = at if start < 0 else start  # quotation marks are rewritten
-        end = min(start + len(token), len(chunk))
-        found.append((token, start, end))
-        at = end
-    return found
-
-
-_ENDINGS = frozenset(".,?!;:")
-_CONTRACTIONS = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
-"""Letters only, and two tokens."""
 
 
 def singulariser() -> Callable[[str], str]:
@@ -205,20 +229,38 @@ def singulariser() -> Callable[[str], str]:
     return lambda word: str(singularize(word))
 
 
-def nltk_tagger() -> Callable[[str], list[tuple[str, str]]]:
-    """Tags the lower-case tokens of a text, with WordNet's lemmas. Raises UserError where NLTK's data are not there."""
+def cased_tagger() -> Callable[[str], list[tuple[str, str]]]:
+    """Tags the words of a text in their case, with WordNet's lemmas. Raises UserError where NLTK's data are missing."""
     tag = _lemma_tagger()
-    return lambda text: tag([word for chunk in text.split() for word, _, _ in tokenize(chunk)])
+    return lambda text: tag(split_words(text))
 
 
 def wordnet_lemmatizer() -> Callable[[Sequence[str]], list[str]]:
-    """WordNet's lemma of each word by its part of speech, as RLAIF-V and lmms-eval take it.
+    """WordNet's lemma of each word by its part of speech, as lmms-eval takes it.
 
     Raises:
-        UserError: NLTK's data are not there.
+        UserError: NLTK's data are missing.
     """
     tag = _lemma_tagger()
     return lambda words: [lemma for lemma, _ in tag(words)]
+
+
+def noun_lemmatizer() -> Callable[[str], str]:
+    """WordNet's lemma of a word as a noun, whatever it is, as RLAIF-V takes it. Raises UserError without the data."""
+    from nltk.stem import WordNetLemmatizer
+
+    lemmatizer = WordNetLemmatizer()
+    try:
+        lemmatizer.lemmatize("cats")
+    except LookupError:
+        raise UserError(_NO_DATA) from None
+    return lambda word: str(lemmatizer.lemmatize(word))
+
+
+_NO_DATA = (
+    "WordNet lemmas need NLTK's data: python -m nltk.downloader wordnet averaged_perceptron_tagger_eng, or put those "
+    "into a folder that the environment variable NLTK_DATA names."
+)
 
 
 def _lemma_tagger() -> Callable[[Sequence[str]], list[tuple[str, str]]]:
@@ -231,20 +273,10 @@ def _lemma_tagger() -> Callable[[Sequence[str]], list[tuple[str, str]]]:
         tagger = PerceptronTagger()  # once: nltk.pos_tag reads it from disk for every text
         lemmatizer.lemmatize("cats")
     except LookupError:
-        raise UserError(
-            "WordNet lemmas need NLTK's data: python -m nltk.downloader wordnet averaged_perceptron_tagger_eng, or "
-            "put those into a folder that the environment variable NLTK_DATA names."
-        ) from None
+        raise UserError(_NO_DATA) from None
 
     def tag(words: Sequence[str]) -> list[tuple[str, str]]:
         tagged = tagger.tag(list(words))
         return [(str(lemmatizer.lemmatize(word, parts.get(tag[:1], "n"))), tag) for word, tag in tagged]
 
     return tag
-
-
-@cache
-def _treebank() -> Any:
-    from nltk.tokenize.destructive import NLTKWordTokenizer
-
-    return NLTKWordTokenizer()

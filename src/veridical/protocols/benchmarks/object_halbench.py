@@ -4,18 +4,17 @@ In percent: `response` is the share of answers that name something absent among 
 as Resp. or CHAIRs), `mention` that of absent among named objects (Ment. or CHAIRi), `chair_s` the share of all answers,
 `recall` distinct true objects of all that are there, `f1` the harmonic mean of recall and 100 - mention.
 
-Variants: `official` and `wordnet` read the answers by CHAIR's rules without a judge (`wordnet` with RLAIF-V's refined
-list of synonyms is the official scorer without GPT); `coco80` by veridical's own lexicon; with `judge` in the name a
-judge lists the objects first, and each wording of an answer counts once. Its phrases are read by the same rules or,
-with
---phrases, as the official scorer reads them: tagged, by en_core_web_trf, so that "chocolate cake" is no cake; the
-tagger stands in the name, too.
+Variants: without a judge the answers are read as CHAIR reads captions. `nouns` with RLAIF-V's refined list of
+synonyms is the official scorer without GPT; `official` and `wordnet` are CHAIR's other readings, `coco80` is
+veridical's own lexicon. With `judge` in the name a judge lists the objects first, and each word that its phrases name
+counts once. The official scorer tags the phrases by en_core_web_trf (--phrases), so that "chocolate cake" is no cake;
+by default they are read without a tagger, and it is one. The tagger is part of the name, too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_reader,
     object_truth,
 )
-from veridical.protocols.benchmarks.object_phrases import pairs_of, phrase_words, tagger
+from veridical.protocols.benchmarks.chair_words import refined_pairs
+from veridical.protocols.benchmarks.object_phrases import phrase_words, rules, tagger
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import (
@@ -52,7 +52,6 @@ NAME = "object-halbench"
 VERSION = 1
 PROMPT = "Describe this image in detail."
 MAX_NEW_TOKENS = 1024
-JUDGE = Manner(max_tokens=512, temperature=0.2)
 FEWEST_WORDS = 4
 """Shorter answers are not sent to a judge: they name nothing."""
 
@@ -138,9 +137,9 @@ def count(
     """Find the objects in the answers, and count."""
     if judged:
         one_run(judged)
-    read = _phrase_reader(settings) if judged else None
+    phrases = _phrase_reader(settings) if judged else None
     reader, _ = object_reader(settings)
-    items = [_item(question, answers.texts.get(question.id), reader, judged, read) for question in questions]
+    items = [_item(question, answers.texts.get(question.id), reader, judged, phrases) for question in questions]
     if settings.instances and settings.questions is None:
         items = [item for item in items if item.fault != "unanswered"]
     rows = [(item.id, _cells(item)) for item in items if item.parsed is not None]
@@ -156,50 +155,69 @@ def count(
         items,
         faults,
         judged.judge if judged else {},
-        [] if judged else ["published numbers have a judge list the objects; without one they are others"],
+        _notes(settings, judged is not None),
     )
 
 
 def parse_objects(text: str) -> list[str] | None:
-    """The JSON list of a judgement: all of it, or its last line where it holds a list of strings somewhere."""
-    part = text.strip().split("\n")[-1] if '["' in text else text
-    try:
-        found = json.loads(part)
-    except json.JSONDecodeError:
-        return None
-    return [str(one) for one in found] if isinstance(found, list) else None
+    """The JSON list of a judgement: all of it, else its last line where it holds a list of strings somewhere.
+
+    What else can be gone through passes, as in the official scorer: an object's keys, a string's characters.
+    """
+    for part in (text, text.strip().split("\n")[-1] if '["' in text else ""):
+        try:
+            found = json.loads(part)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        return [str(one) for one in found] if isinstance(found, list | dict | str) else None
+    return None
+
+
+JUDGE = Manner(
+    max_tokens=512, temperature=0.2, usable=lambda text: parse_objects(text) is not None, tries=10, warmer=0.0
+)
+"""As the official scorer: what is no list is asked again (there up to a hundred times)."""
+
+
+def _notes(settings: Settings, judged: bool) -> list[str]:
+    """What differs from the official scorer."""
+    notes = [] if judged else ["published numbers have a judge list the objects; without one they are others"]
+    if settings.lemmas != "nouns":
+        notes.append("the official scorer reads captions by --lemmas nouns, with its refined list of synonyms")
+    if judged and settings.phrases != "en_core_web_trf":
+        notes.append("the official scorer reads the judge's phrases by --phrases en_core_web_trf")
+    return notes
 
 
 def _is_sent(text: str) -> bool:
     return len(text.split()) >= FEWEST_WORDS
 
 
-PhraseReader = Callable[[str], list[tuple[str, str]]]
-"""A judge's phrase to objects, each with its wording."""
+PhraseReader = Callable[[str], list[str]]
+"""A judge's phrase to the words that may be objects."""
 
 
-def _phrase_reader(settings: Settings) -> PhraseReader:
-    reader, synonyms = object_reader(settings)
-    if settings.phrases == "rules":
-        return lambda phrase: [(m.name, phrase[m.start : m.end].lower()) for m in reader.mentions(phrase)]
-    if settings.synonyms is None:
+def _phrase_reader(settings: Settings) -> tuple[PhraseReader, Mapping[str, str]]:
+    """Reads phrases to words; and what those words mean."""
+    _, synonyms = object_reader(settings)
+    if settings.phrases != "rules" and settings.synonyms is None:
         raise UserError("--phrases: reads by CHAIR's list; give it with --synonyms.")
-    tag, doubles = tagger(settings.phrases), pairs_of(synonyms)
-
-    def read(phrase: str) -> list[tuple[str, str]]:
-        words = phrase_words(tag(f"a {phrase}".lower()), doubles)
-        return [(synonyms[word], word) for word in words if word in synonyms]
-
-    return read
+    pairs = refined_pairs(synonyms)
+    tag = rules({*synonyms, *pairs}) if settings.phrases == "rules" else tagger(settings.phrases)
+    return lambda phrase: phrase_words(tag(f"a {phrase}"), pairs), synonyms
 
 
 def _item(
-    question: Question, text: str | None, reader: ObjectReader, judged: Judgements | None, read: PhraseReader | None
+    question: Question,
+    text: str | None,
+    reader: ObjectReader,
+    judged: Judgements | None,
+    phrases: tuple[PhraseReader, Mapping[str, str]] | None,
 ) -> Item:
     more: dict[str, Any] = {"answer": text}
     if text is None:
         return Item(question.id, None, None, "unanswered", more)
-    if judged is None or read is None:
+    if judged is None or phrases is None:
         names: list[str] | None = [mention.name for mention in reader.mentions(text)]
     elif not _is_sent(text):
         names = []
@@ -208,20 +226,23 @@ def _item(
         if judgement is None:
             return Item(question.id, None, None, "unjudged", more)
         more["judgement"] = judgement
-        names = _named(judgement, read)
+        names = named(judgement, *phrases)
     if names is None:
         return Item(question.id, None, None, "unparsed", more)
     invented = [name for name in names if name not in question.truth]
-    more |= {"invented": invented, "truth": sorted(question.truth), "words": len(text.split())}
+    more |= {"invented": invented, "truth": sorted(question.truth), "words": len(text.strip().split(" "))}
     return Item(question.id, names, not invented, "" if text.strip() else "unparsed", more)
 
 
-def _named(judgement: str, read: PhraseReader) -> list[str] | None:
-    """The objects in a judge's phrases, each wording once."""
+def named(judgement: str, read: PhraseReader, meaning: Mapping[str, str]) -> list[str] | None:
+    """The objects in a judge's phrases, each word once; beside a toilet, a seat is no chair."""
     phrases = parse_objects(judgement)
     if phrases is None:
         return None
-    return [name for name, _ in dict.fromkeys(found for phrase in phrases for found in read(phrase))]
+    words = dict.fromkeys(word for phrase in phrases for word in read(phrase))
+    if "toilet" in words:
+        words.pop("seat", None)
+    return [meaning[word] for word in words if word in meaning]
 
 
 def _cells(item: Item) -> dict[str, float]:

@@ -1,15 +1,17 @@
 """How Object HalBench reads the phrases that a judge lists, such as "the brown dog" (RLAIF-V's scorer).
 
-A phrase is tagged as "a PHRASE". If two words in a row are an entry of the list, only such pairs count; else every
-run of nouns is one word, so that "chocolate cake" is no cake, and "group of people" is a group and people.
+A phrase is tagged as "a PHRASE", in the case that the judge wrote. If two words in a row are an entry of the list, only
+such pairs count; else every run of nouns is one word, so that "chocolate cake" is no cake, "Dog" no dog, and "group of
+people" is a group and people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.chair_words import double_words, nltk_tagger
+from veridical.protocols.benchmarks.chair_tokens import split_words
+from veridical.protocols.benchmarks.chair_words import cased_tagger, singulariser
 
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
 
@@ -30,19 +32,14 @@ def phrase_words(tagged: Tagged, doubles: Mapping[str, str]) -> list[str]:
     return pairs or _runs(tagged)
 
 
-def pairs_of(synonyms: Mapping[str, str]) -> dict[str, str]:
-    """Two words in a row that count as one: CHAIR's, and all entries of the list with two words or more."""
-    return {form: form for form in synonyms if len(form.split()) > 1} | double_words()
-
-
 def tagger(name: str) -> Callable[[str], Tagged]:
-    """Tags a text: by NLTK and WordNet for "nltk", else by the spaCy model of that name (official: en_core_web_trf).
+    """Tags a text: by NLTK for "nltk", else by the spaCy model of that name (official: en_core_web_trf).
 
     Raises:
-        UserError: data, spaCy or the model are not there.
+        UserError: data, spaCy or the model are missing.
     """
     if name == "nltk":
-        return nltk_tagger()
+        return cased_tagger()
     try:
         import spacy
 
@@ -51,7 +48,19 @@ def tagger(name: str) -> Callable[[str], Tagged]:
         raise UserError("--phrases: needs spaCy; pip install spacy, and a model that tags.") from None
     except OSError:
         raise UserError(f"--phrases {name}: spaCy has no such model; python -m spacy download {name}.") from None
-    return lambda text: [(token.lemma_.lower(), token.tag_) for token in model(text)]
+    return lambda text: [(token.lemma_, token.tag_) for token in model(text)]
+
+
+def rules(vocabulary: Collection[str]) -> Callable[[str], Tagged]:
+    """Tags without a tagger: capitalised words, and those that are part of an entry, are nouns; nothing else is."""
+    singular = singulariser()
+    known = {part for form in vocabulary for part in form.split()}
+
+    def tag(text: str) -> Tagged:
+        lemmas = [word if word in known or not word.islower() else singular(word) for word in split_words(text)]
+        return [(lemma, "NN" if lemma in known or not lemma.islower() else "") for lemma in lemmas]
+
+    return tag
 
 
 def _runs(tagged: Tagged) -> list[str]:
