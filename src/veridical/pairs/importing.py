@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COMMAND = "data import"
 SHARD = 512
+SUMMARISED = 5000
+"""Pairs that the summary is about at most, evenly spread, so that memory doesn't grow with their number."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _import_pairs(
     manifest = run_folder.manifest_of(config.out, identity, {"veridical": importlib.metadata.version("veridical")})
     manifest["import"] = _counts(reading)
     if manifest["pairs_out"]:
-        summary = summarise(list(stream_pairs(config.out)), (), None)
+        every = -(-manifest["pairs_out"] // SUMMARISED)
+        summary = summarise(list(islice(stream_pairs(config.out), 0, None, every)), (), None)
         write_json(config.out / "summary.json", {name: manifest[name] for name in _SUMMED} | summary)
         write_whole(config.out / "README.md", card(manifest, summary).encode())
     run_folder.close_folder(config.out, manifest)
