@@ -17,7 +17,7 @@ from PIL import Image
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.ha_dpo import HaDpoSettings
 from veridical.errors import UserError
-from veridical.pairs import held_out
+from veridical.pairs import held_out, shards
 from veridical.pairs.command import BuildConfig, config_type, run
 from veridical.pairs.dataset import read_pairs
 from veridical.runs import refuse_changes
@@ -186,7 +186,7 @@ def test_no_image_that_is_kept_for_evaluation_is_in_a_pair(config, tmp_path, cap
         manifest["records_in"] == 24 == manifest["records_used"] + len(kept["ids"]) + sum(manifest["rejected"].values())
     )
     assert f"{len(kept['ids'])} held out" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"held_out was 0\.4 and is 0\.2"):
+    with pytest.raises(UserError, match=r"held_out was 0\.4, now 0\.2"):
         run(replace(build, out=tmp_path / "run", held_out=0.2))
 
 
@@ -280,3 +280,38 @@ def test_shards_hold_relative_paths_and_no_image_bytes(finished):
             assert image["bytes"] is None
             assert (finished / image["path"]).is_file()
             assert image["path"].startswith(f"images/{row['image_sha256'][0]}")
+
+
+SLOW_CHILD = CHILD.replace("shard_size=5", "shard_size=100")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_that_is_killed_within_a_shard_resumes_after_the_last_finished_record(
+    config, tmp_path, how, monkeypatch
+):
+    whole = run(replace(config, out=tmp_path / "whole", shard_size=100))
+    out = tmp_path / "run"
+    child = subprocess.Popen([sys.executable, "-c", SLOW_CHILD, str(out), config.model], stderr=subprocess.DEVNULL)
+    journal = out / ".work" / "journal" / "0.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 7:
+        assert child.poll() is None, "the build ended before it could be killed"
+        time.sleep(0.002)
+    os.kill(child.pid, how)
+    assert child.wait(timeout=30) != 0
+    kept = journal.read_bytes()
+    journal.write_bytes(kept + b'{"index": 20, "pa')  # a line that was being written
+    finished = {json.loads(line)["index"] for line in kept.split(b"\n")[:-1]}
+    started = []
+    monkeypatch.setattr(shards, "_constructed", _noting(started, shards._constructed))
+    run(replace(config, out=out, shard_size=100))
+    assert bytes_of(out) == bytes_of(whole)
+    assert len(finished) >= 7
+    assert sorted(started) == [index for index in range(22) if index not in finished]
+
+
+def _noting(started, constructed):
+    def noting(construct, record, config):
+        started.append(int(record.id.rpartition("-")[2]) if "-" in record.id else record.id)
+        return constructed(construct, record, config)
+
+    return noting

@@ -13,7 +13,7 @@ from veridical import files, runs
 from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
-from veridical.pairs import held_out, run_folder, shards
+from veridical.pairs import held_out, journal, run_folder, shards
 from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
 from veridical.pairs.shards import Source
 from veridical.progress import Line
@@ -64,6 +64,7 @@ def build(config: BuildConfig, source: Source, folder: Run) -> None:
         held_out.write(config.out, config.records, identity["held_out"], config.seed, source.held_out)
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
+    done += len(journal.read_outcomes(config.out, run_folder.journals(config.out)))
     with Line(config.construction, len(source.items), done) as line:
         for _ in _made(config, source, numbers):
             line.advance()

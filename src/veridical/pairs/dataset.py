@@ -34,7 +34,7 @@ def read_pairs(run: Path) -> list[Pair]:
 
 def stream_pairs(run: Path) -> Iterator[Pair]:
     """What `read_pairs` gives, pair by pair: only some hundreds are in memory at a time."""
-    return (_pair(row, run) for row in _rows(run))
+    return (pair_of(row, run) for row in _rows(run))
 
 
 def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
@@ -61,12 +61,21 @@ def write_build(run: Path, pairs: Sequence[Pair]) -> Path:
 
 def write_shard(pairs: Sequence[Pair], run: Path, name: str) -> str:
     """Store the images of some pairs and then the pairs as `pairs/NAME.parquet`; returns the shard's SHA-256."""
+    return write_stored(store(pairs, run), run, name)
+
+
+def store(pairs: Sequence[Pair], run: Path) -> list[Pair]:
+    """Store the images of pairs in a run folder; returns the pairs with the stored images."""
+    images = {image: store_image(image, run / "images") for image in {i for pair in pairs for i in _all_images(pair)}}
+    return [_with_images(pair, images) for pair in pairs]
+
+
+def write_stored(pairs: Sequence[Pair], run: Path, name: str) -> str:
+    """Write pairs whose images are stored as `pairs/NAME.parquet`; returns the shard's SHA-256."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    images = {image: store_image(image, run / "images") for pair in pairs for image in _all_images(pair)}
-    stored = [_with_images(pair, images) for pair in pairs]
     buffer = BytesIO()
-    pyarrow.parquet.write_table(pyarrow_table([_row(pair, run) for pair in stored]), buffer)
+    pyarrow.parquet.write_table(pyarrow_table([row_of(pair, run) for pair in pairs]), buffer)
     write_whole(run / "pairs" / f"{name}.parquet", buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
@@ -151,7 +160,8 @@ def _rows(run: Path) -> Iterator[dict[str, Any]]:
             raise UserError(f"{shard}: damaged ({error}); delete it and run the same build again.") from error
 
 
-def _row(pair: Pair, run: Path) -> dict[str, Any]:
+def row_of(pair: Pair, run: Path) -> dict[str, Any]:
+    """A pair whose images are stored in a run folder, as a row of its shards."""
     return pair_row(pair, lambda images: None if images is None else [_image_cell(image, run) for image in images])
 
 
@@ -159,7 +169,8 @@ def _image_cell(image: ImageFile, run: Path) -> dict[str, Any]:
     return {"bytes": None, "path": image.path.relative_to(run).as_posix()}
 
 
-def _pair(row: dict[str, Any], run: Path) -> Pair:
+def pair_of(row: dict[str, Any], run: Path) -> Pair:
+    """The pair of a row that `row_of` made, with absolute image paths."""
     provenance = Provenance(
         **{name: row[name] for name in TEXTS},
         parameters=json.loads(row["parameters"]),

@@ -45,7 +45,7 @@ class Engine:
             case Retrieve():
                 asked = cast("Sequence[Retrieve]", requests)
                 return [self.gallery.similar(one.record, one.count) for one in asked]
-        return self.judges.answer(cast("Sequence[JudgeRequest]", requests))
+        return _each_or_its_error(cast("Sequence[JudgeRequest]", requests), self.judges.answer, passing=(UserError,))
 
 
 def _answered(
@@ -55,15 +55,30 @@ def _answered(
 
     from veridical.vlm.model.modes import evaluating
 
+    # In a training loop the model comes as it is; its answers must not have dropout.
+    with torch.no_grad(), evaluating(engine.vlm.model):
+        return _each_or_its_error(
+            requests, lambda some: run_in_batches(partial(together, engine.vlm), some, engine.limit)
+        )
+
+
+def _each_or_its_error(
+    requests: Sequence[Any],
+    answer: Callable[[Sequence[Any]], list[Any]],
+    passing: tuple[type[Exception], ...] = (),
+) -> list[Any]:
+    """Answers to requests; where one can't be answered, all are asked one by one, and its error stands in its place.
+
+    What a judge says to the user, such as that its quota has ended, is `passing`: it ends the build.
+    """
     try:
-        # In a training loop the model comes as it is; its answers must not have dropout.
-        with torch.no_grad(), evaluating(engine.vlm.model):
-            return run_in_batches(partial(together, engine.vlm), requests, engine.limit)
-    except UserError as error:
+        return answer(requests)
+    except passing:
+        raise
+    except Exception as error:
         if len(requests) == 1:
             return [error]
-    # One of them has an image or a text that the model can't take; alone, each is answered or named.
-    return [answer for request in requests for answer in _answered(engine, [request], together)]
+    return [one for request in requests for one in _each_or_its_error([request], answer, passing)]
 
 
 def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:

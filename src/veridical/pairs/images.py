@@ -32,7 +32,12 @@ def _plain(image: ImageFile) -> tuple[bytes, str]:
 
     from veridical.vlm.images.files import open_image
 
-    with PIL.Image.open(image.path) as opened:
+    try:
+        opened_image = PIL.Image.open(image.path)
+    except (OSError, SyntaxError, ValueError):
+        open_image(image)  # Says what is wrong with it.
+        raise
+    with opened_image as opened:
         turned = opened.getexif().get(_ORIENTATION, 1) != 1
         several = getattr(opened, "n_frames", 1) > 1
         odd = turned or several or opened.mode != "RGB" or opened.has_transparency_data

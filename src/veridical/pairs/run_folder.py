@@ -1,6 +1,7 @@
 """The folder of a build: what it was started with, which shards are finished, and its last files.
 
-A shard's mark is written after everything it stands for, so a build that was killed goes on behind its last mark.
+A shard's mark is written after everything it stands for. What is made of the records of unfinished shards is kept in a
+journal, so a build that was killed resumes after the last finished record.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from veridical import __version__, files, runs
 from veridical.judges.messages import Usage
-from veridical.pairs.dataset import write_shard
+from veridical.pairs.dataset import write_stored
+from veridical.pairs.journal import usages
 from veridical.pairs.runner import Outcome
 from veridical.records import Record, Rejection
 from veridical.runs import Run
@@ -36,11 +38,11 @@ MORE = {"veridical": __version__}
 def opened(config: BuildConfig) -> Iterator[Run]:
     """Start a build in its folder, or continue the same. Raises UserError where the folder holds anything else.
 
-    A build that has not finished a shard holds nothing worth keeping, and makes room.
+    A build that has finished no record holds nothing worth keeping, and makes room.
     """
     out = config.out
-    with runs.opened(out, COMMAND, config, more=MORE, kept=lambda: bool(finished_shards(out))) as run:
-        if not finished_shards(out):
+    with runs.opened(out, COMMAND, config, more=MORE, kept=lambda: holds_work(out)) as run:
+        if not holds_work(out):
             for leftover in (WORK, "images", "pairs"):
                 shutil.rmtree(out / leftover, ignore_errors=True)
         yield run
@@ -56,14 +58,24 @@ def finished_shards(out: Path) -> set[int]:
     return {int(path.stem) for path in (out / WORK / "marks").glob("*.json") if path.stem.isdecimal()}
 
 
+def holds_work(out: Path) -> bool:
+    """Whether any record of an unfinished build is finished."""
+    return bool(finished_shards(out)) or any(path.stat().st_size for path in journals(out).glob("*.jsonl"))
+
+
+def journals(out: Path) -> Path:
+    """The folder of the journals of unfinished shards."""
+    return out / WORK / "journal"
+
+
 def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
-    """Write a shard's images, its pairs and its mark, in this order. A shard without pairs is a mark only."""
+    """Write a shard's pairs, whose images are stored, and then its mark. A shard without pairs is a mark only."""
     pairs = [pair for outcome in outcomes if not isinstance(outcome, Rejection) for pair in outcome]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
     name = f"{number:05d}"
     mark = {
         "file": f"pairs/{name}.parquet" if pairs else None,
-        "sha256": write_shard(pairs, out, name) if pairs else None,
+        "sha256": write_stored(pairs, out, name) if pairs else None,
         "pairs": len(pairs),
         "attempts": Counter(str(pair.provenance.attempts) for pair in pairs),
         "records_in": len(outcomes),
@@ -72,23 +84,11 @@ def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
     files.write_json(out / WORK / "marks" / f"{name}.json", mark)
 
 
-def keep_judges_usage(out: Path, usage: Mapping[str, Any], part: str) -> None:
-    """Remember what one process has asked of the services behind the judges so far."""
-    if usage:
-        files.write_json(out / WORK / "judges" / f"{part}.json", usage)
-
-
-def judges_usage(out: Path, part: str) -> dict[str, Any]:
-    """What one process had asked of the services behind the judges as of its last shard; empty if nothing."""
-    path = out / WORK / "judges" / f"{part}.json"
-    return files.read_json(path) if path.exists() else {}
-
-
 def _usage_of_all(out: Path) -> dict[str, Any]:
     """What all processes together asked, by judge."""
     totals: dict[str, Usage] = {}
-    for path in sorted((out / WORK / "judges").glob("*.json")):
-        for judge, counts in files.read_json(path).items():
+    for asked in usages(journals(out)).values():
+        for judge, counts in asked.items():
             totals.setdefault(judge, Usage()).add(counts)
     return {judge: usage.plain() for judge, usage in totals.items()}
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from veridical.constructions.protocol import Request, Sample, Score, Steps
-from veridical.errors import UserError
+from veridical.pairs import failures
 from veridical.records import Pair, Rejection
 from veridical.vlm.generation.params import SamplingParams
 
 Outcome: TypeAlias = list[Pair] | Rejection
 Serve: TypeAlias = Callable[[Sequence[Request]], list[Any]]
-"""Answers requests of one kind, in order; a request that a record is to blame for is answered with its UserError."""
+"""Answers requests of one kind, in order; a request that can't be answered is answered with the error."""
 
 
 @dataclass(eq=False)
@@ -58,11 +58,9 @@ def run_concurrently(
 
 
 def _follow(one: _Active, answer: Any) -> _Active | Outcome:
-    if isinstance(answer, UserError):
+    if isinstance(answer, Exception):
         one.steps.close()
-        reason = getattr(answer, "reason", "refused-by-model")
-        remedy = getattr(answer, "remedy", "change the record as the detail says")
-        return Rejection(one.record_id, reason, remedy, str(answer))
+        return failures.rejection(one.record_id, answer)
     return _advance(one.index, one.record_id, one.steps, answer)
 
 
@@ -72,6 +70,8 @@ def _advance(index: int, record_id: str, steps: Steps, answer: Any) -> _Active |
     except StopIteration as end:
         outcome: Outcome = end.value
         return outcome
+    except Exception as error:
+        return failures.rejection(record_id, error)
 
 
 def _fullest(active: Iterable[_Active], batch_size: int) -> list[_Active]:

@@ -89,25 +89,31 @@ def load_model(config: BuildConfig) -> Vlm:
 
 
 def make(config: BuildConfig, source: Source, numbers: Sequence[int], part: str = "0") -> Iterator[None]:
-    """Make the shards with these numbers; yields after each record. `part` names whoever else makes other shards."""
+    """Make the shards with these numbers; yields after each record. `part` names whoever else makes other shards.
+
+    Records that are in a journal are not made again, and nothing is yielded for them.
+    """
+    from veridical.pairs.unfinished import Unfinished
+
+    wanted = {number: members(config, source.items, number) for number in numbers}
+    kept = Unfinished(config.out, wanted, part, source.panel)
+    todo = [index for places in wanted.values() for index in places if index not in kept]
+    for index, outcome in _outcomes(config, source, todo):
+        kept.add(index, source.items[index].id, outcome)
+        yield
+    kept.close()
+
+
+def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
     from veridical.pairs.engine import Engine
     from veridical.pairs.retrieval import Gallery
     from veridical.pairs.runner import run_concurrently
 
-    items, panel, vlm = source.items, source.panel, source.model()
+    vlm, panel = source.model(), source.panel
     judge = panel.names(judge_needs(config.construction, config.settings))
-    panel.add_usage(run_folder.judges_usage(config.out, part))
-    todo = [index for number in numbers for index in members(config, items, number)]
-    open_shards: dict[int, dict[int, Outcome]] = {}
     engine = Engine(vlm, panel, Gallery(source.records))
-    for index, outcome in run_concurrently(_starts(config, items, todo, panel), engine, config.batch_size):
-        number = index // config.shard_size
-        shard = open_shards.setdefault(number, {})
-        shard[index] = _signed(outcome, vlm.name, judge)
-        if len(shard) == len(members(config, items, number)):
-            run_folder.keep_judges_usage(config.out, panel.usage(), part)
-            run_folder.finish_shard(config.out, number, [shard[i] for i in sorted(open_shards.pop(number))])
-        yield
+    for index, outcome in run_concurrently(_starts(config, source.items, todo, panel), engine, config.batch_size):
+        yield index, _signed(outcome, vlm.name, judge)
 
 
 def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:
@@ -135,7 +141,12 @@ def _starts(
             # Before any model time is spent on it.
             yield index, item.id, _rejected(Rejection(item.id, lacks.reason, lacks.remedy, str(lacks)))
         else:
-            yield index, item.id, construct(item, config.settings, config.seed)
+            yield index, item.id, _constructed(construct, item, config)
+
+
+def _constructed(construct: Callable[..., Steps], record: Record, config: BuildConfig) -> Steps:
+    """The procedure, started when it is first asked, so that its errors are the record's."""
+    return (yield from construct(record, config.settings, config.seed))
 
 
 def _rejected(reject: Rejection) -> Steps:

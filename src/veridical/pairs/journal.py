@@ -1,0 +1,88 @@
+"""What a build has made of records whose shard isn't finished: a line of JSON a record, so that nothing is made twice.
+
+A process appends to a file of its own. When a shard is finished, what is in it is left out of the file again, which
+therefore stays small. A line that a killed process left unfinished is dropped when the file is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from veridical import files
+from veridical.pairs.dataset import pair_of, row_of
+from veridical.pairs.runner import Outcome
+from veridical.records import Rejection
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The file of one process that makes shards of the build in `out`."""
+
+    out: Path
+    path: Path
+
+    def append(self, index: int, outcome: Outcome, usage: Mapping[str, Any]) -> None:
+        """Keep the outcome of the record at a place, and what the services behind the judges have been asked so far.
+
+        Raises UnicodeEncodeError for a text that is no Unicode.
+        """
+        line = json.dumps(_plain(index, outcome, self.out, usage), ensure_ascii=False).encode() + b"\n"
+        with self.path.open("ab") as file:
+            file.write(line)
+
+    def outcomes(self, wanted: Callable[[int], bool] = lambda _: True) -> dict[int, Outcome]:
+        """The outcomes that are kept, by the record's place."""
+        rows = _rows(self.path) if self.path.exists() else []
+        return {row["index"]: _outcome(row, self.out) for row in rows if "index" in row and wanted(row["index"])}
+
+    def rewrite(self, outcomes: Mapping[int, Outcome], usage: Mapping[str, Any]) -> None:
+        """Keep these outcomes and no others."""
+        rows = [_plain(index, outcome, self.out, {}) for index, outcome in outcomes.items()]
+        files.write_json_lines(self.path, [*rows, *([{"usage": dict(usage)}] if usage else [])])
+
+
+def open_journal(out: Path, folder: Path, part: str) -> Journal:
+    """The journal of one process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(out, folder / f"{part}.jsonl")
+
+
+def read_outcomes(out: Path, folder: Path, wanted: Callable[[int], bool] = lambda _: True) -> dict[int, Outcome]:
+    """The outcomes that all processes kept, by the record's place."""
+    found: dict[int, Outcome] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        found |= Journal(out, path).outcomes(wanted)
+    return found
+
+
+def usages(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """What each process had asked of the services behind the judges when it last kept something."""
+    found = {path.stem: [row["usage"] for row in _rows(path) if "usage" in row] for path in folder.glob("*.jsonl")}
+    return {part: known[-1] for part, known in sorted(found.items()) if known}
+
+
+def _plain(index: int, outcome: Outcome, out: Path, usage: Mapping[str, Any]) -> dict[str, Any]:
+    asked = {"usage": dict(usage)} if usage else {}
+    if isinstance(outcome, Rejection):
+        return {"index": index, "rejection": asdict(outcome), **asked}
+    return {"index": index, "pairs": [row_of(pair, out) for pair in outcome], **asked}
+
+
+def _outcome(row: Mapping[str, Any], out: Path) -> Outcome:
+    if "rejection" in row:
+        return Rejection(**row["rejection"])
+    return [pair_of(pair, out) for pair in row["pairs"]]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # Its record is made again.
+    return rows
