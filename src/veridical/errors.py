@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user can mend; the message names the thing, where it is, and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def describe(error: Exception) -> str:
+    """An error's type, message and place in the code, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+
+
+def printable(text: str) -> str:
+    """The text with what is no Unicode, such as half an emoji, written as an escape."""
+    return text.encode(errors="backslashreplace").decode()

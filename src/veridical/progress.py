@@ -16,7 +16,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Line:
-    """Progress through `total` units of work; `advance` as they are done. One that is not `shown` says nothing."""
+    """Progress through `total` units of work, 0 where nobody knows how many; `advance` as they are done.
+
+    One that is not `shown` says nothing.
+    """
 
     def __init__(self, label: str, total: int, done: int = 0, shown: bool = True) -> None:
         self.label, self.total, self.done = label, total, done
@@ -26,7 +29,7 @@ class Line:
         self._reporter = Reporter(label, total, done) if shown else None
         self._bar = _terminal_bar() if shown and sys.stderr.isatty() else None
         if self._bar:
-            self._task = self._bar.add_task(label, total=total, completed=done, detail="")
+            self._task = self._bar.add_task(label, total=total or None, completed=done, detail="")
 
     def __enter__(self) -> Line:
         if self._bar:
@@ -55,7 +58,7 @@ class Line:
         if not self._shown:
             return
         self._printed = time.monotonic()
-        parts = [f"{self.label} {self.done}/{self.total}", self._time(), detail]
+        parts = [f"{self.label} {self.done}{f'/{self.total}' if self.total else ''}", self._time(), detail]
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     def _time(self) -> str:

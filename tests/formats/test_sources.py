@@ -220,13 +220,173 @@ def test_the_world_is_a_source(read):
         read("world:nowhere", limit=3)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty", "notes.txt", "broken.parquet", "latin.jsonl"])
+@pytest.mark.parametrize("name", ["nowhere", "empty", "notes.txt", "broken.parquet"])
 def test_sources_that_cannot_be_read_at_all(tmp_path, read, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
-    (tmp_path / "latin.jsonl").write_bytes('{"image": "é"}'.encode("latin-1"))
     with pytest.raises(UserError, match=name):
         read(tmp_path / name)
     with pytest.raises(UserError, match="limit"):
         read("world", limit=0)
+
+
+def raw(folder, *lines):
+    (folder / "r.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+    return folder / "r.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"image": "x.png", "text": "half \\ud83d"}', "not-unicode"),
+        ('{"image": "x.png", "prompt": [{"role": "user", "content": "\\udc00?"}]}', "not-unicode"),
+        ('{"image": "x.png", "id": "\\ud83d"}', "not-unicode"),
+        ('{"image": "x.png", "text": "\udce9t\udce9"}', "not-unicode"),  # Latin-1
+        ('{"image": "x.png", "x": ' + "1" * 5000 + "}", "not-json"),
+        ('{"image": ' + "[" * 100_000 + "}", "not-json"),
+        ('{"image": "' + "a" * 300 + '.png"}', "unreadable-row"),
+        ('{"image": {"bytes": "text"}}', "bad-image-field"),
+        ('{"image": "data:image/png;base64,?"}', "bad-image-field"),
+        ('{"image": "data:image/png;base64,AAAA"}', "not-an-image"),
+        ('{"image": "x.png", "objects": [{"name": "cup", "box": [0, 0, 1, ' + "9" * 400 + "]}]}", "bad-objects"),
+        ('{"image": "x.png", "objects": [{"name": "cup", "box": [100, 200, 300, 400]}]}', "bad-objects"),
+        ('{"image": "x.png", "objects": [{"name": "cup", "box": [0.5, 0.5, 0.1, 0.1]}]}', "bad-objects"),
+        ('{"image": "x.png", "regions": [{"text": "a cup", "box": [NaN, 0, 1, 1]}]}', "bad-regions"),
+        ('{"image": "x.png", "conversations": [{"from": "human", "value": "<image>What?"}]}', "published-format"),
+    ],
+)
+def test_a_bad_line_is_rejected_and_the_next_one_is_read(tmp_path, read, line, reason):
+    picture(tmp_path / "x.png")
+    records, rejects = read(raw(tmp_path, line, '{"image": "x.png", "id": "good"}'))
+    assert list(records) == ["good"]
+    [reject] = rejects.values()
+    assert reject.reason == reason
+    assert reject.remedy
+    json.dumps([reject.id, reject.detail], ensure_ascii=False).encode()
+
+
+def test_a_data_url_is_an_image(tmp_path, read):
+    import base64
+
+    content = picture(tmp_path / "pics/x.png").read_bytes()
+    url = "data:image/png;base64," + base64.b64encode(content).decode()
+    records, _ = read(raw(tmp_path, json.dumps({"image": url, "text": "A cup."})))
+    [record] = records.values()
+    assert record.images[0].path.read_bytes() == content
+
+
+def test_a_large_field_of_csv_is_read_and_a_larger_one_rejected(tmp_path, read, monkeypatch):
+    import csv
+
+    picture(tmp_path / "x.png")
+    (tmp_path / "r.csv").write_text(f"image,text\nx.png,A fork.\nx.png,{'word ' * 30_000}\nx.png,A cup.\n")
+    records, _ = read(tmp_path / "r.csv")
+    assert [len(record.reference) for record in records.values()] == [7, 149_999, 6]
+    assert csv.field_size_limit() == 131_072
+    monkeypatch.setattr("veridical.formats.tables.MAX_FIELD", 1000)
+    records, rejects = read(tmp_path / "r.csv")
+    assert [record.reference for record in records.values()] == ["A fork.", "A cup."]
+    assert [reject.reason for reject in rejects.values()] == ["bad-csv"]
+
+
+def test_linked_folders_are_read_inside_and_named_outside(tmp_path, read):
+    folder = tmp_path / "in"
+    picture(folder / "own.png")
+    picture(folder / "sub/a.png", size=(40, 40))
+    picture(tmp_path / "elsewhere/o.png")
+    (tmp_path / "elsewhere/meta.jsonl").write_text('{"file_name": "own.png", "text": "Top secret."}\n')
+    (folder / "again").symlink_to(folder / "sub")
+    (folder / "round").symlink_to(folder)
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "metadata.jsonl").symlink_to(tmp_path / "elsewhere/meta.jsonl")
+    records, rejects = read(folder)
+    assert set(records) in ({"own.png", "sub/a.png"}, {"own.png", "again/a.png"})
+    assert records["own.png"].reference is None
+    assert {name: reject.reason for name, reject in rejects.items()} == {
+        "more": "path-outside",
+        "metadata.jsonl": "path-outside",
+    }
+
+
+def test_the_links_of_the_hub_cache_are_the_data_sets_own(tmp_path, read):
+    repository = tmp_path / "datasets--me--photos"
+    blob = picture(repository / "blobs/0123", format="PNG")
+    snapshot = repository / "snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "a.png").symlink_to(blob)
+    (snapshot / "b.png").symlink_to(picture(tmp_path / "secret.png"))
+    records, rejects = read(snapshot)
+    assert list(records) == ["a.png"]
+    assert {name: reject.reason for name, reject in rejects.items()} == {"b.png": "path-outside"}
+
+
+def test_a_data_set_as_the_hub_keeps_it(tmp_path, read):
+    import pyarrow
+    import pyarrow.parquet
+
+    content = picture(tmp_path / "x.png").read_bytes()
+    (tmp_path / "in/data").mkdir(parents=True)
+    for part in range(2):
+        table = pyarrow.table({"image": [{"bytes": content, "path": "x.png"}], "text": [f"Part {part}."]})
+        pyarrow.parquet.write_table(table, tmp_path / f"in/data/train-{part:05}-of-00002.parquet")
+    records, rejects = read(tmp_path / "in")
+    assert [record.reference for record in records.values()] == ["Part 0.", "Part 1."]
+    assert not rejects
+
+
+def test_what_is_not_read_is_said_once(tmp_path, read):
+    folder = tmp_path / "in"
+    for index in range(3):
+        picture(folder / f"{index}.png")
+    (folder / "phone.heic").write_bytes(b"x")
+    (folder / "captions.csv").write_text("a,b\n")
+    metadata(folder, *({"file_name": f"{index}.png", "titel": "x", "text": "A cup."} for index in range(3)))
+    with pytest.warns(UserWarning, match="not read") as said:
+        records, _ = read(folder)
+    assert len(records) == 3
+    [warning] = said
+    text = str(warning.message)
+    assert "field `titel` (3)" in text
+    assert ".heic images (1)" in text
+    assert "file captions.csv (captions are read from metadata.csv) (1)" in text
+
+
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "JPEG", "quality": 80}, {"format": "WEBP"}])
+def test_the_quick_check_of_an_image_finds_what_opening_it_finds(tmp_path, options):
+    from veridical.vlm.images.files import ImageError, check_image, open_image
+
+    whole = picture(tmp_path / "x", size=(200, 160), **options).read_bytes()
+
+    def fault(function, path):
+        try:
+            function(path)
+        except ImageError as error:
+            return error.reason
+        return None
+
+    for place in (len(whole), *range(1, len(whole), len(whole) // 15)):
+        path = tmp_path / f"{place}"
+        path.write_bytes(whole[:place])
+        assert fault(check_image, path) == fault(open_image, path), place
+
+
+def test_files_are_checked_side_by_side_and_come_in_order():
+    import threading
+    from functools import partial
+
+    from veridical.formats.parallel import in_order
+
+    both = threading.Barrier(2, timeout=20)
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        if number < 2:
+            both.wait()
+        return number
+
+    found = in_order((partial(work, number) for number in range(1000)), workers=2)
+    assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
+    found.close()
+    assert len(begun) < 20

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 from veridical.records import Annotations, Box, ObjectInImage, Region, Relation
 
 T = TypeVar("T")
+_ROUNDING = 1e-3
 
 FIELDS = ("objects", "scene", "relations", "regions", "facts")
 HOW = {
     "objects": '"objects": [{"name": "cup", "box": [x0, y0, x1, y1], "attributes": ["red"]}], the box in fractions of '
-    "the image; box and attributes may be left out",
+    "the image (from 0 to 1, upper left corner first); box and attributes may be left out",
     "relations": '"relations": [["cup", "left of", "fork"]]',
     "regions": '"regions": [{"text": "a red cup", "box": [x0, y0, x1, y1]}]; the box may be left out',
     "facts": '"facts": ["The cup is full."]',
@@ -52,7 +53,7 @@ def _each(row: Mapping[str, Any], field: str, read: Callable[[Any], T]) -> tuple
     for value in values:
         try:
             found.append(read(value))
-        except (TypeError, ValueError, KeyError, AttributeError):
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             raise BadFieldError(field, value) from None
     return tuple(found)
 
@@ -76,7 +77,9 @@ def _box(value: Any) -> Box | None:
     if value is None:
         return None
     x0, y0, x1, y1 = (float(edge) for edge in value)
-    return x0, y0, x1, y1
+    if not (0 <= x0 <= x1 <= 1 + _ROUNDING and 0 <= y0 <= y1 <= 1 + _ROUNDING):
+        raise ValueError  # Pixels, a width and height for a corner, upside down, or NaN.
+    return x0, y0, min(x1, 1.0), min(y1, 1.0)
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,10 @@ and what is in the picture (`objects`, `scene`, `relations`, `regions`, `facts`)
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,14 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from veridical.errors import describe, printable
 from veridical.files import write_whole
-from veridical.formats.annotations import HOW, BadFieldError, read_annotations
-from veridical.records import Annotations, Counterfactual, ImageFile, Message, Record
+from veridical.formats.annotations import FIELDS, HOW, BadFieldError, read_annotations
+from veridical.records import Annotations, Counterfactual, ImageFile, Message, Record, Rejection
 
 Row = Mapping[str, Any]
+_SHOWN = 80
 
 IMAGE_FIELDS = ("file_name", "image", "images")
 TEXT_FIELDS = ("text", "caption", "reference")
+_OTHERS = ("id", "prompt", "source", "counterfactual_image", "counterfactual_text")
+KNOWN_FIELDS = frozenset((*IMAGE_FIELDS, *TEXT_FIELDS, *FIELDS, *_OTHERS))
+FOREIGN_FIELDS = frozenset(("conversations", "messages", "chosen", "rejected", "completions"))
+_MAX_BYTES = 2**28
+_DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.IGNORECASE)
+_HUB_CACHE = re.compile(r"(?:datasets|models|spaces)--.+")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -44,6 +55,24 @@ class Place:
     """Where the bytes of embedded images are written."""
 
 
+def record_of(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record | Rejection:
+    """A row as a record, whatever it holds: with any fault as a rejection that names it."""
+    try:
+        return to_record(row, default_id, default_prompt, place, source)
+    except UnusableError as error:
+        return rejection(str(row.get("id") or default_id), error)
+    except Exception as error:
+        remedy = "mend this row or leave it out; the error in the detail is none that was foreseen"
+        return Rejection(
+            printable(str(row.get("id") or default_id)), "unreadable-row", remedy, printable(describe(error))
+        )
+
+
+def rejection(name: str, error: UnusableError) -> Rejection:
+    """What could not be used, by name."""
+    return Rejection(printable(name), error.reason, error.remedy, printable(error.detail))
+
+
 def image_names(row: Row) -> list[Any]:
     """The images that a row names, as it names them: paths, or mappings with `bytes`."""
     for field in IMAGE_FIELDS:
@@ -63,6 +92,12 @@ def own_id(image: str, seen: Counter[str]) -> str:
 def to_record(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record:
     """Check everything about a row, its images included. Raises UnusableError."""
     names = image_names(row)
+    if foreign := next((field for field in sorted(FOREIGN_FIELDS) if row.get(field)), None):
+        raise UnusableError(
+            "published-format",
+            f"has `{foreign}`, as data sets of other tools do, which is not read here",
+            "read the file with `veridical data import` first, and build from what it writes",
+        )
     if not names:
         raise UnusableError(
             "no-image", f"has none of the fields {', '.join(IMAGE_FIELDS)}", "name the image's file in `file_name`"
@@ -94,11 +129,15 @@ def _counterfactual(row: Row, place: Place) -> Counterfactual | None:
 
 def checked_image(path: Path) -> ImageFile:
     """The identity of an image file that is known to open. Raises UnusableError."""
-    from veridical.vlm.images.files import ImageError, open_image
+    from veridical.vlm.images.files import ImageError, check_image
 
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UnusableError(
+                "image-too-large", f"{path.name}: has {path.stat().st_size} bytes", "make the image smaller"
+            )
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
-        open_image(image)
+        check_image(path)
     except ImageError as error:
         raise UnusableError(error.reason, f"{path.name}: {error.detail}", error.remedy) from error
     except OSError as error:
@@ -110,20 +149,31 @@ def checked_image(path: Path) -> ImageFile:
 
 def inside(root: Path, path: Path) -> Path:
     """The real path of something that data names. Raises UnusableError where it lies outside `root`."""
-    real = path.resolve()
-    if not real.is_relative_to(root.resolve()):
+    real, base = path.resolve(), root.resolve()
+    if not real.is_relative_to(base) and not real.is_relative_to(_hub_blobs(base) or base):
         raise UnusableError(
             "path-outside", f"{path} leads out of the data's folder", "copy the file into the folder of the data"
         )
     return real
 
 
+def _hub_blobs(root: Path) -> Path | None:
+    """The folder of the Hub cache that holds the content of a snapshot, whose files are links to there."""
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and _HUB_CACHE.fullmatch(folder.parent.parent.name):
+            return folder.parent.parent / "blobs"
+    return None
+
+
 def _path(name: Any, place: Place) -> Path:
     if isinstance(name, Mapping) and name.get("bytes"):
-        return _unpack(name["bytes"], place.unpack)
+        return _unpack(_bytes(name["bytes"]), place.unpack)
     text = name.get("path") if isinstance(name, Mapping) else name
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UnusableError("bad-image-field", f"{name!r} is not a path", "name an image by its path, as a string")
+        shown = repr(name)[:_SHOWN]
+        raise UnusableError("bad-image-field", f"{shown} is not a path", "name an image by its path, as a string")
+    if found := _DATA_URL.match(text):
+        return _unpack(_decoded(text[found.end() :]), place.unpack)
     path = inside(place.root, place.base / text)
     if path.is_file():
         return path
@@ -131,7 +181,20 @@ def _path(name: Any, place: Place) -> Path:
     for other in path.parent.iterdir() if path.parent.is_dir() else ():
         if other.is_file() and _composed(other.name) == _composed(path.name):
             return inside(place.root, other)
-    raise UnusableError("missing-image", f"there is no file {text}", "restore the image or delete its line")
+    raise UnusableError("missing-image", f"there is no file {text[:_SHOWN]}", "restore the image or delete its line")
+
+
+def _bytes(content: Any) -> bytes:
+    if not isinstance(content, bytes):
+        raise UnusableError("bad-image-field", "`bytes` holds no bytes", "write the image's file into it, or its path")
+    return content
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise UnusableError("bad-image-field", f"a data URL that isn't base64 ({error})", "name the file") from None
 
 
 def _composed(name: str) -> str:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.formats import tables
-from veridical.formats.folder import read_folder
-from veridical.formats.rows import Place, UnusableError, image_names, own_id, to_record
+from veridical.formats.folder import Task, read_folder
+from veridical.formats.parallel import in_order
+from veridical.formats.rows import (
+    FOREIGN_FIELDS,
+    KNOWN_FIELDS,
+    Place,
+    UnusableError,
+    image_names,
+    own_id,
+    record_of,
+    rejection,
+)
 from veridical.records import Record, Rejection
 
 DESCRIBE = "Describe this image."
+_TOLD = 5
 WORLD_COUNT = 1000
 """How many scenes of the picture world are drawn where no limit is given."""
 
@@ -20,7 +33,7 @@ WORLD_COUNT = 1000
 def read_records(
     source: str, work: Path, *, limit: int | None = None, seed: int = 0, prompt: str = DESCRIBE
 ) -> Iterator[Record | Rejection]:
-    """The records of a source in a fixed order, and a Reject for everything in it that is not usable.
+    """The records of a source in a fixed order, and a Rejection for everything in it that is not usable.
 
     `work` takes the pictures that are drawn or unpacked and must stay while the records are used. `limit`
     counts records, not rejects; `seed` picks the scenes of the picture world; `prompt` is used where a
@@ -37,6 +50,16 @@ def is_world(source: str) -> bool:
     return source == "world" or source.startswith("world:")
 
 
+def _read_tasks(tasks: Callable[[Counter[str]], Iterator[Task]], source: str) -> Iterator[Record | Rejection]:
+    """Do what takes time, images' decoding above all, in threads; then say what was not read."""
+    unread: Counter[str] = Counter()
+    yield from in_order(tasks(unread))
+    if unread:
+        told = ", ".join(f"{what} ({count})" for what, count in unread.most_common(_TOLD))
+        rest = f" and {len(unread) - _TOLD} more" if len(unread) > _TOLD else ""
+        warnings.warn(f"{source}: not read: {told}{rest}.", stacklevel=2)
+
+
 def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Rejection]:
     if is_world(source):
         from veridical.world.records import world_records
@@ -45,27 +68,25 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
         return iter(world_records(split, limit or WORLD_COUNT, seed, work / "drawn"))
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_folder(path.resolve(), prompt, work / "unpacked")
+        return _read_tasks(lambda unread: read_folder(path.resolve(), prompt, work / "unpacked", unread), source)
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
-        return _read_file(path.resolve(), prompt, work / "unpacked")
+        return _read_tasks(lambda unread: _read_file(path.resolve(), prompt, work / "unpacked", unread), source)
     if path.is_file():
         raise UserError(f"{source}: records are read from {', '.join(tables.SUFFIXES)} files and folders of images.")
     raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.")
 
 
-def _read_file(path: Path, prompt: str, unpack: Path) -> Iterator[Record | Rejection]:
+def _read_file(path: Path, prompt: str, unpack: Path, unread: Counter[str]) -> Iterator[Task]:
     place, seen = Place(path.parent, path.parent, unpack), Counter[str]()
     for number, row in tables.rows(path):
         origin = f"{path.name}:{number}"
         if isinstance(row, UnusableError):
-            yield Rejection(origin, row.reason, row.remedy, row.detail)
+            yield partial(rejection, origin, row)
             continue
+        unread.update(f"field `{field}`" for field in row.keys() - KNOWN_FIELDS - FOREIGN_FIELDS)
         first = next(iter(image_names(row)), None)
         default_id = own_id(first, seen) if isinstance(first, str) else origin
-        try:
-            yield to_record(row, default_id, prompt, place, source="file")
-        except UnusableError as error:
-            yield Rejection(str(row.get("id") or default_id), error.reason, error.remedy, error.detail)
+        yield partial(record_of, row, default_id, prompt, place, "file")
 
 
 def _unique(found: Iterator[Record | Rejection]) -> Iterator[Record | Rejection]:

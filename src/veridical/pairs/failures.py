@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
-
-from veridical.errors import UserError
+from veridical.errors import UserError, describe, printable
 from veridical.records import Rejection
 
 FAILED = "failed"
@@ -31,18 +28,6 @@ def failed(outcome: object) -> bool:
 def printable_rejection(one: Rejection) -> Rejection:
     """The rejection with nothing in it that can't be written."""
     return Rejection(*(printable(text) for text in (one.id, one.reason, one.remedy, one.detail)))
-
-
-def describe(error: Exception) -> str:
-    """An error's type, message and place in the code, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
-
-
-def printable(text: str) -> str:
-    """The text with what is no Unicode, such as half an emoji, written as an escape."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 class Streak:

@@ -48,7 +48,7 @@ def held_out(records: Sequence[Record], share: float, seed: int) -> frozenset[st
 
 def write(folder: Path, source: str, share: float, seed: int, records: Sequence[Record]) -> None:
     """Write which records of a source were kept back."""
-    images = sorted({image.sha256 for record in records for image in record.images})
+    images = sorted({image for record in records for image in _images(record)})
     content = {"records": source, "share": share, "seed": seed, "ids": [r.id for r in records], "images": images}
     files.write_json(folder / FILE, content)
 
@@ -70,10 +70,17 @@ def _groups(records: Sequence[Record]) -> list[str]:
         return image
 
     for record in records:
-        for image in record.images[1:]:
-            low, high = sorted((root(record.images[0].sha256), root(image.sha256)))
+        images = _images(record)
+        for image in images[1:]:
+            low, high = sorted((root(images[0]), root(image)))
             parent[high] = low
-    return [root(record.images[0].sha256) if record.images else record.id for record in records]
+    return [root(images[0]) if (images := _images(record)) else record.id for record in records]
+
+
+def _images(record: Record) -> list[str]:
+    """The hashes of a record's images, its counterfactual's among them."""
+    changed = record.counterfactual.images if record.counterfactual else ()
+    return [image.sha256 for image in (*record.images, *changed)]
 
 
 def _draw(group: str, seed: int) -> float:

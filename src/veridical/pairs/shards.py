@@ -16,6 +16,7 @@ from veridical.judges.lexicon_sources import Words, find_words
 from veridical.judges.panel import Panel
 from veridical.pairs import held_out, run_folder
 from veridical.pairs.config import BuildConfig
+from veridical.progress import Line
 from veridical.records import Record, Rejection
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ class Records:
 def read(config: BuildConfig, work: Path) -> Records:
     """The records of a build; pictures that are drawn or unpacked go to `work`. Raises UserError if there are none."""
     limit = None if config.limit is None else config.skip + config.limit
-    items = list(read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt))[config.skip :]
+    items: list[Record | Rejection] = []
+    # Every image is opened once: of large photos, that takes a while.
+    with Line(f"reading {config.records}", 0 if limit is None else limit) as line:
+        for item in read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt):
+            items.append(item)
+            line.advance(isinstance(item, Record))
+    items = items[config.skip :]
     if not items:
         raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
     share = held_out.share_for(config.records, config.held_out)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from veridical.errors import UserError
 from veridical.records import ImageFile
@@ -13,6 +14,7 @@ from veridical.records import ImageFile
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 # EPS, PDF and the like are left out: reading them starts other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 _MAX_PIXELS = 64_000_000
@@ -56,16 +58,29 @@ def open_image(image: ImageFile | Path) -> Image:
     Raises `ImageError` with the reason `missing-image`, `not-an-image`, `corrupt-image`, `image-too-large` or
     `image-too-small`.
     """
+    return _loaded(image.path if isinstance(image, ImageFile) else image, lambda opened: _to_rgb(_upright(opened)))
+
+
+def check_image(path: Path) -> None:
+    """Raise the `ImageError` that `open_image` would, in less time: the image is decoded, and at an eighth of its size
+    where its format allows it.
+    """
+    _loaded(path, lambda _: None, coarse=True)
+
+
+def _loaded(path: Path, make: Callable[[Image], T], coarse: bool = False) -> T:
+    """What `make` makes of an image that is open and decoded, whole or as small as its decoder makes it."""
     import PIL.Image
 
-    path = image.path if isinstance(image, ImageFile) else image
     PIL.Image.init()  # without it Pillow knows only the commonest formats by name
     try:
         with PIL.Image.open(path, formats=_FORMATS) as opened:
             _check_size(path, opened.size)
             opened.seek(0)
+            if coarse:
+                opened.draft(opened.mode, (1, 1))
             opened.load()
-            return _to_rgb(_upright(opened))
+            return make(opened)
     except ImageError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -75,7 +90,8 @@ def open_image(image: ImageFile | Path) -> Image:
         raise _too_large(path, "its header claims an enormous size") from error
     except PIL.UnidentifiedImageError as error:
         raise _unidentified(path) from error
-    except _DECODING_ERRORS as error:
+    except Exception as error:
+        # Decoders raise whatever comes of bytes that they didn't expect.
         raise _corrupt(path, str(error)) from error
 
 
