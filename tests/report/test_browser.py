@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import shutil
 from io import BytesIO
 
@@ -61,6 +62,24 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def crowded(folders, tmp_path_factory):
+    """A page about nine models with long names and a long prompt in the protocol's name."""
+    from veridical.report.command import ReportConfig, run
+
+    folder = tmp_path_factory.mktemp("crowded")
+    shutil.copytree(folders.eval, folder / "eval")
+    results = json.loads((folder / "eval" / "results.json").read_text())
+    [one] = results["comparisons"]
+    for number in range(8):
+        name = f"{number}-" + "a-long-name" * 6
+        results["models"][name] = results["models"]["a<b> $x$"]
+        results["comparisons"].append({**one, "model": name})
+    results["protocols"]["chair"] += " + '" + "A prompt of one's own that is long. " * 4 + "x" * 80 + "'"
+    (folder / "eval" / "results.json").write_text(json.dumps(results))
+    return run(ReportConfig((folder / "eval",), out=folder / "report.html"))
+
+
 def show(browser, page, *, width=1200, scheme="light"):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -70,10 +89,24 @@ def show(browser, page, *, width=1200, scheme="light"):
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1200])
-def test_nothing_is_wider_than_the_screen(browser, page, width):
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_is_wider_than_the_screen(browser, page, crowded, width):
+    for one in (page, crowded):
+        show(browser, one, width=width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_holds_the_answer(browser, page, width, height):
+    """The verdict, the numbers with their interval, what got worse, and a picture with both captions."""
     show(browser, page, width=width)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    within = "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return r.height > 0 && r.bottom"
+    for part in (".verdict", ".lines .said", ".lines .bar", ".screen p b", ".examples img", ".examples mark.invented"):
+        assert 0 < browser.execute_script(within, part) <= height, part
+    captions = browser.execute_script("return [...document.querySelectorAll('.examples dd')].map(e => e.textContent)")
+    assert len(captions) == 2
+    assert captions[0] != captions[1]
+    assert "[" in browser.find_element("css selector", ".lines .said").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -94,8 +127,6 @@ def test_dark_is_dark_and_light_is_light(browser, page):
 
 
 def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, page):
-    import json
-
     browser.get_log("performance")
     show(browser, page)
     browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
@@ -111,7 +142,7 @@ def test_the_galleries_show_their_pictures_and_marks(browser, page):
     widths = browser.execute_script(
         "return Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
     )
-    assert len(widths) == 12 + 8
+    assert len(widths) == 1 + 12 + 8
     assert set(widths) == {192}
     # Rejected answers end in an object that preferred ones do not have, so no gallery card has words added.
     shown = {kind: len(browser.find_elements("css selector", f".card mark.{kind}")) for kind in ("removed", "invented")}

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.errors import UserError
-from veridical.protocols.chair import ChairItem, ChairMention
 from veridical.records import Message, Pair, Provenance, Spans
+from veridical.report.captions import read_captions
 from veridical.report.command import ReportConfig, run
 from veridical.report.page import render
 from veridical.report.pictures import Piece, difference, inventions, sides, spread, thumbnail
@@ -68,12 +68,32 @@ def test_a_card_shows_the_question_and_how_the_pair_came_to_be():
     assert made == "a cup.|preferred|own answer|judge|panel &lt;i&gt;|tries|3|edited share|0.333|"
 
 
-def test_inventions_are_marked_where_they_stand():
-    item = ChairItem(
-        "1", "1.png", "A cup and a spoon.", ("cup",),
-        (ChairMention("cup", 2, 5, False), ChairMention("spoon", 12, 17, True)), 5,
-    )  # fmt: skip
-    assert inventions(item) == [Piece("A cup and a "), Piece("spoon", "invented"), Piece(".")]
+def row(caption: str, **more):
+    return {"id": "1", "image": "1.png", "caption": caption, "words": 5, **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected", "wrong"),
+    [
+        (
+            {"truth": ["cup"], "mentions": [
+                {"name": "cup", "start": 2, "end": 5, "invented": False},
+                {"name": "spoon", "start": 12, "end": 17, "invented": True},
+            ]},
+            [Piece("A cup and a "), Piece("spoon", "invented"), Piece(".")], 1,
+        ),
+        ({"wrong": [[0, 5]]}, [Piece("A cup", "invented"), Piece(" and a spoon.")], 1),
+        (
+            {"doubted": [[12, 17]], "mentions": [{"name": "spoon", "start": 12, "end": 17}]},
+            [Piece("A cup and a "), Piece("spoon", "doubted"), Piece(".")], 1,
+        ),
+        ({}, [Piece("A cup and a spoon.")], 0),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_marked_whoever_says_so(more, expected, wrong):
+    [caption] = read_captions([row("A cup and a spoon.", **more), {"id": "no caption"}])
+    assert inventions(caption) == expected
+    assert caption.wrong == wrong
 
 
 @given(st.integers(0, 200), st.integers(1, 20))
@@ -215,3 +235,14 @@ def test_a_measurement_without_captions_has_a_page_too(folders, tmp_path):
     page = run(ReportConfig((tmp_path / "eval",), out=tmp_path / "report.html")).read_text()
     assert "gqa[official]/1" in page
     assert "At equal recall</h3>" not in page
+
+
+def test_a_caption_with_a_line_separator_of_unicode_in_it_is_read(folders, tmp_path):
+    shutil.copytree(folders.eval, tmp_path / "eval")
+    path = tmp_path / "eval" / "items" / "base" / "chair.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    odd = {**json.loads(first), "caption": "A cup.\u2028A spoon.\x85", "mentions": []}
+    path.write_text(json.dumps(odd, ensure_ascii=False) + "\n" + rest)
+    [found] = read_runs([tmp_path / "eval"]).evals
+    assert found.captions["base"][0].text == odd["caption"]
+    assert len(found.captions["base"]) == len(found.captions["a<b> $x$"])

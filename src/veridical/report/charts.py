@@ -14,7 +14,12 @@ MOST_OBJECTS = 14
 
 
 def recall_curve(
-    base: str, curve: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]], prefix: str
+    base: str,
+    curve: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Mapping[str, Any]],
+    recall_metric: str,
+    invented_metric: str,
+    prefix: str,
 ) -> str:
     """The base's captions cut ever shorter as a line with its band, each aligned model as a point with its interval.
 
@@ -22,6 +27,9 @@ def recall_curve(
         base: the base's name, a key of `models`.
         curve: a row of results.json's `cut_curves`: `recall` and `chair_s` estimates, cut by cut.
         models: `models` of results.json.
+        recall_metric: a key of each model's numbers: how much of what is there is named.
+        invented_metric: likewise, how many captions invent.
+        prefix: as for `to_svg`.
     """
     recall = [point["recall"]["value"] for point in curve]
     invented, low, high = ([point["chair_s"][key] for point in curve] for key in ("value", "low", "high"))
@@ -29,8 +37,11 @@ def recall_curve(
         plot.fill_between(recall, low, high, color=BASE, alpha=0.15, linewidth=0)
         plot.plot(recall, invented, color=BASE, zorder=2, label=plain(f"{base}, cut ever shorter"))
         plot.plot(recall[-1:], invented[-1:], "o", color=BASE, markersize=8, zorder=3, label=plain(base))
-        for number, (name, metrics) in enumerate(_others(models, base)):
-            x, y = metrics["recall"], metrics["chair_s"]
+        measured = [
+            (name, one) for name, one in _others(models, base) if one.get(recall_metric, {}).get("value") is not None
+        ]
+        for number, (name, metrics) in enumerate(measured):
+            x, y = metrics[recall_metric], metrics[invented_metric]
             plot.errorbar(
                 [x["value"]],
                 [y["value"]],
@@ -64,30 +75,35 @@ def noise_curve(noise: Mapping[str, Any], prefix: str) -> str:
         return to_svg(figure, "Captions that invent something, and recall, by the strength of the noise", prefix)
 
 
-def object_rates(base: str, model: str, by_object: Mapping[str, Mapping[str, Mapping[str, Any]]], prefix: str) -> str:
-    """How often each object is named where it is absent, before and after; the base's worst first.
+def object_rates(
+    base: str, others: Sequence[str], by_object: Mapping[str, Mapping[str, Mapping[str, Any]]], prefix: str
+) -> str:
+    """How often each object is named where it is absent, by the base and by each model; the base's worst first.
 
-    Objects that neither model invents are left out; rates are None only where no picture lacks the object.
+    Objects that nobody invents are left out; rates are None only where no picture lacks the object.
     """
-    before, after = by_object[base], by_object[model]
+    models = [name for name in (base, *others) if name in by_object]
     rates = {
-        name: (before[name]["invented_rate"], after[name]["invented_rate"])
-        for name in before
-        if name in after and (before[name]["invented_rate"] or after[name]["invented_rate"])
+        name: [by_object[model].get(name, {}).get("invented_rate") or 0.0 for model in models]
+        for name in by_object[base]
     }
-    worst = sorted(rates, key=lambda name: (-rates[name][0], name))[:MOST_OBJECTS][::-1]
-    with axes(height=0.9 + 0.22 * len(worst)) as (figure, plot):
-        rows = range(len(worst))
-        plot.hlines(rows, *([rates[n][i] for n in worst] for i in (0, 1)), color=GRID, linewidth=3, zorder=1)
-        plot.plot([rates[n][0] for n in worst], rows, "o", color=BASE, label=plain(base), zorder=2)
-        plot.plot([rates[n][1] for n in worst], rows, MARKERS[1], color=SERIES[0], label=plain(model), zorder=3)
-        plot.set_yticks(rows, [plain(name) for name in worst])
+    worst = sorted((name for name in rates if any(rates[name])), key=lambda name: (-rates[name][0], name))
+    shown = worst[:MOST_OBJECTS][::-1]
+    with axes(height=0.9 + 0.22 * len(shown)) as (figure, plot):
+        rows = range(len(shown))
+        ends = [[end(rates[name]) for name in shown] for end in (min, max)]
+        plot.hlines(rows, *ends, color=GRID, linewidth=3, zorder=1)
+        for number, model in enumerate(models):
+            look = {"color": BASE, "marker": "o"} if model == base else _look(number - 1)
+            values = [rates[name][number] for name in shown]
+            plot.plot(values, rows, linestyle="none", label=plain(model), zorder=2 + number, **look)
+        plot.set_yticks(rows, [plain(name) for name in shown])
         plot.tick_params(axis="y", labelcolor=INK)
         plot.grid(visible=False, axis="y")
         plot.set_xlabel("named where it is not (% of such pictures)")
         plot.set_xlim(left=-0.5)
         plot.legend(loc="lower right")
-        return to_svg(figure, f"How often each object is invented, {base} and {model}", prefix)
+        return to_svg(figure, f"How often each object is invented, by {', '.join(models)}", prefix)
 
 
 def training(runs: Sequence[AlignRun], key: str, label: str, prefix: str) -> str:
@@ -102,7 +118,11 @@ def training(runs: Sequence[AlignRun], key: str, label: str, prefix: str) -> str
             look = _look(number)
             plot.plot(steps, values, color=look["color"], alpha=0.3, linewidth=0.9)
             plot.plot(
-                steps, _running_mean(values), color=look["color"], linestyle=DASHES[number % 4], label=plain(run.name)
+                steps,
+                _running_mean(values),
+                color=look["color"],
+                linestyle=DASHES[number // len(SERIES) % len(DASHES)],
+                label=plain(run.name),
             )
         plot.set(xlabel="step", ylabel=label)
         plot.legend(loc="best")
@@ -114,8 +134,14 @@ def _others(models: Mapping[str, Mapping[str, Any]], base: str) -> list[tuple[st
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Colour and marker of the n-th model, so that a series is told apart without its colour too."""
-    return {"color": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
+    """Colour and marker of the n-th model: no two share both, and markers are full once and then hollow.
+
+    The base has the circle for itself.
+    """
+    hollow = number // len(MARKERS) % 2 == 1
+    colour = SERIES[number % len(SERIES)]
+    look = {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
+    return {**look, "markerfacecolor": "none"} if hollow else look
 
 
 def _bars(estimate: Mapping[str, float]) -> list[list[float]]:

@@ -10,12 +10,13 @@ import jinja2
 from markupsafe import Markup
 
 from veridical import __version__
-from veridical.protocols.chair import ChairItem
 from veridical.records import Pair, Provenance
 from veridical.report import charts
+from veridical.report.captions import SAYS
 from veridical.report.pictures import Piece, Thumbnail, inventions, sides, spread, thumbnail
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs
-from veridical.report.tables import METRICS, Row, bounds, flat, judge, number, rows
+from veridical.report.tables import Row, Verdict, bounds, flat, is_main, judge, number, rows
+from veridical.report.verdict import Example, overview
 
 SIDES = (
     ("words", "words"),
@@ -60,16 +61,20 @@ class CaptionCard:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against the base in words and numbers."""
+    """One model against the base at equal recall."""
 
-    base: str
     model: str
-    before: str
-    after: str
-    recall_before: str
-    recall_after: str
     equal: Mapping[str, Any]
-    equal_verdict: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a training came to, on its own pairs and on held-out ones, and what is wrong with it."""
+
+    name: str
+    rows: tuple[tuple[str, str, str, str], ...]
+    warnings: tuple[str, ...]
 
 
 def render(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[str, float] | None = None) -> str:
@@ -93,6 +98,13 @@ def render(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[s
     environment.filters |= {"number": number, "bounds": bounds, "flat": flat}
     return environment.get_template("report.html.j2").render(
         title=title,
+        overview=overview(runs.evals),
+        example=_example_card,
+        says=SAYS,
+        learnt=[_learnt(run) for run in runs.aligns],
+        warnings=sum(
+            len(_warnings(one)) for one in [run.summary for run in runs.builds] + [a.summary for a in runs.aligns]
+        ),
         version=__version__,
         style=Markup(templates.get_source(environment, "report.css")[0]),
         evals=[_eval_section(run, place, captions) for place, run in enumerate(runs.evals)],
@@ -108,20 +120,29 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
     results = run.results
     base = next(iter(results["models"]))
     table = rows(results)
+    names = {"chair_s": "chair_s", "recall": "recall", **results.get("equal", {}).get(run.shown, {})}
+    curve = results["cut_curves"].get(base)
     return {
         "run": run,
         "base": base,
-        "tables": _by_protocol([row for row in table if row.metric in METRICS]),
-        "more": _by_protocol([row for row in table if row.metric not in METRICS]),
-        "comparisons": [_comparison(results, one) for one in results["comparisons"] if one["at_equal_recall"]],
+        "tables": _by_protocol([row for row in table if is_main(row.metric, results)]),
+        "more": _by_protocol([row for row in table if not is_main(row.metric, results)]),
+        "comparisons": [
+            Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower"))
+            for one in results["comparisons"]
+            if one["at_equal_recall"]
+        ],
         "recall_chart": Markup(
-            charts.recall_curve(base, results["cut_curves"][base], results["models"], f"recall{place}")
-            if results["cut_curves"]
+            charts.recall_curve(base, curve, results["models"], names["recall"], names["chair_s"], f"recall{place}")
+            if curve
             else ""
         ),
         "charts": list(_eval_charts(run, base, place)),
         "cards": _caption_cards(run, captions),
+        "worse": _worst_cards(run, captions),
         "pictures": results["records"],
+        "protocol": results["protocols"].get(run.shown, ""),
+        "notes": results.get("notes", []),
     }
 
 
@@ -130,27 +151,11 @@ def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return [(protocol, [row for row in table if row.protocol == protocol]) for protocol in protocols]
 
 
-def _comparison(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Comparison:
-    base, model = comparison["base"], comparison["model"]
-    metrics = results["models"]
-    equal = comparison["at_equal_recall"]
-    return Comparison(
-        base=base,
-        model=model,
-        before=number(metrics[base]["chair_s"]["value"]),
-        after=number(metrics[model]["chair_s"]["value"]),
-        recall_before=number(metrics[base]["recall"]["value"]),
-        recall_after=number(metrics[model]["recall"]["value"]),
-        equal=equal,
-        equal_verdict=judge(equal, "lower"),
-    )
-
-
 def _eval_charts(run: EvalRun, base: str, place: int) -> list[Chart]:
     found = []
     others = [name for name in run.results["models"] if name != base]
     if others and run.results["by_object"]:
-        svg = charts.object_rates(base, others[0], run.results["by_object"], f"objects{place}")
+        svg = charts.object_rates(base, others, run.results["by_object"], f"objects{place}")
         found.append(
             Chart(Markup(svg), "Each object: how often captions name it where it is not. A line to the left is a gain.")
         )
@@ -167,29 +172,49 @@ def _eval_charts(run: EvalRun, base: str, place: int) -> list[Chart]:
 
 
 def _caption_cards(run: EvalRun, count: int) -> list[CaptionCard]:
-    models = [name for name in run.results["models"] if name in run.captions]
-    if not models:
-        return []
-    by_id = {name: {item.id: item for item in run.captions[name]} for name in models}
-    return [
-        CaptionCard(
-            picture=thumbnail(run.picture(item.image)),
-            record=item.id,
-            truth=item.truth,
-            captions=tuple(_caption(name, by_id[name][item.id]) for name in models if item.id in by_id[name]),
-        )
-        for item in spread(run.captions[models[0]], count)
-    ]
+    models = [name for name in run.results["models"] if run.captions.get(name)]
+    return [_caption_card(run, item.id) for item in spread(run.captions[models[0]], count)] if models else []
 
 
-def _caption(model: str, item: ChairItem) -> tuple[str, list[Piece], int]:
-    return model, inventions(item), len({mention.name for mention in item.mentions if mention.invented})
+def _worst_cards(run: EvalRun, count: int) -> list[CaptionCard]:
+    """The pictures where a model's caption has most more wrong in it than the base's, over all models."""
+    base = next(iter(run.results["models"]))
+    before = {caption.id: caption.wrong for caption in run.captions.get(base, ())}
+    change: dict[str, int] = {}
+    for captions in run.captions.values():
+        for caption in captions:
+            if caption.id in before:
+                change[caption.id] = max(change.get(caption.id, 0), caption.wrong - before[caption.id])
+    worst = sorted((one for one in change if change[one] > 0), key=lambda one: -change[one])
+    return [_caption_card(run, one) for one in worst[: count // 2]]
+
+
+def _caption_card(run: EvalRun, record: str) -> CaptionCard:
+    found = {name: one for name, captions in run.captions.items() for one in captions if one.id == record}
+    first = next(iter(found.values()))
+    return CaptionCard(
+        picture=thumbnail(run.picture(first.image)),
+        record=record,
+        truth=first.truth,
+        captions=tuple((name, inventions(one), one.wrong) for name, one in found.items()),
+    )
+
+
+def _example_card(example: Example) -> CaptionCard:
+    both = zip(example.names, (example.base, example.model), strict=True)
+    return CaptionCard(
+        picture=thumbnail(example.run.picture(example.base.image)),
+        record=example.base.id,
+        truth=example.base.truth,
+        captions=tuple((name, inventions(one), one.wrong) for name, one in both),
+    )
 
 
 def _build_section(run: BuildRun, count: int) -> dict[str, Any]:
     sides = run.summary.get("captions", {})
     return {
         "run": run,
+        "warnings": _warnings(run.summary),
         "cards": [_pair_card(pair) for pair in spread(run.pairs, count)],
         "sides": [
             (label, sides["chosen"][key], sides["rejected"][key])
@@ -222,6 +247,35 @@ def _made(provenance: Provenance) -> tuple[tuple[str, str], ...]:
         *((name.replace("_", " "), f"{score:.3g}") for name, score in provenance.scores.items()),
     ]
     return tuple((name, value) for name, value in facts if value)
+
+
+def _warnings(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a build or a training warns of, in sentences."""
+    found = [*summary.get("warnings", ()), *summary.get("verdict", ())]
+    return tuple(f"{one['found']}. {one['remedy']}." for one in found)
+
+
+def _learnt(run: AlignRun) -> Learnt:
+    shown = (("training pairs", run.summary.get("final")), ("held-out pairs", run.summary.get("held_out")))
+    return Learnt(
+        run.name,
+        tuple(
+            (label, str(numbers.get("pairs", "")), _measured(numbers, "accuracy"), _measured(numbers, "margin"))
+            for label, numbers in shown
+            if numbers
+        ),
+        _warnings(run.summary),
+    )
+
+
+def _measured(numbers: Mapping[str, Any], name: str) -> str:
+    """A number of `align`'s summary with its interval: a share in percent, or nats."""
+    scale, unit = (100, "\N{NO-BREAK SPACE}%") if name == "accuracy" else (1, "")
+    if name not in numbers:
+        return ""
+    value = f"{number(scale * numbers[name])}{unit}"
+    ends = numbers.get("intervals", {}).get(name)
+    return f"{value} [{number(scale * ends[0])}, {number(scale * ends[1])}]" if ends else value
 
 
 def _training_charts(aligns: Sequence[AlignRun]) -> list[Chart]:

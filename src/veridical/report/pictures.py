@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from veridical.protocols.chair import ChairItem
 from veridical.records import Pair, Span
+from veridical.report.captions import Caption
 from veridical.vlm.images.files import ImageError, open_image
 
 T = TypeVar("T")
 LONGEST_SIDE = 384
 
-Mark = Literal["", "removed", "added", "invented"]
+Mark = Literal["", "removed", "added", "invented", "doubted"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,14 @@ def sides(pair: Pair) -> tuple[list[Piece], list[Piece]]:
     """Both answers in pieces, marked where the pair's spans say that they differ, else where their words do."""
     if pair.spans is None:
         return difference(pair.chosen, pair.rejected)
-    return _at(pair.chosen, pair.spans.chosen, "added"), _at(pair.rejected, pair.spans.rejected, "removed")
+    chosen: list[tuple[Span, Mark]] = [(span, "added") for span in pair.spans.chosen]
+    rejected: list[tuple[Span, Mark]] = [(span, "removed") for span in pair.spans.rejected]
+    return _at(pair.chosen, chosen), _at(pair.rejected, rejected)
 
 
-def inventions(item: ChairItem) -> list[Piece]:
-    """A caption in pieces, with the objects that are not in the picture marked."""
-    wrong = sorted((mention.start, mention.end) for mention in item.mentions if mention.invented)
-    return _at(item.caption, wrong, "invented")
+def inventions(caption: Caption) -> list[Piece]:
+    """A caption in pieces, with what is wrong in it marked."""
+    return _at(caption.text, caption.faults)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -84,11 +85,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
-def _at(text: str, places: Iterable[Span], mark: Mark) -> list[Piece]:
-    """A text in pieces, with the character ranges `places` marked; they are in order."""
+def _at(text: str, places: Iterable[tuple[Span, Mark]]) -> list[Piece]:
+    """A text in pieces, with character ranges marked; they are in order."""
     pieces: list[Piece] = []
     end = 0
-    for start, stop in places:
+    for (start, stop), mark in places:
         _extend(pieces, text[end:start], "")
         _extend(pieces, text[start:stop], mark)
         end = stop

@@ -12,8 +12,11 @@ import yaml
 
 from veridical.errors import UserError
 from veridical.pairs.dataset import read_pairs
-from veridical.protocols.chair import ChairItem, item_from_row
 from veridical.records import Pair
+from veridical.report.captions import Caption, read_captions
+
+CAPTIONS = ("chair", "chair-captions", "chair-detector", "judged-sentences", "side-by-side")
+"""Protocols about captions, those that know most about the pictures first."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,17 @@ class AlignRun:
 
 @dataclass(frozen=True)
 class EvalRun:
-    """A measurement: results.json, each model's captions by name, and the noise curve if one was taken."""
+    """A measurement: results.json, each model's captions by name, and the noise curve if one was taken.
+
+    `shown` is the key of the protocol that the captions were read by, "" where there are none.
+    """
 
     folder: Path
     name: str
     config: Mapping[str, Any]
     results: Mapping[str, Any]
-    captions: Mapping[str, tuple[ChairItem, ...]]
+    shown: str
+    captions: Mapping[str, tuple[Caption, ...]]
     noise: Mapping[str, Any] | None
 
     def picture(self, image: str) -> Path:
@@ -115,16 +122,24 @@ def _read_align(folder: Path) -> AlignRun:
 
 
 def _read_eval(folder: Path) -> EvalRun:
-    items = sorted((folder / "items").glob("*/chair.jsonl"))
-    noise = folder / "noise.json"
+    results, noise = _json(folder / "results.json"), folder / "noise.json"
+    shown = caption_protocol(folder, results)
+    paths = {name: folder / "items" / name / f"{shown}.jsonl" for name in results.get("models", {})}
     return EvalRun(
         folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
-        results=_json(folder / "results.json"),
-        captions={path.parent.name: tuple(map(item_from_row, _json_lines(path))) for path in items},
+        results=results,
+        shown=shown,
+        captions={name: read_captions(_json_lines(path)) for name, path in paths.items() if shown and path.exists()},
         noise=_json(noise) if noise.exists() else None,
     )
+
+
+def caption_protocol(folder: Path, results: Mapping[str, Any]) -> str:
+    """The key of the protocol whose captions are shown; "" where none has any."""
+    wanted = (results.get("captions", ""), *CAPTIONS)
+    return next((key for key in wanted if key and any((folder / "items").glob(f"*/{key}.jsonl"))), "")
 
 
 def _json(path: Path) -> Mapping[str, Any]:
@@ -135,8 +150,9 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parsed(path, line, number) for number, line in enumerate(lines, 1)]
+    # At line feeds alone: a caption may hold what `splitlines` takes for the end of a line.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [_parsed(path, line, number) for number, line in enumerate(lines, 1) if line]
 
 
 def _parsed(path: Path, text: str, line: int = 1) -> Any:

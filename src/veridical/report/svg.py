@@ -25,7 +25,7 @@ _VARIABLES = {
     BASE: "--base",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)},
 }
-MARKERS = ("o", "s", "D", "^")
+MARKERS = ("s", "D", "^", "v", "P", "X", "*", "<", ">", "p", "h")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
 
 _SVG = "http://www.w3.org/2000/svg"

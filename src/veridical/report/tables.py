@@ -13,6 +13,8 @@ Verdict = Literal["better", "worse", "could be chance", ""]
 
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+NOTHING: Mapping[str, None] = {"value": None, "difference": None, "low": None, "high": None}
+"""Where a model was not measured by a protocol."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,46 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
+OWN: Mapping[str, Mapping[str, tuple[str, str, Better]]] = {
+    "captions_": {
+        "chair_s": ("Captions that invent", "share naming an object that no reference caption names", "lower"),
+        "chair_i": ("Invented mentions", "share of all objects named that no reference caption names", "lower"),
+        "recall": ("Recall", "share of the references' objects that are named", "higher"),
+    },
+    "detector_": {
+        "chair_s": ("Captions that invent", "share naming an object that the judge says is absent", "lower"),
+        "chair_i": ("Invented mentions", "share of the objects judged that are absent", "lower"),
+        "recall": ("Recall", "share of what the judge sees that is named", "higher"),
+        "unknown": ("Not known", "objects named of which the judge can't tell", ""),
+    },
+    "judged_": {
+        "captions_false": ("Captions with an error", "share with a sentence that the judge finds false", "lower"),
+        "sentences_false": ("False sentences", "share of the sentences judged", "lower"),
+        "coverage": ("Coverage", "share of what any model said truly that this one says", "higher"),
+        "cannot_tell": ("Can't tell", "sentences of which the judge can't tell", ""),
+        "failed": ("Not judged", "sentences on which the judge failed", ""),
+    },
+    "side_": {
+        "consistency": ("Consistent with itself", "answers that agree with the model's own captions; no truth", ""),
+        "stands_by": ("Stands by its objects", "says yes to what it named", ""),
+        "takes_over": ("Takes others' over", "says yes to what only another model named", ""),
+        "yes_unnamed": ("Yes to what nobody named", "a model that always says yes has 100", "lower"),
+        "agreement": ("Objects as the base", "share of the objects named by either that both name", ""),
+        "yes_ratio": ("Says yes", "share of all questions", ""),
+    },
+}
+"""Metrics of protocols that work without annotations: label, meaning and direction, by prefix and name."""
+SHARED: Mapping[str, tuple[str, str, Better]] = {
+    "objects": ("Objects", "different objects named in a caption", ""),
+    "words": ("Words", "length of a caption", ""),
+    "repetition": ("Repetition", "captions that name an object twice", "lower"),
+    "repeated_ngrams": ("Repeated phrases", "runs of four words that were there before", "lower"),
+    "sentences": ("Sentences", "in a caption", ""),
+}
+COUNTS = ("objects", "words", "sentences")
+"""Metrics that are no percentages."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One model's number with its interval, and its paired difference from the base with what that says."""
@@ -72,25 +114,45 @@ class Row:
 
 
 def rows(results: Mapping[str, Any]) -> list[Row]:
-    """The table of a results.json: the metrics above in their order, then any others it has."""
+    """The table of a results.json: the metrics that people read first in their order, then any others it has."""
     models: Mapping[str, Mapping[str, Any]] = results["models"]
-    first = next(iter(models.values()))
-    known = {metric.key for metric in METRICS}
-    others = [
-        Metric(key, key.replace("_", " "), "", "", _protocol_of(key, results["protocols"]), percent=False)
-        for key in first
-        if key not in known
-    ]
+    keys = dict.fromkeys(key for values in models.values() for key in values)
+    known = [metric for metric in METRICS if metric.key in keys]
+    shown = [key for key in results.get("metrics", {}) if key in keys]
+    others = [metric_of(key, results) for key in dict.fromkeys((*shown, *keys))]
+    order = [*known, *(metric for metric in others if metric not in known)]
     differences = {comparison["model"]: comparison["differences"] for comparison in results["comparisons"]}
     return [
         Row(
             metric,
-            results["protocols"][metric.protocol],
-            tuple(_cell(metric, name, values[metric.key], differences.get(name)) for name, values in models.items()),
+            results["protocols"].get(metric.protocol, metric.protocol),
+            tuple(
+                _cell(metric, name, values.get(metric.key, NOTHING), differences.get(name))
+                for name, values in models.items()
+            ),
         )
-        for metric in (*METRICS, *others)
-        if metric.key in first
+        for metric in order
     ]
+
+
+def metric_of(key: str, results: Mapping[str, Any]) -> Metric:
+    """What is known of a metric: its words here, else those of the results."""
+    for metric in METRICS:
+        if metric.key == key:
+            return metric
+    about: Mapping[str, Any] = results.get("metrics", {}).get(key, {})
+    protocol = str(about.get("protocol") or _protocol_of(key, results["protocols"]))
+    for prefix, own in OWN.items():
+        name = key.removeprefix(prefix)
+        if name != key and (words := own.get(name) or SHARED.get(name)):
+            return Metric(key, *words, protocol, name not in COUNTS)
+    label = str(about.get("label", key.replace("_", " "))).strip()
+    return Metric(key, label.removesuffix(" %"), "", "", protocol, label.endswith(" %"))
+
+
+def is_main(metric: Metric, results: Mapping[str, Any]) -> bool:
+    """Whether a metric stands in the open table; the others are one click away."""
+    return metric in METRICS or metric.key in results.get("metrics", {})
 
 
 def _protocol_of(key: str, protocols: Mapping[str, str]) -> str:
@@ -140,7 +202,9 @@ def _cell(metric: Metric, name: str, value: Mapping[str, Any], differences: Mapp
     cell = Cell(name, shown + unit * (shown != NONE), bounds(value))
     if differences is None:
         return cell
-    difference = differences[metric.key]
+    difference = differences.get(metric.key, NOTHING)
+    if difference["difference"] is None:
+        return cell
     return Cell(
         name,
         cell.value,

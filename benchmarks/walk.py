@@ -1,0 +1,214 @@
+"""The whole path, from photographs to a report, as an engineer walks it; interrupted and killed at every step.
+
+    python benchmarks/walk.py --out runs/walk [--photos 40] [--skip-world]
+
+Part 1: 40 photographs that installed packages bring (scikit-image, scikit-learn, matplotlib; windows of them where
+there are fewer), without captions, and two small models with random weights, a Qwen2-VL and a LLaVA: `veridical run`
+once undisturbed, and once stopped in every step, by Ctrl-C and by SIGKILL in turn; both must end with the same pairs,
+weights and results, byte for byte.
+
+Part 2: pictures of the built-in world without their annotations. The bundled model is aligned by several recipes; the
+verdict that needs no annotations is compared with the one by annotations, on the same held-out pictures: do both rank
+the models alike?
+
+The numbers go to OUT/walk.json; exits 1 where a disturbed run ends different.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from models import tiny_llava, tiny_qwen2_vl
+
+PACKAGES = (("skimage", "data"), ("sklearn", "datasets/images"), ("matplotlib", "mpl-data/sample_data"))
+NO_PHOTOS = (
+    "logo",
+    "color",
+    "phantom",
+    "chessboard",
+    "multipage",
+    "horse",
+    "microaneurysms",
+    "no_time",
+    "text",
+    "page",
+)
+"""Beginnings of names of images that are drawings, diagrams or print."""
+STEPS = ("build-pairs", "align-aligned", "eval")
+SHORT = (
+    # Random weights seldom end an answer.
+    "--build.settings.max-new-tokens", "24", "--build.settings.keep-unfinished", "--eval.max-new-tokens", "24",
+    "--build.shard-size", "8", "--align.save-every", "2", "--align.workers", "0",
+)  # fmt: skip
+RECIPES = ("bdhs", "bpo-image", "dropout-ntp")
+
+
+def main() -> None:
+    """Walk, compare, and write down what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--pictures", type=int, default=300, help="pictures of the world")
+    parser.add_argument("--skip-world", action="store_true")
+    given = parser.parse_args()
+    photos = write_photos(given.out / "photos", given.photos)
+    found: dict[str, Any] = {"photos": len(list(photos.glob("*.png"))), "models": {}}
+    for name, make in (("qwen2-vl", tiny_qwen2_vl), ("llava", tiny_llava)):
+        model = given.out / name
+        if not (model / "config.json").exists():
+            make(model)
+        found["models"][name] = walk(given.out, name, model, photos)
+        print(f"{name}: {found['models'][name]}", flush=True)
+    if not given.skip_world:
+        found["world"] = compare_verdicts(given.out / "world", given.pictures)
+    (given.out / "walk.json").write_text(json.dumps(found, indent=1))
+    sys.exit(0 if all(one["same"] for one in found["models"].values()) else 1)
+
+
+def write_photos(folder: Path, count: int) -> Path:
+    """Photographs of installed packages as PNG files; then windows of them, until there are `count`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = list(_packaged())
+    windows = ((0, 0, 0.6, 0.6), (0.4, 0.4, 1, 1), (0.4, 0, 1, 0.6), (0, 0.4, 0.6, 1))
+    shown = [(name, box) for box in ((0, 0, 1, 1), *windows) for name in images][:count]
+    for number, (path, box) in enumerate(shown):
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+        width, height = rgb.size
+        part = rgb.crop((int(box[0] * width), int(box[1] * height), int(box[2] * width), int(box[3] * height)))
+        part.thumbnail((640, 640))
+        part.save(folder / f"{number:02}-{path.stem}.png")
+    return folder
+
+
+def _packaged() -> Iterator[Path]:
+    for package, inside in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            continue
+        for path in sorted(Path(spec.submodule_search_locations[0], inside).iterdir()):
+            if path.suffix in (".png", ".jpg") and path.stat().st_size > 8192 and not path.name.startswith(NO_PHOTOS):
+                yield path
+
+
+def walk(out: Path, name: str, model: Path, photos: Path) -> dict[str, Any]:
+    """Run a model's path twice, undisturbed and disturbed, and say whether both ended alike."""
+    calm, disturbed = out / f"{name}-calm", out / f"{name}-disturbed"
+    started = time.monotonic()
+    subprocess.run(_command(model, photos, calm), check=True)
+    seconds = time.monotonic() - started
+    stops = [stop_in(_command(model, photos, disturbed), disturbed, step, how) for step, how in _stops()]
+    subprocess.run(_command(model, photos, disturbed), check=True)
+    ends = [contents(folder) for folder in (calm, disturbed)]
+    different = sorted(key for key in ends[0].keys() | ends[1].keys() if ends[0].get(key) != ends[1].get(key))
+    manifest = json.loads((calm / "pairs" / "manifest.json").read_text())
+    return {
+        "pairs": manifest["pairs_out"], "held_out": manifest["held_out"]["images"], "seconds": round(seconds),
+        "stopped": stops, "same": not different, "different": different,
+    }  # fmt: skip
+
+
+def _stops() -> list[tuple[str, signal.Signals]]:
+    return [(step, how) for step in STEPS for how in (signal.SIGINT, signal.SIGKILL)]
+
+
+def stop_in(command: Sequence[str], out: Path, step: str, how: signal.Signals) -> str:
+    """Start the run, wait until a step is at work, and stop it; returns how it ended."""
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    progress = out / "logs" / f"{step}.progress"
+    while run.poll() is None and not progress.exists():
+        time.sleep(0.02)
+    if run.poll() is not None:
+        return f"{step}: finished before it could be stopped"
+    os.kill(run.pid, how)
+    return f"{step}: {how.name}, {run.wait()}"
+
+
+def contents(out: Path) -> dict[str, str]:
+    """What a run has come to, by hash: pairs, adapter, results and items."""
+    paths = [
+        *sorted((out / "pairs" / "pairs").glob("*.parquet")),
+        *sorted((out / "aligned" / "adapter").glob("*.safetensors")),
+        *sorted((out / "eval" / "items").glob("*/*.jsonl")),
+    ]
+    found = {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    results = json.loads((out / "eval" / "results.json").read_text())
+    found["numbers"] = json.dumps([results["models"], results["comparisons"]], sort_keys=True)
+    return found
+
+
+def _command(model: Path, records: Path, out: Path, *more: str) -> list[str]:
+    given = ("--model", str(model), "--records", str(records), "--out", str(out), *SHORT, *more)
+    return [sys.executable, "-m", "veridical", "run", *given]
+
+
+def compare_verdicts(out: Path, pictures: int) -> dict[str, Any]:
+    """Align the bundled model by several recipes on pictures without annotations, and rank the results both ways."""
+    bare, annotated = write_world(out, pictures)
+    models = []
+    for recipe in RECIPES:
+        run = out / recipe
+        command = ("run", "--records", str(bare), "--recipe", recipe, "--out", str(run), "--build.held-out", "0.4",
+                   "--eval.lexicon", "world", "--control")  # fmt: skip
+        subprocess.run([sys.executable, "-m", "veridical", *command], check=True)
+        models += [f"{recipe}={run / 'aligned'}", f"{recipe}-sft={run / 'sft'}"]
+    numbers = {}
+    for name, records, protocols in (
+        ("annotated", annotated, ("world-chair",)),
+        ("bare", bare, ("chair-captions", "side-by-side")),
+    ):
+        command = ("eval", "--models", "bundled", *models, "--records", str(records), "--lexicon", "world",
+                   "--protocols", *protocols, "--out", str(out / f"eval-{name}"))  # fmt: skip
+        subprocess.run([sys.executable, "-m", "veridical", *command], check=True)
+        numbers[name] = json.loads((out / f"eval-{name}" / "results.json").read_text())["models"]
+    return {**ranked(numbers["annotated"], numbers["bare"]), "held_out": len(_kept(out))}
+
+
+def write_world(out: Path, count: int) -> tuple[Path, Path]:
+    """The same pictures twice: with captions alone, and with their objects."""
+    from veridical.world.records import world_records, write_folder
+
+    bare, annotated = out / "bare", out / "annotated"
+    for folder in (bare, annotated):
+        path = write_folder(world_records("pairs", count, 0, folder), folder)
+        rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+        if folder == bare:
+            rows = [{key: row[key] for key in ("file_name", "text")} for row in rows]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return bare, annotated
+
+
+def _kept(out: Path) -> list[str]:
+    return list(json.loads((out / RECIPES[0] / "pairs" / "held_out.json").read_text())["images"])
+
+
+def ranked(annotated: Mapping[str, Any], bare: Mapping[str, Any]) -> dict[str, Any]:
+    """Each model's number by annotations beside those without, and how alike the rankings are (Spearman)."""
+    from scipy.stats import spearmanr
+
+    truth = {name: metrics["chair_s"]["value"] for name, metrics in annotated.items()}
+    others = {"captions_chair_s": 1, "side_consistency": -1, "side_takes_over": 1}
+    rows = {name: {"chair_s": truth[name], **{key: bare[name][key]["value"] for key in others}} for name in truth}
+    alike = {
+        key: float(spearmanr([row["chair_s"] for row in rows.values()], [sign * row[key] for row in rows.values()])[0])
+        for key, sign in others.items()
+    }
+    return {"models": rows, "spearman": alike}
+
+
+if __name__ == "__main__":
+    main()

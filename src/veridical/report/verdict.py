@@ -1,0 +1,262 @@
+"""The answer that a reader came for, over all models and seeds: who invents less, by how much, and what got worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from veridical.report.captions import Caption
+from veridical.report.runs import EvalRun
+from veridical.report.tables import NOTHING, Better, Verdict, bounds, judge, metric_of, number
+
+COUNTED: Mapping[str, str] = {
+    "chair": "captions name something that is not there",
+    "chair-captions": "captions name something that no reference caption names",
+    "chair-detector": "captions name something that the judge says is absent",
+    "judged-sentences": "captions hold a sentence that the judge finds false",
+}
+"""What is counted, by the key of a protocol that knows something about the pictures."""
+CONSISTENCY = "side_consistency"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A paired difference as places on a line of 100: its interval and its middle; `label` says it in numbers."""
+
+    left: float
+    width: float
+    middle: float
+    label: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model over all of its seeds: mean numbers, and a bar for each measurement."""
+
+    model: str
+    seeds: int
+    before: str
+    after: str
+    after_interval: str
+    recall: str
+    difference: str
+    worst: str
+    bars: tuple[Bar, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with the base's and a model's caption."""
+
+    run: EvalRun
+    base: Caption
+    model: Caption
+    names: tuple[str, str]
+    count: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The first screen: a sentence, a line for each model, the scale of their bars, and what got worse."""
+
+    sentence: str
+    basis: str
+    protocol: str
+    counted: str
+    compared: str
+    lines: tuple[Line, ...]
+    scale: tuple[str, str, float]
+    worse: tuple[str, ...]
+    pictures: int
+    better_example: Example | None
+    worse_example: Example | None
+
+
+@dataclass(frozen=True)
+class _Headline:
+    """Which numbers of an evaluation stand for it: metric names, what is counted, and the direction."""
+
+    protocol: str
+    metric: str
+    recall: str
+    counted: str
+    better: Better
+
+
+def overview(evals: Sequence[EvalRun]) -> Overview | None:
+    """What the evaluations come to. Those that measured models of the same names are seeds of one another."""
+    if not evals:
+        return None
+    groups: dict[tuple[Any, ...], list[EvalRun]] = {}
+    for run in evals:
+        key = (tuple(run.results["models"]), tuple(sorted(run.results["protocols"].items())))
+        groups.setdefault(key, []).append(run)
+    found = [(runs, model) for runs in groups.values() for model in list(runs[0].results["models"])[1:]]
+    scale = _scale([_difference(run, model) for runs, model in found for run in runs])
+    lines = tuple(_line(runs, model, scale, len(groups) > 1) for runs, model in found)
+    first = evals[0]
+    headline = _headline(first)
+    judged = [(line.verdict, runs, model) for line, (runs, model) in zip(lines, found, strict=True)]
+    best = next(((runs, model) for verdict, runs, model in judged if verdict == "better"), found[0] if found else None)
+    records = first.results["records"]
+    return Overview(
+        sentence=_sentence(first, headline, lines),
+        basis=_basis(evals, records),
+        protocol=str(first.results["protocols"].get(headline.protocol, headline.protocol)),
+        counted=headline.counted,
+        compared="at equal recall" if _equal(first) else "on the same pictures",
+        lines=lines,
+        scale=(number(scale[0], signed=True), number(scale[1], signed=True), _place(0.0, scale)),
+        worse=tuple(_worse(found)),
+        pictures=records.get("count", 0),
+        better_example=_example(best[0][0], best[1], 1) if best else None,
+        worse_example=_example(best[0][0], best[1], -1) if best else None,
+    )
+
+
+def _headline(run: EvalRun) -> _Headline:
+    results = run.results
+    base = next(iter(results["models"].values()))
+    for key, counted in COUNTED.items():
+        own = results.get("equal", {}).get(key, {"chair_s": "chair_s", "recall": "recall"})
+        if key in results["protocols"] and own["chair_s"] in base:
+            return _Headline(key, own["chair_s"], own.get("recall", "recall"), counted, "lower")
+    if CONSISTENCY in base:
+        return _Headline("side-by-side", CONSISTENCY, "", "answers agree with the model's own captions", "")
+    known = [key for key in results.get("metrics", base) if key in base]
+    metric = metric_of((known or list(base))[0], results)
+    return _Headline(metric.protocol, metric.key, "", metric.label, metric.better)
+
+
+def _equal(run: EvalRun) -> bool:
+    return any(one.get("at_equal_recall") for one in run.results["comparisons"])
+
+
+def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:
+    """A model's difference from the base: at equal recall where that is known."""
+    for one in run.results["comparisons"]:
+        if one["model"] == model:
+            found: Mapping[str, Any] = one.get("at_equal_recall") or one["differences"].get(
+                _headline(run).metric, NOTHING
+            )
+            return found
+    return NOTHING
+
+
+def _line(runs: Sequence[EvalRun], model: str, scale: tuple[float, float], several: bool) -> Line:
+    headline = _headline(runs[0])
+    differences = [_difference(run, model) for run in runs]
+    bars = tuple(_bar(one, scale, headline.better) for one in differences if one["difference"] is not None)
+    values = [one["difference"] for one in differences if one["difference"] is not None]
+    verdicts = {bar.verdict for bar in bars}
+    worst = (min if headline.better == "higher" else max)(values, default=None)
+    name = next(iter(runs[0].results["models"]))
+    interval = bounds(runs[0].results["models"][model].get(headline.metric, NOTHING)) if len(runs) == 1 else ""
+    return Line(
+        model=f"{model} ({runs[0].name})" if several else model,
+        seeds=len(runs),
+        before=number(_mean(runs, name, headline.metric)),
+        after=number(_mean(runs, model, headline.metric)),
+        after_interval=interval,
+        recall=_arrow(_mean(runs, name, headline.recall), _mean(runs, model, headline.recall)),
+        difference=number(sum(values) / len(values) if values else None, signed=True),
+        worst=number(worst, signed=True) if len(values) > 1 else "",
+        bars=bars,
+        verdict=verdicts.pop() if len(verdicts) == 1 else "could be chance" if verdicts - {""} else "",
+    )
+
+
+def _mean(runs: Sequence[EvalRun], model: str, metric: str) -> float | None:
+    values = [run.results["models"][model].get(metric, NOTHING)["value"] for run in runs]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _arrow(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{number(before)} → {number(after)}"
+
+
+def _scale(differences: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    ends = [one[key] for one in differences for key in ("low", "difference", "high") if one.get(key) is not None]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = max((high - low) * 0.04, 0.5)
+    return low - room, high + room
+
+
+def _place(value: float, scale: tuple[float, float]) -> float:
+    return round(100 * (value - scale[0]) / (scale[1] - scale[0]), 2)
+
+
+def _bar(difference: Mapping[str, Any], scale: tuple[float, float], better: Better) -> Bar:
+    middle = difference["difference"]
+    low = middle if difference["low"] is None else difference["low"]
+    high = middle if difference["high"] is None else difference["high"]
+    left = _place(low, scale)
+    label = f"{number(middle, signed=True)} {bounds(difference, signed=True)}".strip()
+    return Bar(left, _place(high, scale) - left, _place(middle, scale), label, judge(difference, better))
+
+
+def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[Line]) -> str:
+    base = next(iter(run.results["models"]))
+    if not lines:
+        value = number(run.results["models"][base].get(headline.metric, NOTHING)["value"])
+        return f"{base}: {value} % of {headline.counted}." if headline.protocol in COUNTED else f"{base}: {value}."
+    if headline.protocol not in COUNTED:
+        changes = "; ".join(f"{line.model} {line.before} → {line.after}" for line in lines[:3])
+        if headline.metric == CONSISTENCY:
+            return f"Nothing says what is in these pictures. How many {headline.counted}: {changes} %."
+        return f"{headline.counted}: {changes}."
+    if len(lines) == 1:
+        [line] = lines
+        return {
+            "better": f"{line.model} invents less than {base}.",
+            "worse": f"{line.model} invents more than {base}.",
+        }.get(line.verdict, f"Whether {line.model} invents less than {base} is not clear.")
+    less, more = (sum(line.verdict == verdict for line in lines) for verdict in ("better", "worse"))
+    counts = {"invent less": less, "invent more": more, "can't be told apart from it": len(lines) - less - more}
+    if not less and not more:
+        return f"None of {len(lines)} models can be told apart from {base}."
+    said = [f"{count} {words}" for words, count in counts.items() if count]
+    return f"Of {len(lines)} models against {base}, {', '.join(said)}."
+
+
+def _basis(evals: Sequence[EvalRun], records: Mapping[str, Any]) -> str:
+    """What the numbers stand on: how many pictures, whether held out, how many measurements."""
+    kept = str(records.get("held_out", {}).get("how", ""))
+    parts = [f"{records.get('count', 0)} pictures"] if records.get("count") else []
+    parts += [kept] if kept else []
+    parts += [f"{len(evals)} measurements"] if len(evals) > 1 else []
+    return ", ".join(parts)
+
+
+def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
+    """Every number that got clearly worse, by model."""
+    said = []
+    for runs, model in found:
+        hits: dict[str, list[str]] = {}
+        for run in runs:
+            [one] = [one for one in run.results["comparisons"] if one["model"] == model]
+            for key, difference in one["differences"].items():
+                metric = metric_of(key, run.results)
+                if judge(difference, metric.better) == "worse":
+                    change = number(difference["difference"], signed=True)
+                    hits.setdefault(metric.label, []).append(f"{change} {bounds(difference, signed=True)}")
+        for label, changes in hits.items():
+            seeds = f" in {len(changes)} of {len(runs)} seeds" if len(runs) > 1 else ""
+            said.append(f"{label} of {model} {changes[0]}{seeds}")
+    return said
+
+
+def _example(run: EvalRun, model: str, sign: int) -> Example | None:
+    """The middle one of the pictures where a model's caption is better (1) or worse (-1) than the base's."""
+    base = next(iter(run.results["models"]))
+    ours = {caption.id: caption for caption in run.captions.get(model, ())}
+    both = [(one, ours[one.id]) for one in run.captions.get(base, ()) if one.id in ours]
+    found = [pair for pair in both if sign * (pair[0].wrong - pair[1].wrong) > 0]
+    if not found:
+        return None
+    first, second = found[len(found) // 2]
+    return Example(run, first, second, (base, model), len(found))
