@@ -121,3 +121,31 @@ def test_trl_trains_on_it(build, llava_folder, tmp_path):
 def test_other_kinds_of_file_are_refused(build, tmp_path):
     with pytest.raises(UserError, match="parquet"):
         run(ExportConfig(build, tmp_path / "pairs.txt"))
+
+
+def test_a_build_loads_as_its_card_says(tmp_path):
+    import json
+    import re
+    import subprocess
+    import sys
+
+    from PIL import Image
+
+    from veridical.pairs.card import card
+    from veridical.pairs.dataset import write_build
+    from veridical.records import ImageFile, Message, Pair, Provenance
+
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "a.png")
+    made = Provenance("bdhs", "guided", {}, 0, "m")
+    image = ImageFile(tmp_path / "a.png", "0")
+    out = write_build(
+        tmp_path / "run", [Pair("r/bdhs", "r", (image,), (Message("user", "What?"),), "Right.", "Wrong.", made)]
+    )
+    identity = {"construction": "bdhs", "records": "photos", "model": "m", "model_fingerprint": "0" * 64, "seed": 0}
+    manifest = {"identity": identity, "pairs_out": 1, "records_used": 1, "records_in": 1, "rejected": {}}
+    text = card(manifest, {"chosen_from": {"reference": 1}})
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "load_dataset" in block)
+    code += "\nimport json\nrow = dataset[0]\nprint(json.dumps([row['images'][0].size, row['chosen'], len(dataset)]))\n"
+    found = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=True)
+    chosen = [{"role": "assistant", "content": "Right."}]
+    assert json.loads(found.stdout.splitlines()[-1]) == [[20, 10], chosen, 1]

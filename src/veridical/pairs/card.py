@@ -40,7 +40,15 @@ beginnings of answers, whose end of turn is not to be trained on.
 
 ## Use
 
-Image paths are relative to this folder. From anywhere:
+Image paths are relative to this folder. In it, without veridical:
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("parquet", data_files="pairs/*.parquet", split="train")
+```
+
+From anywhere:
 
 ```python
 from pathlib import Path
