@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
-from veridical.protocols.metrics import difference
+from veridical.protocols.provenance import made_with
+from veridical.protocols.score_compare import compared, with_rivals
 from veridical.protocols.types import SHOWN_FAULTS
 
 if TYPE_CHECKING:
@@ -37,12 +37,18 @@ class ScoreConfig:
     """Save the result as JSON in this file."""
     json: bool = False
     """Print the result as JSON: protocol, metrics, intervals, counts, items."""
+    latex: bool = False
+    """Print the table for LaTeX (booktabs)."""
+    csv: bool = False
+    """Print the table as CSV, a row for each number."""
+    markdown: bool = False
+    """Print the table as Markdown."""
     check: bool = False
     """Only read and check the files: counts, categories, missing answers, duplicates."""
     images: Path | None = None
     """With --check: a folder that should hold the images."""
     against: tuple[Path, ...] = ()
-    """Other answers to the same questions, to compare with: both, and the paired differences."""
+    """Other models' answers to the same questions, to compare with: all, and the paired differences."""
     against_judgements: tuple[Path, ...] = ()
     """With a judge: the same judge's texts on those."""
     seed: Seed = 0
@@ -103,20 +109,37 @@ def _run(config: ScoreConfig) -> None:
     if judged and getattr(config, "make_prompts", None):
         _make_prompts(config, protocol, questions)
         return
+    config, rivals = with_rivals(config)
     scored = _score(config, protocol, questions, judged)
     result = scored.to_json(config.seed)
     if all(value is None for value in result["metrics"].values()):
         raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
-    if config.against:
-        result |= _against(config, scored, _score(_other(config), protocol, questions, judged))
+    if rivals:
+        others = _by_name((name, _score(rival, protocol, questions, judged)) for name, rival in rivals)
+        result |= compared(scored, others, config.seed, getattr(protocol, "compare", None))
+    result["made_with"] = made_with(config)
     if config.out:
         _save(config.out, as_json(result))
     if config.json:
         print(as_json(result))
-    else:
-        from veridical.protocols.score_table import show
+        return
+    from veridical.protocols.score_table import as_table, show
+    from veridical.protocols.table_formats import TableFormat, write_table
 
+    wanted: dict[TableFormat, bool] = {"latex": config.latex, "csv": config.csv, "markdown": config.markdown}
+    forms = [form for form, asked in wanted.items() if asked]
+    for form in forms:
+        print(write_table(as_table(result), form))
+    if not forms:
         show(result)
+
+
+def _by_name(results: Iterable[tuple[str, Scored]]) -> dict[str, Scored]:
+    """Results by the names of their files, numbered where several files have one name."""
+    found: dict[str, Scored] = {}
+    for name, result in results:
+        found[name if name not in found else f"{name} ({len(found) + 1})"] = result
+    return found
 
 
 def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bool) -> Scored:
@@ -164,36 +187,6 @@ def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> 
     for kind, named in {"unanswered": unanswered, **answers.faults}.items():
         if named:
             print(f"- {len(named)} {kind}: {'; '.join(named[:SHOWN_FAULTS])}")
-
-
-def _other(config: ScoreConfig) -> ScoreConfig:
-    """The settings with the other answers in the place of the answers, however many files the protocol takes."""
-    changes: dict[str, Any] = {}
-    field_types = typing.get_type_hints(type(config))
-    if "answers" not in field_types:
-        raise UserError("--against: for captions, give both files to --captions instead.")
-    several = typing.get_origin(field_types["answers"]) is tuple
-    if not several and len(config.against) != 1:
-        raise UserError("--against: give one file.")
-    changes["answers"] = config.against if several else config.against[0]
-    if "judgements" in field_types:
-        changes["judgements"] = config.against_judgements
-    return dataclasses.replace(config, **changes)
-
-
-def _against(config: ScoreConfig, scored: Scored, other: Scored) -> dict[str, Any]:
-    """The other result beside this one. Raises UserError where two judges or prompts would stand in one table."""
-    if scored.judge != other.judge:
-        ours, theirs = (f"{one.get('name')} (prompt {one.get('prompt')})" for one in (scored.judge, other.judge))
-        raise UserError(
-            f"--against: judged by {theirs}, and this by {ours}; numbers of different judges don't compare."
-        )
-    found = difference(scored.tally, other.tally, config.seed)
-    theirs_json = other.to_json(config.seed)
-    return {
-        "against": {key: theirs_json[key] for key in ("metrics", "intervals", "counts", "faults", "items")},
-        "differences": {name: [one.value, one.low, one.high] for name, one in found.items()},
-    }
 
 
 def as_json(result: Mapping[str, Any]) -> str:

@@ -5,55 +5,89 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from veridical.protocols.table_formats import Cell, Table
+
 SHOWN = 3
 
 
+def as_table(result: Mapping[str, Any]) -> Table:
+    """The numbers of a result: its own and, with comparisons, the others' with the differences."""
+    pairs = comparisons(result)
+    own = {name: Cell(value, *result["intervals"][name]) for name, value in result["metrics"].items()}
+    if not pairs:
+        return Table(result["protocol"], ["value"], {name: [cell] for name, cell in own.items()})
+    names = [pair["against"]["name"] for pair in pairs]
+    columns = [column for name in names for column in (name, f"difference from {name}")]
+    rows = {name: [cell, *(other for pair in pairs for other in _others(pair, name))] for name, cell in own.items()}
+    even = [pair.get("equal_recall", {}) for pair in pairs]
+    for name in dict.fromkeys(name for one in even for name in one.get("metrics", ())):
+        # Each comparison has a recall of its own, so this model's number is shown where there is one only.
+        first = Cell(even[0]["metrics"][name]) if len(even) == 1 else Cell(None)
+        rows[f"at equal recall: {name}"] = [first, *(other for one in even for other in _at_recall(one, name))]
+    return Table(result["protocol"], ["this", *columns], rows)
+
+
+def comparisons(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The comparisons in a result, none to several."""
+    found: Sequence[Mapping[str, Any]] = result.get("comparisons") or ([result] if "against" in result else [])
+    return found
+
+
 def show(result: Mapping[str, Any]) -> None:
-    """Print a result: its metrics with intervals and, against another, both and their differences."""
+    """Print a result: its metrics with intervals and, against others, all and their differences."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Table as Shown
 
-    table = Table(title=escape(result["protocol"]), box=None, padding=(0, 1), pad_edge=False)
+    pairs = comparisons(result)
+    found = as_table(result)
+    table = Shown(title=escape(result["protocol"]), box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", no_wrap=True)
-    for heading in ("against", "", "difference") if "against" in result else ("",):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name in result["metrics"]:
-        table.add_row(name, *(escape(cell) for cell in _cells(result, name)))
+    for column in found.columns if pairs else ("",):
+        table.add_column(escape("difference" if column.startswith("difference from") else column), justify="right")
+    for name, cells in found.rows.items():
+        # Only differences have room for their intervals in a terminal's 80 columns.
+        table.add_row(name, *(escape(cell.plain(not pairs or cell.is_difference)) for cell in cells))
     console = Console()
     console.print(table)
-    paired = "; in --json, those of both sides as well" if "against" in result else ""
+    paired = "; in --json, those of all sides as well" if pairs else ""
     console.print(f"95 % intervals, by resampling{paired}", highlight=False)
     console.print(_counts(result["counts"]), highlight=False)
-    other = _against(result["against"]) if "against" in result else []
-    for line in [*_judge(result), *_faults(result["faults"]), *other, *result["notes"]]:
+    others = [line for pair in pairs for line in _against(pair)]
+    for line in [*_judge(result), *_faults(result["faults"]), *others, *result["notes"]]:
         console.print(f"- {line}", highlight=False, markup=False)
 
 
-def _cells(result: Mapping[str, Any], name: str) -> list[str]:
-    own = _with_interval(result["metrics"][name], *result["intervals"][name])
-    if "against" not in result:
-        return [own]
-    # Without intervals: three of them don't fit into a terminal's 80 columns.
-    both = [_with_interval(one["metrics"].get(name), None, None) for one in (result["against"], result)]
-    value, low, high = result["differences"].get(name, (None, None, None))
-    return [*both, _with_interval(value, low, high, "+")]
+def _others(pair: Mapping[str, Any], name: str) -> tuple[Cell, Cell]:
+    """Another result's number with its interval, and the difference."""
+    other = Cell(pair["against"]["metrics"].get(name), *pair["against"]["intervals"].get(name, (None, None)))
+    return other, _difference(pair["differences"].get(name, (None, None, None)))
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
-    if value is None:
-        return "-"
-    style = f"{sign}.2f"
-    return f"{value:{style}}" if low is None or high is None else f"{value:{style}} [{low:{style}}, {high:{style}}]"
+def _difference(found: Sequence[float | None]) -> Cell:
+    value, low, high = found
+    return Cell(value, low, high, is_difference=True)
+
+
+def _at_recall(even: Mapping[str, Any], name: str) -> tuple[Cell, Cell]:
+    if not even:
+        return Cell(None), Cell(None)
+    return Cell(even["against"][name]), _difference(even["differences"][name])
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-def _against(other: Mapping[str, Any]) -> list[str]:
-    """What was wrong with the other answers."""
-    return [f"against: {line}" for line in [_counts(other["counts"]), *_faults(other["faults"])]]
+def _against(pair: Mapping[str, Any]) -> list[str]:
+    """What was wrong with the other answers, and how they are compared at equal recall."""
+    other = pair["against"]
+    lines = [f"against {other['name']}: {line}" for line in [_counts(other["counts"]), *_faults(other["faults"])]]
+    even = pair.get("equal_recall")
+    if even:
+        cut = {"this": "this one's", "other": f"{other['name']}'s", "neither": "no"}[even["cut"]]
+        lines.append(f"at equal recall ({even['recall']:.1f} %), {cut} captions are cut after their first objects")
+    return lines
 
 
 def _judge(result: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,8 @@ def test_accuracies_by_type_and_unbalanced_questions(write, score):
     found = score("gqa", "--questions", q, "--answers", a)
     assert found["protocol"] == "gqa[official]/1"
     assert column(found, "id") == ["07", "08", "09"]
-    assert found["metrics"] == {
+    by_type = {name: value for name, value in found["metrics"].items() if not name.startswith("words_")}
+    assert by_type == {
         "accuracy": pytest.approx(200 / 3),
         "open": 100,
         "binary": 0,
@@ -161,3 +162,23 @@ def test_the_distribution_is_the_chi_square_over_groups_by_their_size(write, sco
     assert compared["differences"]["distribution"] == [found, None, None]
     # color: (0 - 2)^2 / 2 + (2 - 1)^2 / 1 = 3, of 3 questions; animal: 0, of 1; green stands in no true answer.
     assert found == pytest.approx((3 * 3 + 0 * 1) / 4 / 100)
+
+
+def test_accuracies_by_words_and_steps(write, score):
+    def program(*steps):
+        return [{"operation": operation, "argument": argument, "dependencies": []} for operation, argument in steps]
+
+    select, last = ("select", "cup (1)"), ("query", "name")
+    questions = {
+        "1": asked("cat", question="What is it?", semantic=program(select, ("relate", "on,s (2)"), last)),
+        "2": asked("yes", question="Is there a cup on it?", semantic=program(select, ("exist", "?"))),
+        "3": asked("red", question="Which color is it?", semantic=program(select, ("query", "color"))),
+    }
+    a = write(
+        "a.json",
+        [{"questionId": key, "prediction": text} for key, text in zip("123", ("cat", "no", "red"), strict=True)],
+    )
+    metrics = score("gqa", "--questions", write("q.json", questions), "--answers", a)["metrics"]
+    assert {name: value for name, value in metrics.items() if name.startswith(("words_", "steps_"))} == {
+        "steps_1": 0, "steps_2": 100, "words_3": 100, "words_4": 100, "words_6": 0,
+    }  # fmt: skip

@@ -12,7 +12,7 @@ from veridical.judges.sentences import shr_sentences
 from veridical.protocols.benchmarks.llava_bench import parse_ratings
 from veridical.protocols.benchmarks.mm_vet import parse_score
 from veridical.protocols.benchmarks.mmhal import parse_rating
-from veridical.protocols.benchmarks.shr import distinct_grams, parse_judgement
+from veridical.protocols.benchmarks.shr import JUDGE, distinct_grams, parse_judgement
 from veridical.protocols.judging import Template
 
 
@@ -101,6 +101,7 @@ def test_shr_splits_sentences_at_every_period():
         ("1. **hallucination**: x", None),
         ("1. correct : x", None),
         (" 1. correct: x", None),
+        ("1.  correct: two blanks", "correct"),
         ("correct: x", None),
     ],
 )
@@ -111,6 +112,16 @@ def test_shr_reads_the_class_between_the_first_word_and_the_colon(line, name):
 def test_shr_drops_all_where_the_numbers_differ_or_nothing_was_judged():
     assert parse_judgement("Judgement:\n1. correct: x", 2) == [None, None]
     assert parse_judgement("1. correct: x", 1) == [None]
+
+
+def test_shr_drops_lines_of_which_nothing_is_left():
+    text = "Judgement:\n1. correct: x\n   \n2.  hallucination: y\n3. \n\n"
+    assert parse_judgement(text, 2) == ["correct", "hallucination"]
+
+
+def test_shr_asks_again_until_the_reply_has_a_judgement():
+    assert not JUDGE.usable("I can't see the image.")
+    assert JUDGE.usable("Judgement:\n1. correct: x")
 
 
 def test_distinct_runs_of_words():
@@ -346,6 +357,32 @@ def test_shr_prompts_hold_regions_facts_and_sentences(write, refused, tmp_path):
         main(["score", "shr", *map(str, given)])
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert all(part in row["prompt"] for part in ("a brown dog", "The dog is brown.", "1. A dog\n2. A cat"))
+
+
+def test_shr_s_numbers_an_image_are_of_judged_images_and_kept_sentences(write, score):
+    a = write("a.json", {"7": "A dog runs. A cat sits. A dog runs.", "8": "Two birds fly.", "9": "x y z. w."})
+    j = write("j.json", {"7": "Judgement:\n1. correct: x\n2. hallucination: y", "8": "nothing"})
+    metrics = score("shr", "--answers", a, "--judgements", j, "--judge", "j")["metrics"]
+    assert metrics["sents_per_image"] == 1.5  # the unparsed image counts, the unjudged one doesn't
+    assert metrics["words_per_image"] == (3 + 3 + 3) / 2
+    assert metrics["hal_sents_per_image"] == 0.5
+
+
+def test_shr_reads_visual_genome_s_regions_and_the_facts_as_they_are_published(write, tmp_path):
+    a, out = write("a.json", {"7": "A dog. A cat."}), tmp_path / "p.jsonl"
+    box = {"region_id": 1, "width": 50, "height": 20, "image_id": 7, "phrase": "a brown dog", "y": 10, "x": 33}
+    regions = write("region_descriptions.json", [
+        {"id": 7, "regions": [box, {**box, "phrase": ""}]}, {"id": 8, "regions": [{**box, "image_id": 8}]},
+    ])  # fmt: skip
+    data = write("image_data.json", [{"image_id": n, "width": 300, "height": 200, "url": "x"} for n in (7, 8)])
+    wanted = write("val_images_final.json", [{"image_id": 7, "url": "x"}])
+    facts = write("shr_factual_part1.jsonl", [{"7": ["The dog is brown.", "It sleeps."]}, {"9": ["x"]}])
+    given = ["--answers", a, "--regions", regions, "--image-data", data, "--val-images", wanted, "--facts", facts]
+    with pytest.raises(SystemExit):
+        main(["score", "shr", *map(str, given), "--make-prompts", str(out)])
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert "[0.11, 0.05, 0.28, 0.15]: a brown dog\n" in row["prompt"]
+    assert "The dog is brown.\nIt sleeps." in row["prompt"]
 
 
 def test_shr_s_official_judgement_file(write, score, refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 
@@ -219,8 +220,7 @@ def test_captions_cut_to_a_recall(write, score, refused, synonyms, objects):
     one = score("chair", "--captions", shorter, "--objects", objects, "--synonyms", synonyms, "--at-recall", "90")
     assert one["metrics"]["chair_s_at_recall"] is None
     assert any("nothing can be said at 90 %" in note for note in one["notes"])
-    assert "--at-recall is 120" in refused(*given, "--at-recall", "120")
-    assert "give both files to --captions" in refused(*given, "--against", shorter)
+    assert "at_recall is 120" in refused(*given, "--at-recall", "120")
 
 
 def test_two_files_are_compared_at_equal_recall(write, score, synonyms, objects):
@@ -236,17 +236,36 @@ def test_two_files_are_compared_at_equal_recall(write, score, synonyms, objects)
     ]
     files = write("base.jsonl", base), write("model.jsonl", model)
     found = score("chair", "--captions", *files, "--objects", objects, "--synonyms", synonyms)
-    metrics = found["metrics"]
-    assert metrics["base: chair_s"] == pytest.approx(200 / 3)
-    assert metrics["model: chair_s"] == 0
-    assert metrics["difference: chair_s"] == pytest.approx(-200 / 3)
-    assert metrics["difference: recall"] == pytest.approx(-50)
+    assert found["metrics"]["chair_s"] == 0
+    assert found["against"]["name"] == "base"
+    assert found["against"]["metrics"]["chair_s"] == pytest.approx(200 / 3)
+    assert found["differences"]["chair_s"][0] == pytest.approx(-200 / 3)
+    assert found["differences"]["recall"][0] == pytest.approx(-50)
     # The model only said less: cut to its recall, the base invents as little.
-    assert metrics["equal recall: first cut, chair_s"] == pytest.approx(0)
-    assert metrics["equal recall: difference, chair_s"] == pytest.approx(0)
-    low, high = found["intervals"]["difference: chair_s"]
+    even = found["equal_recall"]
+    assert (even["cut"], even["images"]) == ("other", 3)
+    assert even["recall"] == pytest.approx(found["metrics"]["recall"])
+    assert even["against"]["chair_s"] == pytest.approx(0)
+    assert even["differences"]["chair_s"][0] == pytest.approx(0)
+    low, high = found["differences"]["chair_s"][1:]
     assert low == pytest.approx(-100)
     assert high == pytest.approx(0)
+    # The other way round the second recalls more, so it is the one that is cut.
+    turned = score("chair", "--captions", *files[::-1], "--objects", objects, "--synonyms", synonyms)
+    assert turned["metrics"]["chair_s"] == pytest.approx(200 / 3)
+    assert turned["equal_recall"]["cut"] == "this"
+    assert turned["equal_recall"]["metrics"]["chair_s"] == pytest.approx(0)
+    assert turned["equal_recall"]["recall"] == pytest.approx(even["recall"])
+
+
+def test_results_say_what_they_were_made_with(write, score, synonyms, objects):
+    c = write("c.jsonl", [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}])
+    found = score("chair", "--captions", c, "--objects", objects, "--synonyms", synonyms, "--seed", 3)["made_with"]
+    assert (found["seed"], found["resamples"]) == (3, 2000)
+    assert found["inputs"]["captions"] == [{"name": "c.jsonl", "sha256": hashlib.sha256(c.read_bytes()).hexdigest()}]
+    assert set(found["inputs"]) == {"captions", "objects", "synonyms"}
+    assert {"veridical", "readers"} <= set(found)
+    assert "textblob" in found["readers"]
 
 
 def test_bad_captions_are_named_and_left_out(write, score, synonyms, objects):
@@ -292,7 +311,7 @@ def test_wrong_files_are_refused(write, refused, synonyms, objects):
     assert "holds no synonyms" in refused(
         "chair", "--captions", c, "--objects", objects, "--synonyms", write("s.txt", "\n")
     )
-    assert "give one file, or two" in refused("chair", "--objects", objects)
+    assert "give a file of captions" in refused("chair", "--objects", objects)
 
 
 def test_wordnet_lemmas_say_which_data_they_lack(write, refused, synonyms, objects, monkeypatch):

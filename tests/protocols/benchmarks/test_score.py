@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 
@@ -35,9 +36,31 @@ def test_two_sets_of_answers_stand_beside_their_paired_difference(write, score, 
     shown = capsys.readouterr().out
     assert "…" not in shown
     assert "50.00" in shown
-    assert "against: 4 items, 2 unanswered" in shown
+    assert "against c: 4 items, 2 unanswered" in shown
     same = score(*pope(write), "--answers", worse, "--against", worse)
     assert same["differences"]["accuracy"] == [0, 0, 0]
+
+
+def test_several_models_are_in_one_table(write, score, capsys):
+    texts = {"a": "Yes No Yes No", "b": "Yes No No Yes", "c": "No No No No"}
+    a, b, c = (write(f"{name}.jsonl", rows(found.split())) for name, found in texts.items())
+    given = [*pope(write), "--answers", a, "--against", b, c]
+    found = score(*given)
+    assert [pair["against"]["name"] for pair in found["comparisons"]] == ["b", "c"]
+    assert [pair["differences"]["accuracy"][0] for pair in found["comparisons"]] == [50, 50]
+    said = {}
+    for form in ("latex", "csv", "markdown"):
+        with pytest.raises(SystemExit):
+            main(["score", *map(str, given), f"--{form}"])
+        said[form] = capsys.readouterr().out
+    assert said["latex"].splitlines()[1:3] == [r"\begin{tabular}{lrrrrr}", r"\toprule"]
+    assert r"yes\_ratio & $50.00$ {\small $[" in said["latex"]
+    assert next(csv.DictReader(said["csv"].splitlines())) == {
+        "protocol": "pope[official]/1", "metric": "accuracy", "column": "this", "value": "100.0", "low": "100.0",
+        "high": "100.0",
+    }  # fmt: skip
+    assert said["markdown"].splitlines()[0] == "|  | this | b | difference from b | c | difference from c |"
+    assert "| accuracy | 100.00 [100.00, 100.00] | 50.00 [" in said["markdown"]
 
 
 def test_answers_of_two_judges_are_not_compared(write, score, refused):

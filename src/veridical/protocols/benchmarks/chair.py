@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt, Le
 
-from veridical.bounds import Share
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
 from veridical.protocols.benchmarks.chair_truth import (
@@ -52,10 +52,11 @@ class Settings(AnswerSettings, ObjectSettings):
     """CHAIR's files, and how objects are found."""
 
     captions: tuple[Path, ...] = ()
-    """Rows of image_id and caption (JSON or JSON lines); of two files the second is compared with the first."""
+    """Rows of image_id and caption; of several files the last is compared with each of the others, also at equal
+    recall."""
     beside_own_lexicon: bool = False
     """With --synonyms: also score with veridical's own lexicon, and show the difference."""
-    at_recall: Share | None = None
+    at_recall: Annotated[float, Gt(0), Le(100)] | None = None
     """Also what the captions would score if they were cut to this recall (percent)."""
 
 
@@ -73,36 +74,22 @@ def ask(settings: Settings) -> list[Question]:
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
-    """The captions by image; those of a second file stand under the path of that file and the image."""
-    if not 1 <= len(settings.captions) <= 2:
-        raise UserError("--captions: give one file, or two to compare the second with the first.")
-    if len(settings.captions) == 1:
-        return _captions(settings.captions[0], settings, questions)
-    both = [_captions(path, settings, questions) for path in settings.captions]
-    shared = [key for key in both[0].texts if key in both[1].texts]
-    faults = {kind: [s for one in both for s in one.faults.get(kind, ())] for one in both for kind in one.faults}
-    for path, one in zip(settings.captions, both, strict=True):
-        lone = [f"{path}: image {key} has a caption in this file only" for key in one.texts if key not in set(shared)]
-        if lone:
-            faults["unpaired"] = [*faults.get("unpaired", ()), *lone]
-    texts = {f"{n}/{key}": one.texts[key] for n, one in enumerate(both) for key in shared}
-    return Answers(texts, faults)
+    """The captions by image."""
+    if len(settings.captions) != 1:
+        raise UserError("--captions: give one file of captions.")
+    return _captions(settings.captions[0], settings, questions)
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
-    """Read the captions and count; two files are compared image by image."""
-    if settings.at_recall is not None and not 0 < settings.at_recall <= 100:
-        raise UserError(f"--at-recall is {settings.at_recall:g}; it is a percentage, above 0 and up to 100.")
+    """Read the captions and count."""
     reader, _ = object_reader(settings)
     faults = dict(answers.faults)
     unknown = next((q.more["unknown"] for q in questions), ())
     if unknown:
         faults["unknown_objects"] = unknown
-    if len(settings.captions) == 2:
-        return _compared(settings, questions, answers.texts, reader, faults)
     read = read_captions(questions, answers.texts, reader)
     missing = [] if settings.instances else [q for q in questions if q.id not in answers.texts]
-    made = counted(read, settings.at_recall)
+    made = counted(read, settings.at_recall, cuts=bool(getattr(settings, "against", ())))
     if settings.beside_own_lexicon and settings.synonyms:
         made = _beside(made, counted(read_captions(questions, answers.texts, coco80_reader()), None))
     return Scored(
@@ -114,18 +101,20 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     )
 
 
-def read_captions(
-    questions: Sequence[Question], texts: Mapping[str, str], reader: ObjectReader, prefix: str = ""
-) -> list[ChairItem]:
+def read_captions(questions: Sequence[Question], texts: Mapping[str, str], reader: ObjectReader) -> list[ChairItem]:
     """The captions of the questions that have one, with the objects that they name."""
-    return [
-        _read(question, texts[prefix + question.id], reader) for question in questions if prefix + question.id in texts
-    ]
+    return [_read(question, texts[question.id], reader) for question in questions if question.id in texts]
 
 
-def counted(items: Sequence[ChairItem], recall: float | None) -> Tally:
-    """The sums of captions image by image, and CHAIR's metrics over them."""
-    sums = _sums(items) | (_cut_sums(items) if recall is not None else {})
+def counted(items: Sequence[ChairItem], recall: float | None, cuts: bool = False) -> Tally:
+    """The sums of captions image by image, and CHAIR's metrics over them.
+
+    Args:
+        items: the captions, read.
+        recall: also give the metrics at this recall, in percent.
+        cuts: also count captions cut after each number of objects, for comparisons at equal recall.
+    """
+    sums = _sums(items) | (_cut_sums(items) if recall is not None or cuts else {})
     return Tally(tuple(item.id for item in items), sums, partial(_metrics, recall=recall))
 
 
@@ -196,51 +185,43 @@ def _curve(sums: Sums) -> CutCurve:
     return CutCurve(stacked, sums["captions"], sums["truth"])
 
 
-def _compared(
-    settings: Settings,
-    questions: Sequence[Question],
-    texts: Mapping[str, str],
-    reader: ObjectReader,
-    faults: Mapping[str, Sequence[str]],
-) -> Scored:
-    base, model = (read_captions(questions, texts, reader, prefix=f"{n}/") for n in (0, 1))
-    names = [path.stem for path in settings.captions]
-    if names[0] == names[1]:
-        names = ["base", "model"]
-    sides = [("base", base), ("model", model)]
-    sums = {
-        f"{side}/{name}": column for side, items in sides for name, column in (_sums(items) | _cut_sums(items)).items()
+def compare(this: Scored, other: Scored, seed: int) -> dict[str, Any]:
+    """Two sets of captions at equal recall, on the images that both have.
+
+    The one that recalls more is cut after its first objects until it recalls as much as the other one; so in each
+    resample, too.
+    """
+    theirs = set(other.tally.groups)
+    shared = [group for group in this.tally.groups if group in theirs]
+    if not shared:
+        return {}
+    sides = {"this": this.tally.among(shared).sums, "other": other.tally.among(shared).sums}
+    sums = {f"{side}/{name}": column for side, columns in sides.items() for name, column in columns.items()}
+    found = Tally(tuple(shared), sums, _at_equal_recall).estimates(seed)
+    recalls = {side: found[f"{side}: recall"].value or 0.0 for side in sides}
+    rows = [name.removeprefix("difference: ") for name in found if name.startswith("difference: ")]
+    estimates = {name: found[f"difference: {name}"] for name in rows}
+    return {
+        "equal_recall": {
+            "recall": min(recalls.values()),
+            "cut": "neither" if len(set(recalls.values())) == 1 else max(recalls, key=lambda side: recalls[side]),
+            "images": len(shared),
+            "metrics": {name: found[f"this: {name}"].value for name in rows},
+            "against": {name: found[f"other: {name}"].value for name in rows},
+            "differences": {name: [one.value, one.low, one.high] for name, one in estimates.items()},
+        }
     }
-    formula = partial(_comparison, names=names, recall=settings.at_recall)
-    return Scored(
-        protocol=_protocol(settings),
-        tally=Tally(tuple(item.id for item in base), sums, formula),
-        items=[_item(item, file=name) for name, (_, items) in zip(names, sides, strict=True) for item in items],
-        faults=faults,
-        notes=[*_notes(settings, model), _EQUAL_RECALL],
-    )
 
 
-_EQUAL_RECALL = (
-    "at equal recall: the first file's captions are cut after their first objects until they recall as much as the "
-    "second file's; where those recall more, the first file's are uncut"
-)
-
-
-def _comparison(sums: Sums, names: Sequence[str], recall: float | None) -> dict[str, FloatArray]:
-    sides = []
-    for side in ("base", "model"):
-        own = {name.removeprefix(f"{side}/"): column for name, column in sums.items() if name.startswith(f"{side}/")}
-        sides.append((_metrics(own, recall), _curve(own)))
-    (base, curve), (model, _) = sides
-    rivals = at_recall(curve, model["recall"])
-    found = {f"{names[0]}: {name}": value for name, value in base.items()}
-    found |= {f"{names[1]}: {name}": value for name, value in model.items()}
-    found |= {f"difference: {name}": model[name] - base[name] for name in model}
-    for name, rival in rivals.items():
-        found[f"equal recall: first cut, {name}"] = rival
-        found[f"equal recall: difference, {name}"] = model[name] - rival
-    return found
+def _at_equal_recall(sums: Sums) -> dict[str, FloatArray]:
+    sides = ("this", "other")
+    own = {side: {n.removeprefix(f"{side}/"): c for n, c in sums.items() if n.startswith(f"{side}/")} for side in sides}
+    recalls = {side: share(own[side]["found"], own[side]["truth"]) for side in sides}
+    lower = np.minimum(recalls["this"], recalls["other"])
+    cut = {side: at_recall(_curve(own[side]), lower) for side in sides}
+    found = {f"{side}: {name}": value for side in sides for name, value in cut[side].items()}
+    found |= {f"{side}: recall": recalls[side] for side in sides}
+    return found | {f"difference: {name}": cut["this"][name] - cut["other"][name] for name in cut["this"]}
 
 
 def _beside(made: Tally, own: Tally) -> Tally:

@@ -1,7 +1,8 @@
 """gqa/1: short answers to questions about scenes (Hudson and Manning 2019, arXiv 1902.09506).
 
 Accuracy in percent over the balanced questions; `open` are those whose structural type is query, `binary` all others;
-one accuracy for each structural and semantic type. `distribution` is the chi-square distance of the answers given in
+one accuracy for each structural and semantic type, for each number of words (`words_7`) and of reasoning steps
+(`steps_3`). `distribution` is the chi-square distance of the answers given in
 each global group from the true ones, weighted by group, over 100 (lower is better; without an interval, since
 resampling alone makes it larger). With --choices, `validity` and `plausibility` are the percent of answers that can be
 one at all, and that are in some image of the data set. With --consistency, the percent of right answers among the
@@ -26,7 +27,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
-from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting
+from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting, lengths
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
@@ -38,7 +39,13 @@ MAX_NEW_TOKENS = 16
 SUFFIX = "\nAnswer the question using a single word or phrase."
 
 _FIELDS = {"question": "text", "answer": "text"}
-_OPTIONAL = {"types": "object", "groups": "object", "entailed": "list of texts", "imageId": "text or number"}
+_OPTIONAL = {
+    "types": "object",
+    "groups": "object",
+    "entailed": "list of texts",
+    "imageId": "text or number",
+    "semantic": "list",
+}
 
 Parser = Literal["official", "llava", "lmms-eval", "vlmevalkit"]
 
@@ -102,6 +109,7 @@ def _question(settings: Settings, key: str, row: Mapping[str, Any], kind: str = 
     image = f"{row.get('imageId', key)}.jpg"
     more = {
         "types": {name: types[name] for name in ("structural", "semantic") if types.get(name)},
+        "lengths": lengths(row["question"], (step for step in row.get("semantic") or () if isinstance(step, dict))),
         "common": "Common" in (types.get("detailed") or ""),
         "group": (row.get("groups") or {}).get("global"),
         "entailed": tuple(other for other in row.get("entailed") or () if other != key),
@@ -132,7 +140,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         row |= consistency(q, items) if settings.consistency else {}
         row |= fitting(q, items[q.id], choices, _comparable(parser)) if choices is not None else {}
         rows.append((q.group, row))
-    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    columns = sorted(dict.fromkeys(name for _, row in rows for name in row), key=_by_length)
     made = tally(rows, columns, partial(_metrics, columns=columns))
     grouped = [(str(q.more["group"]), _truth(q, parser), items[q.id].parsed) for q in balanced if q.more["group"]]
     return Scored(
@@ -171,12 +179,19 @@ def _truth(question: Question, parser: Parser) -> str:
 
 
 def _cells(question: Question, item: Item) -> dict[str, float]:
-    parts = ["accuracy", question.kind, *(f"{name}_{value}" for name, value in question.more["types"].items())]
+    types = [f"{name}_{value}" for name, value in question.more["types"].items()]
+    parts = ["accuracy", question.kind, *types, *question.more["lengths"]]
     return {
         f"{part}/{what}": float(number)
         for part in parts
         for what, number in (("asked", 1), ("right", bool(item.right)))
     }
+
+
+def _by_length(column: str) -> tuple[str, int]:
+    """Sorts the groups by length behind the others, and by number."""
+    kind, _, number = column.partition("/")[0].partition("_")
+    return (kind, int(number)) if kind in ("words", "steps") else ("", 0)
 
 
 def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:

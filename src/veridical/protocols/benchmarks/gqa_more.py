@@ -15,8 +15,20 @@ from veridical.protocols.types import Item, Question
 COMMON = ("color", "material", "shape")
 """The answers that belong to a question after what two things have in common, instead of its own choices."""
 
+LAST_STEPS = ("exist", "query: name", "choose name")
+
 Answer = tuple[str, str, str | None]
 """A question's global group, its true answer, and the one given."""
+
+
+def lengths(question: str, program: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The groups of questions that one belongs to by its length: its words, and the steps of its program.
+
+    The last step, which asks for what was found, doesn't count.
+    """
+    steps = [f"{step.get('operation')}: {step.get('argument')}" for step in program]
+    counted = sum(not any(last in step for last in LAST_STEPS) for step in steps)
+    return (f"words_{len(question.split())}", *((f"steps_{counted}",) if steps else ()))
 
 
 def consistency(question: Question, items: Mapping[str, Item]) -> dict[str, float]:

@@ -20,12 +20,10 @@ from veridical.protocols.answer_files import (
     AnswerSettings,
     Fields,
     first_field,
-    is_texts,
     read_answers,
-    read_json,
-    read_rows,
 )
 from veridical.protocols.benchmarks.chair_truth import image_key
+from veridical.protocols.benchmarks.shr_files import read_facts, read_regions
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
@@ -37,7 +35,8 @@ NAME = "shr"
 VERSION = 1
 MAX_NEW_TOKENS = 512
 PROMPT = "Describe this image in detail."
-JUDGE = Manner(max_tokens=800, temperature=0.7)
+JUDGE = Manner(max_tokens=800, temperature=0.7, usable=lambda text: "Judgement" in text, tries=10, warmer=0.0)
+"""As the official scorer: a reply without the word is asked again (there without end)."""
 LONGEST_PROMPT = 15_000
 CLASSES = ("hallucination", "correct", "cannot judge")
 GRAMS = (1, 2, 3, 4)
@@ -48,9 +47,14 @@ class Settings(AnswerSettings, JudgeSettings):
     """SHR's files and the judge's."""
 
     regions: Path | None = None
-    """What is in the images: JSON {image_id: ["[x1,y1,x2,y2]: phrase", ...]}; needed for prompts."""
+    """What is in the images: JSON {image_id: ["[x1,y1,x2,y2]: phrase", ...]}, or Visual Genome's
+    region_descriptions.json; needed for prompts."""
+    image_data: Path | None = None
+    """With Visual Genome's regions: its image_data.json."""
+    val_images: Path | None = None
+    """val_images_final.json: the only images of --regions to ask about."""
     facts: tuple[Path, ...] = ()
-    """JSON lines of image_id and facts (shr_factual_part1.jsonl, ...)."""
+    """JSON lines of {image_id: [facts]}, or of image_id and facts (shr_factual_part1.jsonl, ...)."""
     answers: Path | None = None
     """The descriptions: JSON {image_id: text}, or rows of image_id and text."""
 
@@ -58,11 +62,9 @@ class Settings(AnswerSettings, JudgeSettings):
 def ask(settings: Settings) -> list[Question]:
     """One question for each image whose regions are known; else for each that is described."""
     if settings.regions is not None:
-        content = read_json(settings.regions)
-        if not isinstance(content, dict) or not all(map(is_texts, content.values())):
-            raise UserError(f'{settings.regions}: regions are {{"image id": ["[x1,y1,x2,y2]: phrase", ...]}}.')
-        facts = _facts(settings.facts)
-        return [_question(str(key), names, facts.get(image_key(key), ())) for key, names in content.items()]
+        regions = read_regions(settings.regions, settings.image_data, settings.val_images)
+        facts = read_facts(settings.facts)
+        return [_question(key, texts, facts.get(key, ())) for key, texts in regions.items()]
     return [_question(key, (), ()) for key in _descriptions(settings, None).texts]
 
 
@@ -100,7 +102,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
         items.append(item)
         if text is not None:
             rows.append((question.id, _cells(text, item)))
-    columns = ["judged_images", "images", "sents", "words", "hal_sents", "hal_words", "judged_sents", "judged_words"]
+    columns = ["images", "sents", "words", "hal_sents", "hal_words", "known_sents", "known_words"]
     columns += [f"gram_{n}/{part}" for n in GRAMS for part in ("rate", "texts")]
     faults = {**answers.faults, **judged.faults}
     return Scored(f"{NAME}/{VERSION}", tally(rows, columns, _metrics), items, faults, judged.judge)
@@ -109,14 +111,16 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
 def parse_judgement(text: str, count: int) -> list[str | None]:
     """The class of each sentence: after the line with "Judgement:", a line's first word dropped, up to the colon.
 
-    Another number of lines than sentences makes all of them None; so is a class that is none of the three.
+    Lines of which nothing is left don't count. Another number of lines than sentences makes all classes None; so is a
+    class that is none of the three.
     """
     lines = text.split("\n")
-    start = next((n for n, line in enumerate(lines) if "Judgement:" in line), None)
-    judged = [line for line in lines[start + 1 :] if line.strip()] if start is not None else []
+    start = next((n for n, line in enumerate(lines) if "Judgement:" in line), len(lines))
+    judged = [" ".join(line.split(" ")[1:]).strip() for line in lines[start + 1 :]]
+    judged = [line for line in judged if line]
     if len(judged) != count:
         return [None] * count
-    classes = [" ".join(line.split(" ")[1:]).split(":")[0].lower() for line in judged]
+    classes = [line.split(":")[0].lower() for line in judged]
     return [name if name in CLASSES else None for name in classes]
 
 
@@ -140,30 +144,30 @@ def _item(question: Question, text: str | None, judgement: str | None) -> Item:
 
 
 def _cells(text: str, item: Item) -> dict[str, float]:
-    found = {"images": 1.0, "sents": float(len(item.more["sentences"])), "words": float(len(text.split(" ")))}
+    """What one description adds: repetition; where it was judged, also its sentences and their words."""
+    found: dict[str, float] = {}
     for n in GRAMS:
         rate = distinct_grams(text, n)
         if rate is not None:
             found |= {f"gram_{n}/rate": rate, f"gram_{n}/texts": 1.0}
     if item.fault == "unjudged":
         return found
-    judged = [(s, c) for s, c in zip(item.more["sentences"], item.parsed, strict=True) if c is not None]
-    made_up = [len(sentence.split(" ")) for sentence, name in judged if name == "hallucination"]
-    return found | {
-        "judged_images": 1.0,
-        "judged_sents": float(len(judged)),
-        "judged_words": float(sum(len(sentence.split(" ")) for sentence, _ in judged)),
-        "hal_sents": float(len(made_up)),
-        "hal_words": float(sum(made_up)),
-    }
+    lengths = [len(sentence.split(" ")) for sentence in item.more["sentences"]]
+    known = [(words, name) for words, name in zip(lengths, item.parsed, strict=True) if name is not None]
+    made_up = [words for words, name in known if name == "hallucination"]
+    counts = {
+        "images": 1, "sents": len(lengths), "words": sum(lengths), "hal_sents": len(made_up), "hal_words": sum(made_up),
+        "known_sents": len(known), "known_words": sum(words for words, _ in known),
+    }  # fmt: skip
+    return found | {name: float(number) for name, number in counts.items()}
 
 
 def _metrics(sums: Sums) -> dict[str, FloatArray]:
     ratios = {
-        "hal_sents_ratio": ("hal_sents", "judged_sents"),
-        "hal_words_ratio": ("hal_words", "judged_words"),
-        "hal_sents_per_image": ("hal_sents", "judged_images"),
-        "hal_words_per_image": ("hal_words", "judged_images"),
+        "hal_sents_ratio": ("hal_sents", "known_sents"),
+        "hal_words_ratio": ("hal_words", "known_words"),
+        "hal_sents_per_image": ("hal_sents", "images"),
+        "hal_words_per_image": ("hal_words", "images"),
         "sents_per_image": ("sents", "images"),
         "words_per_image": ("words", "images"),
     } | {f"gram_{n}": (f"gram_{n}/rate", f"gram_{n}/texts") for n in GRAMS}
@@ -191,14 +195,3 @@ def _descriptions(settings: Settings, known: Mapping[str, Any] | None) -> Answer
     if known is not None:
         refuse_foreign(found, list(known.values()), joining, 0, 0)
     return joining.done()
-
-
-def _facts(paths: Sequence[Path]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for path in paths:
-        for place, row in read_rows(path).rows:
-            key, said = first_field(row, ("image_id", "id")), first_field(row, ("facts", "factual", "text"))
-            if key is None or said is None:
-                raise UserError(f"{place}: facts have image_id and facts.")
-            found.setdefault(image_key(key), []).extend([said] if isinstance(said, str) else map(str, said))
-    return found
