@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veridical.judges.interface import (
+    AnsweredQuestion,
     Compare,
     Detect,
     ExtractClaims,
     Inject,
-    Item,
     JudgeError,
     MakeQuestions,
     Rate,
@@ -152,12 +152,14 @@ def test_restyling_changes_both_sides_alike_and_keeps_what_they_say():
 
 
 def test_claims_questions_and_their_truth():
-    [claims] = ORACLE.claims([ExtractClaims("There are two white cups and a knife on the desk. A fork, forks.")])
+    [claims] = ORACLE.extract_claims(
+        [ExtractClaims("There are two white cups and a knife on the desk. A fork, forks.")]
+    )
     assert claims == (
         "There are two white cups.", "There is a knife.", "There is a fork.", "There are forks.",
         "This is an office desk.",
     )  # fmt: skip
-    assert ORACLE.ask([ToQuestion(claims[0]), ToQuestion(claims[4]), ToQuestion("The cup is full.")]) == [
+    assert ORACLE.to_question([ToQuestion(claims[0]), ToQuestion(claims[4]), ToQuestion("The cup is full.")]) == [
         "Are there two white cups in the image?",
         "Is this an office desk?",
         "Is it true of the image that: The cup is full?",
@@ -168,10 +170,10 @@ def test_claims_questions_and_their_truth():
 
 def test_a_quiz_asks_what_two_descriptions_disagree_on():
     right, wrong = "There is a fork and a cup on the table.", "There is a fork and an umbrella on the table."
-    assert ORACLE.quiz([MakeQuestions(record(), right, wrong)]) == [
+    assert ORACLE.make_questions([MakeQuestions(record(), right, wrong)]) == [
         (
-            Item("Is there an umbrella in the image?", "No.", "Yes."),
-            Item("Is there a cup in the image?", "Yes.", "No."),
+            AnsweredQuestion("Is there an umbrella in the image?", "No.", "Yes."),
+            AnsweredQuestion("Is there a cup in the image?", "Yes.", "No."),
         )
     ]
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor as Processor
 from veridical.errors import UserError
 from veridical.judges.detection_models import load_detection_model
 from veridical.judges.detector import Detector, DetectorSettings, Thresholds, label_names
-from veridical.judges.interface import Detect, Item, JudgeError, MakeQuestions, Presence, Rewrite
+from veridical.judges.interface import AnsweredQuestion, Detect, JudgeError, MakeQuestions, Presence, Rewrite
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.lexicon_sources import Words, coco80
 from veridical.judges.registry import Setting, settings_type
@@ -164,10 +164,12 @@ def test_what_a_text_invents_and_leaves_out(tmp_path):
 
 def test_questions_are_asked_where_the_detector_agrees(tmp_path):
     judge = fixed((0.9, 0.3, 0.01))
-    [items] = judge.quiz([MakeQuestions(record(tmp_path, 30), "Something red and a cat.", "Something green and blue.")])
+    [items] = judge.make_questions(
+        [MakeQuestions(record(tmp_path, 30), "Something red and a cat.", "Something green and blue.")]
+    )
     assert items == (
-        Item("Is there a green in the image?", "No.", "Yes."),
-        Item("Is there a red in the image?", "Yes.", "No."),
+        AnsweredQuestion("Is there a green in the image?", "No.", "Yes."),
+        AnsweredQuestion("Is there a red in the image?", "Yes.", "No."),
     )
 
 

@@ -39,8 +39,8 @@ def test_cosines_against_one_text_at_a_time(encoder):
     requests = [Similarity(one, other) for one in TEXTS for other in TEXTS]
     found = judge.similarity(requests)
     for request, similarity in zip(requests, found, strict=True):
-        one, other = alone(judge, request.one), alone(judge, request.other)
-        expected = torch.nn.functional.cosine_similarity(one, other, dim=0).clamp_min(0)
+        first, second = alone(judge, request.first), alone(judge, request.second)
+        expected = torch.nn.functional.cosine_similarity(first, second, dim=0).clamp_min(0)
         assert similarity == pytest.approx(float(expected), abs=1e-5)
     assert found[0] == pytest.approx(1.0, abs=1e-6)
     assert found[1] < 1

@@ -10,13 +10,13 @@ from veridical.judges.cache import Cache
 from veridical.judges.endpoint import Endpoint
 from veridical.judges.interface import (
     METHODS,
+    AnsweredQuestion,
     Compare,
     Detect,
     ExtractClaims,
     ExtractObjects,
     Fault,
     Inject,
-    Item,
     JudgeError,
     MakeQuestions,
     Rate,
@@ -92,15 +92,16 @@ def test_detect():
 
 def test_what_is_known_in_words():
     assert known(RECORD).splitlines() == [
+        "(Boxes are [left, top, right, bottom], as fractions of the picture's width and height.)",
         "Scene: park",
         "Object: dog x 2 (black) at [0.00, 0.50, 1.00, 1.00]",
         "Object: ball x 1",
         "Relation: ball left of dog",
         "Region [0.00, 0.00, 0.50, 0.25]: a wagging tail",
         "Fact: It is summer.",
-        "A description that is right: A black dog.",
+        "A correct description: A black dog.",
     ]
-    assert known(BARE) == "nothing"
+    assert known(BARE) == "none given"
 
 
 def test_a_judge_without_eyes_is_not_asked_about_what_nobody_knows():
@@ -135,7 +136,7 @@ def test_comparing_swaps_the_two(first, second, margin, consistent):
     ("method", "request_", "content", "expected"),
     [
         (
-            "mentions",
+            "extract_objects",
             ExtractObjects("two dogs"),
             {"objects": [{"name": "dog", "quote": "two dogs"}]},
             [Mention("dog", 0, 8)],
@@ -147,14 +148,14 @@ def test_comparing_swaps_the_two(first, second, margin, consistent):
         ("rewrite", Rewrite("a cat", ("cat",)), {"text": " a dog "}, "a dog"),
         ("inject", Inject(RECORD, "a dog", "object", (1,)), {"text": "a dog and a cat"}, "a dog and a cat"),
         ("restyle", Restyle(RECORD, ("a", "b"), 7, ()), {"texts": ["c", "d"]}, ("c", "d")),
-        ("claims", ExtractClaims("a dog"), {"claims": ["There is a dog."]}, ("There is a dog.",)),
-        ("claims", ExtractClaims("nice!"), {"claims": []}, ()),
-        ("ask", ToQuestion("There is a dog."), {"question": "Is there a dog?"}, "Is there a dog?"),
+        ("extract_claims", ExtractClaims("a dog"), {"claims": ["There is a dog."]}, ("There is a dog.",)),
+        ("extract_claims", ExtractClaims("nice!"), {"claims": []}, ()),
+        ("to_question", ToQuestion("There is a dog."), {"question": "Is there a dog?"}, "Is there a dog?"),
         (
-            "quiz",
+            "make_questions",
             MakeQuestions(RECORD, "a dog", "a cat"),
             {"questions": [{"question": "A cat?", "answer": "no"}, {"question": "A dog?", "answer": "yes"}]},
-            (Item("A cat?", "No.", "Yes."), Item("A dog?", "Yes.", "No.")),
+            (AnsweredQuestion("A cat?", "No.", "Yes."), AnsweredQuestion("A dog?", "Yes.", "No.")),
         ),
     ],
 )
@@ -167,12 +168,12 @@ def test_readings(method, request_, content, expected):
 @pytest.mark.parametrize(
     ("method", "request_", "bad", "told"),
     [
-        ("claims", ExtractClaims("a"), "Sure! Here are the claims.", "not JSON"),
-        ("claims", ExtractClaims("a"), "", "empty"),
-        ("claims", ExtractClaims("a"), "[]", "list, not an object"),
-        ("claims", ExtractClaims("a"), '{"claims": "There is a dog."}', "must be a list"),
-        ("claims", ExtractClaims("a"), '{"claims": ["a", ""]}', "must be a text"),
-        ("restyle", Restyle(RECORD, ("a", "b"), 0, ()), '{"texts": ["c"]}', "2 texts were asked for, and 1 came"),
+        ("extract_claims", ExtractClaims("a"), "Sure! Here are the claims.", "not JSON"),
+        ("extract_claims", ExtractClaims("a"), "", "empty"),
+        ("extract_claims", ExtractClaims("a"), "[]", "list, not an object"),
+        ("extract_claims", ExtractClaims("a"), '{"claims": "There is a dog."}', "must be a list"),
+        ("extract_claims", ExtractClaims("a"), '{"claims": ["a", ""]}', "must be a non-empty string"),
+        ("restyle", Restyle(RECORD, ("a", "b"), 0, ()), '{"texts": ["c"]}', "must hold 2 texts, not 1"),
         ("detect", Detect(RECORD, TEXT), '{"objects": [{"name": "bus", "quote": "a bus"}], "faults": [],'
          '"missing": []}', "'a bus' is not in the text"),
         ("detect", Detect(RECORD, TEXT), '{"objects": [], "faults": [{"kind": "odd", "quote": "cat",'
@@ -182,7 +183,7 @@ def test_readings(method, request_, content, expected):
         ("rate", Rate(RECORD, PROMPT, "a"), '{"grade": 11}', "from 0 to 10"),
         ("rate", Rate(RECORD, PROMPT, "a"), '{"grade": "good"}', "from 0 to 10"),
         ("verify", Verify(RECORD, "a"), '{"holds": "maybe"}', "must be one of"),
-        ("inject", Inject(RECORD, "a  dog", "any", ()), '{"text": "a dog"}', "not changed"),
+        ("inject", Inject(RECORD, "a  dog", "any", ()), '{"text": "a dog"}', "unchanged"),
     ],
 )  # fmt: skip
 def test_what_is_not_of_the_form_is_sent_back_once_and_then_a_counted_failure(tmp_path, method, request_, bad, told):
@@ -196,17 +197,17 @@ def test_what_is_not_of_the_form_is_sent_back_once_and_then_a_counted_failure(tm
     assert told in asked[-1]["messages"][-1]["content"]
     assert asked[-1]["messages"][-2] == {"role": "assistant", "content": bad or "(nothing)"}
     # What was of no use is not kept, so that another run asks anew.
-    assert not list(tmp_path.rglob("*.json"))
+    assert not Cache(tmp_path).store.keys()
 
 
 def test_a_repaired_reply_counts():
-    found, asked, usage = judged("claims", ExtractClaims("a"), say("Hm.", '{"claims": ["There is a dog."]}'))
+    found, asked, usage = judged("extract_claims", ExtractClaims("a"), say("Hm.", '{"claims": ["There is a dog."]}'))
     assert found == ("There is a dog.",)
     assert (len(asked), usage.repairs, usage.failures) == (2, 1, {})
 
 
 def test_a_reply_that_was_cut_off_is_not_read():
-    found, asked, _ = judged("claims", ExtractClaims("a"), say('{"claims": []}', finish="length"))
+    found, asked, _ = judged("extract_claims", ExtractClaims("a"), say('{"claims": []}', finish="length"))
     assert isinstance(found, JudgeError)
     assert "cut off" in asked[-1]["messages"][-1]["content"]
 
@@ -231,7 +232,7 @@ def test_other_kinds_of_errors_and_keys_are_other_requests():
     assert first["seed"] != second["seed"]
     assert first["temperature"] == 0.8
     assert ERRORS["count"] in first["messages"][1]["content"]
-    assert "exactly 2 thing(s)" in first["messages"][1]["content"]
+    assert "exactly 2 error(s)" in first["messages"][1]["content"]
     assert "What is there?" in second["messages"][1]["content"]
 
 
@@ -239,10 +240,10 @@ def test_a_rewrite_says_what_to_change():
     request = Rewrite(TEXT, ("cat",), {"bus": "car"}, ("ball",), (Fault("attribute", 2, 7, "it is black", "black"),))
     _, [asked], _ = judged("rewrite", request, reply(text="x"))
     for line in (
-        "- Name no cat any more.",
-        "- Put a car in the place of the bus.",
-        "- Name also: ball.",
-        '- "brown" is wrong (it is black): say "black".',
+        "- Remove every mention of: cat.",
+        "- Replace the bus with a car.",
+        "- Also mention: ball.",
+        '- "brown" is wrong (it is black); change it to "black".',
     ):
         assert line in asked["messages"][1]["content"]
 
@@ -250,14 +251,12 @@ def test_a_rewrite_says_what_to_change():
 def test_failures_stay_with_their_request():
     with serving(answer(lambda body: '{"claims": ["There is a dog."]}' if "good" in str(body) else "no")) as server:
         judge = LanguageJudge(Service(Endpoint(server.url, "judge-1", sees=False)))
-        found = judge.claims([ExtractClaims("good 1"), ExtractClaims("bad"), ExtractClaims("good 2")])
+        found = judge.extract_claims([ExtractClaims("good 1"), ExtractClaims("bad"), ExtractClaims("good 2")])
     assert [isinstance(one, JudgeError) for one in found] == [False, True, False]
 
 
 def test_every_prompt_is_a_file_with_a_version_and_a_hash():
-    names = {"detect", "name", "rewrite", "compare", "rate", "verify", "inject", "restyle", "claims", "ask", "quiz"}
-    names |= {"presence"}
-    assert len(names) == len(METHODS) - 1  # similarity needs no prompt
+    names = set(METHODS.values()) - {"similarity"}
     for name in (*names, "repair"):
         found = prompt(name)
         assert found.tag == f"{name}/{found.version}:{found.sha256[:8]}"
@@ -265,4 +264,4 @@ def test_every_prompt_is_a_file_with_a_version_and_a_hash():
     with pytest.raises(ValueError, match="version line"):
         read_prompt("x", b"[system]\nHello")
     with pytest.raises(KeyError):
-        prompt("ask").fill({})
+        prompt("to_question").fill({})

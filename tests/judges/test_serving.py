@@ -19,7 +19,7 @@ from veridical.judges.interface import ExtractClaims, JudgeError
 from veridical.judges.language import LanguageJudge
 from veridical.judges.local import LocalVision, load_language_model
 from veridical.judges.messages import Call, ChatMessage, Service
-from veridical.judges.prompting import Manner
+from veridical.judges.prompting import CallSettings
 from veridical.records import ImageFile
 
 
@@ -87,8 +87,8 @@ def test_a_language_model_behind_a_server(smollm_folder, tmp_path, capfd):
     with served(smollm_folder, tmp_path / "log") as url:
         service = Service(Endpoint(url, str(smollm_folder), sees=False), Cache(tmp_path / "cache"))
         replies = service.reply(calls)
-        judge = LanguageJudge(Service(Endpoint(url, str(smollm_folder), sees=False)), Manner(max_tokens=24))
-        [claims] = judge.claims([ExtractClaims("There is a dog.")])
+        judge = LanguageJudge(Service(Endpoint(url, str(smollm_folder), sees=False)), CallSettings(max_tokens=24))
+        [claims] = judge.extract_claims([ExtractClaims("There is a dog.")])
     capfd.readouterr()
     local = Service(load_language_model(str(smollm_folder), "cpu")).reply(calls)
     assert "Loading weights" not in capfd.readouterr().err

@@ -144,7 +144,7 @@ def _train(config: VerifierConfig) -> None:
     write_json(config.out / VERIFIER, about)
 
 
-def _records(config: VerifierConfig, settings: judges.JudgeSettings) -> tuple[dict[str, Record], Panel]:
+def _records(config: VerifierConfig, settings: judges.AnyJudgeSettings) -> tuple[dict[str, Record], Panel]:
     """The records of the build, by id, and the judge of them."""
     from veridical.formats.sources import is_world, read_records
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from veridical.bounds import Natural, NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
-from veridical.judges.interface import Detect, Findings, Item, Kind, MakeQuestions, Restyle, Rewrite
+from veridical.judges.interface import AnsweredQuestion, Detect, Findings, Kind, MakeQuestions, Restyle, Rewrite
 from veridical.records import Message, Pair, Record, Rejection
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
@@ -181,7 +181,7 @@ def _quiz(corrected: str, description: str, findings: Findings, made: _Maker) ->
 
     A correction that only takes away gives none to be answered with yes; a true object then does.
     """
-    items: tuple[Item, ...] = yield MakeQuestions(made.record, corrected, description)
+    items: tuple[AnsweredQuestion, ...] = yield MakeQuestions(made.record, corrected, description)
     no = [item for item in items if item.right.startswith("No")]
     yes = [item for item in items if item.right.startswith("Yes")]
     there = findings.missing or findings.true_names
@@ -228,8 +228,8 @@ def _questions(findings: Findings, made: _Maker) -> list[Pair]:
     return [made.question(_asked(absent, "No.", "Yes.")), made.question(_asked(present, "Yes.", "No."))]
 
 
-def _asked(name: str, right: str, wrong: str) -> Item:
-    return Item(QUESTION.format(a="an" if name[0] in "aeiou" else "a", name=name), right, wrong)
+def _asked(name: str, right: str, wrong: str) -> AnsweredQuestion:
+    return AnsweredQuestion(QUESTION.format(a="an" if name[0] in "aeiou" else "a", name=name), right, wrong)
 
 
 def _one_of(names: Sequence[str], made: _Maker, purpose: str) -> str:
@@ -267,7 +267,7 @@ class _Maker:
         sides = (corrected, "own description, corrected"), (repeated, f"own description, {again} named again")
         return self._pair("repetition", *sides)
 
-    def question(self, item: Item, number: int | None = None) -> Pair:
+    def question(self, item: AnsweredQuestion, number: int | None = None) -> Pair:
         sides = (item.right, "annotations"), (item.wrong, "the opposite")
         variant = f"question-{item.right[:-1].lower()}" if item.right in ("Yes.", "No.") else "question"
         return self._pair(variant, *sides, prompt=(Message("user", item.question),), number=number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from veridical.judges.faults import article, colour_before, number_before
-from veridical.judges.interface import Item, MakeQuestions
+from veridical.judges.interface import AnsweredQuestion, MakeQuestions
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.lexicon_sources import Words
 
@@ -31,11 +31,11 @@ def exists(name: str) -> str:
     return f"Is there {article(name)} {name} in the image?"
 
 
-def quiz(request: MakeQuestions, lexicon: Lexicon) -> tuple[Item, ...]:
+def questions(request: MakeQuestions, lexicon: Lexicon) -> tuple[AnsweredQuestion, ...]:
     """A question for each class that one of two descriptions names and the other doesn't."""
     right, wrong = lexicon.names(request.right), lexicon.names(request.wrong)
-    absent = [Item(exists(name), "No.", "Yes.") for name in wrong if name not in right]
-    there = [Item(exists(name), "Yes.", "No.") for name in right if name not in wrong]
+    absent = [AnsweredQuestion(exists(name), "No.", "Yes.") for name in wrong if name not in right]
+    there = [AnsweredQuestion(exists(name), "Yes.", "No.") for name in right if name not in wrong]
     return (*absent, *there)
 
 

@@ -17,11 +17,11 @@ from veridical.bounds import Positive, Share
 from veridical.errors import UserError
 from veridical.judges import claims
 from veridical.judges.interface import (
+    AnsweredQuestion,
     Detect,
     ExtractObjects,
     Fault,
     Findings,
-    Item,
     JudgeError,
     Kind,
     MakeQuestions,
@@ -97,7 +97,7 @@ class Detector:
         seen = self._present([r.record for r in requests], [self._known] * len(requests))
         return [self._findings(r.text, s) for r, s in zip(requests, seen, strict=True)]
 
-    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
+    def extract_objects(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
         """The objects that each text names, by the lexicon."""
         return [self.lexicon.mentions(request.text) for request in requests]
 
@@ -105,7 +105,7 @@ class Detector:
         """The text without the sentences that name what is to go; None where more is asked for."""
         return [SentenceWriter(self.lexicon)(request) for request in requests]
 
-    def quiz(self, requests: Sequence[MakeQuestions]) -> list[tuple[Item, ...] | JudgeError]:
+    def make_questions(self, requests: Sequence[MakeQuestions]) -> list[tuple[AnsweredQuestion, ...] | JudgeError]:
         """A question for each object that one description names and the other doesn't, where the detector agrees."""
         seen = self._present([r.record for r in requests], [self._known] * len(requests))
         return [s if isinstance(s, JudgeError) else self._quiz(r, s) for r, s in zip(requests, seen, strict=True)]
@@ -129,10 +129,10 @@ class Detector:
             tuple(name for name, how in seen.items() if how == "present" and name in countable and name not in said),
         )
 
-    def _quiz(self, request: MakeQuestions, seen: Mapping[str, Seen]) -> tuple[Item, ...]:
+    def _quiz(self, request: MakeQuestions, seen: Mapping[str, Seen]) -> tuple[AnsweredQuestion, ...]:
         agreed = {claims.exists(name): how for name, how in seen.items()}
         right = {"Yes.": "present", "No.": "absent"}
-        return tuple(i for i in claims.quiz(request, self.lexicon) if agreed.get(i.question) == right[i.right])
+        return tuple(i for i in claims.questions(request, self.lexicon) if agreed.get(i.question) == right[i.right])
 
     def _present(
         self, records: Sequence[Record], names: Sequence[Sequence[str]]

@@ -30,11 +30,11 @@ class EmbeddingSimilarity:
 
     def similarity(self, requests: Sequence[Similarity]) -> list[float]:
         """Cosines, those below 0 as 0. Each distinct text is embedded once."""
-        texts = list(dict.fromkeys(text for request in requests for text in (request.one, request.other)))
+        texts = list(dict.fromkeys(text for request in requests for text in (request.first, request.second)))
         places = {text: place for place, text in enumerate(texts)}
         embedded = self._embedded(texts)
         return [
-            max(0.0, float(embedded[places[request.one]] @ embedded[places[request.other]])) for request in requests
+            max(0.0, float(embedded[places[request.first]] @ embedded[places[request.second]])) for request in requests
         ]
 
     def _embedded(self, texts: Sequence[str]) -> Tensor:

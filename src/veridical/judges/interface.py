@@ -254,7 +254,7 @@ class ToQuestion:
 class MakeQuestions:
     """Asks for yes/no questions that a right and a wrong description answer differently.
 
-    Answered with a tuple of `Item`, possibly empty.
+    Answered with a tuple of `AnsweredQuestion`, possibly empty.
     """
 
     record: Record
@@ -263,7 +263,7 @@ class MakeQuestions:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AnsweredQuestion:
     """A question with its right and its wrong answer."""
 
     question: str
@@ -275,8 +275,8 @@ class Item:
 class Similarity:
     """Asks how alike two texts are. Answered with a float, 0 to 1."""
 
-    one: str
-    other: str
+    first: str
+    second: str
 
 
 JudgeRequest: TypeAlias = (
@@ -300,7 +300,7 @@ Kind: TypeAlias = type[Any]
 METHODS: Mapping[Kind, str] = MappingProxyType(
     {
         Detect: "detect",
-        ExtractObjects: "mentions",
+        ExtractObjects: "extract_objects",
         Rewrite: "rewrite",
         Compare: "compare",
         Rate: "rate",
@@ -308,9 +308,9 @@ METHODS: Mapping[Kind, str] = MappingProxyType(
         Presence: "presence",
         Inject: "inject",
         Restyle: "restyle",
-        ExtractClaims: "claims",
-        ToQuestion: "ask",
-        MakeQuestions: "quiz",
+        ExtractClaims: "extract_claims",
+        ToQuestion: "to_question",
+        MakeQuestions: "make_questions",
         Similarity: "similarity",
     }
 )

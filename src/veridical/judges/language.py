@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from veridical.judges import interface, reply_parsing
 from veridical.judges.interface import (
+    AnsweredQuestion,
     Compare,
     Corruption,
     Detect,
@@ -16,7 +17,6 @@ from veridical.judges.interface import (
     ExtractObjects,
     Findings,
     Inject,
-    Item,
     JudgeError,
     Kind,
     MakeQuestions,
@@ -30,7 +30,7 @@ from veridical.judges.interface import (
 )
 from veridical.judges.lexicon import Mention
 from veridical.judges.messages import TextService
-from veridical.judges.prompting import Ask, Manner, put, seed_of
+from veridical.judges.prompting import CallSettings, PromptRequest, ask_service, seed_of
 from veridical.judges.record_context import is_known, known, question_of
 from veridical.records import ImageFile, Record
 
@@ -39,22 +39,22 @@ R = TypeVar("R")
 
 ERRORS: Mapping[Corruption, str] = MappingProxyType(
     {
-        "object": "name a thing that is not there but usually comes along with what is there",
-        "attribute": "give a thing another look: colour, shape, material or size",
-        "count": "give another number of things",
-        "relation": "put a thing somewhere else, or let it stand otherwise to another thing",
-        "reasoning": "draw a wrong conclusion from a fact that you make up",
-        "any": "whichever of a thing added, a look, a number, a place or a conclusion is the most believable here",
+        "object": "mention an object that is not in the picture but often occurs together with what is",
+        "attribute": "change the colour, shape, material, size or another property of an object",
+        "count": "change the number of objects",
+        "relation": "move an object, or change its spatial relation to another one",
+        "reasoning": "draw a false conclusion from an invented fact",
+        "any": "an added object, or a wrong attribute, number, position or conclusion: the most plausible of these",
     }
 )
 """The kinds of errors, as `inject` names them to the model."""
 
 STYLES = (
-    "plain and matter-of-fact, in short sentences",
-    "flowing prose in long, connected sentences",
-    "as a helpful assistant that answers a question about the picture",
-    "as a caption for somebody who can't see the picture, the most important first",
-    "lively and informal, as told to a friend",
+    "plain and factual, in short sentences",
+    "flowing prose, in long and connected sentences",
+    "like a helpful assistant answering a question about the picture",
+    "like a caption for a reader who cannot see the picture, with the most important things first",
+    "lively and informal, as if told to a friend",
 )
 """The styles that variants count through."""
 
@@ -64,7 +64,7 @@ class LanguageJudge:
     """A judge that asks a model; one without eyes goes by annotations and reference alone."""
 
     service: TextService
-    manner: Manner = field(default_factory=Manner)
+    call_settings: CallSettings = field(default_factory=CallSettings)
     writing_temperature: float = 0.8
     """The temperature at which errors are made up and texts reworded, seeded by the request's key."""
 
@@ -78,9 +78,14 @@ class LanguageJudge:
         reads = [_reader(r, lambda r, reading: reply_parsing.findings(reading, r.text)) for r in requests]
         return self._informed("detect", [r.record for r in requests], [{"text": r.text} for r in requests], reads)
 
-    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention] | JudgeError]:
+    def extract_objects(self, requests: Sequence[ExtractObjects]) -> list[list[Mention] | JudgeError]:
         """The objects that each text names, by the model's own words for them."""
-        return put(self.service, "name", [_ask(r, {"text": r.text}, _mentions) for r in requests], self.manner)
+        return ask_service(
+            self.service,
+            "extract_objects",
+            [_ask(r, {"text": r.text}, _mentions) for r in requests],
+            self.call_settings,
+        )
 
     def compare(self, requests: Sequence[Compare]) -> list[Preference | JudgeError]:
         """Asked in both orders; a judge that changes its mind with the order makes it a tie."""
@@ -104,7 +109,7 @@ class LanguageJudge:
         answers: list[Mapping[str, Seen] | JudgeError | None] = [None] * len(requests)
         for prompt, places in (
             ("presence", [place for place, r in enumerate(requests) if r.names]),
-            ("list", [place for place, r in enumerate(requests) if not r.names]),
+            ("list_objects", [place for place, r in enumerate(requests) if not r.names]),
         ):
             asked = [requests[place] for place in places]
             values = [{"names": "\n".join(f"- {name}" for name in r.names)} if r.names else {} for r in asked]
@@ -120,12 +125,12 @@ class LanguageJudge:
         asks = [
             _ask(r, {"text": r.text, "changes": changes(r)}, lambda _, j: reply_parsing.new_text(j)) for r in requests
         ]
-        return put(self.service, "rewrite", asks, self.manner)
+        return ask_service(self.service, "rewrite", asks, self.call_settings)
 
     def inject(self, requests: Sequence[Inject]) -> list[str | JudgeError | None]:
         """The text with errors in it; never the text as it was."""
         asks = [
-            Ask(
+            PromptRequest(
                 {
                     "known": known(r.record),
                     "about": _about(r),
@@ -139,12 +144,12 @@ class LanguageJudge:
             )
             for r in requests
         ]
-        return put(self.service, "inject", asks, self._writing)
+        return ask_service(self.service, "inject", asks, self._writing)
 
     def restyle(self, requests: Sequence[Restyle]) -> list[tuple[str, ...] | JudgeError | None]:
         """The texts in the style of their variant."""
         asks = [
-            Ask(
+            PromptRequest(
                 {
                     "style": STYLES[r.variant % len(STYLES)],
                     "texts": "\n\n".join(f"{i}. {text}" for i, text in enumerate(r.texts, start=1)),
@@ -156,22 +161,24 @@ class LanguageJudge:
             )
             for r in requests
         ]
-        return [*put(self.service, "restyle", asks, self._writing)]
+        return [*ask_service(self.service, "restyle", asks, self._writing)]
 
-    def claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...] | JudgeError]:
+    def extract_claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...] | JudgeError]:
         """The atomic claims of each text."""
         asks = [_ask(r, {"text": r.text}, lambda _, j: tuple(reply_parsing.strings(j, "claims"))) for r in requests]
-        return put(self.service, "claims", asks, self.manner)
+        return ask_service(self.service, "extract_claims", asks, self.call_settings)
 
-    def ask(self, requests: Sequence[interface.ToQuestion]) -> list[str | JudgeError]:
+    def to_question(self, requests: Sequence[interface.ToQuestion]) -> list[str | JudgeError]:
         """The yes/no question of each claim."""
         asks = [_ask(r, {"claim": r.claim}, lambda _, j: reply_parsing.string(j, "question")) for r in requests]
-        return put(self.service, "ask", asks, self.manner)
+        return ask_service(self.service, "to_question", asks, self.call_settings)
 
-    def quiz(self, requests: Sequence[MakeQuestions]) -> list[tuple[Item, ...] | JudgeError]:
+    def make_questions(self, requests: Sequence[MakeQuestions]) -> list[tuple[AnsweredQuestion, ...] | JudgeError]:
         """Questions on which the two descriptions differ."""
-        asks = [_ask(r, {"right": r.right, "wrong": r.wrong}, lambda _, j: reply_parsing.quiz(j)) for r in requests]
-        return put(self.service, "quiz", asks, self.manner)
+        asks = [
+            _ask(r, {"right": r.right, "wrong": r.wrong}, lambda _, j: reply_parsing.questions(j)) for r in requests
+        ]
+        return ask_service(self.service, "make_questions", asks, self.call_settings)
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
         """Anything known about the record, where a judge without eyes is to say what is true."""
@@ -179,8 +186,8 @@ class LanguageJudge:
         return _unknown(record) if judged and not self.service.sees and not is_known(record) else None
 
     @property
-    def _writing(self) -> Manner:
-        return Manner(self.manner.max_tokens, self.writing_temperature)
+    def _writing(self) -> CallSettings:
+        return CallSettings(self.call_settings.max_tokens, self.writing_temperature)
 
     def _shown(self, record: Record) -> tuple[ImageFile, ...]:
         return record.images if self.service.sees else ()
@@ -202,32 +209,32 @@ class LanguageJudge:
         """Put a prompt that says what is known; a judge without eyes is not asked where nothing is."""
         able = [self.service.sees or is_known(record) for record in records]
         asks = [
-            Ask({**value, "known": known(record)}, read, self._shown(record))
+            PromptRequest({**value, "known": known(record)}, read, self._shown(record))
             for record, value, read, can in zip(records, values, reads, able, strict=True)
             if can
         ]
-        answers = iter(put(self.service, name, asks, self.manner) if asks else ())
+        answers = iter(ask_service(self.service, name, asks, self.call_settings) if asks else ())
         return [next(answers) if can else _unknown(record) for record, can in zip(records, able, strict=True)]
 
 
 def changes(request: Rewrite) -> str:
     """What a rewrite asks for, in words, one change a line."""
-    lines = [f"- Name no {name} any more." for name in request.leave_out]
-    lines += [f"- Put a {new} in the place of the {old}." for old, new in request.swap.items()]
-    lines += [f"- Name also: {name}." for name in request.put_in]
+    lines = [f"- Remove every mention of: {name}." for name in request.leave_out]
+    lines += [f"- Replace the {old} with a {new}." for old, new in request.swap.items()]
+    lines += [f"- Also mention: {name}." for name in request.put_in]
     for fault in request.faults:
         said = request.text[fault.start : fault.end]
-        mended = f'say "{fault.correction}"' if fault.correction else "leave it out"
-        lines.append(f'- "{said}" is wrong ({fault.reason}): {mended}.')
-    return "\n".join(lines) or "- Nothing: give the text back as it is."
+        remedy = f'change it to "{fault.correction}"' if fault.correction else "delete it"
+        lines.append(f'- "{said}" is wrong ({fault.reason}); {remedy}.')
+    return "\n".join(lines) or "- None: return the text as it is."
 
 
 def _reader(request: R, read: Callable[[R, Mapping[str, Any]], T]) -> Callable[[Mapping[str, Any]], T]:
     return lambda reading: read(request, reading)
 
 
-def _ask(request: R, values: Mapping[str, str], read: Callable[[R, Mapping[str, Any]], T]) -> Ask[T]:
-    return Ask(values, _reader(request, read))
+def _ask(request: R, values: Mapping[str, str], read: Callable[[R, Mapping[str, Any]], T]) -> PromptRequest[T]:
+    return PromptRequest(values, _reader(request, read))
 
 
 def _mentions(request: ExtractObjects, reading: Mapping[str, Any]) -> list[Mention]:
@@ -236,8 +243,8 @@ def _mentions(request: ExtractObjects, reading: Mapping[str, Any]) -> list[Menti
 
 def _about(request: Inject) -> str:
     if request.mode == "description":
-        return "A description of the picture:"
-    return f"Asked about the picture:\n{question_of(request.record.prompt)}\n\nThe right answer:"
+        return "Description of the picture:"
+    return f"Question about the picture:\n{question_of(request.record.prompt)}\n\nCorrect answer:"
 
 
 def _preference(forward: float | JudgeError, backward: float | JudgeError) -> Preference | JudgeError:

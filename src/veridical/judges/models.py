@@ -11,7 +11,7 @@ from veridical.errors import UserError
 from veridical.judges.cache import Cache
 from veridical.judges.language import LanguageJudge
 from veridical.judges.messages import Backend, Service
-from veridical.judges.prompting import Manner
+from veridical.judges.prompting import CallSettings
 from veridical.runs import INCIDENTAL
 from veridical.store import default_folder
 
@@ -73,8 +73,8 @@ class WritingSettings(ServiceSettings):
 
     def judge(self, sees: bool) -> LanguageJudge:
         """The judge; `sees` says whether it is shown the images."""
-        manner = Manner(self.max_tokens, self.temperature)
-        return LanguageJudge(open_service(self, sees), manner, self.writing_temperature)
+        settings = CallSettings(self.max_tokens, self.temperature)
+        return LanguageJudge(open_service(self, sees), settings, self.writing_temperature)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from veridical.judges import claims, corruptions
 from veridical.judges.faults import NO_SCENES, Scenes, faults, present
 from veridical.judges.interface import (
+    AnsweredQuestion,
     Compare,
     Detect,
     ExtractClaims,
     ExtractObjects,
     Findings,
     Inject,
-    Item,
     JudgeError,
     Kind,
     MakeQuestions,
@@ -95,7 +95,7 @@ class Oracle:
         """Findings for each request; a JudgeError for a record without annotations."""
         return [self._findings(request.record, request.text) for request in requests]
 
-    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
+    def extract_objects(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
         """The objects that each text names."""
         return [self.lexicon.mentions(request.text) for request in requests]
 
@@ -127,17 +127,17 @@ class Oracle:
         """Captions of the picture world in another wording of its grammar; None for other texts."""
         return [grammar.restyle(request.texts, request.variant) for request in requests]
 
-    def claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...]]:
+    def extract_claims(self, requests: Sequence[ExtractClaims]) -> list[tuple[str, ...]]:
         """A claim for each object that a text names, with its number and colour where said, and for its scene."""
         return [claims.split(request.text, self.words) for request in requests]
 
-    def ask(self, requests: Sequence[ToQuestion]) -> list[str]:
+    def to_question(self, requests: Sequence[ToQuestion]) -> list[str]:
         """The yes/no question of each claim."""
         return [claims.question(request.claim) for request in requests]
 
-    def quiz(self, requests: Sequence[MakeQuestions]) -> list[tuple[Item, ...]]:
+    def make_questions(self, requests: Sequence[MakeQuestions]) -> list[tuple[AnsweredQuestion, ...]]:
         """A question for each class that one description names and the other does not, as the annotations have it."""
-        return [claims.quiz(request, self.lexicon) for request in requests]
+        return [claims.questions(request, self.lexicon) for request in requests]
 
     def _findings(self, record: Record, text: str) -> Findings | JudgeError:
         if record.annotations is None:

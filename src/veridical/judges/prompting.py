@@ -1,4 +1,4 @@
-"""Puts one prompt to a service for many requests, and reads the replies strictly: right, repaired once, or failed."""
+"""Send one prompt to a service for many requests, and parse the replies strictly: valid, repaired once, or failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from veridical.judges.interface import JudgeError
 from veridical.judges.messages import Call, ChatMessage, Reply, TextService
-from veridical.judges.prompts import Prompt, prompt
+from veridical.judges.prompts import PromptTemplate, prompt
 from veridical.records import ImageFile
 
 T = TypeVar("T")
@@ -20,12 +20,12 @@ _HALF = re.compile("[\ud800-\udfff\ufffd]")
 
 
 class UnreadableError(ValueError):
-    """A reply that is not of the form asked for; the message says what is wrong, for the repair."""
+    """A reply is not in the format asked for. The model reads the message, when its reply is sent back for repair."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Generic[T]):
-    """One question: what goes into the prompt, what the model is shown, and how its reply is read."""
+class PromptRequest(Generic[T]):
+    """One use of a prompt: the values to fill in, the images to show, and how to parse the reply."""
 
     values: Mapping[str, str]
     read: Callable[[Mapping[str, Any]], T]
@@ -35,35 +35,37 @@ class Ask(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How a service is asked."""
+class CallSettings:
+    """The limits and the temperature of calls."""
 
     max_tokens: int = 1024
     temperature: float = 0.0
 
 
-def put(service: TextService, name: str, asks: Sequence[Ask[T]], manner: Manner) -> list[T | JudgeError]:
-    """Put the prompt called `name` for each ask; answers in order.
+def ask_service(
+    service: TextService, name: str, requests: Sequence[PromptRequest[T]], settings: CallSettings
+) -> list[T | JudgeError]:
+    """Send the prompt called `name` once for each request; return what the replies say, in order.
 
-    A reply that can't be read is sent back once with what is wrong with it. What can't be read then either is a
-    JudgeError; it is counted, and forgotten by the cache.
+    A reply that can't be read is sent back once, with what is wrong with it. If the second one can't be read either,
+    the request is answered with a JudgeError, and the cache forgets both replies.
     """
-    wanted = prompt(name)
-    calls = [_call(wanted, ask, manner) for ask in asks]
+    template = prompt(name)
+    calls = [_call(template, request, settings) for request in requests]
     replies = service.reply(calls)
-    answers: list[T | JudgeError | UnreadableError] = list(map(_read, replies, asks))
+    answers: list[T | JudgeError | UnreadableError] = list(map(_read, replies, requests))
     broken = [place for place, answer in enumerate(answers) if isinstance(answer, UnreadableError)]
     service.usage.repairs += len(broken)
     repairs = [_repair(calls[place], replies[place], answers[place]) for place in broken]
     for place, call, reply in zip(broken, repairs, service.reply(repairs) if repairs else (), strict=True):
-        again = _read(reply, asks[place])
+        again = _read(reply, requests[place])
         answers[place] = again
         if isinstance(again, UnreadableError) and isinstance(reply, Reply):
             answers[place] = UnreadableError(f"{again}; it begins {reply.text[:_SHOWN]!r}")
             service.forget(calls[place])
             service.forget(call)
             service.usage.failures["judge-unreadable"] += 1
-    return [_final(answer, service, wanted) for answer in answers]
+    return [_final(answer, service, template) for answer in answers]
 
 
 def seed_of(key: Sequence[str | int]) -> int:
@@ -73,9 +75,12 @@ def seed_of(key: Sequence[str | int]) -> int:
     return int(generator("judge", key).integers(2**31)) if key else 0
 
 
-def _call(wanted: Prompt, ask: Ask[T], manner: Manner) -> Call:
-    messages = (ChatMessage("system", wanted.system), ChatMessage("user", wanted.fill(ask.values), ask.images))
-    return Call(messages, manner.max_tokens, manner.temperature, ask.seed, wanted.tag)
+def _call(template: PromptTemplate, request: PromptRequest[T], settings: CallSettings) -> Call:
+    messages = (
+        ChatMessage("system", template.system),
+        ChatMessage("user", template.fill(request.values), request.images),
+    )
+    return Call(messages, settings.max_tokens, settings.temperature, request.seed, template.tag)
 
 
 def _repair(call: Call, reply: object, error: object) -> Call:
@@ -85,27 +90,27 @@ def _repair(call: Call, reply: object, error: object) -> Call:
     return Call(messages, call.max_tokens, call.temperature, call.seed, call.prompt)
 
 
-def _read(reply: Reply | JudgeError, ask: Ask[T]) -> T | JudgeError | UnreadableError:
+def _read(reply: Reply | JudgeError, request: PromptRequest[T]) -> T | JudgeError | UnreadableError:
     if isinstance(reply, JudgeError):
         return reply
     try:
         if not reply.finished:
-            raise UnreadableError("it was cut off before its end; be shorter")
-        return ask.read(json_object(reply.text))
+            raise UnreadableError("it was cut off; make it shorter")
+        return request.read(json_object(reply.text))
     except UnreadableError as error:
         return error
 
 
-def _final(answer: T | JudgeError | UnreadableError, service: TextService, wanted: Prompt) -> T | JudgeError:
+def _final(answer: T | JudgeError | UnreadableError, service: TextService, template: PromptTemplate) -> T | JudgeError:
     if isinstance(answer, UnreadableError):
-        message = f"{service.name}: its reply to {wanted.tag} could not be read: {answer}"
+        message = f"{service.name}: its reply to {template.tag} could not be read: {answer}"
         remedy = "take a stronger judge, or raise its --judge.max-tokens (of a writer --writer.max-tokens)"
         return JudgeError(message, "judge-unreadable", remedy)
     return answer
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object that a reply is, a code fence around it and thoughts before it aside. Raises UnreadableError."""
+    """Parse a reply as a JSON object, without a code fence around it or thoughts before it. Raises UnreadableError."""
     bare = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
     fenced = re.fullmatch(r"```(?:json)?\s*\n(.*?)\n?\s*```", bare, re.DOTALL)
     try:
@@ -113,9 +118,9 @@ def json_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise UnreadableError(f"it is not JSON ({error})" if bare else "it is empty") from None
     except RecursionError:
-        raise UnreadableError("it is JSON of a great many levels") from None
+        raise UnreadableError("its JSON is nested too deeply") from None
     if any(_HALF.search(string) for string in _strings(content)):
-        raise UnreadableError("it holds half a character")
+        raise UnreadableError("it contains a broken character (half an emoji)")
     if not isinstance(content, dict):
         raise UnreadableError(f"it is a JSON {type(content).__name__}, not an object")
     return content

@@ -1,4 +1,4 @@
-"""What is known about a record's images, in words for a judge that reads."""
+"""Describe in words what is known about a record's images, for a judge that reads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from veridical.records import Annotations, Box, Message, Record
 
 
 def known(record: Record) -> str:
-    """Annotations and reference as lines of text; "nothing" where there are none."""
+    """Annotations and reference as lines of text; "none given" where there are none."""
     lines = list(_lines(record.annotations)) if record.annotations else []
     if record.reference:
-        lines.append(f"A description that is right: {record.reference}")
-    return "\n".join(lines) or "nothing"
+        lines.append(f"A correct description: {record.reference}")
+    return "\n".join(lines) or "none given"
 
 
 def is_known(record: Record) -> bool:
@@ -28,6 +28,8 @@ def question_of(prompt: tuple[Message, ...]) -> str:
 
 
 def _lines(known: Annotations) -> Iterator[str]:
+    if any(o.box for o in known.objects) or any(region.box for region in known.regions):
+        yield "(Boxes are [left, top, right, bottom], as fractions of the picture's width and height.)"
     if known.scene:
         yield f"Scene: {known.scene}"
     for name, count in known.counts.items():

@@ -33,7 +33,7 @@ class Setting:
     model: Callable[[], Vlm] | None = None
 
 
-class JudgeSettings(Protocol):
+class AnyJudgeSettings(Protocol):
     """The settings of a judge, which can open it."""
 
     @property
@@ -48,7 +48,7 @@ def _own(module: str, settings: str, summary: str) -> Own:
     return Own(f"veridical.judges.{module}:{settings}", summary)
 
 
-JUDGES: Registry[type[JudgeSettings]] = Registry(
+JUDGES: Registry[type[AnyJudgeSettings]] = Registry(
     kind="judge",
     group="veridical.judges",
     own={
@@ -90,18 +90,18 @@ class Same:
         """Nothing of its own."""
 
 
-def writer_type(name: str) -> type[JudgeSettings]:
+def writer_type(name: str) -> type[AnyJudgeSettings]:
     """The settings class of the writer called `name`: a judge's, or `same`. Raises UserError for another name."""
     return Same if name == "same" else settings_type(name, "writer.name")
 
 
-def open_panel(judge: JudgeSettings, writer: JudgeSettings, setting: Setting, similarity: str = TOKENS) -> Panel:
+def open_panel(judge: AnyJudgeSettings, writer: AnyJudgeSettings, setting: Setting, similarity: str = TOKENS) -> Panel:
     """The panel of a run; `similarity` is `tokens` or a sentence encoder. Raises UserError for what can't be."""
     opened = [judge.open(setting), _similarity(similarity)]
     return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
 
 
-def settings_type(name: str, flag: str = "judge.name") -> type[JudgeSettings]:
+def settings_type(name: str, flag: str = "judge.name") -> type[AnyJudgeSettings]:
     """The settings class of the judge called `name`, or at that place. Raises UserError, naming `flag`, without one."""
     return JUDGES.get(name, flag)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from veridical.judges.interface import Fault, FaultKind, Findings, Item, Seen
+from veridical.judges.interface import AnsweredQuestion, Fault, FaultKind, Findings, Seen
 from veridical.judges.lexicon import Mention
 from veridical.judges.prompting import UnreadableError
 
@@ -28,7 +28,7 @@ def mentions(reading: Reading, text: str) -> list[Mention]:
         # The same words quoted again are their next occurrence.
         start = text.find(quote, behind.get(quote, 0))
         if start < 0:
-            raise UnreadableError(f"{quote!r} is not in the text{' as often' if quote in behind else ''}")
+            raise UnreadableError(f"the quote {quote!r} is not in the text{' that often' if quote in behind else ''}")
         behind[quote] = start + len(quote)
         found.append(Mention(name, start, start + len(quote)))
     return sorted(found, key=lambda mention: (mention.start, mention.end))
@@ -65,7 +65,7 @@ def presence(reading: Reading, names: Sequence[str]) -> dict[str, Seen]:
         said = _choice(row, "there", ("yes", "no", "unclear"))
         answers[string(row, "name").lower()] = {"yes": "present", "no": "absent", "unclear": "unknown"}[said]  # type: ignore[assignment]
     if left_out := [name for name in names if name.lower() not in answers]:
-        raise UnreadableError(f"it says nothing about {', '.join(left_out)}")
+        raise UnreadableError(f"it does not mention {', '.join(left_out)}")
     return {name: answers[name.lower()] for name in names}
 
 
@@ -80,7 +80,7 @@ def changed_text(reading: Reading, text: str) -> str | None:
     """A text that is not the one given."""
     new = new_text(reading)
     if new is not None and new.split() == text.split():
-        raise UnreadableError("the text was not changed")
+        raise UnreadableError("the text is unchanged")
     return new
 
 
@@ -88,17 +88,17 @@ def texts(reading: Reading, count: int) -> tuple[str, ...]:
     """Exactly `count` texts."""
     found = strings(reading, "texts")
     if len(found) != count:
-        raise UnreadableError(f"{count} texts were asked for, and {len(found)} came")
+        raise UnreadableError(f'"texts" must hold {count} texts, not {len(found)}')
     return tuple(found)
 
 
-def quiz(reading: Reading) -> tuple[Item, ...]:
+def questions(reading: Reading) -> tuple[AnsweredQuestion, ...]:
     """Questions with the right answer and the other one."""
     found = []
     for row in _rows(reading, "questions"):
         right = _choice(row, "answer", ("yes", "no"))
         sides = ("Yes.", "No.") if right == "yes" else ("No.", "Yes.")
-        found.append(Item(string(row, "question"), *sides))
+        found.append(AnsweredQuestion(string(row, "question"), *sides))
     return tuple(found)
 
 
@@ -106,7 +106,7 @@ def string(reading: Reading, key: str) -> str:
     """A text that is not empty, spaces at its ends aside."""
     value = reading.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise UnreadableError(f'"{key}" must be a text, not {value!r}')
+        raise UnreadableError(f'"{key}" must be a non-empty string, not {value!r}')
     return value.strip()
 
 
@@ -121,9 +121,9 @@ def _fault(row: Reading, text: str) -> Fault:
     quote, correction = string(row, "quote"), row.get("correction", "")
     start = text.find(quote)
     if start < 0:
-        raise UnreadableError(f"{quote!r} is not in the text")
+        raise UnreadableError(f"the quote {quote!r} is not in the text")
     if not isinstance(correction, str):
-        raise UnreadableError(f'"correction" must be a text, not {correction!r}')
+        raise UnreadableError(f'"correction" must be a string, not {correction!r}')
     return Fault(kind, start, start + len(quote), string(row, "reason"), correction.strip())
 
 

@@ -43,7 +43,7 @@ class Rules:
         """Findings by annotations and reference together; a JudgeError for a record with neither."""
         return [self._detect(request) for request in requests]
 
-    def mentions(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
+    def extract_objects(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
         """The objects that each text names."""
         return [self.lexicon.mentions(request.text) for request in requests]
 

@@ -22,7 +22,7 @@ class TokenSimilarity:
 
     def similarity(self, requests: Sequence[Similarity]) -> list[float]:
         """Token F1 of each two texts; 1 where both are empty."""
-        return [token_f1(request.one, request.other) for request in requests]
+        return [token_f1(request.first, request.second) for request in requests]
 
 
 def token_f1(one: str, other: str) -> float:

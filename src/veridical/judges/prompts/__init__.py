@@ -1,7 +1,7 @@
-"""The prompts for judges that are language models: one file each, in our own words.
+"""Load the prompts for judges that are language models, one text file each.
 
-A file has a version line and two parts, `[system]` and `[user]`, in which `$name` is filled in. A change of wording
-raises the version; version and hash stand beside every number that a prompt gave.
+A file has a version line and two parts, `[system]` and `[user]`; `$name` in the latter is replaced by a value. Any
+change of the wording raises the version. Version and hash are reported with every number that a prompt produced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptTemplate:
     """A prompt file. `sha256` is the hex digest of its bytes."""
 
     name: str
@@ -36,16 +36,16 @@ class Prompt:
 
 
 @cache
-def prompt(name: str) -> Prompt:
+def prompt(name: str) -> PromptTemplate:
     """The prompt of that name."""
     content = resources.files(__package__).joinpath(f"{name}.txt").read_bytes()
     return read_prompt(name, content)
 
 
-def read_prompt(name: str, content: bytes) -> Prompt:
+def read_prompt(name: str, content: bytes) -> PromptTemplate:
     """A prompt out of the bytes of its file. Raises ValueError where it has another form."""
     match = re.fullmatch(r"version: (\S+)\n\[system\]\n(.*?)\n\[user\]\n(.*)", content.decode(), re.DOTALL)
     if match is None:
         raise ValueError(f"{name}: a prompt file has a version line, [system] and [user]")
     version, system, user = (part.strip() for part in match.groups())
-    return Prompt(name, version, system, user, hashlib.sha256(content).hexdigest())
+    return PromptTemplate(name, version, system, user, hashlib.sha256(content).hexdigest())
