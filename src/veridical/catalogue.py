@@ -17,7 +17,7 @@ KINDS: Mapping[str, str] = {
     "judges": "veridical.judges.registry:JUDGES",
     "decodings": "veridical.decoding.registry:DECODINGS",
     "protocols": "veridical.protocols.registry:PROTOCOLS",
-    "formats": "veridical.formats.published.catalogue:names",
+    "formats": "veridical.formats.published.registry:FORMATS",
 }
 """Where each kind's registry is; a room is imported when it is asked for."""
 
@@ -39,10 +39,8 @@ def entries(kind: str) -> list[Listed]:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}."
         raise UserError(f"no kind {kind!r}; {hint}")
     module, _, name = KINDS[kind].partition(":")
-    found: Any = getattr(importlib.import_module(module), name)
-    if isinstance(found, Registry):
-        return found.listed()
-    return [Listed(name, summary, "veridical") for name, summary in found().items()]
+    registry: Registry[Any] = getattr(importlib.import_module(module), name)
+    return registry.listed()
 
 
 def markdown(kind: str) -> str:

@@ -58,7 +58,7 @@ def run(config: ExportConfig) -> Path:
 
 def export(run: Path, to: Path, form: str = "") -> Exported:
     """Write the pairs of a run folder to `to`, a few at a time. Raises UserError for an unknown format or suffix."""
-    from veridical.formats.published.catalogue import formats
+    from veridical.formats.published.registry import FORMATS
     from veridical.pairs.dataset import stream_pairs
 
     if to.suffix == ".parquet":
@@ -67,10 +67,11 @@ def export(run: Path, to: Path, form: str = "") -> Exported:
         return _write_parquet(stream_pairs(run), to)
     if to.suffix not in (".json", ".jsonl"):
         raise UserError(f"{to}: pairs are exported to a .parquet, .jsonl or .json file.")
-    writers = {name: one for name, one in formats().items() if one.write is not None}
-    if (name := form or "veridical") not in writers:
-        raise UserError(f"no format {name!r} to export to; there are {', '.join(writers)}.")
-    return _write_text(stream_pairs(run), to, writers[name])
+    target = FORMATS.get(form or "veridical", "format")
+    if target.write is None:
+        writers = [name for name in FORMATS.names() if FORMATS.get(name).write is not None]
+        raise UserError(f"pairs can't be written as {form}; they can as {', '.join(writers)}.")
+    return _write_text(stream_pairs(run), to, target)
 
 
 def _write_text(pairs: Iterator[Pair], to: Path, form: Format) -> Exported:

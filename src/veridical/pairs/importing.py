@@ -58,7 +58,7 @@ def run(config: ImportConfig) -> Path:
 
 def import_published(config: ImportConfig) -> dict[str, Any]:
     """Import the set into `config.out`, continuing where the same import was stopped; returns its manifest."""
-    from veridical.formats.published.catalogue import formats, read_published
+    from veridical.formats.published.catalogue import read_published
     from veridical.formats.published.images import ImageFinder
     from veridical.formats.published.types import ReadOptions
     from veridical.pairs import run_folder
@@ -68,16 +68,15 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
     if run_folder.is_finished(config.out):
         runs.check(config.out, COMMAND, config)
         return read_json(config.out / run_folder.MANIFEST)
-    identity = _identity(config, path, reading.format)
+    identity = _identity(config, path, reading.format.name)
     roots = config.image_root or (path.parent if path.is_file() else path,)
     find = ImageFinder(roots, config.out / run_folder.WORK / "unpacked")
     if config.limit is not None:
         items = _first_rows(items, reading, config.limit)
-    known = formats().get(reading.format)
-    made = _import_pairs if known is not None and known.kind == "pairs" else _import_records
+    made = _import_pairs if reading.format.kind == "pairs" else _import_records
     kept = bool(run_folder.finished_shards(config.out))
     with runs.opened(config.out, COMMAND, config, kept=lambda: kept) as folder:
-        folder.settle({"source_bytes": path.stat().st_size, "format": reading.format})
+        folder.settle({"source_bytes": path.stat().st_size, "format": reading.format.name})
         return made(config, items, reading, find, identity)
 
 
@@ -128,9 +127,9 @@ def _import_pairs(
     number = 0
     while batch := list(islice(items, SHARD)):
         if number in done:
-            seen.update(_pair_id(item, reading.format) for item in batch if not isinstance(item, Rejection))
+            seen.update(_pair_id(item, reading.format.name) for item in batch if not isinstance(item, Rejection))
         else:
-            outcomes = [_outcome(item, find, reading.format, seen) for item in batch]
+            outcomes = [_outcome(item, find, reading.format.name, seen) for item in batch]
             run_folder.finish_shard(config.out, number, outcomes)
         number += 1
     manifest = run_folder.manifest_of(config.out, identity, {"veridical": importlib.metadata.version("veridical")})
@@ -149,7 +148,7 @@ _SUMMED = ("records_in", "records_used", "rejected", "pairs_out")
 
 def _counts(reading: Reading) -> dict[str, Any]:
     return {
-        "format": reading.format,
+        "format": reading.format.name,
         "rows": reading.rows,
         "rows_without_comparison": reading.no_comparison,
         "unknown_fields": dict(sorted(reading.unknown_fields.items())),
@@ -209,7 +208,7 @@ def _import_records(
                 )
                 continue
             try:
-                record = to_record(item, find, reading.format, config.prompt)
+                record = to_record(item, find, reading.format.name, config.prompt)
                 for image in record.images:
                     if image.sha256 not in stored:
                         stored[image.sha256] = store_image(image, config.out / "images")

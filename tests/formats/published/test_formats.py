@@ -10,14 +10,15 @@ import pyarrow.parquet
 import pytest
 
 from veridical.errors import UserError
-from veridical.formats.published.catalogue import formats, names, read_published, recognise, recognise_row
+from veridical.formats.published.catalogue import read_published, recognise, recognise_row
+from veridical.formats.published.registry import FORMATS
 from veridical.formats.published.types import Answer, Comparison, Example, ReadOptions
 from veridical.records import Message, Rejection
 
 
 def one(row, name=None, options=None):
     """What the one row of a format says."""
-    found = list(formats()[name or recognise_row(row)].read(row, "file:1", options or ReadOptions()))
+    found = list(FORMATS.get(name or recognise_row(row)).read(row, "file:1", options or ReadOptions()))
     assert len(found) == 1
     return found[0]
 
@@ -111,13 +112,12 @@ def test_a_row_is_recognised(name):
 
 
 def test_every_format_has_a_row_here():
-    assert {*ROWS, "veridical"} == set(formats())
-    assert set(names()) == {*ROWS, "veridical", "coco", "visual-genome"}
+    assert set(FORMATS) == {*ROWS, "veridical", "coco", "visual-genome"}
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("llava", "vlfeedback", "opa-dpo", "ha-dpo")])
 def test_all_its_fields_are_known(name):
-    assert not ROWS[name].keys() - formats()[name].fields
+    assert not ROWS[name].keys() - FORMATS.get(name).fields
 
 
 def test_rlhf_v_reads_the_json_inside_text():
@@ -148,7 +148,7 @@ def test_bpo_holds_both_negatives_and_loses_its_placeholder():
 
 def test_bpo_with_nothing_but_ties_is_no_comparison():
     row = {**ROWS["bpo"], "completions": [{"score": 0, "response": "A."}, {"score": 0, "response": "B."}]}
-    assert list(formats()["bpo"].read(row, "x", ReadOptions())) == []
+    assert list(FORMATS.get("bpo").read(row, "x", ReadOptions())) == []
 
 
 def test_povid_takes_the_last_answers():
@@ -180,7 +180,7 @@ def test_vlfeedback_pairs_by_mean_and_leaves_out_what_has_no_rating():
 
 
 def test_vlfeedback_pairs_by_one_aspect():
-    by_sight = list(formats()["vlfeedback"].read(ROWS["vlfeedback"], "x", ReadOptions(aspect="Visual Faithfulness")))
+    by_sight = list(FORMATS.get("vlfeedback").read(ROWS["vlfeedback"], "x", ReadOptions(aspect="Visual Faithfulness")))
     assert [[a.source for a in found.answers] for found in by_sight] == [["m1", "m2"], ["m3", "m2"]]
 
 
@@ -222,7 +222,7 @@ def test_hsa_dpo_finds_its_image_by_id_and_keeps_the_severity():
 
 
 def test_opa_dpo_makes_a_pair_of_each_better_answer():
-    found = list(formats()["opa-dpo"].read(ROWS["opa-dpo"], "x", ReadOptions()))
+    found = list(FORMATS.get("opa-dpo").read(ROWS["opa-dpo"], "x", ReadOptions()))
     assert [[a.text for a in f.answers] for f in found] == [["A cup.", "A cat."], ["A mug.", "A cat."]]
     assert len({f.id for f in found}) == 2
 
@@ -243,7 +243,7 @@ def test_mm_rlhf_videos_are_refused():
 
 def test_align_anything_ties_are_no_comparison():
     for row in ({**ROWS["align-anything"], "overall_response": 0}, {**ROWS["align-anything"], "response_1": "A cup."}):
-        assert list(formats()["align-anything"].read(row, "x", ReadOptions())) == []
+        assert list(FORMATS.get("align-anything").read(row, "x", ReadOptions())) == []
 
 
 def test_llama_factory_alpaca_with_history_and_system():
@@ -289,7 +289,7 @@ def test_ha_dpo_questions_leave_out_what_the_model_had_right():
     row = {"image_id": 2334455, "question": "Is there a lamp?", "answer": "no", "correct": False,
            "chosen": "No, there is no lamp.", "reject": "Yes, there is a lamp."}  # fmt: skip
     assert [a.text for a in one(row).answers] == [row["chosen"], row["reject"]]
-    assert list(formats()["ha-dpo"].read({**row, "correct": True}, "x", ReadOptions())) == []
+    assert list(FORMATS.get("ha-dpo").read({**row, "correct": True}, "x", ReadOptions())) == []
 
 
 def test_ha_dpo_of_llava_is_keyed_by_image(tmp_path):
@@ -297,7 +297,7 @@ def test_ha_dpo_of_llava_is_keyed_by_image(tmp_path):
     path.write_text(json.dumps({"2334455": {"chosen": ["A cup."], "rejected": ["A cat."]}}))
     reading, found = read_published(path)
     assert [f.images for f in found] == [("2334455.jpg",)]
-    assert (reading.format, reading.rows) == ("ha-dpo", 1)
+    assert (reading.format.name, reading.rows) == ("ha-dpo", 1)
 
 
 def test_llava_conversations_become_records_with_their_last_answer():
@@ -397,7 +397,7 @@ def test_a_data_set_that_datasets_saved(tmp_path):
 
     datasets.Dataset.from_list([ROWS["opa-dpo"]]).save_to_disk(tmp_path / "saved")
     reading, found = read_published(tmp_path / "saved")
-    assert (reading.format, len(list(found))) == ("opa-dpo", 2)
+    assert (reading.format.name, len(list(found))) == ("opa-dpo", 2)
 
 
 def test_mmpr_parts_and_shares(tmp_path):

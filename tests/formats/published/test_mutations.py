@@ -10,8 +10,9 @@ from PIL import Image
 from tests.formats.published.test_formats import ROWS
 
 from veridical.errors import UserError
-from veridical.formats.published.catalogue import formats, read_published
+from veridical.formats.published.catalogue import read_published
 from veridical.formats.published.images import ImageFinder
+from veridical.formats.published.registry import FORMATS
 from veridical.pairs.importing import ImportConfig, _outcome, import_published
 from veridical.records import Rejection
 
@@ -94,8 +95,8 @@ def test_every_mutated_row_is_used_or_listed(name, images, tmp_path, opened):
     from veridical.formats.published.types import ReadOptions
 
     draw = random.Random(f"mutations/{name}")
-    form, find = formats()[name], ImageFinder((images,), tmp_path / "unpacked")
-    reading, used, listed = Reading(name), 0, 0
+    form, find = FORMATS.get(name), ImageFinder((images,), tmp_path / "unpacked")
+    reading, used, listed = Reading(form), 0, 0
     for number in range(PER_FORMAT):
         before = reading.no_comparison
         found = list(_one(mutated(ROWS[name], draw), f"rows:{number}", form, ReadOptions(), reading))

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from veridical.formats.published.catalogue import formats
+from veridical.formats.published.registry import FORMATS
 from veridical.pairs.dataset import read_pairs, write_build
 from veridical.pairs.export import export, wide_features
 from veridical.pairs.importing import ImportConfig, import_published
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
-WRITTEN = sorted(name for name, one in formats().items() if one.write is not None)
+WRITTEN = sorted(name for name in FORMATS if FORMATS.get(name).write is not None)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def by_content(pair: Pair) -> Pair:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_our_own_files_keep_everything(tmp_path, images, data, suffix):
     pair = data.draw(pairs(images))
@@ -93,7 +93,7 @@ def test_our_own_files_keep_everything(tmp_path, images, data, suffix):
 
 
 @pytest.mark.parametrize("name", [name for name in WRITTEN if name != "veridical"])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_other_formats_keep_what_they_can_and_list_the_rest(tmp_path, images, data, name):
     pair = data.draw(pairs(images))
@@ -104,7 +104,7 @@ def test_other_formats_keep_what_they_can_and_list_the_rest(tmp_path, images, da
     assert again.prompt == pair.prompt
     assert [one.sha256 for one in again.images] == [one.sha256 for one in pair.images]
     assert [one.rejected for one in found[1:]] == [before + one.text for one in pair.others]
-    assert lost == wide_features(pair) - formats()[name].carries
+    assert lost == wide_features(pair) - FORMATS.get(name).carries
 
 
 def test_an_export_moves_with_its_images(tmp_path, images):

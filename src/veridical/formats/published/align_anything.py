@@ -48,7 +48,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "align-anything",
-    "align-anything, SafeRLHF-V: two responses and the better one's number (parquet, JSON)",
     "pairs",
     frozenset(
         {"id", "question_id", "question", "prompt", "image", "images", "response_1", "response_2", *_CHOICE, *_NOTES}

@@ -46,7 +46,6 @@ def _answer(value: Any) -> Answer:
 
 FORMAT = Format(
     "bpo",
-    "BPO: annotated answers against injected and self-made errors (JSON)",
     "pairs",
     frozenset({"id", "prompt", "image", "images", "completions"}),
     _matches,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,33 +10,15 @@ from itertools import islice
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.formats.published import coco, visual_genome
+from veridical.formats.published.coco import is_coco
+from veridical.formats.published.registry import FORMATS
 from veridical.formats.published.tables import Found, json_keys, kind_of, rows, tables_in
 from veridical.formats.published.types import Comparison, Example, Format, ReadOptions, Row
 from veridical.formats.rows import UnusableError
 from veridical.records import Rejection
 
-MODULES = (
-    "own", "rlhf_v", "bpo", "vlfeedback", "povid", "llava_rlhf", "opa_dpo", "sentinel", "ha_dpo", "align_anything",
-    "hsa_dpo", "spa_vl", "rlaif_v", "ms_swift", "llama_factory", "mdpo", "mm_rlhf", "trl", "mmpr", "llava",
-)  # fmt: skip
-"""One file a format. The first whose rows a file's first row looks like is taken, so narrower ones come first."""
-WHOLE_FILES = {coco.NAME: coco, visual_genome.NAME: visual_genome}
 _LOOKED_AT = 100
 """Rows looked at for one that can be read."""
-
-
-def formats() -> dict[str, Format]:
-    """The formats that are read row by row, by name, in the order in which they are tried."""
-    found = [importlib.import_module(f"veridical.formats.published.{name}").FORMAT for name in MODULES]
-    return {one.name: one for one in found}
-
-
-def names() -> dict[str, str]:
-    """Every format's name and summary."""
-    return {name: one.summary for name, one in formats().items()} | {
-        name: module.SUMMARY for name, module in WHOLE_FILES.items()
-    }
 
 
 def recognise(path: Path) -> str | None:
@@ -51,23 +32,23 @@ def recognise(path: Path) -> str | None:
         path = tables_in(path)[0]
     if path.name == "meta.json":
         return "mmpr"
-    if kind_of(path) == ".json" and coco.matches(json_keys(path)):
-        return coco.NAME
+    if kind_of(path) == ".json" and is_coco(json_keys(path)):
+        return "coco"
     row = next((row for _, row in islice(rows(path), _LOOKED_AT) if not isinstance(row, UnusableError)), None)
     return None if row is None else recognise_row(row)
 
 
 def recognise_row(row: Row) -> str | None:
     """The name of the format that a row is in; None where it is none of them."""
-    found = next((one.name for one in formats().values() if one.matches(row)), None)
-    return found or (visual_genome.NAME if visual_genome.matches(row) else None)
+    users = [name for name in FORMATS.names() if name not in FORMATS]
+    return next((name for name in (*users, *FORMATS) if FORMATS.get(name).matches(row)), None)
 
 
 @dataclass
 class Reading:
     """What was read of a file, counted while it is read."""
 
-    format: str
+    format: Format
     rows: int = 0
     no_comparison: int = 0
     """Rows that the set itself marks as none: ties, answers that were right, ratings missing."""
@@ -87,23 +68,22 @@ def read_published(
         raise UserError(f"{path}: no such file or folder.")
     name = name or recognise(path)
     if name is None:
-        raise UserError(f"{path}: is in none of the formats that are known: {', '.join(names())}.")
-    reading = Reading(name)
-    if name in WHOLE_FILES:
-        return reading, _whole_file(path, name, reading)
-    if name not in formats():
-        raise UserError(f"no format {name!r}; known are {', '.join(names())}.")
-    found = _parts(path, options) if name == "mmpr" and _meta(path).is_file() else rows(path)
-    return reading, _read(found, formats()[name], options, reading)
+        raise UserError(f"{path}: is in none of the formats that are known: {', '.join(FORMATS.names())}.")
+    form = FORMATS.get(name)
+    reading = Reading(form)
+    if form.read_file is not None:
+        return reading, _whole_file(path, form, reading)
+    found = _parts(path, options) if form.name == "mmpr" and _meta(path).is_file() else rows(path)
+    return reading, _read(found, form, options, reading)
 
 
-def _whole_file(path: Path, name: str, reading: Reading) -> Iterator[Example | Rejection]:
+def _whole_file(path: Path, form: Format, reading: Reading) -> Iterator[Example | Rejection]:
     try:
-        for example in WHOLE_FILES[name].read(path):
+        for example in form.read_file(path) if form.read_file else ():
             reading.rows += 1
             yield example
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: isn't whole as {name} ({type(error).__name__}: {error}).") from error
+        raise UserError(f"{path}: isn't whole as {form.name} ({type(error).__name__}: {error}).") from error
 
 
 def _read(

@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from veridical.formats.published.tables import json_items
-from veridical.formats.published.types import Example
+from veridical.formats.published.types import Example, Format
 from veridical.records import Annotations, Box, ObjectInImage
 
-NAME = "coco"
-SUMMARY = "COCO: instances as annotations, captions as references (JSON)"
+
+def is_coco(keys: frozenset[str]) -> bool:
+    """Whether the keys at the top of a JSON file are those of COCO's annotation files."""
+    return {"images", "annotations"} <= keys
 
 
-def matches(first_keys: frozenset[str]) -> bool:
-    """Whether a JSON object's keys are those of a COCO file."""
-    return {"images", "annotations"} <= first_keys
-
-
-def read(path: Path) -> Iterator[Example]:
+def _read_file(path: Path) -> Iterator[Example]:
     """The images of a COCO file in its order: one Example an image of instances, one a caption."""
     classes = {one["id"]: str(one["name"]) for one in json_items(path, "categories.item")}
     found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
@@ -58,3 +55,13 @@ def _box(value: Any, image: Mapping[str, Any]) -> Box | None:
     x, y, wide, high = (float(edge) for edge in value)
     across, down = float(image["width"]), float(image["height"])
     return (x / across, y / down, min((x + wide) / across, 1.0), min((y + high) / down, 1.0))
+
+
+FORMAT = Format(
+    "coco",
+    "records",
+    frozenset({"images", "annotations", "categories", "info", "licenses"}),
+    lambda row: is_coco(frozenset(row)),
+    lambda row, origin, options: (),
+    read_file=_read_file,
+)

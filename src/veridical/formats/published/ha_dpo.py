@@ -68,7 +68,6 @@ def _one(row: Row, side: str, draw: random.Random) -> str:
 
 FORMAT = Format(
     "ha-dpo",
-    "HA-DPO: corrected descriptions and yes/no questions on Visual Genome (JSON)",
     "pairs",
     frozenset({"image_id", "chosen", "rejected", "reject", "question", "answer", "correct"}),
     _matches,

@@ -26,7 +26,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "hsa-dpo",
-    "HSA-DPO: rewritten answers with severity scores (JSON lines)",
     "pairs",
     frozenset({"id", "image", "question", "chosen", "rejected", "chosen_score", "rejected_score"}),
     _matches,

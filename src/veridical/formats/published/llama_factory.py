@@ -81,7 +81,6 @@ _ROLES = {"user": "human", "assistant": "gpt"}
 
 FORMAT = Format(
     "llama-factory",
-    "LLaMA-Factory: sharegpt and alpaca with ranking (JSON, parquet)",
     "pairs",
     frozenset(
         {

@@ -25,7 +25,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Example]:
 
 FORMAT = Format(
     "llava",
-    "LLaVA: conversations as records with references (JSON)",
     "records",
     frozenset({"id", "image", "images", "conversations", "model"}),
     _matches,

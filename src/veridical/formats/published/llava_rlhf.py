@@ -52,7 +52,6 @@ def _output(row: Row, name: str) -> str:
 
 FORMAT = Format(
     "llava-rlhf",
-    "LLaVA-RLHF: two answers and which one people preferred (JSON)",
     "pairs",
     frozenset({"id", "image", "images", "conversations", "output_1", "output_2", "preference", "hallucination"}),
     _matches,

@@ -19,7 +19,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "mdpo",
-    "mDPO: 10,000 pairs with Vicuna prompts (JSON)",
     "pairs",
     frozenset({"id", "img_path", "prompt", "chosen", "rejected"}),
     _matches,

@@ -25,7 +25,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "mm-rlhf",
-    "MM-RLHF: pairs out of people's rankings (JSON lines)",
     "pairs",
     frozenset({"id", "question_id", "image", "video", "prompt", "chosen", "rejected", *_NOTES}),
     _matches,

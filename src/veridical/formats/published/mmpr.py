@@ -25,7 +25,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "mmpr",
-    "MMPR and other flat sets: question, chosen, rejected (JSON lines, meta.json)",
     "pairs",
     frozenset({"id", "image", "images", "question", "chosen", "rejected", *_NOTES}),
     _matches,

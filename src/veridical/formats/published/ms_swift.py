@@ -60,7 +60,6 @@ def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
 
 FORMAT = Format(
     "ms-swift",
-    "ms-swift: messages with a rejected response, messages or images (JSON lines)",
     "pairs",
     frozenset({"id", "messages", "images", "image", *_REJECTED}),
     _matches,

@@ -32,7 +32,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "opa-dpo",
-    "OPA-DPO: gold and revised answers above the model's own (saved data set)",
     "pairs",
     frozenset({"id", "queries", "image", "image_bytes", _OWN, *(name for name, _ in _BETTER), "AI_json_report"}),
     _matches,

@@ -132,7 +132,6 @@ def _message(message: Message) -> dict[str, str]:
 
 FORMAT = Format(
     "veridical",
-    "veridical's own pairs, with all that is known of them (parquet, JSON lines)",
     "pairs",
     _COLUMNS,
     _matches,

@@ -56,7 +56,6 @@ def _turn(role: str, text: str) -> dict[str, str]:
 
 FORMAT = Format(
     "povid",
-    "POVID, CSR, V-DPO: LLaVA conversations beside rejected ones (JSON)",
     "pairs",
     frozenset({"id", "image", "images", "conversations", *_REJECTED, "category", "clip_scores"}),
     _matches,

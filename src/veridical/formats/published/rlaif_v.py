@@ -27,7 +27,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "rlaif-v",
-    "RLAIF-V: a model's answers ranked claim by claim (parquet, JSON lines)",
     "pairs",
     frozenset({"question", "chosen", "rejected", "image", "idx", "id", "logps", *_NOTES}),
     _matches,

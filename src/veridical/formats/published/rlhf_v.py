@@ -61,7 +61,6 @@ def _plain(value: object) -> object:
 
 FORMAT = Format(
     "rlhf-v",
-    "RLHF-V: answers corrected by people (parquet with JSON in `text`; older JSON lines)",
     "pairs",
     frozenset({"text", "image", "idx", "id", "logps", *_NOTES}),
     _matches,

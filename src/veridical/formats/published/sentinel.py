@@ -30,7 +30,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "sentinel",
-    "SENTINEL: single sentences after a shared context (JSON lines)",
     "pairs",
     frozenset({"id", "image", "image_path", "question", "context", "y_win", "y_lose", "image_id", "type"}),
     _matches,

@@ -26,7 +26,6 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 FORMAT = Format(
     "spa-vl",
-    "SPA-VL: safety preferences (parquet)",
     "pairs",
     frozenset({"id", "image", "question", "chosen", "rejected", *_NOTES}),
     _matches,

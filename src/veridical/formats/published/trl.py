@@ -83,7 +83,6 @@ def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
 
 FORMAT = Format(
     "trl",
-    "TRL: prompt, chosen, rejected as messages or texts, with images (parquet, JSON lines, saved data sets)",
     "pairs",
     frozenset({"id", "images", "image", "prompt", "chosen", "rejected"}),
     _matches,

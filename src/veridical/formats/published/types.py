@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from veridical.records import Annotations, Message, Pair, Provenance, Spans
@@ -83,7 +84,6 @@ class Format:
     """
 
     name: str
-    summary: str
     kind: Literal["pairs", "records"]
     fields: frozenset[str]
     matches: Callable[[Row], bool]
@@ -93,3 +93,5 @@ class Format:
     carries: frozenset[str] = frozenset()
     """Which features of wider pairs a written row holds: others, rejected_images, weights, context, spans, open_ended,
     provenance."""
+    read_file: Callable[[Path], Iterable[Example]] | None = None
+    """Reads a whole file, where its rows mean something together only; `read` is not used then."""

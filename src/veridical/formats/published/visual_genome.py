@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from veridical.formats.published.tables import json_items
-from veridical.formats.published.types import Example, Row
+from veridical.formats.published.types import Example, Format, Row
 from veridical.records import Annotations, Box, ObjectInImage, Region
 
-NAME = "visual-genome"
-SUMMARY = "Visual Genome: regions and objects as annotations (JSON, with image_data.json beside it)"
 
-
-def matches(row: Row) -> bool:
+def _matches(row: Row) -> bool:
     """Whether a row is one of Visual Genome's images with its regions or objects."""
     return "regions" in row or ("objects" in row and "image_id" in row and "conversations" not in row)
 
 
-def read(path: Path) -> Iterator[Example]:
+def _read_file(path: Path) -> Iterator[Example]:
     """One annotated Example an image."""
     sizes = _image_data(path.with_name("image_data.json"))
     for row in json_items(path, "item"):
@@ -65,3 +62,13 @@ def _box(value: Mapping[str, Any], image: Mapping[str, Any], wide: str, high: st
         min((x + float(value[wide])) / across, 1.0),
         min((y + float(value[high])) / down, 1.0),
     )
+
+
+FORMAT = Format(
+    "visual-genome",
+    "records",
+    frozenset({"id", "image_id", "regions", "objects", "image_url"}),
+    _matches,
+    lambda row, origin, options: (),
+    read_file=_read_file,
+)

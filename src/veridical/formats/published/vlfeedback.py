@@ -59,7 +59,6 @@ def _answer(completion: Mapping[str, Any], aspect: str) -> Answer | None:
 
 FORMAT = Format(
     "vlfeedback",
-    "VLFeedback: several models' answers with ratings in three aspects (parquet, JSON lines)",
     "pairs",
     frozenset({"id", "prompt", "models", "completions", "img_path", "image", "images"}),
     _matches,
