@@ -117,9 +117,8 @@ def run(config: DemoConfig) -> Path:
             print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
             logs = config.out / f"seed-{seed}" / "logs"
             seconds[seed] = execute(steps(config, seed), logs, lock, at_once=2)
-    first = config.out / f"seed-{config.seeds[0]}"
     started = time.monotonic()
-    page = _report(config, first, seconds[config.seeds[0]])
+    page = _report(config, seconds[config.seeds[0]])
     stages = {**seconds[config.seeds[0]], "report": round(time.monotonic() - started, 1)}
     results = collect(config, stages)
     write_whole(config.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())
@@ -127,14 +126,16 @@ def run(config: DemoConfig) -> Path:
     return page
 
 
-def _report(config: DemoConfig, folder: Path, seconds: Mapping[str, float]) -> Path:
-    """Write the report about one seed's runs and return its path."""
+def _report(config: DemoConfig, seconds: Mapping[str, float]) -> Path:
+    """Write the report about the first seed's pairs and trainings and about every seed's measurements."""
     from veridical.report.command import ReportConfig
     from veridical.report.page import render
     from veridical.report.runs import read_runs
 
-    names = ["pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE, "eval", *([DECODING] if config.decoding else [])]
-    settings = ReportConfig(runs=tuple(folder / name for name in names), out=config.out / "report.html")
+    folders = [config.out / f"seed-{seed}" for seed in config.seeds]
+    made = [folders[0] / name for name in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE)]
+    measured = [folder / name for folder in folders for name in ("eval", *([DECODING] if config.decoding else []))]
+    settings = ReportConfig(runs=(*made, *measured), out=config.out / "report.html")
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
     write_whole(settings.out, page.encode())
     return settings.out

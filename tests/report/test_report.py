@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,7 +61,7 @@ def test_spans_of_a_pair_go_before_the_words_that_differ():
 
 def test_a_card_shows_the_question_and_how_the_pair_came_to_be():
     manifest = {"pairs_out": 1, "records_used": 1, "records_in": 1, "rejected": {}}
-    page = render(Runs(builds=(BuildRun("built", {}, manifest, {}, (PAIR,)),)), "Pairs", 1, 1)
+    page = render(Runs(builds=(BuildRun(Path("built"), "built", {}, manifest, {}, (PAIR,)),)), "Pairs", 1, 1)
     card = re.sub(r"\s*<[^>]+>\s*", "|", page[page.index('<article class="card">') : page.index("</article>")])
     assert "|told beforehand||Be brief.|" in card
     assert "|asked||Is there a &lt;b&gt;cup&lt;/b&gt;?|" in card

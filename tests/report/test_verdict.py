@@ -30,9 +30,10 @@ def test_one_model_is_said_to_invent_less(folders):
     equal = results["comparisons"][0]["at_equal_recall"]
     assert line.bars[0].label.startswith(f"{equal['difference']:+.1f}".replace("-", "\N{MINUS SIGN}"))
     assert line.verdict == "better"
-    example = found.better_example
+    [(words, example)] = found.examples
+    assert words.startswith("Better in ")
     assert example.base.wrong > example.model.wrong
-    assert found.worse_example is None
+    assert found.got_worse == 0
 
 
 def test_seeds_are_one_line_with_their_mean_and_the_worst(folders, tmp_path):
@@ -48,6 +49,7 @@ def test_seeds_are_one_line_with_their_mean_and_the_worst(folders, tmp_path):
 
     names = [written(folders, tmp_path / f"seed-{n}" / "eval", at(d)) for n, d in enumerate(differences)]
     found = overview(read_runs(names).evals)
+    assert [run.name for run in read_runs(names).evals] == ["seed-0/eval", "seed-1/eval", "seed-2/eval"]
     [line] = found.lines
     assert (line.seeds, line.difference, line.worst) == (3, "\N{MINUS SIGN}20.0", "\N{MINUS SIGN}10.0")
     # The scale is from -35 to 0 with a little room at both ends, so the bars are 10 of about 38 wide.
@@ -137,8 +139,9 @@ def test_without_any_truth_it_says_that_nothing_is_known(folders, tmp_path):
         path.with_name("side-by-side.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         path.unlink()
     found = overview(read_runs([folder]).evals)
-    assert found.sentence.startswith("Nothing says what is in these pictures.")
+    assert found.sentence.startswith("Nothing says what is in these pictures")
     assert found.lines[0].verdict == ""
+    assert [words[:13] for words, _ in found.examples] == ["As much is wr"]
     page = run(ReportConfig((folder,), out=tmp_path / "report.html")).read_text()
     assert "denied by the model itself when asked" in page
 

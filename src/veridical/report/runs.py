@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +25,7 @@ CAPTIONS = ("chair", "chair-captions", "chair-detector", "judged-sentences", "si
 class BuildRun:
     """Pairs that were made: settings, counts in and out, and the pairs themselves."""
 
+    folder: Path
     name: str
     config: Mapping[str, Any]
     manifest: Mapping[str, Any]
@@ -34,6 +37,7 @@ class BuildRun:
 class AlignRun:
     """A training: settings, one row a step, and what it came to."""
 
+    folder: Path
     name: str
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
@@ -62,6 +66,9 @@ class EvalRun:
             return path
         inside = path.parts[len(path.parts) - path.parts[::-1].index("images") :]
         return self.folder.joinpath("images", *inside)
+
+
+Named = TypeVar("Named", BuildRun, AlignRun, EvalRun)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,16 @@ def read_runs(folders: Sequence[Path]) -> Runs:
                 f"{folder}: not a finished run (no results.json, manifest.json or log.jsonl); "
                 "run its command again to finish it."
             )
-    return Runs(tuple(builds), tuple(aligns), tuple(evals))
+    return Runs(tuple(_told_apart(builds)), tuple(_told_apart(aligns)), tuple(_told_apart(evals)))
+
+
+def _told_apart(runs: Sequence[Named]) -> list[Named]:
+    """The runs, those of one name called after the folder around theirs too."""
+    names = Counter(run.name for run in runs)
+    return [
+        dataclasses.replace(run, name=f"{run.folder.resolve().parent.name}/{run.name}") if names[run.name] > 1 else run
+        for run in runs
+    ]
 
 
 def _folders(folder: Path) -> tuple[Path, ...]:
@@ -104,6 +120,7 @@ def _folders(folder: Path) -> tuple[Path, ...]:
 
 def _read_build(folder: Path) -> BuildRun:
     return BuildRun(
+        folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
         manifest=_json(folder / "manifest.json"),
@@ -114,6 +131,7 @@ def _read_build(folder: Path) -> BuildRun:
 
 def _read_align(folder: Path) -> AlignRun:
     return AlignRun(
+        folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
         summary=_json(folder / "summary.json"),

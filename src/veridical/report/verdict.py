@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ from veridical.report.runs import EvalRun
 from veridical.report.tables import NOTHING, Better, Verdict, bounds, judge, metric_of, number
 
 COUNTED: Mapping[str, str] = {
-    "chair": "captions name something that is not there",
-    "chair-captions": "captions name something that no reference caption names",
-    "chair-detector": "captions name something that the judge says is absent",
-    "judged-sentences": "captions hold a sentence that the judge finds false",
+    "chair": "captions, so many name something that is not there",
+    "chair-captions": "captions, so many name something that no reference caption names",
+    "chair-detector": "captions, so many name something that the judge says is absent",
+    "judged-sentences": "captions, so many hold a sentence that the judge finds false",
 }
 """What is counted, by the key of a protocol that knows something about the pictures."""
 CONSISTENCY = "side_consistency"
@@ -55,7 +55,6 @@ class Example:
     base: Caption
     model: Caption
     names: tuple[str, str]
-    count: int
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,10 @@ class Overview:
     scale: tuple[str, str, float]
     worse: tuple[str, ...]
     pictures: int
-    better_example: Example | None
-    worse_example: Example | None
+    examples: tuple[tuple[str, Example], ...]
+    """What is said of each, and the example."""
+    got_worse: int
+    """How many pictures the example's model says more about that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
         scale=(number(scale[0], signed=True), number(scale[1], signed=True), _place(0.0, scale)),
         worse=tuple(_worse(found)),
         pictures=records.get("count", 0),
-        better_example=_example(best[0][0], best[1], 1) if best else None,
-        worse_example=_example(best[0][0], best[1], -1) if best else None,
+        examples=tuple(_examples(best[0][0], best[1], records.get("count", 0))) if best else (),
+        got_worse=len(_compared(best[0][0], best[1], -1)) if best else 0,
     )
 
 
@@ -125,7 +126,9 @@ def _headline(run: EvalRun) -> _Headline:
         if key in results["protocols"] and own["chair_s"] in base:
             return _Headline(key, own["chair_s"], own.get("recall", "recall"), counted, "lower")
     if CONSISTENCY in base:
-        return _Headline("side-by-side", CONSISTENCY, "", "answers agree with the model's own captions", "")
+        return _Headline(
+            "side-by-side", CONSISTENCY, "", "answers about objects, so many agree with the model's own caption", ""
+        )
     known = [key for key in results.get("metrics", base) if key in base]
     metric = metric_of((known or list(base))[0], results)
     return _Headline(metric.protocol, metric.key, "", metric.label, metric.better)
@@ -203,11 +206,11 @@ def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[Line]) -> str:
     base = next(iter(run.results["models"]))
     if not lines:
         value = number(run.results["models"][base].get(headline.metric, NOTHING)["value"])
-        return f"{base}: {value} % of {headline.counted}." if headline.protocol in COUNTED else f"{base}: {value}."
+        return f"{base}: {value} of 100 {headline.counted}." if headline.protocol in COUNTED else f"{base}: {value}."
+    if headline.metric == CONSISTENCY:
+        return "Nothing says what is in these pictures, so no model can be called better."
     if headline.protocol not in COUNTED:
         changes = "; ".join(f"{line.model} {line.before} → {line.after}" for line in lines[:3])
-        if headline.metric == CONSISTENCY:
-            return f"Nothing says what is in these pictures. How many {headline.counted}: {changes} %."
         return f"{headline.counted}: {changes}."
     if len(lines) == 1:
         [line] = lines
@@ -250,13 +253,20 @@ def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
     return said
 
 
-def _example(run: EvalRun, model: str, sign: int) -> Example | None:
-    """The middle one of the pictures where a model's caption is better (1) or worse (-1) than the base's."""
+def _compared(run: EvalRun, model: str, sign: int) -> list[Example]:
+    """The pictures where a model's caption has less (1), as much (0) or more (-1) wrong in it than the base's."""
     base = next(iter(run.results["models"]))
     ours = {caption.id: caption for caption in run.captions.get(model, ())}
     both = [(one, ours[one.id]) for one in run.captions.get(base, ()) if one.id in ours]
-    found = [pair for pair in both if sign * (pair[0].wrong - pair[1].wrong) > 0]
-    if not found:
-        return None
-    first, second = found[len(found) // 2]
-    return Example(run, first, second, (base, model), len(found))
+    signs: Mapping[int, Callable[[int], bool]] = {1: lambda by: by > 0, 0: lambda by: by == 0, -1: lambda by: by < 0}
+    return [Example(run, *pair, (base, model)) for pair in both if signs[sign](pair[0].wrong - pair[1].wrong)]
+
+
+def _examples(run: EvalRun, model: str, pictures: int) -> Iterator[tuple[str, Example]]:
+    """The middle one of the pictures that got better, and of those that got worse; of the others if none did."""
+    better, worse = _compared(run, model, 1), _compared(run, model, -1)
+    for word, found in (("Better", better), ("Worse", worse)):
+        if found:
+            yield f"{word} in {len(found)} of {pictures}; the middle one:", found[len(found) // 2]
+    if not better and not worse and (alike := _compared(run, model, 0)):
+        yield f"As much is wrong in all {len(alike)}; the middle one:", alike[len(alike) // 2]
