@@ -105,13 +105,15 @@ def _packaged() -> Iterator[Path]:
                 yield path
 
 
-def walk(out: Path, name: str, model: Path, photos: Path) -> dict[str, Any]:
-    """Run a model's path twice, undisturbed and disturbed, and say whether both ended alike."""
+def walk(
+    out: Path, name: str, model: Path, photos: Path, how: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGKILL)
+) -> dict[str, Any]:
+    """Run a model's path twice, undisturbed and stopped in every step by each signal; say whether both ended alike."""
     calm, disturbed = out / f"{name}-calm", out / f"{name}-disturbed"
     started = time.monotonic()
     subprocess.run(_command(model, photos, calm), check=True)
     seconds = time.monotonic() - started
-    stops = [stop_in(_command(model, photos, disturbed), disturbed, step, how) for step, how in _stops()]
+    stops = [stop_in(_command(model, photos, disturbed), disturbed, step, one) for step in STEPS for one in how]
     subprocess.run(_command(model, photos, disturbed), check=True)
     ends = [contents(folder) for folder in (calm, disturbed)]
     different = sorted(key for key in ends[0].keys() | ends[1].keys() if ends[0].get(key) != ends[1].get(key))
@@ -120,10 +122,6 @@ def walk(out: Path, name: str, model: Path, photos: Path) -> dict[str, Any]:
         "pairs": manifest["pairs_out"], "held_out": manifest["held_out"]["images"], "seconds": round(seconds),
         "stopped": stops, "same": not different, "different": different,
     }  # fmt: skip
-
-
-def _stops() -> list[tuple[str, signal.Signals]]:
-    return [(step, how) for step in STEPS for how in (signal.SIGINT, signal.SIGKILL)]
 
 
 def stop_in(command: Sequence[str], out: Path, step: str, how: signal.Signals) -> str:
