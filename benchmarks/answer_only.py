@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from veridical.protocols import chair, pope
+from veridical.protocols import chair
 from veridical.protocols.equal_recall import sides
-from veridical.protocols.statistics import FloatArray, interval, resample
+from veridical.protocols.statistics import FloatArray, Ratio, interval, resample
 
 # The demo's names: of the adapter, and of the pairs that it was trained on.
 TRAINED = {"ha-dpo": ("aligned", "pairs-ha-dpo"), "bpo-image": ("bpo-image", "pairs-bpo-image")}
@@ -85,8 +85,11 @@ def numbers(base: Sequence[chair.ChairItem], folder: Path, weights: FloatArray) 
     """CHAIRs, recall, CHAIRs less the base's at equal recall, POPE adversarial: [4, resamples]."""
     both = sides(base, captions(folder), weights)
     chair_s = both.model["chair_s"]
-    asked = [pope.PopeItem(**row) for row in _rows(folder / "pope.jsonl")]
-    ratio = pope.count(asked, [item.id for item in base])["pope_adversarial_accuracy"]
+    right: dict[str, list[bool]] = {item.id: [] for item in base}
+    for row in _rows(folder / "pope.jsonl"):
+        if row["setting"] == "adversarial":
+            right[row["id"].rsplit("/", 2)[0]].append(row["right"])
+    ratio = Ratio(*(np.array([float(of(one)) for one in right.values()]) for of in (sum, len)))
     return np.stack([chair_s, both.recall, chair_s - both.rival["chair_s"], ratio.resampled(weights)])
 
 

@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 
 from train_step import llava_shaped
+from veridical.judges.claims import exists
+from veridical.protocols.annotated.pope import SETTINGS
 from veridical.protocols.answering import answer
+from veridical.protocols.benchmark_task import YES_NO
 from veridical.protocols.eval_task import Request
-from veridical.protocols.pope import ANSWERS, SETTINGS, prompt
 from veridical.protocols.replies import Replies
-from veridical.records import Record
+from veridical.records import Message, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.files import open_image
 from veridical.vlm.load import load
@@ -52,7 +54,11 @@ def questions(record: Record) -> list[str]:
 
 def requests(records: Sequence[Record], choices: tuple[str, ...] = ()) -> list[Request]:
     """One request a question, in order."""
-    return [Request(r.images, prompt(name), TEXT, choices=choices) for r in records for name in questions(r)]
+    return [
+        Request(r.images, (Message("user", exists(name)),), TEXT, choices=choices)
+        for r in records
+        for name in questions(r)
+    ]
 
 
 @contextmanager
@@ -154,7 +160,7 @@ def compare(vlm: Vlm, records: Sequence[Record], peer: int, batch: int, folder: 
     print(f"same answers: {same} of {len(theirs)}")
     alone, shared = tokens(vlm, records[:peer], texts)
     print(f"by tokens alone the ratio is {alone / shared:.1f}")
-    for label, choices in (("text", ()), ("yes/no scoring", ANSWERS)):
+    for label, choices in (("text", ()), ("yes/no scoring", YES_NO)):
         asked = requests(records, choices)
         with counting_images(vlm) as seen:
             found, seconds = ours(vlm, asked, folder / f"all-{label[:4]}", batch)

@@ -17,7 +17,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from veridical.pairs.runner import run_concurrently
 from veridical.protocols import chair
 from veridical.protocols.metrics import Tally, difference, of_ratios
 from veridical.protocols.statistics import Ratio
-from veridical.records import Pair, Record
+from veridical.records import Message, Pair, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
@@ -85,8 +85,8 @@ def curve(
 
 
 def _tally(records: Sequence[Record], items: Sequence[chair.ChairItem]) -> Tally:
-    ratios = chair.count(items, PARTNER)
-    return of_ratios([record.id for record in records], {name: ratios[name] for name in SHOWN})
+    counted = chair.counted(items, PARTNER)
+    return replace(counted, formula=lambda sums: {name: counted.formula(sums)[name] for name in SHOWN})
 
 
 def captions(engine: Engine, records: Sequence[Record], view: str, given: argparse.Namespace) -> list[chair.ChairItem]:
@@ -97,7 +97,7 @@ def captions(engine: Engine, records: Sequence[Record], view: str, given: argpar
         some = records[start : start + BATCH]
         requests = [
             Sample(
-                Context(record.images, chair.ask(), parse(view), key=(given.seed, record.id)),
+                Context(record.images, (Message("user", chair.PROMPT),), parse(view), key=(given.seed, record.id)),
                 keys=((given.seed, record.id),),
                 sampling=SamplingParams(chair.MAX_NEW_TOKENS, given.temperature),
             )

@@ -66,12 +66,19 @@ def finished(places, tmp_path_factory) -> tuple[EvalConfig, dict]:
 def test_results_hold_every_model_split_and_comparison(finished):
     config, results = finished
     assert json.loads((config.out / "results.json").read_text()) == results
-    named = {"chair": "world-chair/1", "pope": "world-pope/1", "shr": "world-shr/1", "mme": "world-mme/1"}
+    named = {"chair": "world-chair/1", "pope": "world-pope/1", "shr": "world-shr/2", "mme": "world-mme/2"}
     assert results["protocols"] == named
     assert results["records"]["splits"] == {"in-theme": 8, "anti-bias": 8}
     assert list(results["models"]) == ["base", "dpo"]
     assert set(results["metrics"]) <= set(results["models"]["dpo"])
-    for metric in ("chair_s", "recall", "repetition", "pope_popular_yes_ratio", "shr_ratio", "mme_count_acc_plus"):
+    for metric in (
+        "chair_s",
+        "recall",
+        "repetition",
+        "pope_popular_yes_ratio",
+        "shr_hal_sents_ratio",
+        "mme_count_acc_plus",
+    ):
         found = results["models"]["base"][metric]
         assert found["low"] <= found["value"] <= found["high"]
     (comparison,) = results["comparisons"]
@@ -98,7 +105,7 @@ def test_every_item_is_there_and_agrees_with_itself(finished):
         assert all(m["invented"] == (m["name"] not in row["truth"]) for m in row["mentions"])
     rows = [json.loads(line) for line in (config.out / "items/dpo/pope.jsonl").open()]
     assert {row["setting"] for row in rows} == {"random", "popular", "adversarial"}
-    assert all(row["right"] == (row["label"] == row["answer"]) for row in rows)
+    assert all(row["right"] == (row["label"] == row["parsed"]) for row in rows)
     right = [row["right"] for row in rows if row["setting"] == "random"]
     assert results["models"]["dpo"]["pope_random_accuracy"]["value"] == pytest.approx(100 * sum(right) / len(right))
 
@@ -121,7 +128,7 @@ def test_base_and_adapter_answer_as_they_do_when_loaded_alone(finished, places):
                         assert row["p_yes"] == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-5)
                     else:
                         (sampled,) = generate(vlm, prefix, [Branch(0)], request.sampling)
-                        assert sampled.text == row[{"chair": "caption", "shr": "text", "mme": "answer"}[key]]
+                        assert sampled.text == row[{"chair": "caption", "shr": "answer", "mme": "answer"}[key]]
     base, dpo = ((config.out / "items" / name / "pope.jsonl").read_text() for name in ("base", "dpo"))
     assert base != dpo
 
@@ -131,7 +138,7 @@ def rows(config: EvalConfig, model: str, key: str) -> list[dict]:
 
 
 def row_id(key: str, row: dict) -> str:
-    return f"{row['id']}/{row['setting']}/{row['object']}" if key == "pope" else row["id"]
+    return row["id"]
 
 
 def test_a_second_run_asks_nothing_and_says_the_same(finished, monkeypatch):
@@ -155,7 +162,7 @@ def test_another_protocol_is_added_without_asking_again(places, tmp_path, monkey
         lambda vlm, requests, *rest: (asked.append(len(requests)), answer(vlm, requests, *rest))[1],
     )
     both = evaluate(replace(first, protocols=("world-chair", "world-pope"), models=(str(model), str(trained))))
-    pope = {(r["id"], r["object"]) for r in rows(first, "base", "pope")}
+    pope = {(r["image"], r["question"]) for r in rows(first, "base", "pope")}
     assert sum(asked) == len(pope) + (len(pope) + 8)
     assert both["models"]["base"]["chair_s"] == alone["models"]["base"]["chair_s"]
 
@@ -208,12 +215,10 @@ def test_a_killed_run_continues_to_the_same_result(finished, tmp_path):
 def test_answers_as_text_are_read_by_the_official_rule(places, tmp_path):
     config = EvalConfig(out=tmp_path, models=(str(places[0]),), protocols=("world-pope",), limit=4, answers="text")
     results = evaluate(config)
-    assert results["protocols"]["pope"] == "world-pope-text/1"
+    assert results["protocols"]["pope"] == "world-pope[official]/1"
     found = rows(config, "base", "pope")
-    assert {row["p_yes"] for row in found} <= {0.0, 1.0}
-    unparsed = [row for row in found if not row["said"]]
-    assert all(row["answer"] == "yes" for row in unparsed)
-    assert results["models"]["base"]["pope_unparsed"]["value"] == pytest.approx(100 * len(unparsed) / len(found))
+    unparsed = [row for row in found if row.get("fault") == "unparsed"]
+    assert all(row["parsed"] == "yes" for row in unparsed)
     assert results["counts"]["base"]["pope"] == {"items": len(found), "unanswered": 0, "unparsed": len(unparsed)}
 
 

@@ -1,16 +1,20 @@
-"""Which questions are asked, how answers are read, and how they are counted."""
+"""POPE on annotated pictures: which questions are asked, and that the benchmark counts the answers."""
 
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.errors import UserError
-from veridical.protocols import pope
-from veridical.protocols.pope import PopeItem, Question, count_objects
+from veridical.judges.claims import exists
+from veridical.protocols.annotated import pope
+from veridical.protocols.annotated.pope import count_objects
+from veridical.protocols.benchmark_task import as_answers
+from veridical.protocols.benchmarks import pope as benchmark
+from veridical.protocols.types import Answers, Question
+from veridical.protocols.yes_no import pope_official
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 
 CLASSES = ("cup", "fork", "glass", "knife", "spoon", "bus")
@@ -24,7 +28,7 @@ def record(*names: str, key: str = "r0") -> Record:
 
 
 def objects(questions: list[Question], setting: str, label: str) -> list[str]:
-    return [q.object for q in questions if q.setting == setting and q.label == label]
+    return [q.more["object"] for q in questions if q.kind == setting and q.truth == label]
 
 
 def ask(r: Record, questions: int = 3, seed: int = 0) -> list[Question]:
@@ -74,19 +78,18 @@ def test_a_record_without_annotations_is_named():
 
 
 def test_the_question_has_the_right_article():
-    assert pope.prompt("umbrella") == (Message("user", "Is there an umbrella in the image?"),)
-    assert pope.prompt("cup") == (Message("user", "Is there a cup in the image?"),)
+    assert exists("umbrella") == "Is there an umbrella in the image?"
+    assert {question.prompt for question in ask(record("cup"), 1) if question.truth == "yes"} == {exists("cup")}
 
 
 @given(st.floats(-900, 0), st.floats(-900, 0))
 def test_the_likelier_word_is_the_answer(yes, no):
-    item = pope.read(Question("r", "x", "random", "cup", "yes"), yes, no)
-    assert item.answer == ("yes" if yes > no else "no")
-    assert item.right == (yes > no)
-    assert 0 <= item.p_yes <= 1
+    answers = as_answers({"q": (yes, no)})
+    assert answers.texts["q"] == ("Yes" if yes > no else "No")
+    assert 0 <= answers.p_yes["q"] <= 1
     if yes > -700 and no > -700:
         total = math.exp(yes) + math.exp(no)
-        assert total == 0 or item.p_yes == pytest.approx(math.exp(yes) / total, abs=1e-9)
+        assert total == 0 or answers.p_yes["q"] == pytest.approx(math.exp(yes) / total, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -116,39 +119,42 @@ def test_the_likelier_word_is_the_answer(yes, no):
     ],
 )
 def test_the_official_rule_for_answers_as_text(text, answer):
-    assert pope.parse_official(text) == answer
-    item = pope.read_text(Question("r", "x", "random", "cup", "no"), text)
-    assert (item.answer, item.p_yes, item.right) == (answer, float(answer == "yes"), answer == "no")
+    assert pope_official(text) == answer
 
 
-def answered(key: str, setting: str, label: str, answer: str) -> PopeItem:
-    return PopeItem(key, "x.png", setting, "cup", label, answer, 0.5, label == answer)
+def counted(rows: list[tuple[str, str, str, str]]):
+    """The benchmark's score of (picture, setting, label, answer)."""
+    questions = [
+        Question(str(n), "x.png", "?", truth=label, kind=setting, group=picture)
+        for n, (picture, setting, label, _) in enumerate(rows)
+    ]
+    answers = Answers({str(n): answer for n, (*_, answer) in enumerate(rows)})
+    return benchmark.count(benchmark.Settings(questions=()), questions, answers)
 
 
 def test_counting_worked_by_hand():
-    items = [
-        answered("a", "random", "yes", "yes"),
-        answered("a", "random", "yes", "yes"),
-        answered("a", "random", "no", "yes"),
-        answered("b", "random", "yes", "no"),
-        answered("b", "random", "no", "no"),
-        answered("b", "popular", "no", "yes"),
-    ]
-    metrics = pope.count(items, ["a", "b", "silent"])
-    assert metrics["pope_random_accuracy"].value() == pytest.approx(60)
-    assert metrics["pope_random_precision"].value() == pytest.approx(200 / 3)
-    assert metrics["pope_random_recall"].value() == pytest.approx(200 / 3)
-    assert metrics["pope_random_f1"].value() == pytest.approx(200 / 3)
-    assert metrics["pope_random_yes_ratio"].value() == pytest.approx(60)
-    assert metrics["pope_popular_accuracy"].value() == 0
-    assert metrics["pope_random_accuracy"].denominator.tolist() == [3, 2, 0]
+    scored = counted(
+        [
+            ("a", "random", "yes", "Yes"),
+            ("a", "random", "yes", "Yes"),
+            ("a", "random", "no", "Yes"),
+            ("b", "random", "yes", "No"),
+            ("b", "random", "no", "No"),
+            ("b", "popular", "no", "Yes"),
+        ]
+    )
+    metrics = scored.tally.values()
+    assert metrics["random_accuracy"] == pytest.approx(60)
+    assert metrics["random_precision"] == pytest.approx(200 / 3)
+    assert metrics["random_recall"] == pytest.approx(200 / 3)
+    assert metrics["random_f1"] == pytest.approx(200 / 3)
+    assert metrics["random_yes_ratio"] == pytest.approx(60)
+    assert metrics["popular_accuracy"] == 0
+    assert scored.tally.groups == ("a", "b")
 
 
 def test_a_model_that_always_says_yes_gets_numbers_and_one_that_never_does_gets_no_precision():
-    always = [answered("a", "random", label, "yes") for label in ("yes", "no")]
-    assert pope.count(always, ["a"])["pope_random_yes_ratio"].value() == 100
-    never = [answered("a", "random", label, "no") for label in ("yes", "no")]
-    metrics = pope.count(never, ["a"])
-    assert metrics["pope_random_accuracy"].value() == 50
-    assert np.isnan(metrics["pope_random_precision"].value())
-    assert np.isnan(metrics["pope_adversarial_accuracy"].value())
+    always = counted([("a", "random", label, "Yes") for label in ("yes", "no")]).tally.values()
+    assert always["yes_ratio"] == 100
+    never = counted([("a", "random", label, "No") for label in ("yes", "no")]).tally.values()
+    assert (never["accuracy"], never["precision"]) == (50, None)

@@ -7,10 +7,11 @@ judge scores is answered and written here, and judged there.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.image_folder import ImageFolder
 from veridical.protocols.judging import JudgeSettings
 from veridical.protocols.metrics import share, tally
-from veridical.protocols.types import Answers, Question
+from veridical.protocols.types import Answers, Question, Scored
 from veridical.records import ImageFile, Message
 from veridical.registry import label
 from veridical.vlm.generation.params import SamplingParams
@@ -32,10 +33,11 @@ JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "s
 ANSWER_FILES = frozenset({"answers", "captions", "format", *JUDGE_ONLY})
 """Settings of `veridical score` that name answers, which a model takes the place of, or belong to a judge."""
 
-OFFICIAL_BEAMS = {"shr": 5, "object-halbench": 3, "recall-coco": 3}
-"""Benchmarks whose own scripts search with beams; here decoding is greedy."""
-
 SHOWN_MISSING = 5
+YES_NO = ("Yes", "No")
+"""What is compared where a yes/no question is answered by likelihood."""
+LARGEST_EXPONENT = 700.0
+"""Beyond it, a float overflows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def official_task(name: str, block: Any, most: int | None = None) -> Task:
     images, missing = _images(name, questions, block)
     limit = block.max_new_tokens or module.MAX_NEW_TOKENS
     sampling = SamplingParams(max_new_tokens=limit, temperature=0.0)
-    count = _judged_later(name, questions) if _has_judge(module, settings) else _counter(module, settings, questions)
+    count = _judged_later(module, questions) if _has_judge(module, settings) else _counter(module, settings, questions)
     empty = count({})
     return Task(
         key=f"official-{name}",
@@ -111,7 +113,7 @@ def official_task(name: str, block: Any, most: int | None = None) -> Task:
             **({"limit": most} if most is not None else {}),
         },
         prefix=f"official_{name.replace('-', '_')}_",
-        write=lambda replies, folder: write_answers(name, questions, replies, folder),
+        write=lambda replies, folder: write_answers(module, questions, as_answers(replies).texts, folder),
     )
 
 
@@ -134,25 +136,51 @@ def _part(asked: int, every: int) -> str:
 
 
 def _counter(module: Any, settings: Any, questions: Sequence[Question]) -> Any:
-    beams = OFFICIAL_BEAMS.get(module.NAME)
-    notes = [f"the official script searches with {beams} beams; this was greedy"] if beams else []
+    notes = _beams(module)
 
     def count(replies: Mapping[str, Reply]) -> Counted:
-        scored = module.count(settings, questions, _answers(replies))
-        rows = [item.row() for item in scored.items]
-        return Counted(scored.tally, rows, counts=scored.counts(), notes=[*scored.notes, *notes])
+        counted = as_counted(module.count(settings, questions, as_answers(replies)), questions)
+        return replace(counted, notes=[*counted.notes, *notes])
 
     return count
 
 
-def _judged_later(name: str, questions: Sequence[Question]) -> Any:
+def as_answers(replies: Mapping[str, Reply], choices: tuple[str, ...] = YES_NO) -> Answers:
+    """A model's replies as answers: texts as they are, of two likelihoods the likelier choice; a tie is the second."""
+    texts, p_yes = {}, {}
+    for key, reply in replies.items():
+        if isinstance(reply, str):
+            texts[key] = reply
+        else:
+            yes, no = reply
+            texts[key] = choices[0] if yes > no else choices[1]
+            p_yes[key] = 1 / (1 + math.exp(min(no - yes, LARGEST_EXPONENT)))
+    return Answers(texts, p_yes=p_yes)
+
+
+def as_counted(scored: Scored, questions: Sequence[Question]) -> Counted:
+    """A benchmark's score of a model's answers, its items with what was asked of which image."""
+    asked = {question.id: question for question in questions}
+    rows = [{**item.row(), **_about(asked.get(item.id))} for item in scored.items]
+    return Counted(scored.tally, rows, counts=scored.counts(), notes=scored.notes)
+
+
+def _about(question: Question | None) -> dict[str, Any]:
+    return {} if question is None else {"image": question.image, "question": question.prompt}
+
+
+def _beams(module: Any) -> list[str]:
+    """What to know where the benchmark's own script searches with beams; here decoding is greedy."""
+    beams = getattr(module, "BEAMS", 1)
+    return [f"the official script searches with {beams} beams; this was greedy"] if beams > 1 else []
+
+
+def _judged_later(module: Any, questions: Sequence[Question]) -> Any:
     """For what a judge scores: the answers as they are, and how long they are."""
-    beams = OFFICIAL_BEAMS.get(name)
-    notes = [f"a judge scores these: `veridical score {name}` with the files in answers/"]
-    notes += [f"the official script searches with {beams} beams; this was greedy"] if beams else []
+    notes = [f"a judge scores these: `veridical score {module.NAME}` with the files in answers/", *_beams(module)]
 
     def count(replies: Mapping[str, Reply]) -> Counted:
-        texts = _answers(replies).texts
+        texts = as_answers(replies).texts
         cells = [
             (q.group or q.id, {"answers": float(q.id in texts), "words": float(len(texts.get(q.id, "").split()))})
             for q in questions
@@ -165,10 +193,6 @@ def _judged_later(name: str, questions: Sequence[Question]) -> Any:
         )
 
     return count
-
-
-def _answers(replies: Mapping[str, Reply]) -> Answers:
-    return Answers({key: str(text) for key, text in replies.items()})
 
 
 def _has_judge(module: Any, settings: Any) -> bool:

@@ -1,30 +1,36 @@
-"""chair/1: which of the objects that a caption names are not in the picture.
+"""Captions read for the objects that they name, and CHAIR's metrics of them (Rohrbach et al. 2018, arXiv 1809.02156).
 
-CHAIR (Rohrbach et al. 2018, arXiv 1809.02156) with a closed vocabulary and complete annotations.
-One greedy caption a picture, "Describe this image.", at most 96 new tokens; objects are found by
-a lexicon. CHAIRs divides by all captions, CHAIRi by all mentions (an object named twice counts
-twice), recall is summed over pictures before dividing (micro).
+CHAIRs divides by all captions, CHAIRi by all mentions (an object named twice counts twice), recall is summed over
+pictures before dividing (micro). What is in a picture may be said by annotations, COCO's files, reference captions or a
+detector: whoever reads captions says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from veridical.errors import UserError
-from veridical.protocols.statistics import Ratio
+from veridical.protocols.metrics import Sums, Tally, share
+from veridical.protocols.statistics import FloatArray
 from veridical.records import Record
 
 if TYPE_CHECKING:
-    from veridical.judges.lexicon import Lexicon
+    from veridical.judges.lexicon import Lexicon, Mention
 
-NAME = "chair/1"
 PROMPT = "Describe this image."
 MAX_NEW_TOKENS = 96
 REPETITION_WORDS = 4
+
+
+class ObjectReader(Protocol):
+    """Finds the objects that a text names."""
+
+    def mentions(self, text: str) -> list[Mention]:
+        """The objects in order, each as often as it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,63 +70,84 @@ def read(record: Record, caption: str, lexicon: Lexicon) -> ChairItem:
             f"record {record.id}: CHAIR needs one image and its annotated objects; measure on records "
             "that have them, such as --records world:in-theme+anti-bias"
         )
-    return read_against(record, caption, lexicon, record.annotations.names)
+    return read_against(record.id, str(record.images[0].path), caption, lexicon, record.annotations.names)
 
 
 def read_against(
-    record: Record,
+    key: str,
+    image: str,
     caption: str,
-    lexicon: Lexicon,
-    present: frozenset[str],
-    unknown: frozenset[str] = frozenset(),
+    reader: ObjectReader,
+    present: Collection[str],
+    unknown: Collection[str] = (),
 ) -> ChairItem:
     """Find the objects that `caption` names, whatever says which are `present` and of which that is `unknown`."""
     mentions = tuple(
         ChairMention(m.name, m.start, m.end, m.name not in present and m.name not in unknown, m.name in unknown)
-        for m in lexicon.mentions(caption)
+        for m in reader.mentions(caption)
     )
-    return ChairItem(
-        id=record.id,
-        image=str(record.images[0].path),
-        caption=caption,
-        truth=tuple(sorted(present)),
-        mentions=mentions,
-        words=len(caption.split()),
-    )
+    return ChairItem(key, image, caption, tuple(sorted(present)), mentions, len(caption.split()))
 
 
-def count(items: Sequence[ChairItem], partner: Mapping[str, str]) -> dict[str, Ratio]:
-    """The metrics, each a ratio of sums over `items`.
+def counted(items: Sequence[ChairItem], partner: Mapping[str, str]) -> Tally:
+    """CHAIR's metrics with what stands beside them: repetition, and whether what is invented usually comes along.
 
     Args:
-        items: one a picture; the arrays inside the ratios keep this order.
+        items: one a picture; pictures are what is resampled.
         partner: the object that usually stands beside another, both ways; may be empty.
     """
-    invented_mentions = [sum(m.invented for m in item.mentions) for item in items]
-    mentions = [len(item.mentions) for item in items]
-    judged = [sum(not m.unknown for m in item.mentions) for item in items]
-    named = [{m.name for m in item.mentions} for item in items]
-    made_up = [{m.name for m in item.mentions if m.invented} for item in items]
-    fours = [repeated_ngrams(item.caption, REPETITION_WORDS) for item in items]
-    ones = [1] * len(items)
+    sums = caption_sums(items) | _beside_sums(items, partner)
+    return Tally(tuple(item.id for item in items), sums, lambda found: caption_metrics(found) | _beside_metrics(found))
+
+
+def caption_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
+    """What is counted of each caption for CHAIR."""
+    columns: dict[str, list[float]] = {
+        "captions": [1.0] * len(items),
+        "inventing": [any(m.invented for m in item.mentions) for item in items],
+        "invented": [sum(m.invented for m in item.mentions) for item in items],
+        "mentions": [sum(not m.unknown for m in item.mentions) for item in items],
+        "found": [len({m.name for m in item.mentions if not (m.invented or m.unknown)}) for item in items],
+        "truth": [len(item.truth) for item in items],
+        "objects": [len({m.name for m in item.mentions}) for item in items],
+        "words": [item.words for item in items],
+    }
+    return {name: np.asarray(column, np.float64) for name, column in columns.items()}
+
+
+def caption_metrics(sums: Sums) -> dict[str, FloatArray]:
+    """CHAIRs, CHAIRi and recall in percent, objects and words a caption."""
     return {
-        "chair_s": _ratio([bool(names) for names in made_up], ones),
-        "chair_i": _ratio(invented_mentions, judged),
-        "recall": _ratio(
-            [len(names & set(item.truth)) for names, item in zip(named, items, strict=True)],
-            [len(item.truth) for item in items],
-        ),
-        "objects": _ratio([len(names) for names in named], ones, scale=1.0),
-        "words": _ratio([item.words for item in items], ones, scale=1.0),
-        "repetition": _ratio([len(names) < n for names, n in zip(named, mentions, strict=True)], ones),
-        "repeated_ngrams": _ratio([repeated for repeated, _ in fours], [total for _, total in fours]),
-        "invented_partner": _ratio(
-            [
-                sum(partner.get(name) in item.truth for name in names)
-                for names, item in zip(made_up, items, strict=True)
-            ],
-            [len(names) for names in made_up],
-        ),
+        "chair_s": share(sums["inventing"], sums["captions"]),
+        "chair_i": share(sums["invented"], sums["mentions"]),
+        "recall": share(sums["found"], sums["truth"]),
+        "objects": share(sums["objects"], sums["captions"], 1.0),
+        "words": share(sums["words"], sums["captions"], 1.0),
+    }
+
+
+def _beside_sums(items: Sequence[ChairItem], partner: Mapping[str, str]) -> dict[str, FloatArray]:
+    fours = [repeated_ngrams(item.caption, REPETITION_WORDS) for item in items]
+    made_up = [{m.name for m in item.mentions if m.invented} for item in items]
+    columns: dict[str, list[float]] = {
+        "repeating": [len({m.name for m in item.mentions}) < len(item.mentions) for item in items],
+        "repeated": [repeated for repeated, _ in fours],
+        "runs": [total for _, total in fours],
+        "partners": [
+            sum(partner.get(name) in item.truth for name in names) for names, item in zip(made_up, items, strict=True)
+        ],
+        "made_up": [len(names) for names in made_up],
+        "all_mentions": [len(item.mentions) for item in items],
+        "unknown": [sum(m.unknown for m in item.mentions) for item in items],
+    }
+    return {name: np.asarray(column, np.float64) for name, column in columns.items()}
+
+
+def _beside_metrics(sums: Sums) -> dict[str, FloatArray]:
+    return {
+        "repetition": share(sums["repeating"], sums["captions"]),
+        "repeated_ngrams": share(sums["repeated"], sums["runs"]),
+        "invented_partner": share(sums["partners"], sums["made_up"]),
     }
 
 
@@ -141,7 +168,3 @@ def item_from_row(row: Mapping[str, Any]) -> ChairItem:
         mentions=tuple(ChairMention(**mention) for mention in row["mentions"]),
         words=row["words"],
     )
-
-
-def _ratio(numerator: Sequence[float], denominator: Sequence[float], scale: float = 100.0) -> Ratio:
-    return Ratio(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64), scale)

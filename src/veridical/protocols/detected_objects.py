@@ -8,11 +8,9 @@ differences between models on the same pictures mean more than the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from veridical.judges.interface import JudgeError, Presence
 from veridical.protocols import chair
@@ -20,10 +18,10 @@ from veridical.protocols.captioning import caption_name, caption_requests, capti
 from veridical.protocols.equal_recall import cuts
 from veridical.protocols.eval_task import Counted, Reply, Shown, Task
 from veridical.protocols.judged_sentences import ask, open_judge
-from veridical.protocols.metrics import of_ratios
+from veridical.protocols.metrics import Sums, Tally, share
 from veridical.protocols.reference_captions import SHOWN as CAPTIONS_SHOWN
 from veridical.protocols.sources import Pictures
-from veridical.protocols.statistics import Ratio
+from veridical.protocols.statistics import FloatArray
 
 if TYPE_CHECKING:
     from veridical.judges.interface import Seen
@@ -84,11 +82,10 @@ def _counted(pictures: Pictures, who: str, sight: Sight, replies: Mapping[str, R
         for record in pictures.records
         if record.id in replies and record.id in sight
     ]
-    ratios = {**chair.count(items, words.partner), "unknown": _unknown(items)}
     failed = len(pictures.records) - len(sight)
     notes = [f"{who} says what is there; what it doesn't know counts neither as invented nor as found"]
     return Counted(
-        of_ratios([item.id for item in items], ratios),
+        _with_unknown(chair.counted(items, words.partner)),
         rows=[caption_row(item) for item in items],
         captions=items,
         cuts=cuts(items),
@@ -106,9 +103,14 @@ def _read(pictures: Pictures, record: str, caption: str, seen: Mapping[str, Seen
     present = frozenset(name for name, said in seen.items() if said == "present")
     absent = frozenset(name for name, said in seen.items() if said == "absent")
     unknown = frozenset(lexicon.names(caption)) - present - absent
-    return chair.read_against(pictures.by_id[record], caption, lexicon, present, unknown)
+    image = str(pictures.by_id[record].images[0].path)
+    return chair.read_against(record, image, caption, lexicon, present, unknown)
 
 
-def _unknown(items: Sequence[chair.ChairItem]) -> Ratio:
-    unknown = [float(sum(mention.unknown for mention in item.mentions)) for item in items]
-    return Ratio(np.asarray(unknown), np.asarray([float(len(item.mentions)) for item in items]))
+def _with_unknown(counted: Tally) -> Tally:
+    """CHAIR's metrics and, beside them, the share of mentions that the judge doesn't know."""
+
+    def formula(sums: Sums) -> dict[str, FloatArray]:
+        return {**counted.formula(sums), "unknown": share(sums["unknown"], sums["all_mentions"])}
+
+    return Tally(counted.groups, counted.sums, formula)

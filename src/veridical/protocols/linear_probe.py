@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from veridical.errors import UserError
-from veridical.protocols import pope
+from veridical.judges.claims import exists
+from veridical.protocols.benchmark_task import YES_NO
 from veridical.protocols.statistics import Estimate, FloatArray, Ratio, estimate, resample
-from veridical.records import Record
+from veridical.records import Message, Record
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -152,9 +153,11 @@ def _look(vlm: Vlm, questions: Sequence[PartnerQuestion], batch: int) -> tuple[F
     states, yes = [], []
     for start in range(0, len(questions), batch):
         asked = questions[start : start + batch]
-        contexts = [Context(q.record.images, pope.prompt(q.partner), key=("probe", q.record.id)) for q in asked]
+        contexts = [
+            Context(q.record.images, (Message("user", exists(q.partner)),), key=("probe", q.record.id)) for q in asked
+        ]
         states.append(hidden_states(vlm, contexts).cpu().double().numpy())
-        scores = next_token_logprobs(vlm, encode(vlm, contexts), pope.ANSWERS)
+        scores = next_token_logprobs(vlm, encode(vlm, contexts), YES_NO)
         yes.append((scores[:, 0] > scores[:, 1]).cpu().numpy())
     return np.concatenate(states), np.concatenate(yes)
 

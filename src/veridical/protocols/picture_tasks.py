@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from veridical.protocols import chair, mme, pope, shr
+from veridical.protocols import chair
+from veridical.protocols.benchmark_task import YES_NO, as_answers, as_counted
 from veridical.protocols.captioning import caption_name, caption_requests, caption_row, caption_settings
 from veridical.protocols.equal_recall import cuts
 from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
-from veridical.protocols.metrics import of_ratios
 from veridical.protocols.sources import Pictures
-from veridical.protocols.statistics import Ratio
+from veridical.protocols.types import Answers, Question, Scored
+from veridical.records import Message
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:
     from veridical.protocols.command import EvalConfig
-
-TEXT_ANSWER = SamplingParams(max_new_tokens=16, temperature=0.0)
 
 
 def chair_task(pictures: Pictures, config: EvalConfig) -> Task:
@@ -34,7 +33,7 @@ def caption_task(pictures: Pictures, config: EvalConfig, view: View, temperature
     def count(replies: Mapping[str, Reply]) -> Counted:
         items = [chair.read(r, str(replies[r.id]), words.lexicon) for r in pictures.records if r.id in replies]
         return Counted(
-            of_ratios([item.id for item in items], chair.count(items, words.partner)),
+            chair.counted(items, words.partner),
             rows=[caption_row(item) for item in items],
             captions=items,
             cuts=cuts(items),
@@ -43,7 +42,7 @@ def caption_task(pictures: Pictures, config: EvalConfig, view: View, temperature
 
     return Task(
         key="chair",
-        name=caption_name(_named(chair.NAME, pictures), pictures, config),
+        name=caption_name(_named("chair/1", pictures), pictures, config),
         requests=caption_requests(pictures, config, view, temperature),
         count=count,
         shown=(
@@ -60,48 +59,27 @@ def caption_task(pictures: Pictures, config: EvalConfig, view: View, temperature
 
 
 def pope_task(pictures: Pictures, config: EvalConfig) -> Task:
-    """Yes/no questions about present and absent objects, in three settings."""
+    """POPE about present and absent objects, in three settings; by likelihood, or by text and POPE's own rule."""
+    from veridical.protocols.annotated import pope
+    from veridical.protocols.benchmarks import pope as benchmark
+
     words = pictures.vocabulary
-    by_text = config.answers == "text"
-    questions = {
-        f"{q.record}/{q.setting}/{q.object}": q
+    questions = [
+        q
         for record in pictures.records
         for q in pope.ask(record, words.classes, words.statistics, config.questions, config.seed)
-    }
-    images = {record.id: record.images for record in pictures.records}
-
-    def count(replies: Mapping[str, Reply]) -> Counted:
-        items = [_read_pope(question, replies[name]) for name, question in questions.items() if name in replies]
-        ids = list(images)
-        ratios: dict[str, Ratio] = pope.count(items, ids)
-        if by_text:
-            ratios["pope_unparsed"] = pope.unparsed(items, ids)
-        return Counted(
-            of_ratios(ids, ratios),
-            rows=[asdict(item) for item in items],
-            counts={
-                "items": len(questions),
-                "unanswered": len(questions) - len(items),
-                "unparsed": sum(not item.said for item in items),
-            },
-        )
-
-    return Task(
+    ]
+    by_text = config.answers == "text"
+    return _asked(
+        pictures,
+        questions,
         key="pope",
-        name=_named(pope.TEXT_NAME if by_text else pope.NAME, pictures),
-        requests={
-            name: Request(
-                images[q.record],
-                pope.prompt(q.object),
-                TEXT_ANSWER,
-                choices=() if by_text else pope.ANSWERS,
-                key=("pope", q.record),
-            )
-            for name, q in questions.items()
-        },
-        count=count,
+        name="pope[official]/1" if by_text else "pope/1",
+        choices=() if by_text else YES_NO,
+        limit=benchmark.MAX_NEW_TOKENS,
+        count=lambda answers: benchmark.count(benchmark.Settings(questions=()), questions, answers),
         shown=tuple(
-            Shown(f"pope_{setting}_{metric}", label)
+            Shown(f"{setting}_{metric}", label)
             for setting in pope.SETTINGS
             for metric, label in (("accuracy", f"POPE {setting} %"), ("yes_ratio", "  says yes %"))
         ),
@@ -110,82 +88,96 @@ def pope_task(pictures: Pictures, config: EvalConfig) -> Task:
 
 
 def shr_task(pictures: Pictures, config: EvalConfig) -> Task:
-    """Descriptions judged sentence by sentence."""
-    records = {record.id: record for record in pictures.records}
+    """SHR: descriptions judged sentence by sentence, by an oracle that goes by the annotations."""
+    from veridical.protocols.annotated import shr
+    from veridical.protocols.benchmarks import shr as benchmark
 
-    def count(replies: Mapping[str, Reply]) -> Counted:
-        items = [shr.read(r, str(replies[name]), pictures.vocabulary) for name, r in records.items() if name in replies]
-        return Counted(
-            shr.count(items),
-            rows=[asdict(item) for item in items],
-            counts={"items": len(records), "unanswered": len(records) - len(items)},
-        )
+    questions = [Question(r.id, str(r.images[0].path), benchmark.PROMPT, group=r.id) for r in pictures.records]
 
-    sampling = SamplingParams(max_new_tokens=shr.MAX_NEW_TOKENS, temperature=0.0)
-    return Task(
+    def count(answers: Answers) -> Scored:
+        judged = shr.judgements(pictures.records, answers.texts, pictures.vocabulary)
+        return benchmark.count(benchmark.Settings(), questions, answers, judged)
+
+    return _asked(
+        pictures,
+        questions,
         key="shr",
-        name=_named(shr.NAME, pictures),
-        requests={name: Request(r.images, shr.ask(), sampling, key=("shr", name)) for name, r in records.items()},
+        name="shr/2",
+        limit=shr.MAX_NEW_TOKENS,
         count=count,
         shown=(
-            Shown("ratio", "SHR %"),
-            Shown("cannot_judge", "cannot judge %"),
-            Shown("sentences", "sentences", 2),
-            Shown("words", "words"),
-            Shown("repetition_4", "new 4-grams", 2),
+            Shown("hal_sents_ratio", "SHR (0 to 1)", 2),
+            Shown("cannot_judge_ratio", "cannot judge", 2),
+            Shown("sents_per_image", "sentences", 2),
+            Shown("words_per_image", "words"),
+            Shown("gram_4", "new 4-grams", 2),
         ),
-        settings={"prompt": shr.PROMPT, "decoding": "greedy", "max_new_tokens": shr.MAX_NEW_TOKENS},
-        prefix="shr_",
+        settings={"prompt": benchmark.PROMPT},
     )
 
 
 def mme_task(pictures: Pictures, config: EvalConfig) -> Task:
-    """Pairs of yes/no questions about existence, count, position and scene."""
-    images = {record.id: record.images for record in pictures.records}
-    questions = {q.id: q for record in pictures.records for q in mme.ask(record, pictures.vocabulary, config.seed)}
+    """MME: pairs of yes/no questions about existence, count, position, colour and scene."""
+    from veridical.protocols.annotated import mme
+    from veridical.protocols.benchmarks import mme as benchmark
 
-    def count(replies: Mapping[str, Reply]) -> Counted:
-        items = [mme.read(q, str(replies[name])) for name, q in questions.items() if name in replies]
-        return Counted(
-            mme.count(items, list(images)),
-            rows=[asdict(item) for item in items],
-            counts={
-                "items": len(questions),
-                "unanswered": len(questions) - len(items),
-                "unparsed": sum(item.parsed == "other" for item in items),
-            },
-        )
-
-    asked = dict.fromkeys(q.subtask for q in questions.values())
-    return Task(
+    questions = [q for record in pictures.records for q in mme.ask(record, pictures.vocabulary, config.seed)]
+    asked = dict.fromkeys(question.kind for question in questions)
+    return _asked(
+        pictures,
+        questions,
         key="mme",
-        name=_named(mme.NAME, pictures),
-        requests={
-            name: Request(images[q.record], mme.prompt(q), TEXT_ANSWER, key=("mme", q.record))
-            for name, q in questions.items()
-        },
-        count=count,
+        name="mme/2",
+        limit=benchmark.MAX_NEW_TOKENS,
+        # That there are fewer subtasks than in the published files needs no note.
+        count=lambda answers: replace(benchmark.count(benchmark.Settings(), questions, answers), notes=()),
         shown=(
-            *(Shown(f"{name}_{m}", f"{name} {label}") for name in asked for m, label in _MME_SHOWN),
+            *(Shown(f"{name}_{metric}", f"{name} {label}") for name in asked for metric, label in _MME_SHOWN),
             Shown("yes_ratio", "  says yes %"),
             Shown("unparsed", "  unparsed %"),
         ),
-        settings={"decoding": "greedy", "max_new_tokens": mme.MAX_NEW_TOKENS},
-        prefix="mme_",
+        settings={},
     )
 
 
 _MME_SHOWN = (("acc", "acc %"), ("acc_plus", "acc+ %"))
 
 
+def _asked(
+    pictures: Pictures,
+    questions: Sequence[Question],
+    *,
+    key: str,
+    name: str,
+    limit: int,
+    count: Callable[[Answers], Scored],
+    shown: Sequence[Shown],
+    settings: Mapping[str, Any],
+    choices: tuple[str, ...] = (),
+) -> Task:
+    """A benchmark's questions about annotated pictures as a task: greedy text, or the likelier of two choices."""
+    sampling = SamplingParams(max_new_tokens=limit, temperature=0.0)
+    decoding = {} if choices else {"decoding": "greedy", "max_new_tokens": limit}
+    return Task(
+        key=key,
+        name=_named(name, pictures),
+        requests={
+            q.id: Request(
+                pictures.by_id[q.group].images, (Message("user", q.prompt),), sampling, choices, key=(key, q.group)
+            )
+            for q in questions
+        },
+        count=lambda replies: as_counted(count(as_answers(replies, choices)), questions),
+        shown=shown,
+        settings={**settings, **decoding},
+        prefix=f"{key}_",
+    )
+
+
 def under_view(pictures: Pictures, config: EvalConfig, records: int, view: View, temperature: float) -> Task:
     """CHAIR of the first `records` pictures of each split under a view."""
     fewer = {split: found[:records] for split, found in pictures.splits.items()}
     return caption_task(replace(pictures, splits=fewer), config, view, temperature)
-
-
-def _read_pope(question: pope.Question, reply: Reply) -> pope.PopeItem:
-    return pope.read_text(question, reply) if isinstance(reply, str) else pope.read(question, *reply)
 
 
 def _named(name: str, pictures: Pictures) -> str:

@@ -16,7 +16,6 @@ from veridical.protocols import chair
 from veridical.protocols.captioning import caption_name, caption_requests, caption_row, caption_settings
 from veridical.protocols.equal_recall import cuts
 from veridical.protocols.eval_task import Counted, Reply, Shown, Task
-from veridical.protocols.metrics import of_ratios
 from veridical.protocols.sources import Pictures
 
 if TYPE_CHECKING:
@@ -44,12 +43,12 @@ def captions_task(pictures: Pictures, config: EvalConfig) -> Task:
 
     def count(replies: Mapping[str, Reply]) -> Counted:
         items = [
-            chair.read_against(r, str(replies[r.id]), words.lexicon, known[r.id])
+            chair.read_against(r.id, str(r.images[0].path), str(replies[r.id]), words.lexicon, known[r.id])
             for r in pictures.records
             if r.id in known and r.id in replies
         ]
         return Counted(
-            of_ratios([item.id for item in items], chair.count(items, words.partner)),
+            chair.counted(items, words.partner),
             rows=[caption_row(item) for item in items],
             captions=items,
             cuts=cuts(items),

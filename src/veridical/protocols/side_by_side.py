@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from veridical.judges.claims import exists
 from veridical.judges.lexicon import Mention
-from veridical.protocols import pope
+from veridical.protocols.benchmark_task import YES_NO
 from veridical.protocols.captioning import caption_name, caption_requests, caption_settings
 from veridical.protocols.chair import REPETITION_WORDS, repeated_ngrams
 from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.sources import Pictures
 from veridical.protocols.statistics import FloatArray
+from veridical.records import Message
 
 if TYPE_CHECKING:
     from veridical.protocols.command import EvalConfig
@@ -105,7 +107,7 @@ def named_objects(pictures: Pictures, captions: Sequence[Mapping[str, Reply]], s
 def _questions(pictures: Pictures, named: Mapping[str, Named]) -> dict[str, Request]:
     return {
         _question_id(record.id, name): Request(
-            record.images, pope.prompt(name), choices=pope.ANSWERS, key=("side-by-side", record.id)
+            record.images, (Message("user", exists(name)),), choices=YES_NO, key=("side-by-side", record.id)
         )
         for record in pictures.records
         for name in (*named[record.id].anyone, *named[record.id].nobody)

@@ -40,10 +40,12 @@ class Answers:
 
     `faults` are sentences by kind: "surplus" (no such question), "duplicates" (the first one counts), "unreadable" (a
     line that is no JSON object or lacks a field), "misplaced" (answers another question than the one in its place).
+    `p_yes` is the share of "Yes" in the probability of "Yes" and "No", by question id, where answers are likelihoods.
     """
 
     texts: Mapping[str, str]
     faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    p_yes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

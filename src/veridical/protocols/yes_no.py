@@ -1,6 +1,9 @@
-"""How the harnesses find a yes or a no in a text; None where they find neither."""
+"""How benchmarks and harnesses find a yes or a no in a text; None where they find neither."""
 
 from __future__ import annotations
+
+import re
+from typing import Literal
 
 from veridical.protocols.vqa_text import PERIOD, strip_punctuation
 
@@ -33,3 +36,18 @@ def substring(text: str) -> str | None:
     """lmms-eval on AMBER: "yes", else "no", anywhere."""
     low = text.lower()
     return "yes" if "yes" in low else "no" if "no" in low else None
+
+
+def pope_official(text: str) -> Literal["yes", "no"]:
+    """POPE's own rule: "no" if No, no or not is a word of the first sentence, else "yes".
+
+    The sentence ends at the first ".", commas vanish, words are split at single blanks and compared as they are, so
+    "No!" or "NO" is a "yes". Source: evaluate.py of the POPE repository.
+    """
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def says_yes(text: str) -> bool:
+    """Whether "yes" is a word of the text, in any case."""
+    return re.search(r"\byes\b", text, re.IGNORECASE) is not None

@@ -31,6 +31,7 @@ from veridical.protocols.answer_files import (
     read_json,
     read_text,
 )
+from veridical.protocols.answer_writers import as_json
 from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, rounded, tally
@@ -114,6 +115,11 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     fields = Fields(id=("id", "question_id"), text=("response", "text", "answer", "prediction"))
     join(read_answers(settings.answers, settings), questions, fields, joining)
     return joining.done()
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """An array of `id` and `response`."""
+    return {"amber.json": as_json([{"id": int(q.id), "response": texts[q.id]} for q in questions if q.id in texts])}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:

@@ -23,15 +23,15 @@ from annotated_types import Gt, Le
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
+from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.benchmarks.chair_truth import (
-    ObjectReader,
     ObjectSettings,
     coco80_reader,
     image_key,
     object_reader,
     object_truth,
 )
-from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.protocols.chair import ChairItem, ObjectReader, caption_metrics, caption_sums, read_against
 from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.metrics import Sums, Tally, share
@@ -80,6 +80,11 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     return _captions(settings.captions[0], settings, questions)
 
 
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """Rows of `image_id` and `caption`."""
+    return {"captions.jsonl": as_lines({"image_id": q.id, "caption": texts[q.id]} for q in questions if q.id in texts)}
+
+
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read the captions and count."""
     reader, _ = object_reader(settings)
@@ -114,14 +119,12 @@ def counted(items: Sequence[ChairItem], recall: float | None, cuts: bool = False
         recall: also give the metrics at this recall, in percent.
         cuts: also count captions cut after each number of objects, for comparisons at equal recall.
     """
-    sums = _sums(items) | (_cut_sums(items) if recall is not None or cuts else {})
+    sums = caption_sums(items) | (_cut_sums(items) if recall is not None or cuts else {})
     return Tally(tuple(item.id for item in items), sums, partial(_metrics, recall=recall))
 
 
 def _read(question: Question, caption: str, reader: ObjectReader) -> ChairItem:
-    present = question.truth
-    found = tuple(ChairMention(m.name, m.start, m.end, m.name not in present) for m in reader.mentions(caption))
-    return ChairItem(question.id, question.image, caption, tuple(sorted(present)), found, len(caption.split()))
+    return read_against(question.id, question.image, caption, reader, question.truth)
 
 
 def _item(read: ChairItem, **more: Any) -> Item:
@@ -143,21 +146,6 @@ def _item(read: ChairItem, **more: Any) -> Item:
     )
 
 
-def _sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
-    named = [{m.name for m in item.mentions} for item in items]
-    columns: dict[str, list[float]] = {
-        "captions": [1.0] * len(items),
-        "inventing": [any(m.invented for m in item.mentions) for item in items],
-        "invented": [sum(m.invented for m in item.mentions) for item in items],
-        "mentions": [len(item.mentions) for item in items],
-        "found": [len({m.name for m in item.mentions if not m.invented}) for item in items],
-        "truth": [len(item.truth) for item in items],
-        "objects": [len(names) for names in named],
-        "words": [item.words for item in items],
-    }
-    return {name: np.asarray(column, np.float64) for name, column in columns.items()}
-
-
 def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
     return {
         f"cut/{name}/{k}": column[:, k] for name, column in cut_counts(items).items() for k in range(column.shape[1])
@@ -165,13 +153,7 @@ def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
 
 
 def _metrics(sums: Sums, recall: float | None) -> dict[str, FloatArray]:
-    found = {
-        "chair_s": share(sums["inventing"], sums["captions"]),
-        "chair_i": share(sums["invented"], sums["mentions"]),
-        "recall": share(sums["found"], sums["truth"]),
-        "objects": share(sums["objects"], sums["captions"], 1.0),
-        "words": share(sums["words"], sums["captions"], 1.0),
-    }
+    found = caption_metrics(sums)
     if recall is not None:
         wanted = np.full_like(found["recall"], recall)
         for name, reached in at_recall(_curve(sums), wanted).items():

@@ -7,19 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from veridical.errors import UserError
-from veridical.judges.lexicon import Mention
 from veridical.protocols.answer_files import read_json
 from veridical.protocols.benchmarks.chair_words import Lemmas, SynonymReader, read_synonyms
-
-
-class ObjectReader(Protocol):
-    """Finds the objects that a text names."""
-
-    def mentions(self, text: str) -> list[Mention]:
-        """The objects in order, each as often as it is named."""
+from veridical.protocols.chair import ObjectReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.answer_writers import as_json
 from veridical.protocols.benchmarks.gqa_more import consistency, distribution, fitting, lengths
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, share, tally
@@ -126,6 +127,12 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     fields = Fields(id=("questionId", "question_id", "id"), text=("prediction", "text", "answer", "response"))
     join(read_answers(settings.answers, settings), questions, fields, joining)
     return joining.done()
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """An array of `questionId` and `prediction`."""
+    found = [{"questionId": q.id, "prediction": texts[q.id]} for q in questions if q.id in texts]
+    return {"gqa.json": as_json(found)}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:

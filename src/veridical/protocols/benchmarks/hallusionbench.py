@@ -24,6 +24,7 @@ from veridical.errors import UserError
 from veridical.protocols import yes_no
 from veridical.protocols.answer_files import AnswerSettings, checked, first_field, read_answers, read_json
 from veridical.protocols.answer_files import Fields as AnswerFields
+from veridical.protocols.answer_writers import as_json, filled
 from veridical.protocols.benchmarks.hallusion_errors import (
     RIGHT,
     UNCLEAR,
@@ -140,6 +141,11 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
     second = sameness_prompts(questions, answers, _same_template(settings)) if settings.same else []
     return [*one_each(questions, answers, fill), *second]
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """The file of questions with `model_prediction` filled in."""
+    return {"hallusionbench.json": as_json(filled(questions, texts, "model_prediction"))}
 
 
 def count(

@@ -10,7 +10,7 @@ gpt-4-0314 at temperature 0.2, and the official rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, read_answers, read_rows, require
+from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judgement_formats import llava_bench as official_files
@@ -89,6 +90,12 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         return made_from.fill(context=context, question=q.prompt, reference=reference, answer=text)
 
     return one_each(questions, answers, fill)
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """Rows of `question_id`, `prompt` and `text`."""
+    found = ({"question_id": q.id, "prompt": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
+    return {f"{NAME}.jsonl": as_lines(found)}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

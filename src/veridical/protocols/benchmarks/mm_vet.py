@@ -7,13 +7,14 @@ capabilities; over several runs of the judge (files) the mean. The text before t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.answer_writers import as_json
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judgement_formats import mm_vet as official_files
@@ -80,6 +81,11 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         return made_from.fill(question=q.prompt, answer=truth, prediction=text)
 
     return one_each(questions, answers, fill)
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """An object with the answer to each question."""
+    return {"mm-vet.json": as_json({q.id: texts[q.id] for q in questions if q.id in texts})}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

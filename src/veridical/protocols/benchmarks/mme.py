@@ -2,6 +2,7 @@
 
 `acc` is the share of questions answered rightly, `acc_plus` the share of images with both right; a subtask's score is
 100 (acc + acc_plus), at most 200. Perception sums ten subtasks (at most 2000), cognition four (at most 800).
+`yes_ratio` and `unparsed` are of all answers.
 
 Parsers: `official` looks into the first four characters of the lower-cased answer; `lmms-eval` strips blanks and
 periods first; `vlmevalkit` looks for one of the words.
@@ -100,19 +101,33 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     return joining.done()
 
 
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """The templates, one a subtask, with the answer in a fourth column, on one line."""
+    answered = [question for question in questions if question.id in texts]
+    return {
+        f"{subtask}.txt": "".join(_line(q, texts[q.id]) for q in answered if q.kind == subtask)
+        for subtask in dict.fromkeys(question.kind for question in answered)
+    }
+
+
+def _line(question: Question, text: str) -> str:
+    answer = " ".join(text.split("\n")).replace("\t", " ")
+    return "\t".join((question.image, question.prompt, str(question.truth).capitalize(), answer)) + "\n"
+
+
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read all answers by the chosen rule and count per question and per image."""
     items = [_item(question, answers.texts.get(question.id), settings.parser) for question in questions]
-    by_image: dict[str, list[bool]] = {}
-    kind = {question.group: question.kind for question in questions}
+    by_image: dict[str, list[Item]] = {}
+    of_pair = {_pair(question): question for question in questions}
     for question, item in zip(questions, items, strict=True):
-        by_image.setdefault(question.group, []).append(bool(item.right))
+        by_image.setdefault(_pair(question), []).append(item)
     tasks = tuple(dict.fromkeys(question.kind for question in questions))
-    rows = []
-    for group, right in by_image.items():
-        counted = {"asked": len(right), "right": sum(right), "images": 1, "both": len(right) == 2 and all(right)}
-        rows.append((group, {f"{kind[group]}/{name}": float(number) for name, number in counted.items()}))
-    columns = [f"{task}/{name}" for task in tasks for name in ("asked", "right", "images", "both")]
+    rows = [
+        (of_pair[pair].group, {f"{of_pair[pair].kind}/{name}": number for name, number in _cells_of(both).items()})
+        for pair, both in by_image.items()
+    ]
+    columns = [f"{task}/{name}" for task in tasks for name in _CELLS]
     return Scored(
         protocol=f"{NAME}[{settings.parser}]/{VERSION}",
         tally=tally(rows, columns, partial(_metrics, tasks=tasks)),
@@ -120,6 +135,21 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
         faults={**answers.faults, **_unpaired(by_image)},
         notes=_notes(tasks),
     )
+
+
+_CELLS = ("asked", "right", "images", "both", "yes", "unparsed")
+
+
+def _cells_of(pair: Sequence[Item]) -> dict[str, float]:
+    right = [bool(item.right) for item in pair]
+    both = len(right) == 2 and all(right)
+    yes, unparsed = sum(item.parsed == "yes" for item in pair), sum(item.fault == "unparsed" for item in pair)
+    return dict(zip(_CELLS, map(float, (len(right), sum(right), 1, both, yes, unparsed)), strict=True))
+
+
+def _pair(question: Question) -> str:
+    """What names the pair that a question belongs to; usually what is resampled as one."""
+    return str(question.more.get("pair", question.group))
 
 
 def _with_ids(found: Rows, questions: Sequence[Question]) -> Rows:
@@ -157,15 +187,16 @@ def _metrics(sums: Sums, tasks: Sequence[str]) -> dict[str, FloatArray]:
         present = [found[task] for task in tasks if task in members]
         if present:
             found[name] = np.sum(present, axis=0)
-    total = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in ("right", "asked")}
-    images = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in ("both", "images")}
+    total = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in _CELLS}
     return found | {
         "acc": share(total["right"], total["asked"]),
-        "acc_plus": share(images["both"], images["images"]),
+        "acc_plus": share(total["both"], total["images"]),
+        "yes_ratio": share(total["yes"], total["asked"]),
+        "unparsed": share(total["unparsed"], total["asked"]),
     }
 
 
-def _unpaired(by_image: Mapping[str, Sequence[bool]]) -> dict[str, list[str]]:
+def _unpaired(by_image: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
     lone = [
         f"{image.rpartition('#')[0]}: one question; both are needed" for image, n in by_image.items() if len(n) != 2
     ]

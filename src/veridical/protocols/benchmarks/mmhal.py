@@ -8,7 +8,7 @@ official prompt; with --judge-sees the judge sees the image (MMHALBench-V, arXiv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
+from veridical.protocols.answer_writers import as_json, filled
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judgement_formats import mmhal as official_files
@@ -83,6 +84,11 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         return made_from.fill(image_content=content, question=q.prompt, gt_answer=q.truth, model_answer=text)
 
     return one_each(questions, answers, fill)
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """The file of questions with `model_answer` filled in."""
+    return {"mmhal.json": as_json(filled(questions, texts, "model_answer"))}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

@@ -21,8 +21,8 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, first_field, read_answers, read_rows
+from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.benchmarks.chair_truth import (
-    ObjectReader,
     ObjectSettings,
     image_key,
     object_reader,
@@ -30,6 +30,7 @@ from veridical.protocols.benchmarks.chair_truth import (
 )
 from veridical.protocols.benchmarks.chair_words import refined_pairs
 from veridical.protocols.benchmarks.object_phrases import phrase_words, rules, tagger
+from veridical.protocols.chair import ObjectReader
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
 from veridical.protocols.judging import (
@@ -52,6 +53,8 @@ NAME = "object-halbench"
 VERSION = 1
 PROMPT = "Describe this image in detail."
 MAX_NEW_TOKENS = 1024
+BEAMS = 3
+"""The official script searches with so many."""
 FEWEST_WORDS = 4
 """Shorter answers are not sent to a judge: they name nothing."""
 
@@ -129,6 +132,12 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     made_from = judge_template(settings)
     sent = Answers({key: text for key, text in answers.texts.items() if _is_sent(text)})
     return one_each(questions, sent, lambda q, text: made_from.fill(question=q.prompt, answer=text))
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """Rows of `image_id`, `question` and `text`."""
+    found = ({"image_id": q.id, "question": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
+    return {f"{NAME}.jsonl": as_lines(found)}
 
 
 def count(

@@ -29,12 +29,12 @@ from veridical.protocols.answer_files import (
     read_rows,
     require,
 )
+from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.joining import Joining, join, refuse_foreign, same_question
 from veridical.protocols.metrics import Sums, harmonic, share, tally
-from veridical.protocols.pope import parse_official, says_yes
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored, unanswered
-from veridical.protocols.yes_no import one_of_both, whole_word
+from veridical.protocols.yes_no import one_of_both, pope_official, says_yes, whole_word
 
 NAME = "pope"
 VERSION = 1
@@ -88,9 +88,21 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     return joining.done()
 
 
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """A file for each file of questions, with `question` and `answer` in its order."""
+    return {
+        f"{Path(path).stem}.jsonl": as_lines(
+            {"question_id": q.id.partition("/")[2], "question": q.prompt, "answer": texts[q.id]}
+            for q in questions
+            if q.more["file"] == path and q.id in texts
+        )
+        for path in dict.fromkeys(str(question.more["file"]) for question in questions)
+    }
+
+
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:
     """Read all answers by the chosen rule and count."""
-    items = [_item(question, answers.texts.get(question.id), settings.parser) for question in questions]
+    items = [_item(question, answers, settings.parser) for question in questions]
     kinds = tuple(dict.fromkeys(question.kind for question in questions))
     rows = [(question.group, _cells(question, item)) for question, item in zip(questions, items, strict=True)]
     columns = [f"{kind}/{cell}" for kind in kinds for cell in ("tp", "fp", "tn", "fn", "asked", "positive")]
@@ -106,14 +118,17 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
 def parse(text: str, parser: Parser) -> Read:
     """Read one answer by one rule."""
     if parser == "official":
-        answer = parse_official(text)
+        answer = pope_official(text)
         return answer, answer == "no" or says_yes(text)
     found = whole_word(text) if parser == "lmms-eval" else one_of_both(text)
     return found, found is not None
 
 
-def _item(question: Question, text: str | None, parser: Parser) -> Item:
+def _item(question: Question, answers: Answers, parser: Parser) -> Item:
+    text = answers.texts.get(question.id)
     more = {"setting": question.kind, "label": question.truth, "answer": text}
+    if question.id in answers.p_yes:
+        more["p_yes"] = answers.p_yes[question.id]
     if text is None:
         return unanswered(question, **more)
     answer, said = parse(text, parser)

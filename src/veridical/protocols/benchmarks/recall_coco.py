@@ -5,7 +5,7 @@ It is Object HalBench's recall, reported by itself and in percent, with the leng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from veridical.protocols.benchmarks import object_halbench
@@ -20,6 +20,8 @@ __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"
 NAME = "recall-coco"
 VERSION = 1
 MAX_NEW_TOKENS = object_halbench.MAX_NEW_TOKENS
+BEAMS = 3
+"""The official script searches with so many."""
 JUDGE = object_halbench.JUDGE
 METRICS = ("recall", "objects", "words")
 
@@ -27,6 +29,11 @@ METRICS = ("recall", "objects", "words")
 @dataclass(frozen=True, kw_only=True)
 class Settings(object_halbench.Settings):
     """The same files as Object HalBench's."""
+
+
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """Rows of `image_id`, `question` and `text`."""
+    return {f"{NAME}.jsonl": content for content in object_halbench.write(questions, texts).values()}
 
 
 def count(

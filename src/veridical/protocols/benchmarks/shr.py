@@ -1,9 +1,10 @@
 """shr/1: which sentences of a description are hallucinated, by a judge with facts (HA-DPO, arXiv 2311.16839).
 
 `hal_sents_ratio` (published as SHR, x 100) is hallucinated sentences of all judged ones, `hal_words_ratio` the same by
-words; per image: sentences, words, and hallucinated ones. `gram_1` to `gram_4` are distinct of all n-grams, averaged
-over descriptions (higher is less repetition). Where a judgement has another number of lines than the description has
-sentences, none of them counts. Ratios are between 0 and 1 with three decimals, as in the official scorer.
+words, `cannot_judge_ratio` the share that the judge can't tell; per image: sentences, words, and hallucinated ones.
+`gram_1` to `gram_4` are distinct of all n-grams, averaged over descriptions (higher is less repetition). Where a
+judgement has another number of lines than the description has sentences, none of them counts. Ratios are between 0 and
+1 with three decimals, as in the official scorer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from veridical.protocols.answer_files import (
     first_field,
     read_answers,
 )
+from veridical.protocols.answer_writers import as_json
 from veridical.protocols.benchmarks.chair_truth import image_key
 from veridical.protocols.benchmarks.shr_files import read_facts, read_regions
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
@@ -34,6 +36,8 @@ from veridical.protocols.types import Answers, Item, Question, Scored
 NAME = "shr"
 VERSION = 1
 MAX_NEW_TOKENS = 512
+BEAMS = 5
+"""The official script searches with so many."""
 PROMPT = "Describe this image in detail."
 JUDGE = Manner(max_tokens=800, temperature=0.7, usable=lambda text: "Judgement" in text, tries=10, warmer=0.0)
 """As the official scorer: a reply without the word is asked again (there without end)."""
@@ -92,6 +96,11 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
 
 
+def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
+    """An object with the description of each image."""
+    return {"shr.json": as_json({q.id: texts[q.id] for q in questions if q.id in texts})}
+
+
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:
     """Read the judgements sentence by sentence; repetition needs none."""
     one_run(judged)
@@ -102,7 +111,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
         items.append(item)
         if text is not None:
             rows.append((question.id, _cells(text, item)))
-    columns = ["images", "sents", "words", "hal_sents", "hal_words", "known_sents", "known_words"]
+    columns = ["images", "sents", "words", "hal_sents", "hal_words", "known_sents", "known_words", "unsure_sents"]
     columns += [f"gram_{n}/{part}" for n in GRAMS for part in ("rate", "texts")]
     faults = {**answers.faults, **judged.faults}
     return Scored(f"{NAME}/{VERSION}", tally(rows, columns, _metrics), items, faults, judged.judge)
@@ -158,6 +167,7 @@ def _cells(text: str, item: Item) -> dict[str, float]:
     counts = {
         "images": 1, "sents": len(lengths), "words": sum(lengths), "hal_sents": len(made_up), "hal_words": sum(made_up),
         "known_sents": len(known), "known_words": sum(words for words, _ in known),
+        "unsure_sents": sum(name == "cannot judge" for _, name in known),
     }  # fmt: skip
     return found | {name: float(number) for name, number in counts.items()}
 
@@ -168,6 +178,7 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
         "hal_words_ratio": ("hal_words", "known_words"),
         "hal_sents_per_image": ("hal_sents", "images"),
         "hal_words_per_image": ("hal_words", "images"),
+        "cannot_judge_ratio": ("unsure_sents", "known_sents"),
         "sents_per_image": ("sents", "images"),
         "words_per_image": ("words", "images"),
     } | {f"gram_{n}": (f"gram_{n}/rate", f"gram_{n}/texts") for n in GRAMS}

@@ -1,0 +1,92 @@
+"""POPE's questions (Li et al. 2023, arXiv 2305.10355) from annotated pictures.
+
+Each picture is asked after up to `number` of its own objects and after as many absent ones, chosen in three settings:
+at random, the most popular in a corpus, or those that most often come with what is in the picture.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+from veridical.errors import UserError
+from veridical.judges.claims import exists
+from veridical.protocols.types import Question
+from veridical.records import Record
+
+Setting = Literal["random", "popular", "adversarial"]
+SETTINGS: tuple[Setting, ...] = ("random", "popular", "adversarial")
+
+
+@dataclass(frozen=True)
+class ObjectStatistics:
+    """How often objects occur in a corpus, alone and (in either order) together."""
+
+    single: Mapping[str, int]
+    together: Mapping[tuple[str, str], int]
+
+    def company(self, name: str, present: Iterable[str]) -> float:
+        """Sum over `present` of how often `name` comes along where they occur, between 0 and their number."""
+        return sum(
+            self.together.get((other, name), 0) / self.single[other] for other in present if self.single.get(other)
+        )
+
+
+def count_objects(scenes: Iterable[Iterable[str]]) -> ObjectStatistics:
+    """Count a corpus, given the objects of each of its captions or pictures."""
+    single: Counter[str] = Counter()
+    together: Counter[tuple[str, str]] = Counter()
+    for scene in scenes:
+        names = set(scene)
+        single.update(names)
+        together.update(permutations(names, 2))
+    return ObjectStatistics(dict(single), dict(together))
+
+
+def ask(record: Record, classes: Sequence[str], statistics: ObjectStatistics, number: int, seed: int) -> list[Question]:
+    """The questions about one picture: as many "yes" as "no" in each setting, the same "yes" in all three.
+
+    Fewer than `number` of each where the picture holds (or lacks) fewer classes. Which objects are asked after depends
+    on `seed` and the record's id alone. Ids are RECORD/SETTING/OBJECT.
+
+    Raises:
+        UserError: the record has no annotations, or several images.
+    """
+    if record.annotations is None or len(record.images) != 1:
+        raise UserError(
+            f"record {record.id}: POPE needs one image and its annotated objects; measure on records that "
+            "have them, such as --records world:in-theme+anti-bias"
+        )
+    rng = random.Random(f"world-pope/1/{seed}/{record.id}")
+    present = sorted(record.annotations.names)
+    absent = [name for name in classes if name not in record.annotations.names]
+    number = min(number, len(present), len(absent))
+    positives = rng.sample(present, number)
+    # One random order under all three settings decides between objects that rank the same.
+    shuffled = rng.sample(absent, len(absent))
+    ranked: dict[Setting, list[str]] = {
+        "random": shuffled,
+        "popular": sorted(shuffled, key=lambda name: -statistics.single.get(name, 0)),
+        "adversarial": sorted(shuffled, key=lambda name: -statistics.company(name, present)),
+    }
+    found = []
+    for setting in SETTINGS:
+        found += [_question(record, setting, name, "yes") for name in positives]
+        found += [_question(record, setting, name, "no") for name in ranked[setting][:number]]
+    return found
+
+
+def _question(record: Record, setting: Setting, name: str, label: Literal["yes", "no"]) -> Question:
+    return Question(
+        id=f"{record.id}/{setting}/{name}",
+        image=str(record.images[0].path),
+        prompt=exists(name),
+        truth=label,
+        kind=setting,
+        group=record.id,
+        more={"object": name},
+    )
