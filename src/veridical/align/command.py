@@ -64,6 +64,7 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     laps.end("load")
     with _encoder(config, base, vlm) as encoder:
         prepared = _checked(config, encoder)
+        _tell_memory(config, vlm, prepared.examples)
         laps.end("check")
         cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
         computed = _fill_reference(config, encoder, cache, prepared.examples)
@@ -242,6 +243,27 @@ def _refuse_what_is_not_there(config: AlignConfig) -> None:
     known = get_available_reporting_integrations()
     if absent := [name for name in config.report_to if name not in known]:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
+
+
+def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> None:
+    """Print what a micro-batch of training will take, worked out from the model's shape."""
+    from veridical.align import distributed
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.memory import Work, announce
+
+    if distributed.is_main():
+        kind: Work = "full" if config.train != "adapter" else "answers" if vlm.opening else "lora"
+        like = Context(examples[0].images, examples[0].prompt)
+        announce(
+            vlm,
+            kind,
+            min(config.micro_batch, config.batch_size),
+            like,
+            rows=2,
+            answer=min(128, config.max_answer_tokens),
+            rank=config.lora.rank,
+            checkpointing=config.gradient_checkpointing,
+        )
 
 
 def _tell(prepared: Prepared, out: Path) -> None:

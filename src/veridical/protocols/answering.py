@@ -36,13 +36,17 @@ def answer(
         batch: how many images are held encoded, and how many answers are worked on together.
         progress: told the number of requests answered, step by step.
     """
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.memory import announce
     from veridical.vlm.probe import shared_prompt_obstacle
 
     missing = outstanding(requests, replies)
     if not missing:
         return
     apart = bool(shared_prompt_obstacle(vlm))
-    limit = BatchLimit(batch, "images", "--batch")
+    first = next(iter(missing.values()))
+    fitting = announce(vlm, "eval", batch, Context(first.images, first.prompt), answer=first.sampling.max_new_tokens)
+    limit = BatchLimit(fitting, "images", "--batch")
     while missing:
         chunk = _chunk(missing, limit.size)
         answered = attempt(lambda some: _answer(vlm, some, limit.size, apart), chunk)

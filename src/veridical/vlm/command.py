@@ -21,6 +21,8 @@ class ModelsConfig:
 
     model: str = ""
     """A folder or a hub name: load this model and say whether its answers can share a prefix."""
+    memory: bool = False
+    """Print how much memory each method takes with models of several sizes."""
     json: bool = False
     """Print the table as JSON."""
 
@@ -29,7 +31,9 @@ def run(config: ModelsConfig) -> None:
     """Print the support table, or what a probe finds out about one model."""
     from rich.console import Console
 
-    if config.model:
+    if config.memory:
+        _print_memory(config.json)
+    elif config.model:
         _probe(config.model)
     elif config.json:
         print(json.dumps(asdict(support()), indent=2))
@@ -65,6 +69,23 @@ def _table(found: Support) -> Table:
     for family in found.families:
         table.add_row(family.name, *("yes" if family.passed[column] else "no" for column in COLUMNS))
     return table
+
+
+def _print_memory(as_json: bool) -> None:
+    """GiB by model and method, worked out from the models' shapes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from veridical.vlm.memory import METHODS, table
+
+    found = table()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    shown = Table("GiB in bfloat16", *METHODS)
+    for name, sizes in found.items():
+        shown.add_row(name, *(f"{size:.0f}" for size in sizes.values()))
+    Console().print(shown)
 
 
 def _title(column: str) -> str:

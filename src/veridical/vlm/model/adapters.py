@@ -35,7 +35,8 @@ class LoraSettings:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the adapter's inputs that are dropped while training."""
     targets: Literal["language", "attention"] = "language"
-    """`language`: every linear layer of the language model; `attention`: only those in its attention."""
+    """`language`: every linear layer of the language model, the experts of a mixture too; `attention`: only those in
+    its attention."""
     acts_on: Literal["everything", "answers"] = "everything"
     """`answers`: the adapter acts from the opening of the answer on, and image and prompt are read by the frozen
     base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
@@ -59,12 +60,19 @@ def attach(
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
+    experts = expert_parameters(vlm.model) if settings.targets == "language" else []
+    if experts and settings.dropout:
+        raise UserError(
+            f"{vlm.name} is a mixture of experts, and LoRA on experts takes no dropout; set lora.dropout to 0, or "
+            "lora.targets to attention."
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=target_pattern(vlm.model, settings.targets),
+        target_parameters=experts or None,
         modules_to_save=[projector_name(vlm.model)] if settings.train_projector else None,
     )
     with torch.random.fork_rng(), peft_quiet():
@@ -162,6 +170,16 @@ def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str
     if not found:
         raise UserError(f"No linear layer fits targets={targets!r} under {decoder}; LoRA can't be attached.")
     return rf"{re.escape(decoder)}\.(?:.*\.)?layers\.\d+\.(?:{'|'.join(sorted(found))})"
+
+
+def expert_parameters(model: Any) -> list[str]:
+    """Full names of the matrices that a mixture's experts share one tensor for, [experts, in, out]; they are no linear
+    layers, and PEFT adapts them as parameters."""
+    from veridical.vlm.model.families import base_model, decoder_name
+
+    decoder = decoder_name(model)
+    inside = re.compile(re.escape(decoder) + r"\.(?:.*\.)?layers\.\d+\..*experts.*")
+    return [name for name, p in base_model(model).named_parameters() if p.ndim == 3 and inside.fullmatch(name)]
 
 
 def projector_name(model: Any) -> str:

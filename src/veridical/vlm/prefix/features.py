@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _INNER_LAYERS = "deepstack_features"
 _MARKS = "visual_indicator_features"
+_SAY_HOW_MANY_TILES = frozenset({"image_sizes", "pixel_attention_mask", "aspect_ratio_mask", "pixel_mask"})
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,25 @@ def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
 def of_contexts(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
     """Image features of each context, before its view: one pass of tower and projector, over different images only."""
     different = {tower_key(one): one for one in prepared}
-    contexts = list(different.values())
-    seen = dict(zip(different, image_features(vlm, batches.collate(vlm, contexts), contexts), strict=True))
+    seen: dict[Any, Features] = {}
+    for keys in _batched_by_tiles(different):
+        contexts = [different[key] for key in keys]
+        seen |= zip(keys, image_features(vlm, batches.collate(vlm, contexts), contexts), strict=True)
     return [seen[tower_key(one)] for one in prepared]
+
+
+def _batched_by_tiles(contexts: Mapping[Any, Prepared]) -> list[list[Any]]:
+    """The keys of contexts that one pass of the tower may see together.
+
+    Families that give each image its tiles in a dimension of its own, and nothing that says how many there are
+    (Perception LM), would take the padding of the others for tiles: there, images of different counts come apart.
+    """
+    groups: dict[Any, list[Any]] = {}
+    for key, one in contexts.items():
+        pixels = one.tensors.get("pixel_values")
+        silent = pixels is not None and pixels.dim() == 5 and not one.tensors.keys() & _SAY_HOW_MANY_TILES
+        groups.setdefault(pixels.shape[1:] if silent and pixels is not None else None, []).append(key)
+    return list(groups.values())
 
 
 def under_view(features: Features, prepared: Prepared) -> Features:
