@@ -94,6 +94,19 @@ class Registry(Generic[Target]):
             found.append(Listed(name, summary, package))
         return found
 
+    def attributes(self) -> list[str]:
+        """The names of the classes and functions of veridical's own entries."""
+        return [one.target.partition(":")[2] for one in self.own.values()]
+
+    def attribute(self, package: str, name: str) -> Any:
+        """The class of that name among veridical's own, for a package's `__getattr__`. Raises AttributeError."""
+        for one in self.own.values():
+            if one.target.partition(":")[2] == name:
+                return _attribute(one.target)
+        near = difflib.get_close_matches(name, self.attributes(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
+
     def get(self, name: str, flag: str = "") -> Target:
         """What `name` stands for: a name, `module:attribute` or `path/file.py:attribute`.
 
@@ -108,6 +121,15 @@ class Registry(Generic[Target]):
             found = self._added[name]
             return found
         return self._foreign(name, flag)
+
+    def name_of(self, made: Any) -> str:
+        """The name of a user's object in this process; one that has none yet is added under its own."""
+        named = next((name for name, one in self._added.items() if one is made), None)
+        ours = next((name for name, one in self.own.items() if one.target == _place(made)), None)
+        if found := ours or named:
+            return found
+        self.add(made, name := str(made.__name__).replace("_", "-"))
+        return name
 
     def add(self, made: Any, name: str) -> None:
         """Give something of the user's a name in this process. Raises UserError for a wrong shape or a taken name."""
@@ -305,6 +327,10 @@ def _file_of(made: Any) -> str:
     name = made.__name__ if isinstance(made, ModuleType) else getattr(made, "__module__", None) or type(made).__module__
     module = sys.modules.get(name)
     return str(getattr(module, "__file__", None) or name)
+
+
+def _place(made: Any) -> str:
+    return f"{getattr(made, '__module__', '')}:{_called(made)}"
 
 
 def _called(made: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from veridical import files, runs
 from veridical.constructions.registry import judge_needs
@@ -20,7 +20,10 @@ from veridical.progress import Line
 from veridical.records import Pair, Record, Rejection
 from veridical.runs import Run
 
-__all__ = ["BuildConfig", "config_type", "run"]
+if TYPE_CHECKING:
+    from veridical.vlm.model.loading import Vlm
+
+__all__ = ["BuildConfig", "config_type", "make", "run"]
 
 LENGTH_MATCHED = "length-matched"
 _PACKAGES = ("torch", "transformers", "pillow", "pyarrow", "numpy")
@@ -38,16 +41,27 @@ def run(config: BuildConfig) -> Path:
         return run_several(config)
     config = checked(config)
     if run_folder.is_finished(config.out):
-        refuse_other_build(config)
-        run_folder.clear_work(config.out)
         print(f"{config.out} is already complete; nothing to do.")
-    else:
-        with run_folder.opened(config) as folder:
-            records = shards.read(config, config.out / run_folder.WORK / "records")
-            build(config, shards.open_source(config, records.items, records.held_out), folder)
+    make(config)
     show(config.out)
     if config.length_matched:
         match_lengths(config.out)
+    return config.out
+
+
+def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record] | None = None) -> Path:
+    """Make the pairs of checked settings, or find them made, and return the run folder.
+
+    `model` and `records` are used where they are given, in the place of those that the settings name. Raises UserError
+    as `run` does.
+    """
+    if run_folder.is_finished(config.out):
+        refuse_other_build(config, None if records is None else shards.read(config, config.out, records).items)
+        run_folder.clear_work(config.out)
+        return config.out
+    with run_folder.opened(config) as folder:
+        found = shards.read(config, config.out / run_folder.WORK / "records", records)
+        build(config, shards.open_source(config, found.items, found.held_out, model), folder)
     return config.out
 
 

@@ -51,15 +51,19 @@ class Records:
     held_out: Sequence[Record]
 
 
-def read(config: BuildConfig, work: Path) -> Records:
-    """The records of a build; pictures that are drawn or unpacked go to `work`. Raises UserError if there are none."""
+def read(config: BuildConfig, work: Path, given: Sequence[Record] | None = None) -> Records:
+    """The records of a build, those `given` or those that the settings name; pictures that are drawn or unpacked go to
+    `work`. Raises UserError if there are none."""
     limit = None if config.limit is None else config.skip + config.limit
     items: list[Record | Rejection] = []
-    # Every image is opened once: of large photos, that takes a while.
-    with Line(f"reading {config.records}", 0 if limit is None else limit) as line:
-        for item in read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt):
-            items.append(item)
-            line.advance(isinstance(item, Record))
+    if given is None:
+        # Every image is opened once: of large photos, that takes a while.
+        with Line(f"reading {config.records}", 0 if limit is None else limit) as line:
+            for item in read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt):
+                items.append(item)
+                line.advance(isinstance(item, Record))
+    else:
+        items += given[:limit]
     items = items[config.skip :]
     if not items:
         raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
@@ -72,11 +76,17 @@ def read(config: BuildConfig, work: Path) -> Records:
     )
 
 
-def open_source(config: BuildConfig, items: Sequence[Record | Rejection], kept_back: Sequence[Record] = ()) -> Source:
-    """The words, the judges and, when it is asked for, the model. Raises UserError for judges that can't be."""
+def open_source(
+    config: BuildConfig,
+    items: Sequence[Record | Rejection],
+    kept_back: Sequence[Record] = (),
+    loaded: Vlm | None = None,
+) -> Source:
+    """The words, the judges and the model, which is `loaded` or is when it is asked for. Raises UserError for judges
+    that can't be."""
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
-    model = functools.cache(lambda: load_model(config))
+    model = functools.cache(lambda: loaded or load_model(config))
     setting = judges.Setting(words, model)
     panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
     return Source(items, words, model, panel, kept_back)

@@ -71,7 +71,7 @@ def block_type(name: str) -> type:
         bases=(ModelSide,),
         frozen=True,
         kw_only=True,
-        namespace={"__doc__": settings.__doc__},
+        namespace={"__doc__": settings.__doc__, "protocol": name},
     )
     return made
 

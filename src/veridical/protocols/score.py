@@ -109,15 +109,7 @@ def _run(config: ScoreConfig) -> None:
     if judged and getattr(config, "make_prompts", None):
         _make_prompts(config, protocol, questions)
         return
-    config, rivals = with_rivals(config)
-    scored = _score(config, protocol, questions, judged)
-    result = scored.to_json(config.seed)
-    if all(value is None for value in result["metrics"].values()):
-        raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
-    if rivals:
-        others = _by_name((name, _score(rival, protocol, questions, judged)) for name, rival in rivals)
-        result |= compared(scored, others, config.seed, getattr(protocol, "compare", None))
-    result["made_with"] = made_with(config)
+    result = _result(config, protocol, questions, judged)
     if config.out:
         _save(config.out, as_json(result))
     if config.json:
@@ -132,6 +124,26 @@ def _run(config: ScoreConfig) -> None:
         print(write_table(as_table(result), form))
     if not forms:
         show(result)
+
+
+def result_of(config: ScoreConfig) -> dict[str, Any]:
+    """What `veridical score` prints as JSON. Raises UserError as it does."""
+    protocol = benchmark(config.protocol)
+    judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
+    return _result(config, protocol, protocol.ask(config), judged)
+
+
+def _result(config: ScoreConfig, protocol: Any, questions: Sequence[Question], judged: bool) -> dict[str, Any]:
+    config, rivals = with_rivals(config)
+    scored = _score(config, protocol, questions, judged)
+    result = scored.to_json(config.seed)
+    if all(value is None for value in result["metrics"].values()):
+        raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
+    if rivals:
+        others = _by_name((name, _score(rival, protocol, questions, judged)) for name, rival in rivals)
+        result |= compared(scored, others, config.seed, getattr(protocol, "compare", None))
+    result["made_with"] = made_with(config)
+    return result
 
 
 def _by_name(results: Iterable[tuple[str, Scored]]) -> dict[str, Scored]:

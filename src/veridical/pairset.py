@@ -1,0 +1,195 @@
+"""Preference pairs in memory or in a run folder, as `veridical.build` gives them and `veridical.align` takes them."""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from veridical.errors import UserError
+from veridical.records import ImageFile, Pair, Rejection
+
+if TYPE_CHECKING:
+    import datasets
+
+_SHOWN = 5
+
+
+class PairSet:
+    """A sequence of pairs. `folder` is where they are on disk, None where they are in memory only.
+
+    `rejects` says what could not be made into a pair, with reason and remedy.
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        folder: Path | None = None,
+        rejects: Sequence[Rejection] = (),
+        keep: Any = None,
+    ) -> None:
+        """`keep` is held as long as the set is, such as the temporary folder that its images are in."""
+        self._pairs = tuple(pairs)
+        self.folder = folder
+        self.rejects = tuple(rejects)
+        self._keep = keep
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PairSet:
+        """The pairs of a run folder of `veridical build` or `data import`. Raises UserError where there are none."""
+        from veridical.pairs.dataset import read_pairs
+
+        where = Path(folder).expanduser()
+        return cls(read_pairs(where), folder=where, rejects=_rejects(where))
+
+    @classmethod
+    def from_trl(cls, dataset: Iterable[Mapping[str, Any]], *, image_root: str | Path = ".") -> PairSet:
+        """Pairs out of rows in TRL's shape: `images`, `prompt`, `chosen`, `rejected`, as messages or texts.
+
+        Images may be PIL images, file contents, or paths below `image_root`. A row that can't be used is among the
+        `rejects`. Raises UserError where none can.
+        """
+        from veridical.formats.published.convert import to_pair
+        from veridical.formats.published.images import ImageFinder, check_image_headers
+        from veridical.formats.published.trl import FORMAT
+        from veridical.formats.published.types import Comparison, ReadOptions
+        from veridical.formats.rows import UnusableError
+
+        work = tempfile.TemporaryDirectory(prefix="veridical-pairs-")
+        find = ImageFinder((Path(image_root),), Path(work.name) / "images")
+        pairs, rejects = [], []
+        for number, row in enumerate(dataset):
+            origin = f"row {number}"
+            try:
+                for comparison in FORMAT.read(_with_files(row), origin, ReadOptions("mean", 0)):
+                    assert isinstance(comparison, Comparison)
+                    pair = to_pair(comparison, find, FORMAT.name)
+                    check_image_headers(pair)
+                    pairs.append(pair)
+            except UnusableError as error:
+                rejects.append(Rejection(origin, error.reason, error.remedy, error.detail))
+            except Exception as error:
+                detail = f"{type(error).__name__}: {error}"[:160]
+                rejects.append(Rejection(origin, "unusable-row", "repair or delete the row", detail))
+        if not pairs:
+            first = f" The first: {rejects[0].detail}; {rejects[0].remedy}." if rejects else ""
+            raise UserError(f"PairSet.from_trl: none of {len(rejects)} rows can be used.{first}")
+        return cls(pairs, rejects=rejects, keep=work)
+
+    def to_trl(self, *, embed: bool = False) -> datasets.Dataset:
+        """The pairs as a `datasets.Dataset` that TRL's trainers read; with `embed`, the images' bytes are in it."""
+        from veridical.pairs import dataset
+
+        if self.folder is not None:
+            return dataset.to_trl(self.folder, embed=embed)
+        work = tempfile.TemporaryDirectory(prefix="veridical-trl-")
+        found = dataset.to_trl(dataset.write_build(Path(work.name), self._pairs), embed=True)
+        work.cleanup()
+        return found
+
+    def save(self, folder: str | Path) -> PairSet:
+        """Write the pairs, with their images, as a folder that `veridical align --pairs` takes; returns it as a set.
+
+        Raises UserError for a folder that holds something.
+        """
+        from veridical.pairs.dataset import write_build
+
+        where = Path(folder).expanduser()
+        if where.exists() and (not where.is_dir() or any(where.iterdir())):
+            raise UserError(f"{where}: exists; give a new folder to save the pairs in.")
+        if not self._pairs:
+            raise UserError(f"{where}: there are no pairs to save.")
+        write_build(where, self._pairs)
+        return PairSet.load(where)
+
+    def filter(self, keep: Callable[[Pair], bool]) -> PairSet:
+        """The pairs for which `keep` is true."""
+        return PairSet(filter(keep, self._pairs), rejects=self.rejects, keep=self)
+
+    def concatenate(self, *others: PairSet) -> PairSet:
+        """These pairs and then those of `others`. Raises UserError where two have the same id."""
+        pairs = tuple(itertools.chain(self._pairs, *others))
+        counted = Counter(pair.id for pair in pairs)
+        if twice := next((name for name, count in counted.items() if count > 1), None):
+            raise UserError(f"two of the pairs have the id {twice!r}; filter one out, or build them by other settings.")
+        rejects = (*self.rejects, *(reject for other in others for reject in other.rejects))
+        return PairSet(pairs, rejects=rejects, keep=(self, *others))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs)
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+    @overload
+    def __getitem__(self, place: slice) -> PairSet: ...
+    def __getitem__(self, place: int | slice) -> Pair | PairSet:
+        if isinstance(place, slice):
+            return PairSet(self._pairs[place], rejects=self.rejects, keep=self)
+        return self._pairs[place]
+
+    def __repr__(self) -> str:
+        made = Counter(pair.provenance.construction for pair in self._pairs)
+        by = ", ".join(f"{name} {count}" for name, count in made.items())
+        left = f", {len(self.rejects)} rejected" if self.rejects else ""
+        return f"PairSet({len(self)} pairs: {by or 'none'}{left}{f'; {self.folder}' if self.folder else ''})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{_picture(pair.images[0]) if pair.images else ''}</td>"
+            f"<td>{html.escape(pair.prompt[-1].text)}</td>"
+            f"<td>{html.escape(pair.chosen)}</td><td>{html.escape(pair.rejected)}</td></tr>"
+            for pair in self._pairs[:_SHOWN]
+        )
+        head = "<tr><th></th><th>prompt</th><th>chosen</th><th>rejected</th></tr>"
+        return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
+
+
+def _rejects(folder: Path) -> list[Rejection]:
+    import json
+
+    path = folder / "rejects.jsonl"
+    if not path.is_file():
+        return []
+    return [Rejection(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose PIL images are the contents of PNG files, as a row of a file on disk has them."""
+    found = dict(row)
+    for name in ("images", "image"):
+        value = found.get(name)
+        if value is not None:
+            found[name] = [_content(one) for one in value] if isinstance(value, list | tuple) else _content(value)
+    return found
+
+
+def _content(image: Any) -> Any:
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        return image
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _picture(image: ImageFile) -> str:
+    """A small picture inside the page."""
+    import base64
+
+    from veridical.vlm.images.files import open_image
+
+    small = open_image(image)
+    small.thumbnail((160, 160))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

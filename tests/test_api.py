@@ -1,0 +1,184 @@
+"""The Python API: from objects to objects, with a run folder only where one is asked for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+import veridical as vd
+from veridical.world.records import world_records
+
+SMALL = {"limit": 6, "batch_size": 6}
+TRAINING = {"epochs": 1, "batch_size": 4, "micro_batch": 4, "workers": 0, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return vd.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(vlm):
+    return vd.build("bpo-image", model=vlm, seed=1, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def run(vlm, pairs):
+    return vd.align(pairs, model=vlm, objective=vd.objectives.Dpo(beta=0.2), **TRAINING)
+
+
+COLD = """
+import sys, time
+started = time.process_time()
+import veridical
+took = time.process_time() - started
+heavy = {"torch", "transformers", "datasets", "numpy", "PIL", "tyro", "rich", "yaml"} & set(sys.modules)
+print(took, heavy or "", *[name for name in sys.modules if name.startswith("veridical.")])
+"""
+
+
+def test_importing_it_imports_nothing():
+    said = [subprocess.run([sys.executable, "-c", COLD], stdout=subprocess.PIPE, check=True) for _ in range(3)]
+    took, *others = zip(*(one.stdout.split() for one in said), strict=True)
+    assert not others
+    assert min(map(float, took)) < 0.05
+
+
+def test_every_name_is_there_and_documented():
+    assert len(vd.__all__) == len(set(vd.__all__)) == 25
+    assert set(vd.__all__) <= set(dir(vd))
+    for name in vd.__all__:
+        found = getattr(vd, name)
+        assert name == "View" or found.__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = vd.laod
+    assert vd.objectives.Ipo.__name__ == "Ipo"
+    assert vd.decoding.Vcd().name == "vcd"
+    assert vd.protocols.Pope.protocol == "pope"
+    assert next(iter(inspect.signature(vd.align).parameters)) == "pairs"
+    with pytest.raises(AttributeError, match="did you mean 'Dpo'"):
+        _ = vd.objectives.Dpoo
+
+
+def test_pairs_of_a_build(pairs, vlm):
+    assert len(pairs) == 6 - len(pairs.rejects)
+    assert all(isinstance(pair, vd.Pair) and pair.chosen != pair.rejected for pair in pairs)
+    assert repr(pairs).startswith(f"PairSet({len(pairs)} pairs: bpo-image {len(pairs)}")
+    shown = pairs._repr_html_()
+    assert shown.count("<img src=") == min(5, len(pairs))
+    few = pairs.filter(lambda pair: pair.id != pairs[0].id)
+    assert len(few) == len(pairs) - 1
+    assert few.concatenate(pairs[:1])[-1] == pairs[0]
+    with pytest.raises(vd.UserError, match="two of the pairs have the id"):
+        pairs.concatenate(pairs)
+
+
+def test_records_and_settings_may_be_objects(vlm, tmp_path):
+    records = world_records("dev", 3, 0, tmp_path / "drawn")
+    settings = {"model": vlm, "held_out": 0.0, "settings": {"view": "blank"}, "out": tmp_path / "out"}
+    made = vd.build("bpo-image", records=records, **settings)
+    assert {pair.record_id for pair in made} <= {record.id for record in records}
+    assert made.folder == tmp_path / "out"
+    assert list(vd.build("bpo-image", records=records, **settings)) == list(made)
+    with pytest.raises(vd.UserError, match="records_sha256 was"):
+        vd.build("bpo-image", records=records[:2], **settings)
+
+
+def test_trl_and_back(pairs, tmp_path):
+    dataset = pairs.to_trl()
+    assert isinstance(dataset, datasets.Dataset)
+    assert dataset[0]["chosen"] == [{"role": "assistant", "content": pairs[0].chosen}]
+    back = vd.PairSet.from_trl(dataset)
+    assert [(p.chosen, p.rejected, p.prompt) for p in back] == [(p.chosen, p.rejected, p.prompt) for p in pairs]
+    assert all(p.images[0].path.is_file() for p in back)
+    saved = back.save(tmp_path / "saved")
+    assert [p.chosen for p in vd.PairSet.load(saved.folder)] == [p.chosen for p in pairs]
+    with pytest.raises(vd.UserError, match="exists; give a new folder"):
+        back.save(tmp_path / "saved")
+
+
+def test_rows_that_can_not_be_used_are_told(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    good = {"images": [image], "prompt": "What?", "chosen": "A cup.", "rejected": "A boat."}
+    rows = [good, {**good, "images": ["/etc/passwd"]}, {**good, "chosen": ""}]
+    found = vd.PairSet.from_trl(rows, image_root=tmp_path)
+    assert len(found) == 1
+    assert [reject.reason for reject in found.rejects] == ["path-outside", "bad-answer"]
+    with pytest.raises(vd.UserError, match="none of 1 rows can be used"):
+        vd.PairSet.from_trl([{**good, "rejected": 3}])
+
+
+def test_a_training(run, vlm):
+    assert (run.result / "adapter_config.json").is_file()
+    assert len(run.log) == run.summary["steps"] > 0
+    assert repr(run).startswith("Run(dpo, ")
+    assert "<table>" in run._repr_html_()
+    assert not hasattr(vlm.model, "peft_config")
+    assert hasattr(run.load().model, "peft_config")
+
+
+def test_an_evaluation_and_a_report(run, vlm, pairs, tmp_path):
+    measured = vd.evaluate([vlm, run], ["world-chair"], records="world:dev", limit=3, seed=1)
+    assert measured.models == ("base", "aligned")
+    found = measured.estimate("aligned", "recall")
+    assert isinstance(found, vd.Estimate)
+    assert found.low <= found.value <= found.high
+    with pytest.raises(vd.UserError, match="'recal' was not measured; there are"):
+        measured.estimate("base", "recal")
+    assert "world-chair/1" in repr(measured)
+    assert "<th>aligned</th>" in measured._repr_html_()
+    page = vd.report([pairs, run, measured]).save(tmp_path / "report.html")
+    assert page.read_text().startswith("<!")
+
+
+def test_a_model_in_memory(vlm, pairs):
+    wrapped = vd.wrap(vlm.model, vlm.processor, name="mine")
+    assert vd.build("bpo-image", model=wrapped, seed=1, **SMALL)[0].chosen == pairs[0].chosen
+    run = vd.align(pairs, model=wrapped, objective="sft", **TRAINING)
+    assert run.summary["objective"] == "sft"
+
+
+def test_scores_without_files(tmp_path):
+    captions = {"1": "A cat and a dog on a couch.", "2": "A person rides a horse."}
+    objects = {"1": ["cat", "couch"], "2": ["person", "horse"]}
+    found = vd.score("chair", captions=captions, objects=objects)
+    assert found.protocol == "chair[coco80]/1"
+    assert found.metrics["chair_s"] == 50.0
+    (tmp_path / "objects.json").write_text(json.dumps(objects))
+    assert vd.score("chair", captions=captions, objects=tmp_path / "objects.json").metrics == found.metrics
+    assert "chair_s 50" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vd.build("bpo-imag"), "no construction 'bpo-imag'; did you mean 'bpo-image'"),
+        (lambda: vd.build("bpo-image", limt=3), "no setting 'limt'; did you mean 'limit'"),
+        (lambda: vd.build("bpo-image", limit=0), "limit is 0; it must be at least 1"),
+        (lambda: vd.align("nowhere", objective="dop"), "no objective 'dop'; did you mean 'dpop'"),
+        (lambda: vd.align("nowhere", lora=3, epochs=0), "epochs is 0; it must be at least 1"),
+        (lambda: vd.evaluate("bundled", ["world-chiar"]), "no protocol 'world-chiar'; did you mean 'world-chair'"),
+        (lambda: vd.report([]), "give finished runs"),
+        (lambda: vd.load("no/such/model/here"), "no/such/model/here"),
+        (lambda: vd.score("chairs"), "no protocol 'chairs'; did you mean 'chair'"),
+    ],
+)
+def test_mistakes_are_user_errors(call, message):
+    with pytest.raises(vd.UserError, match=message):
+        call()
+
+
+def test_temporary_folders_go_with_their_objects(vlm):
+    made = vd.build("bpo-image", model=vlm, limit=2)
+    part, where = made[:1], Path(made.folder)
+    del made
+    assert part[0].images[0].path.is_file()
+    del part
+    assert not where.exists()
