@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, Command] = {
     "data check": Command(
         "veridical.pairs.audit.command", "CheckConfig", "Find what is wrong with a set of pairs, and clean it."
     ),
+    "data compare": Command("veridical.pairs.compare", "CompareConfig", "Show how sets of pairs differ, side by side."),
     "data export": Command(
         "veridical.pairs.export", "ExportConfig", "Write a build's pairs in another trainer's format."
     ),

@@ -144,3 +144,28 @@ def test_from_the_command_line_with_a_page_and_a_cleaned_set(sound, tmp_path, ca
     with pytest.raises(SystemExit) as ended:
         main(["data", "check", str(tmp_path / "clean")])
     assert ended.value.code == 0
+
+
+def test_sets_are_compared_and_cut_to_one_size(sound, tmp_path, capsys):
+    write_build(tmp_path / "whole", sound)
+    other = [
+        replace(p, provenance=replace(p.provenance, construction="povid", chosen_source="reference")) for p in sound
+    ]
+    write_build(tmp_path / "part", other[:50])
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "data",
+                "compare",
+                str(tmp_path / "whole"),
+                f"half={tmp_path / 'part'}",
+                "--subsets",
+                str(tmp_path / "cut"),
+            ]
+        )
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("whole", "half", "povid (50)", "own (60)", "reference (50)"))
+    cut = read_pairs(tmp_path / "cut" / "whole")
+    assert len(cut) == len(read_pairs(tmp_path / "cut" / "half")) == 50
+    assert [p.id for p in cut] == [p.id for p in sound if p.id in {q.id for q in cut}]

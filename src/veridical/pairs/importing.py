@@ -129,7 +129,7 @@ def _import_pairs(
         if number in done:
             seen.update(_pair_id(item, reading.format.name) for item in batch if not isinstance(item, Rejection))
         else:
-            outcomes = [_outcome(item, find, reading.format.name, seen) for item in batch]
+            outcomes = [_stored(_outcome(item, find, reading.format.name, seen), config.out) for item in batch]
             run_folder.finish_shard(config.out, number, outcomes)
         number += 1
     manifest = run_folder.manifest_of(config.out, identity, {"veridical": importlib.metadata.version("veridical")})
@@ -180,6 +180,20 @@ def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen
         detail = f"{type(error).__name__}: {error}"[:160]
         return Rejection(item.id, "unusable-row", "repair or delete the row", detail)
     return [pair]
+
+
+def _stored(outcome: list[Pair] | Rejection, out: Path) -> list[Pair] | Rejection:
+    """A row's pair with its images in the run folder. A full disk ends the import; a bad image does not."""
+    from veridical.formats.rows import UnusableError
+    from veridical.pairs.dataset import store
+    from veridical.vlm.images.files import ImageError
+
+    if isinstance(outcome, Rejection):
+        return outcome
+    try:
+        return store(outcome, out)
+    except (UnusableError, ImageError) as error:
+        return Rejection(outcome[0].record_id, error.reason, error.remedy, error.detail)
 
 
 def _import_records(
