@@ -24,6 +24,7 @@ from veridical.errors import UserError
 from veridical.protocols import answering
 from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
+from veridical.protocols.replies import Replies
 from veridical.protocols.sources import read_splits
 from veridical.protocols.table import show
 from veridical.vlm.generation.generate import generate
@@ -210,6 +211,26 @@ def test_a_killed_run_continues_to_the_same_result(finished, tmp_path):
         assert not (config.out / "results.json").exists()
         assert len(list(folder.glob("*.jsonl"))) < 4
     assert evaluate(config) == results
+
+
+def test_an_image_that_can_not_be_asked_about_ends_nothing(places, tmp_path):
+    """One file is gone when it is its turn: the others are answered, it is named, and asked again next time."""
+    vlm = load(places[0])
+    asked = read_tasks(EvalConfig(out=tmp_path, protocols=("world-pope",), records="world:dev", limit=4)).tasks["pope"]
+    gone = next(iter(asked.requests.values())).images[0]
+    whole = gone.path.read_bytes()
+    gone.path.unlink()
+    replies = Replies(tmp_path / "requests")
+    answering.answer(vlm, asked.requests.values(), replies, 4, lambda _: None)
+    missing = [request for request in asked.requests.values() if request.digest() not in replies]
+    assert missing
+    assert {request.images[0] for request in missing} == {gone}
+    assert {request.digest() for request in missing} == set(replies.failed)
+    gone.path.write_bytes(whole)
+    again = Replies(tmp_path / "requests")
+    answering.answer(vlm, asked.requests.values(), again, 4, lambda _: None)
+    assert not again.failed
+    assert all(request.digest() in again for request in asked.requests.values())
 
 
 def test_answers_as_text_are_read_by_the_official_rule(places, tmp_path):

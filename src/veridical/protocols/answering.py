@@ -49,14 +49,40 @@ def answer(
     limit = BatchLimit(fitting, "images", "--batch")
     while missing:
         chunk = _chunk(missing, limit.size)
-        answered = attempt(lambda some: _answer(vlm, some, limit.size, apart), chunk)
+        answered = _sound(lambda some: _answer(vlm, some, limit.size, apart), chunk, replies)
         if answered is None:
             limit.halve(min(limit.size, len(chunk)))
             continue
-        replies.add(answered)
+        if answered:
+            replies.add(answered)
         progress(len(chunk))
         missing = {digest: request for digest, request in missing.items() if digest not in chunk}
     replies.compact()
+
+
+def _sound(
+    answer_some: Callable[[dict[str, Request]], dict[str, Reply]], chunk: dict[str, Request], replies: Replies
+) -> dict[str, Reply] | None:
+    """Answers to a chunk; an image whose requests fail is set aside with the reason, and the others go on.
+
+    None where memory ran out. Raises where too many fail in a row: then it is not the images' fault.
+    """
+    try:
+        return attempt(answer_some, chunk)
+    except Exception as error:
+        images = list(dict.fromkeys(_images(request) for request in chunk.values()))
+        if len(images) == 1:
+            replies.set_aside(chunk, error)
+            return {}
+    found: dict[str, Reply] = {}
+    half = set(images[: len(images) // 2])
+    for first in (True, False):
+        part = {digest: request for digest, request in chunk.items() if (_images(request) in half) == first}
+        answered = _sound(answer_some, part, replies)
+        if answered is None:
+            return None
+        found |= answered
+    return found
 
 
 def _images(request: Request) -> tuple[str, ...]:

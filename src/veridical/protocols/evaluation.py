@@ -61,6 +61,12 @@ class Way:
         asked = {key: request.digest() for key, request in self.requests(task).items()}
         return {key: self.replies[digest] for key, digest in asked.items() if digest in self.replies}
 
+    def failures(self, tasks: Iterable[Task]) -> list[str]:
+        """What could not be asked, as a sentence, if anything."""
+        asked = {request.digest() for task in tasks for request in self.requests(task).values()}
+        why = [reason for digest, reason in self.replies.failed.items() if digest in asked]
+        return [f"{self.name}: {len(why)} questions could not be asked; the first: {why[0]}"] if why else []
+
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Everything that results.json holds, which is written to the run folder.
@@ -107,6 +113,7 @@ def _evaluate(
     tasks = _after_all(config, asked.tasks, ways, held)
     counted = {way.name: _count(config, way, tasks) for way in ways}
     results = _results(config, replace(asked, tasks=tasks), counted, measured)
+    results["notes"] += [line for way in ways for line in way.failures(tasks.values())]
     if harnessed:
         lmms_eval.add_to(results, harnessed)
     files.write_json(config.out / "results.json", results, allow_nan=False)

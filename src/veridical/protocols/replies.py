@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.protocols.eval_task import Reply
+
+FAILED_IN_A_ROW = 8
+"""So many images in a row that can't be asked about end a run."""
 
 
 class Replies:
@@ -23,6 +26,9 @@ class Replies:
         """Read what is there. Raises UserError for a file that holds something else."""
         self._folder = folder
         self._found: dict[str, Reply] = {}
+        self.failed: dict[str, str] = {}
+        """Why a request has no reply, by digest; not kept on disk, so that the next run asks again."""
+        self._in_a_row = 0
         self._files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
         for path in self._files:
             self._found.update(_read(path))
@@ -42,6 +48,14 @@ class Replies:
         write_text(path, "".join(_line(digest, reply) for digest, reply in replies.items()))
         self._files.append(path)
         self._found.update(replies)
+        self._in_a_row = 0
+
+    def set_aside(self, digests: Iterable[str], error: Exception) -> None:
+        """Remember that requests about one image failed. Raises the error where too many images do in a row."""
+        self._in_a_row += 1
+        if self._in_a_row >= FAILED_IN_A_ROW:
+            raise error
+        self.failed.update(dict.fromkeys(digests, f"{type(error).__name__}: {error}"))
 
     def compact(self) -> None:
         """Put the batches into one file."""
