@@ -247,3 +247,28 @@ def test_a_caption_with_a_line_separator_of_unicode_in_it_is_read(folders, tmp_p
     [found] = read_runs([tmp_path / "eval"]).evals
     assert found.captions["base"][0].text == odd["caption"]
     assert len(found.captions["base"]) == len(found.captions["a<b> $x$"])
+
+
+def _damaged(content: bytes, how: int) -> bytes:
+    """Cut short, turned into something else, or with a byte that is no text."""
+    return [content[: len(content) // 2], b"[1, 2]", b'{"models": 3}', b"\xff" + content, b""][how]
+
+
+@pytest.mark.parametrize("how", range(5))
+@pytest.mark.parametrize(
+    "name", ["eval/results.json", "eval/noise.json", "eval/items/base/chair.jsonl", "pairs/manifest.json",
+             "aligned/summary.json", "aligned/log.jsonl"],
+)  # fmt: skip
+def test_a_damaged_file_is_named(folders, tmp_path, name, how):
+    for folder in folders.all:
+        shutil.copytree(folder, tmp_path / folder.name)
+    path = tmp_path / name
+    path.write_bytes(_damaged(path.read_bytes(), how))
+    # A row without what is shown, or a log without rows, says little and breaks nothing.
+    harmless = (how in (2, 4) and path.suffix == ".jsonl") or (name, how) == ("aligned/summary.json", 2)
+    config = ReportConfig(tuple(tmp_path / folder.name for folder in folders.all), out=tmp_path / "report.html")
+    if harmless:
+        run(config)
+    else:
+        with pytest.raises(UserError, match=re.escape(path.name)):
+            run(config)

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-import yaml
-
+from veridical.config import read_yaml
 from veridical.errors import UserError
 from veridical.pairs.dataset import read_pairs
 from veridical.records import Pair
@@ -19,6 +19,15 @@ from veridical.report.captions import Caption, read_captions
 
 CAPTIONS = ("chair", "chair-captions", "chair-detector", "judged-sentences", "side-by-side")
 """Protocols about captions, those that know most about the pictures first."""
+RESULTS = {
+    "models": dict,
+    "comparisons": list,
+    "protocols": dict,
+    "records": dict,
+    "cut_curves": dict,
+    "by_object": dict,
+}
+MANIFEST = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict}
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ def _read_build(folder: Path) -> BuildRun:
         folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
-        manifest=_json(folder / "manifest.json"),
+        manifest=_json(folder / "manifest.json", MANIFEST),
         summary=_json(folder / "summary.json"),
         pairs=tuple(read_pairs(folder)),
     )
@@ -140,7 +149,9 @@ def _read_align(folder: Path) -> AlignRun:
 
 
 def _read_eval(folder: Path) -> EvalRun:
-    results, noise = _json(folder / "results.json"), folder / "noise.json"
+    results, noise = _json(folder / "results.json", RESULTS), folder / "noise.json"
+    if not results["models"]:
+        raise UserError(f"{folder / 'results.json'}: holds no model; run the command of this folder again.")
     shown = caption_protocol(folder, results)
     paths = {name: folder / "items" / name / f"{shown}.jsonl" for name in results.get("models", {})}
     return EvalRun(
@@ -149,9 +160,18 @@ def _read_eval(folder: Path) -> EvalRun:
         config=_yaml(folder / "config.yaml"),
         results=results,
         shown=shown,
-        captions={name: read_captions(_json_lines(path)) for name, path in paths.items() if shown and path.exists()},
-        noise=_json(noise) if noise.exists() else None,
+        captions={name: _captions(path) for name, path in paths.items() if shown and path.exists()},
+        noise=_json(noise, {"model": str, "points": list}) if noise.exists() else None,
     )
+
+
+def _captions(path: Path) -> tuple[Caption, ...]:
+    try:
+        return read_captions(_json_lines(path))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path}: holds a row that is no caption ({error!r}); run the command of this folder again."
+        ) from None
 
 
 def caption_protocol(folder: Path, results: Mapping[str, Any]) -> str:
@@ -160,26 +180,38 @@ def caption_protocol(folder: Path, results: Mapping[str, Any]) -> str:
     return next((key for key in wanted if key and any((folder / "items").glob(f"*/{key}.jsonl"))), "")
 
 
-def _json(path: Path) -> Mapping[str, Any]:
-    content = _parsed(path, path.read_text(encoding="utf-8")) if path.exists() else None
+def _json(path: Path, kinds: Mapping[str, type] = MappingProxyType({})) -> Mapping[str, Any]:
+    """The mapping in a file; `kinds` are what it must hold. Raises UserError for a file that is absent or damaged."""
+    content = _parsed(path, _text(path)) if path.exists() else None
     if not isinstance(content, dict):
         raise UserError(f"{path}: missing or not a JSON object; run the command of this folder again.")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
+        damage = f"{', '.join(wrong)} missing or no {kinds[wrong[0]].__name__}"
+        raise UserError(f"{path}: damaged ({damage}); run the command of this folder again.")
     return content
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error}); run the command of this folder again.") from None
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     # At line feeds alone: a caption may hold what `splitlines` takes for the end of a line.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [_parsed(path, line, number) for number, line in enumerate(lines, 1) if line]
+    rows = [(number, _parsed(path, line, number)) for number, line in enumerate(_text(path).split("\n"), 1) if line]
+    if odd := next((number for number, row in rows if not isinstance(row, dict)), 0):
+        raise UserError(f"{path}, line {odd}: no JSON object; run the command of this folder again.")
+    return [row for _, row in rows]
 
 
 def _parsed(path: Path, text: str, line: int = 1) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {line}: not JSON ({error}); run the command of this folder again.") from None
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    return content if isinstance(content, dict) else {}
+    return read_yaml(path) if path.exists() else {}
