@@ -35,8 +35,8 @@ class LoraSettings:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the adapter's inputs that are dropped while training."""
     targets: Literal["language", "attention"] = "language"
-    """`language`: every linear layer of the language model, the experts of a mixture too; `attention`: only those in
-    its attention."""
+    """`language`: every linear layer of the language model, the experts of a mixture too (but not where
+    it acts on answers); `attention`: only those in its attention."""
     acts_on: Literal["everything", "answers"] = "everything"
     """`answers`: the adapter acts from the opening of the answer on, and image and prompt are read by the frozen
     base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
@@ -60,7 +60,8 @@ def attach(
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
-    experts = expert_parameters(vlm.model) if settings.targets == "language" else []
+    # PEFT's activated LoRA can't act on parameters, so adapters for answers leave the experts out.
+    experts = expert_parameters(vlm.model) if settings.targets == "language" and not invocation_tokens else []
     if experts and settings.dropout:
         raise UserError(
             f"{vlm.name} is a mixture of experts, and LoRA on experts takes no dropout; set lora.dropout to 0, or "

@@ -16,8 +16,6 @@ from veridical.vlm.model.chat import ChatFormat
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
 # Families whose prompts have room for a single image.
 ONE_IMAGE = frozenset({"blip-2", "instructblip"})
-# Families whose `forward` takes image features without naming them.
-_PASS_FEATURES_ON = frozenset({"perception_lm"})
 _PLACEHOLDER_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")
 _IMAGE_FIELDS = _PLACEHOLDER_FIELDS[:2]
 
@@ -83,15 +81,20 @@ def placeholder_ids(config: Any) -> frozenset[int]:
 def takes_features(model: Any) -> bool:
     """Whether `forward` accepts image features in place of pixels."""
     base = base_model(model)
-    forward = inspect.signature(base.forward).parameters
-    accepted = "mm_encoder_outputs" in forward
-    if not accepted and any(p.kind is inspect.Parameter.VAR_KEYWORD for p in forward.values()):
-        # Some name it in the model inside only, and pass on what they don't know (Perception LM).
-        accepted = base.config.model_type in _PASS_FEATURES_ON
-    if not accepted or not hasattr(base, "get_image_features"):
+    accepted = "mm_encoder_outputs" in inspect.signature(base.forward).parameters
+    encoder = image_encoder(model)
+    if not accepted or encoder is None:
         return False
     # A Q-Former that reads the prompt makes other features of the same image for another prompt.
-    return "qformer_input_ids" not in inspect.signature(base.get_image_features).parameters
+    return "qformer_input_ids" not in inspect.signature(encoder).parameters
+
+
+def image_encoder(model: Any) -> Any:
+    """What makes features of images: a method of the model, or of the one inside (Perception LM); None without one."""
+    base = base_model(model)
+    return getattr(base, "get_image_features", None) or getattr(
+        getattr(base, "model", None), "get_image_features", None
+    )
 
 
 def demands_image(model: Any) -> bool:

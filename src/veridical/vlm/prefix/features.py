@@ -77,7 +77,7 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
     accepted = inspect.signature(method).parameters
     given = {key: tensor for key, tensor in batch.items() if key in accepted and key != "input_ids"}
     with _without_batch_statistics(base):
-        output = base.get_image_features(**given, return_dict=True)
+        output = families.image_encoder(vlm.model)(**given, return_dict=True)
     return _split(output, prepared)
 
 
