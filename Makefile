@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= runs/demo
 
-.PHONY: demo test lint train-base clean
+.PHONY: demo test lint docs train-base clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/veridical demo --out $(OUT)
@@ -16,6 +16,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict
 
 train-base: $(VENV)/.installed
 	$(VENV)/bin/python -m veridical.world.base.train --out runs/base
