@@ -50,9 +50,9 @@ RECIPES: Mapping[str, Recipe] = {
     "bdhs": Recipe("bdhs"),
     "bdhs-unguided": Recipe("bdhs", ("--settings.guidance", "none")),
     "bdhs-noise": Recipe("bdhs", ("--settings.view", "noise:500")),
-    "ha-dpo": Recipe("ha-dpo", ("--settings.omission-share", "0")),
+    "ha-dpo": Recipe("ha-dpo", ("--settings.styles", "0", "--settings.no-questions", "--settings.faults", "objects")),
     "ha-dpo-balanced": Recipe(
-        "ha-dpo",
+        "balanced-correction",
         ("--settings.correction", "replace", "--settings.omission-share", "0.5", "--settings.omit-from", "all",
          "--settings.question-share", "1.0"),
     ),

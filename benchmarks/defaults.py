@@ -20,7 +20,7 @@ from typing import Any
 
 from veridical.files import write_whole
 
-CONSTRUCTIONS = ("bpo-image", "ha-dpo")
+CONSTRUCTIONS = ("bpo-image", "balanced-correction")
 DPO = ("--objective.name", "dpo")
 DPO_NLL = (*DPO, "--objective.nll-weight", "1")
 STRONG = (*DPO, "--objective.beta", "0.3", "--objective.nll-weight", "3")

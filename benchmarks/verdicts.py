@@ -31,13 +31,13 @@ from veridical.world.captions import plan_names, render
 from veridical.world.records import world_records, write_folder
 
 PAIRS: Mapping[str, tuple[str, ...]] = {
-    "ha-dpo": (),
+    "balanced-correction": (),
     "bpo-image": ("--settings.temperature", "0.7"),
 }
 TRAININGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "dpo": ("ha-dpo", ("--objective.name", "dpo", "--objective.beta", "0.3", "--learning-rate", "1e-3")),
+    "dpo": ("balanced-correction", ("--objective.name", "dpo", "--objective.beta", "0.3", "--learning-rate", "1e-3")),
     "dpo-nll": (
-        "ha-dpo",
+        "balanced-correction",
         (
             "--objective.name",
             "dpo",
@@ -49,8 +49,11 @@ TRAININGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "1e-3",
         ),
     ),
-    "dpo-weak": ("ha-dpo", ("--objective.name", "dpo", "--objective.nll-weight", "3", "--learning-rate", "1e-4")),
-    "sft": ("ha-dpo", ("--objective.name", "sft", "--learning-rate", "1e-3")),
+    "dpo-weak": (
+        "balanced-correction",
+        ("--objective.name", "dpo", "--objective.nll-weight", "3", "--learning-rate", "1e-4"),
+    ),
+    "sft": ("balanced-correction", ("--objective.name", "sft", "--learning-rate", "1e-3")),
     "bpo": ("bpo-image", ("--objective.name", "dpo", "--objective.nll-weight", "3", "--learning-rate", "1e-3")),
 }
 """Models to compare where none are given: the pairs and the flags of each."""

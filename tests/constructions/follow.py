@@ -1,10 +1,11 @@
 """Follows a procedure by hand: the model's answers are given, judges are the real ones."""
 
-from veridical.constructions.protocol import Answer, Sample
+from veridical.constructions.protocol import Answer, Rejected, Sample
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
 from veridical.judges.writers import GrammarWriter
+from veridical.records import Rejection
 from veridical.world.vocabulary import lexicon
 
 ORACLE = Oracle(lexicon(), (GrammarWriter(),))
@@ -25,6 +26,9 @@ def follow(steps, *answers, panel=PANEL):
         except StopIteration as end:
             assert next(given, None) is None, "an answer that was not asked for"
             return asked, end.value
+        except Rejected as why:
+            assert next(given, None) is None, "an answer that was not asked for"
+            return asked, Rejection("r1", why.reason, why.remedy, why.detail)
         asked.append(request)
         if isinstance(request, Sample):
             texts = next(given)

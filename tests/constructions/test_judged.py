@@ -342,7 +342,7 @@ def test_spa_without_any_alignment_has_nothing_to_say():
 
 
 def test_ha_dpo_puts_both_sides_into_one_style():
-    settings = HaDpoSettings(styles=3, omission_share=0)
+    settings = HaDpoSettings(questions=False)
     asked, pairs = follow(ha_dpo(RECORD, settings, 0), [OWN])
     assert kinds(asked)[Restyle] == 3
     assert len({pair.chosen for pair in pairs}) == 3
@@ -360,21 +360,20 @@ def test_ha_dpo_drops_rewritings_that_say_something_else():
             return [("There is a knife on the table.", request.texts[1]) for request in requests]
 
     panel = Panel((Careless(ORACLE.lexicon, ORACLE.writers, ORACLE.partner, ORACLE.scenes),))
-    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(styles=2, omission_share=0), 0), [OWN], panel=panel)
+    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(styles=2, questions=False), 0), [OWN], panel=panel)
     assert outcome.reason == "not-restyled"
 
 
 def test_ha_dpo_corrects_counts_only_if_asked_to():
     text = "There are two forks and a cup on the table."
-    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=0), 0), [text])
+    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(styles=0, questions=False, faults="objects"), 0), [text])
     assert outcome.reason == "description-nothing-invented"
-    _, [pair] = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=0, faults="all"), 0), [text])
+    _, [pair] = follow(ha_dpo(RECORD, HaDpoSettings(styles=0, questions=False), 0), [text])
     assert (pair.chosen, pair.rejected) == ("There is a fork and a cup on the table.", text)
 
 
-@pytest.mark.parametrize("correction", ["remove", "replace"])
-def test_ha_dpo_asks_the_judges_questions_as_many_no_as_yes(correction):
-    settings = HaDpoSettings(correction=correction, omission_share=0, question_share=1, questions_by="judge")
+def test_ha_dpo_asks_the_judges_questions_as_many_no_as_yes():
+    settings = HaDpoSettings(styles=0)
     asked, pairs = follow(ha_dpo(RECORD, settings, 0), [OWN])
     assert kinds(asked)[MakeQuestions] == 1
     assert [(pair.prompt[0].text, pair.chosen) for pair in pairs[1:]] == [

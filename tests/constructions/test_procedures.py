@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests.constructions.follow import PANEL, follow
 
+from veridical.constructions.balanced_correction import BalancedCorrectionSettings, balanced_correction
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.chosen import OWN_CAPTION
-from veridical.constructions.ha_dpo import HaDpoSettings, ha_dpo
 from veridical.constructions.protocol import Answer
 from veridical.constructions.registry import CONSTRUCTIONS, construction, judge_needs, settings_type
 from veridical.errors import UserError
@@ -86,7 +86,8 @@ def test_bpo_keeps_the_first_candidate_that_qualifies():
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("bpo-image", BpoImageSettings(only_invented=True)), ("ha-dpo", HaDpoSettings())]
+    ("name", "settings"),
+    [("bpo-image", BpoImageSettings(only_invented=True)), ("balanced-correction", BalancedCorrectionSettings())],
 )
 def test_no_model_time_is_spent_on_a_record_that_the_judge_knows_nothing_of(name, settings):
     """The builder asks the judges beforehand, by what a construction says it needs."""
@@ -108,43 +109,47 @@ def test_bpo_rejects_a_reference_that_is_too_long():
         ("complete", "There is a fork, a cup and a burger on the table."),
     ],
 )
-def test_ha_dpo_corrects_the_own_description(correction, chosen):
-    settings = HaDpoSettings(correction=correction, omission_share=0)
-    asked, [pair] = follow(ha_dpo(RECORD, settings, 0), [OWN])
+def test_balanced_correction_corrects_the_own_description(correction, chosen):
+    settings = BalancedCorrectionSettings(correction=correction, omission_share=0)
+    asked, [pair] = follow(balanced_correction(RECORD, settings, 0), [OWN])
     assert asked[0].context.view == Clean()
     assert (pair.chosen, pair.rejected) == (chosen, OWN)
-    assert pair.id == "r1/ha-dpo/correction"
+    assert pair.id == "r1/balanced-correction/correction"
     assert pair.provenance.scores == {"invented": 1}
 
 
-def test_ha_dpo_omission_pairs_leave_out_one_true_object():
-    _, [correction, omission] = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=1), 0), [OWN])
+def test_balanced_correction_omission_pairs_leave_out_one_true_object():
+    _, [correction, omission] = follow(
+        balanced_correction(RECORD, BalancedCorrectionSettings(omission_share=1), 0), [OWN]
+    )
     assert omission.chosen == correction.chosen
     assert omission.rejected in ("There is a fork on the table.", "There is a cup on the table.")
 
 
-def test_ha_dpo_repetition_pairs_name_a_true_object_again_in_the_invented_ones_place():
-    settings = HaDpoSettings(omission_share=0, repetition_share=1)
-    _, [correction, repetition] = follow(ha_dpo(RECORD, settings, 0), [OWN])
+def test_balanced_correction_repetition_pairs_name_a_true_object_again_in_the_invented_ones_place():
+    settings = BalancedCorrectionSettings(omission_share=0, repetition_share=1)
+    _, [correction, repetition] = follow(balanced_correction(RECORD, settings, 0), [OWN])
     assert repetition.chosen == correction.chosen == "There is a fork and a cup on the table."
     assert repetition.rejected in ("There is a fork, a fork and a cup on the table.",
                                    "There is a fork, a cup and a cup on the table.")  # fmt: skip
     assert repetition.provenance.variant == "repetition"
 
 
-def test_ha_dpo_questions_come_as_one_no_and_one_yes():
-    _, pairs = follow(ha_dpo(RECORD, HaDpoSettings(omission_share=0, question_share=1), 0), [OWN])
+def test_balanced_correction_questions_come_as_one_no_and_one_yes():
+    _, pairs = follow(
+        balanced_correction(RECORD, BalancedCorrectionSettings(omission_share=0, question_share=1), 0), [OWN]
+    )
     no, yes = pairs[1:]
     assert (no.prompt[0].text, no.chosen, no.rejected) == ("Is there a knife in the image?", "No.", "Yes.")
     # The burger is there, and the description left it out.
     assert (yes.prompt[0].text, yes.chosen, yes.rejected) == ("Is there a burger in the image?", "Yes.", "No.")
 
 
-def test_ha_dpo_shares_are_kept_over_many_records():
-    settings = HaDpoSettings(omission_share=0.7, question_share=0.25)
+def test_balanced_correction_shares_are_kept_over_many_records():
+    settings = BalancedCorrectionSettings(omission_share=0.7, question_share=0.25)
     variants = []
     for index in range(400):
-        _, pairs = follow(ha_dpo(replace(RECORD, id=f"r{index}"), settings, 1), [OWN])
+        _, pairs = follow(balanced_correction(replace(RECORD, id=f"r{index}"), settings, 1), [OWN])
         variants += [pair.provenance.variant for pair in pairs]
     assert variants.count("correction") == 400
     assert 250 < variants.count("omission") < 310  # 280, and three standard deviations of 9.2
@@ -161,21 +166,21 @@ def test_ha_dpo_shares_are_kept_over_many_records():
         (["Lots of knives!"], "not-corrected"),
     ],
 )
-def test_ha_dpo_rejects_with_a_reason(answers, reason):
-    _, outcome = follow(ha_dpo(RECORD, HaDpoSettings(), 0), answers)
+def test_balanced_correction_rejects_with_a_reason(answers, reason):
+    _, outcome = follow(balanced_correction(RECORD, BalancedCorrectionSettings(), 0), answers)
     assert outcome.reason == reason
     assert outcome.remedy
 
 
-def test_ha_dpo_right_descriptions_can_give_omission_pairs():
-    settings = HaDpoSettings(omission_share=1, omit_from="all", question_share=1)
-    _, [pair] = follow(ha_dpo(RECORD, settings, 0), ["There is a fork and a cup on the table."])
+def test_balanced_correction_right_descriptions_can_give_omission_pairs():
+    settings = BalancedCorrectionSettings(omission_share=1, omit_from="all", question_share=1)
+    _, [pair] = follow(balanced_correction(RECORD, settings, 0), ["There is a fork and a cup on the table."])
     assert pair.provenance.variant == "omission"
 
 
-def test_ha_dpo_takes_the_first_candidate_that_makes_something_up():
-    settings = HaDpoSettings(candidates=2, temperature=1.0, omission_share=0)
-    _, [pair] = follow(ha_dpo(RECORD, settings, 0), ["There is a fork on the table.", OWN])
+def test_balanced_correction_takes_the_first_candidate_that_makes_something_up():
+    settings = BalancedCorrectionSettings(candidates=2, temperature=1.0, omission_share=0)
+    _, [pair] = follow(balanced_correction(RECORD, settings, 0), ["There is a fork on the table.", OWN])
     assert (pair.rejected, pair.provenance.attempts) == (OWN, 2)
 
 
@@ -186,7 +191,7 @@ def test_the_registry_knows_functions_and_settings():
         assert judge_needs(name, settings) <= METHODS.keys()
         assert construction(name).__doc__
     assert settings_type("bpo-image") is BpoImageSettings
-    assert construction("ha-dpo") is ha_dpo
+    assert construction("balanced-correction") is balanced_correction
     with pytest.raises(UserError, match="did you mean 'bpo-image'"):
         construction("bpo_image")
 

@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from veridical.constructions.balanced_correction import BalancedCorrectionSettings
 from veridical.constructions.bpo_image import BpoImageSettings
-from veridical.constructions.ha_dpo import HaDpoSettings
 from veridical.errors import UserError
 from veridical.pairs import held_out, shards
 from veridical.pairs.command import BuildConfig, config_type, run
@@ -23,7 +23,7 @@ from veridical.pairs.dataset import read_pairs
 from veridical.runs import refuse_changes
 
 BPO = BpoImageSettings(temperature=1.0, max_new_tokens=48, candidates=2, view="noise:600")
-HA_DPO = HaDpoSettings(max_new_tokens=96, omission_share=0.7, question_share=0.5)
+BALANCED = BalancedCorrectionSettings(max_new_tokens=96, omission_share=0.7, question_share=0.5)
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
@@ -46,8 +46,8 @@ def finished(config) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ha_dpo(config) -> Path:
-    return run(replace(config, out=config.out.with_name("ha"), construction="ha-dpo", settings=HA_DPO))
+def balanced(config) -> Path:
+    return run(replace(config, out=config.out.with_name("ha"), construction="balanced-correction", settings=BALANCED))
 
 
 def test_everything_that_goes_in_comes_out_or_is_rejected(finished):
@@ -136,12 +136,12 @@ def test_a_changed_model_is_noticed_in_the_middle(config, finished, llava_folder
         run(replace(config, out=out, model=str(model)))
 
 
-def test_ha_dpo_end_to_end(ha_dpo):
-    pairs = read_pairs(ha_dpo)
+def test_balanced_correction_end_to_end(balanced):
+    pairs = read_pairs(balanced)
     variants = [pair.provenance.variant for pair in pairs]
     assert {"correction", "omission", "question-no", "question-yes"} == set(variants)
     assert variants.count("question-no") == variants.count("question-yes")
-    summary = json.loads((ha_dpo / "summary.json").read_text())
+    summary = json.loads((balanced / "summary.json").read_text())
     corrections = summary["variants"]["correction"]
     assert corrections["chosen"]["invented"] == 0
     assert corrections["rejected"]["inventing"] == 100
@@ -149,14 +149,14 @@ def test_ha_dpo_end_to_end(ha_dpo):
     assert all(pair.provenance.judge == "oracle" for pair in pairs)
 
 
-def test_the_world_as_a_users_own_folder_gives_the_same_pairs(config, ha_dpo, tmp_path):
+def test_the_world_as_a_users_own_folder_gives_the_same_pairs(config, balanced, tmp_path):
     from veridical.world.records import world_records, write_folder
 
     folder = tmp_path / "photos"
     write_folder(world_records("pairs", 22, 3, folder), folder)
-    again = replace(config, out=tmp_path / "run", construction="ha-dpo", settings=HA_DPO)
+    again = replace(config, out=tmp_path / "run", construction="balanced-correction", settings=BALANCED)
     out = run(replace(again, records=str(folder), limit=None, lexicon="world", held_out=0))
-    one, two = ([(p.id, p.chosen, p.rejected, p.images[0].sha256) for p in read_pairs(o)] for o in (ha_dpo, out))
+    one, two = ([(p.id, p.chosen, p.rejected, p.images[0].sha256) for p in read_pairs(o)] for o in (balanced, out))
     assert one == two
 
 
@@ -258,10 +258,10 @@ def test_a_question_about_objects_without_words_for_them_is_an_error(config, tmp
 
 
 def test_settings_belong_to_the_construction():
-    assert config_type({"construction": "ha-dpo"})(Path("x")).settings == HaDpoSettings()
+    assert config_type({"construction": "balanced-correction"})(Path("x")).settings == BalancedCorrectionSettings()
     assert config_type({})(Path("x")).construction == "bpo-image"
-    with pytest.raises(UserError, match="takes HaDpoSettings"):
-        run(BuildConfig(Path("x"), construction="ha-dpo", settings=BPO))
+    with pytest.raises(UserError, match="takes BalancedCorrectionSettings"):
+        run(BuildConfig(Path("x"), construction="balanced-correction", settings=BPO))
     with pytest.raises(UserError, match="did you mean 'ha-dpo'"):
         config_type({"construction": "hadpo"})
 

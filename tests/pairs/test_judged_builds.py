@@ -25,7 +25,7 @@ BUILDS = {
     "povid": PovidSettings(every_kind=True, verify=True),
     "ranked": RankedSettings(candidates=4, score="claims", check="model", pairs="all", likelihood_weight=0.1, **HOT),
     "self-correct": SelfCorrectSettings(max_new_tokens=96, enrich=True),
-    "ha-dpo": HaDpoSettings(max_new_tokens=96, styles=2, question_share=1.0, questions_by="judge"),
+    "ha-dpo": HaDpoSettings(max_new_tokens=96, styles=2),
 }
 
 

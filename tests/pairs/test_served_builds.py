@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.judges.misbehaving import answer, serving
 
-from veridical.constructions.ha_dpo import HaDpoSettings
+from veridical.constructions.balanced_correction import BalancedCorrectionSettings
 from veridical.judges.models import VisionLanguageModelSettings
 from veridical.pairs.command import BuildConfig, run
 from veridical.pairs.dataset import read_pairs
@@ -44,9 +44,10 @@ def test_a_vision_language_judge_over_http(captioner_folder, tmp_path, monkeypat
             model="judge-1", url=server.url, cache=tmp_path / "cache", price_in=1.0, tries=2
         )
         config = BuildConfig(
-            tmp_path / "out", construction="ha-dpo", records=str(folder), model=str(captioner_folder), batch_size=4,
+            tmp_path / "out", construction="balanced-correction", records=str(folder), batch_size=4,
+            model=str(captioner_folder),
             shard_size=6, device="cpu", judge=asked, held_out=0,
-            settings=HaDpoSettings(max_new_tokens=96, omission_share=0.0, candidates=2, temperature=1.0),
+            settings=BalancedCorrectionSettings(max_new_tokens=96, omission_share=0.0, candidates=2, temperature=1.0),
         )  # fmt: skip
         run(config)
         requests = len(server.asked)

@@ -31,7 +31,7 @@ def test_a_recipe_gives_defaults_and_flags_win(tmp_path):
     config = parsed("--records", "world", "--recipe", "demo", "--align.objective.beta", "0.2", recipe="demo")
     build, align = steps(RunConfig(**{**vars(config), "out": tmp_path}))[:2]
     made = yaml.safe_load(Path(build.command[1]).read_text())
-    assert (made["construction"], made["settings"]["correction"]) == ("ha-dpo", "replace")
+    assert (made["construction"], made["settings"]["correction"]) == ("balanced-correction", "replace")
     assert made["records"] == "world"
     trained = yaml.safe_load(Path(align.command[1]).read_text())
     assert (trained["objective"]["beta"], trained["objective"]["nll_weight"]) == (0.2, 3.0)

@@ -92,6 +92,14 @@ Request: TypeAlias = ModelRequest | Retrieve | JudgeRequest
 Steps: TypeAlias = Generator[Request, Any, list[Pair] | Rejection]
 
 
+class Rejected(Exception):  # noqa: N818
+    """Raised by a construction that makes no pair of a record: why (a stable slug), what to do, and what was seen."""
+
+    def __init__(self, reason: str, remedy: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail or remedy}")
+        self.reason, self.remedy, self.detail = reason, remedy, detail
+
+
 def make_pair(
     record: Record,
     construction: str,

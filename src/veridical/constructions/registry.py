@@ -44,6 +44,10 @@ CONSTRUCTIONS: Registry[Callable[..., Steps]] = Registry(
     kind="construction",
     group="veridical.constructions",
     own={
+        "balanced-correction": _own(
+            "balanced_correction",
+            "descriptions and their corrections, with pairs against saying less (ours, after HA-DPO)",
+        ),
         "bdhs": _own("bdhs", "sentences completed behind a mask over image tokens (BDHS, 2407.02477)"),
         "bpo-image": _own("bpo_image", "answers to a weakened image (BPO, 2403.08730)"),
         "bpo-inject": _own("bpo_inject", "errors injected into the reference (BPO, 2403.08730)"),

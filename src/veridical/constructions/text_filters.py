@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from veridical.constructions.protocol import Answer
+from veridical.constructions.protocol import Answer, Rejected
 from veridical.errors import UserError
 from veridical.judges.tokens import CHUNK, chunks, words
 from veridical.records import Record, Rejection
@@ -111,9 +111,15 @@ def distinct(
     return texts, faults
 
 
-def reject(record_id: str, side: str, faults: Counter[str]) -> Rejection:
-    """The reject of a record whose texts for one side were all unfit, for one reason or for several."""
+def rejected(side: str, faults: Counter[str]) -> Rejected:
+    """Why a record gives no pair whose texts for one side were all unfit, for one reason or for several."""
     detail = ", ".join(f"{count} x {name}" for name, count in faults.most_common())
     commonest = faults.most_common(1)[0][0]
     reason = f"{side}-{commonest}" if len(faults) == 1 else f"{side}-none-fits"
-    return Rejection(record_id, reason, REMEDIES[commonest], detail)
+    return Rejected(reason, REMEDIES.get(commonest, "see the detail"), detail)
+
+
+def reject(record_id: str, side: str, faults: Counter[str]) -> Rejection:
+    """The same as a rejection of the record."""
+    one = rejected(side, faults)
+    return Rejection(record_id, one.reason, one.remedy, one.detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from veridical.constructions.protocol import Rejected
 from veridical.errors import UserError, describe, printable
 from veridical.records import Rejection
 
@@ -13,6 +14,8 @@ _REMEDY = "leave this record out, or report the error in the detail with it"
 
 def rejection(record_id: str, error: Exception) -> Rejection:
     """The rejection of a record by an error: its own reason and remedy where it has them."""
+    if isinstance(error, Rejected):
+        return Rejection(*(printable(text) for text in (record_id, error.reason, error.remedy, error.detail)))
     if isinstance(error, UserError):
         reason = getattr(error, "reason", "refused-by-model")
         remedy = getattr(error, "remedy", "change the record as the detail says")

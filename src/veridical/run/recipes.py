@@ -32,7 +32,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         # Invented objects are replaced by true ones that the caption missed; omission pairs work against shortening,
         # repetition pairs against saying things twice, questions for yes/no answers. Chosen on the world's split `dev`.
         "demo": Recipe(
-            "ha-dpo",
+            "balanced-correction",
             {
                 "correction": "replace",
                 "omission_share": 0.8,
