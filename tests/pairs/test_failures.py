@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from veridical.constructions.protocol import Rejected
 from veridical.errors import UserError
 from veridical.judges.interface import ExtractObjects
 from veridical.judges.lexicon import Lexicon
@@ -32,6 +33,15 @@ def test_an_error_in_a_construction_is_its_records(tmp_path):
     assert (outcomes[0].reason, outcomes[2].reason) == ("dog", "dog")
     assert (outcomes[1].id, outcomes[1].reason) == ("r1", "failed")
     assert outcomes[1].detail.startswith("IndexError: list index out of range (test_failures.py:")
+
+
+def test_a_construction_rejects_with_a_reason_of_its_own():
+    def choosy(text):
+        yield ExtractObjects(text)
+        raise Rejected("too-few-colours", "bring a brighter picture", f"in {text!r}")
+
+    [(_, outcome)] = run_concurrently([(0, "r0", choosy("a dog"))], ENGINE, 4)
+    assert outcome == Rejection("r0", "too-few-colours", "bring a brighter picture", "in 'a dog'")
 
 
 def test_what_a_judge_stumbles_over_is_rejected_alone():
