@@ -26,7 +26,7 @@ from veridical.protocols.equal_recall import sides
 from veridical.protocols.statistics import FloatArray, Ratio, interval, resample
 
 # The demo's names: of the adapter, and of the pairs that it was trained on.
-TRAINED = {"ha-dpo": ("aligned", "pairs-ha-dpo"), "bpo-image": ("bpo-image", "pairs-bpo-image")}
+TRAINED = {"ha-dpo": ("aligned", "pairs-balanced-correction"), "bpo-image": ("bpo-image", "pairs-bpo-image")}
 KINDS = ("LoRA", "answers only")
 SCENE_SEED = "7"
 

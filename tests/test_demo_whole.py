@@ -51,7 +51,7 @@ def results(out: Path) -> dict[str, Any]:
 
 @pytest.mark.end_to_end
 def test_interrupted_at_every_stage_it_ends_as_if_undisturbed(tmp_path):
-    for step in ("build-ha-dpo", "align-aligned", "align-sft", "eval"):
+    for step in ("build-balanced-correction", "align-aligned", "align-sft", "eval"):
         assert "to continue, run again: veridical demo" in interrupt_in(tmp_path / "disturbed", step)
         assert not (tmp_path / "disturbed" / "results.json").exists()
     printed = finish(tmp_path / "disturbed")

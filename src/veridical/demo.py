@@ -72,11 +72,11 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
     sft = dataclasses.replace(recipe_of("demo"), objective={"name": "sft"})
     names = (MAIN, CONTROL, BESIDE)
     found = [
-        build("ha-dpo", "demo", weight=13),
+        build("balanced-correction", "demo", weight=13),
         build("bpo-image", "demo-bpo", weight=27),
-        align(MAIN, "ha-dpo", recipe_of("demo"), weight=60),
+        align(MAIN, "balanced-correction", recipe_of("demo"), weight=60),
         align(BESIDE, "bpo-image", recipe_of("demo-bpo"), weight=18),
-        align(CONTROL, "ha-dpo", sft, weight=40),
+        align(CONTROL, "balanced-correction", sft, weight=40),
     ]
     noise = NoiseCurve(steps=(0, 300, 500, 700), limit=30)
     measured = [f"align {name}" for name in names]
@@ -133,7 +133,7 @@ def _report(config: DemoConfig, seconds: Mapping[str, float]) -> Path:
     from veridical.report.runs import read_runs
 
     folders = [config.out / f"seed-{seed}" for seed in config.seeds]
-    made = [folders[0] / name for name in ("pairs-ha-dpo", "pairs-bpo-image", MAIN, CONTROL, BESIDE)]
+    made = [folders[0] / name for name in ("pairs-balanced-correction", "pairs-bpo-image", MAIN, CONTROL, BESIDE)]
     measured = [folder / name for folder in folders for name in ("eval", *([DECODING] if config.decoding else []))]
     settings = ReportConfig(runs=(*made, *measured), out=config.out / "report.html")
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
