@@ -75,7 +75,7 @@ def test_bdhs_draws_masks_and_cuts_anew_and_answers_freely_at_last():
     with pytest.raises(StopIteration) as end:
         steps.send(0.99)
     [pair] = end.value.value
-    assert similarity.other == REFERENCE
+    assert similarity.second == REFERENCE
     assert (pair.provenance.variant, pair.provenance.attempts) == ("free", 3)
     assert pair.provenance.scores == {"similarity": 0.99}
 
