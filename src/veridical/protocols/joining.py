@@ -61,6 +61,7 @@ def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Jo
     joining.faults["unreadable"].extend(found.unreadable)
     known = {question.id: question for question in questions}
     find, how = _finder(found.rows, questions, known, fields, prefix)
+    unchecked = 0
     for index, (place, row) in enumerate(found.rows):
         if not any(name in row for name in fields.text):
             joining.faults["unreadable"].append(f"{place}: lacks an answer")
@@ -68,13 +69,14 @@ def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Jo
         key = find(index, row)
         question = known.get(key)
         asked = first_field(row, fields.question)
+        unchecked += asked is not None and question is not None and not question.prompt
         if question is not None and not _agrees(row, question, fields):
             joining.faults["misplaced"].append(_misplaced(place, asked, row, question, fields))
         elif question is None and how == "order":
             joining.faults["surplus"].append(f"{place}: there are {len(questions)} questions")
         else:
             joining.add(key, first_field(row, fields.text), place, known)
-    refuse_foreign(found, questions, joining, before, taken, how)
+    refuse_foreign(found, questions, joining, before, taken + unchecked, how)
 
 
 def refuse_foreign(

@@ -41,6 +41,7 @@ from veridical.protocols.types import Answers, Item, Question, Scored, unanswere
 NAME = "amber"
 VERSION = 1
 MAX_NEW_TOKENS = 512
+PROMPT = "Describe this image."
 OFFICIAL = {"generative": 1004, "existence": 4924, "state": 4764, "number": 2072, "action": 792, "relation": 1664}
 
 KINDS: Mapping[str, str] = {
@@ -99,7 +100,7 @@ def ask(settings: Settings) -> list[Question]:
             truths[key], f"{settings.annotations}, id {key}", described if kind == "generative" else {"truth": "text"}
         )
         checked(row, f"{settings.questions}, id {key}", {}, {"image": "text", "query": "text"})
-        prompt = str(row.get("query") or "")
+        prompt = str(row.get("query") or (PROMPT if kind == "generative" else ""))
         if kind != "generative" and prompt:
             prompt += "\nPlease answer yes or no."
         more = {"likely": truths[key]["hallu"]} if kind == "generative" else {}
