@@ -19,6 +19,8 @@ Sums = Mapping[str, FloatArray]
 Formula = Callable[[Sums], dict[str, FloatArray]]
 
 CHUNK = 250
+CELLS = 2_000_000
+"""Resamples x groups at a time; how they are divided changes no draw."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,11 @@ def rounded(values: FloatArray, places: int) -> FloatArray:
 
 
 def _weights(groups: int, seed: int) -> Iterable[FloatArray]:
-    """How often each group is drawn, [CHUNK, groups] at a time, so that 20,000 captions fit into memory."""
+    """How often each group is drawn, some resamples at a time, so that memory doesn't grow with the groups."""
     rng = np.random.default_rng(seed)
-    for start in range(0, RESAMPLES, CHUNK):
-        rows = min(CHUNK, RESAMPLES - start)
+    size = min(CHUNK, max(1, CELLS // max(groups, 1)))
+    for start in range(0, RESAMPLES, size):
+        rows = min(size, RESAMPLES - start)
         draws = rng.integers(0, groups, size=(rows, groups), dtype=np.int32)
         draws += groups * np.arange(rows, dtype=np.int32)[:, None]
         yield np.bincount(draws.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)

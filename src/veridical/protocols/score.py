@@ -19,6 +19,7 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
 from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
+from veridical.protocols.language_data import print_language_data
 from veridical.protocols.provenance import made_with
 from veridical.protocols.score_compare import compared, with_rivals
 from veridical.protocols.types import SHOWN_FAULTS
@@ -45,6 +46,8 @@ class ScoreConfig:
     """Print the table as Markdown."""
     check: bool = False
     """Only read and check the files: counts, categories, missing answers, duplicates."""
+    data: bool = False
+    """Only say whether the data of NLTK and spaCy that published numbers need are there, and how to get them."""
     images: Path | None = None
     """With --check: a folder that should hold the images."""
     against: tuple[Path, ...] = ()
@@ -95,6 +98,9 @@ def _without_collector() -> Iterator[None]:
 
 
 def _run(config: ScoreConfig) -> None:
+    if config.data:
+        print_language_data()
+        return
     protocol = benchmark(config.protocol)
     questions = protocol.ask(config)
     twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
@@ -109,7 +115,7 @@ def _run(config: ScoreConfig) -> None:
     if judged and getattr(config, "make_prompts", None):
         _make_prompts(config, protocol, questions)
         return
-    result = _result(config, protocol, questions, judged)
+    result = _result(config, protocol, questions, judged, config.json or config.out is not None)
     if config.out:
         _save(config.out, as_json(result))
     if config.json:
@@ -133,15 +139,17 @@ def result_of(config: ScoreConfig) -> dict[str, Any]:
     return _result(config, protocol, protocol.ask(config), judged)
 
 
-def _result(config: ScoreConfig, protocol: Any, questions: Sequence[Question], judged: bool) -> dict[str, Any]:
+def _result(
+    config: ScoreConfig, protocol: Any, questions: Sequence[Question], judged: bool, items: bool = True
+) -> dict[str, Any]:
     config, rivals = with_rivals(config)
     scored = _score(config, protocol, questions, judged)
-    result = scored.to_json(config.seed)
+    result = scored.to_json(config.seed, items)
     if all(value is None for value in result["metrics"].values()):
         raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
     if rivals:
         others = _by_name((name, _score(rival, protocol, questions, judged)) for name, rival in rivals)
-        result |= compared(scored, others, config.seed, getattr(protocol, "compare", None))
+        result |= compared(scored, others, config.seed, getattr(protocol, "compare", None), items)
     result["made_with"] = made_with(config)
     return result
 

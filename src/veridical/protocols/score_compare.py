@@ -48,7 +48,9 @@ def with_rivals(config: Any) -> tuple[Any, list[tuple[str, Any]]]:
     return config, [_rival(config, group, at, len(groups), several) for at, group in enumerate(groups)]
 
 
-def compared(scored: Scored, others: Mapping[str, Scored], seed: int, hook: Hook | None) -> dict[str, Any]:
+def compared(
+    scored: Scored, others: Mapping[str, Scored], seed: int, hook: Hook | None, items: bool = True
+) -> dict[str, Any]:
     """The other results, and what differs: one as `against` and `differences`, several as a list of such objects.
 
     Raises:
@@ -57,11 +59,11 @@ def compared(scored: Scored, others: Mapping[str, Scored], seed: int, hook: Hook
     found = []
     for name, other in others.items():
         _same_judge(scored, other)
-        theirs = other.to_json(seed)
+        theirs = other.to_json(seed, items)
         estimates = difference(scored.tally, other.tally, seed)
         found.append(
             {
-                "against": {"name": name, **{key: theirs[key] for key in COMPARED}},
+                "against": {"name": name, **{key: theirs[key] for key in COMPARED if key in theirs}},
                 "differences": {key: [one.value, one.low, one.high] for key, one in estimates.items()},
                 **(hook(scored, other, seed) if hook else {}),
             }

@@ -11,7 +11,8 @@ A benchmark is a module with `NAME`, `MAX_NEW_TOKENS`, a frozen `Settings`, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -89,7 +90,8 @@ class Scored:
 
     def counts(self) -> dict[str, int]:
         """How many items, how many of them unanswered or unparsed, and how many faults the files had."""
-        by_fault = {fault: sum(item.fault == fault for item in self.items) for fault in self._item_faults()}
+        found = Counter(self._faults())
+        by_fault = {fault: found[fault] for fault in self._item_faults()}
         return {
             "items": len(self.items),
             **by_fault,
@@ -98,10 +100,19 @@ class Scored:
 
     def named(self) -> dict[str, list[str]]:
         """Which they are, by kind: ids of items, sentences about files."""
-        by_fault = {fault: [item.id for item in self.items if item.fault == fault] for fault in self._item_faults()}
+        by_fault: dict[str, list[str]] = {fault: [] for fault in self._item_faults()}
+        if any(self._faults()):
+            for item in self.items:
+                if item.fault in by_fault:
+                    by_fault[item.fault].append(item.id)
         return {
             kind: found for kind, found in {**by_fault, **{k: list(v) for k, v in self.faults.items()}}.items() if found
         }
+
+    def _faults(self) -> Iterable[str]:
+        """The fault of each item; those that keep their items small know it without putting them together."""
+        quick: Callable[[], Iterable[str]] | None = getattr(self.items, "faults", None)
+        return quick() if quick else (item.fault for item in self.items)
 
     def _item_faults(self) -> tuple[str, ...]:
         return ("unanswered", "unparsed", "unjudged") if self.judge else ("unanswered", "unparsed")
@@ -110,8 +121,8 @@ class Scored:
         """Every metric with its interval over resampled groups."""
         return self.tally.estimates(seed)
 
-    def to_json(self, seed: int = 0) -> dict[str, Any]:
-        """Everything as plain JSON values; metrics that are not defined are None."""
+    def to_json(self, seed: int = 0, items: bool = True) -> dict[str, Any]:
+        """Everything as plain JSON values, or all but the items; metrics that are not defined are None."""
         found = self.estimates(seed)
         return {
             "protocol": self.protocol,
@@ -121,7 +132,7 @@ class Scored:
             "faults": self.named(),
             **({"judge": dict(self.judge)} if self.judge else {}),
             "notes": list(self.notes),
-            "items": [item.row() for item in self.items],
+            **({"items": [item.row() for item in self.items]} if items else {}),
         }
 
 

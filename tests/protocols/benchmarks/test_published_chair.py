@@ -342,3 +342,12 @@ def test_json_is_what_the_table_shows(write, score, synonyms, objects, tmp_path)
     out = tmp_path / "deep" / "result.json"
     found = score("chair", "--captions", c, "--objects", objects, "--synonyms", synonyms, "--out", out)
     assert json.loads(out.read_text()) == found
+
+
+def test_images_that_only_differ_in_a_folder_stay_apart(write, score, synonyms):
+    objects = write("o.json", {"a/42.jpg": ["dog"], "b/42.jpg": ["cat"], "7.jpg": ["dog"]})
+    c = write("c.jsonl", [{"image": name, "caption": "a dog"} for name in ("a/42.jpg", "b/42.jpg", "c/7.png")])
+    found = score("chair", "--captions", c, "--objects", objects, "--synonyms", synonyms)
+    assert [(item["id"], item["invented"]) for item in found["items"]] == [
+        ("a/42.jpg", []), ("b/42.jpg", ["dog"]), ("7", []),
+    ]  # fmt: skip

@@ -107,6 +107,16 @@ def test_every_benchmark_has_what_the_others_have(name):
     assert all(callable(getattr(module, part)) for part in ("ask", "answers", "count"))
 
 
+def test_the_data_that_published_numbers_need_are_looked_for(write, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["score", *map(str, pope(write)), "--data"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 5
+    assert "NLTK's corpora/wordnet (for --lemmas wordnet or nouns" in said
+    assert "spacy download en_core_web_trf" in said or "en_core_web_trf (for Object HalBench" in said
+
+
 def test_neither_torch_nor_transformers_is_imported(write):
     a = write("a.jsonl", rows(["Yes", "No", "Yes", "No"]))
     program = (

@@ -12,7 +12,7 @@ refined list belongs to it), `coco80` by veridical's own lexicon of the same 80 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from annotated_types import Gt, Le
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
 from veridical.protocols.answer_writers import as_lines
+from veridical.protocols.benchmarks.chair_items import Captions
 from veridical.protocols.benchmarks.chair_truth import (
     ObjectSettings,
     coco80_reader,
-    image_key,
+    known_image,
     object_reader,
     object_truth,
 )
@@ -36,7 +37,7 @@ from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_c
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.metrics import Sums, Tally, share
 from veridical.protocols.statistics import FloatArray
-from veridical.protocols.types import Answers, Item, Question, Scored
+from veridical.protocols.types import Answers, Question, Scored
 
 NAME = "chair"
 VERSION = 1
@@ -67,8 +68,9 @@ def ask(settings: Settings) -> list[Question]:
     if settings.instances and settings.captions:
         wanted = {key for path in settings.captions for key in _captions(path, settings).texts}
     truth = object_truth(settings, classes, reader, wanted)
+    more = {"unknown": truth.unknown}
     return [
-        Question(key, truth.files.get(key) or key, PROMPT, names, group=key, more={"unknown": truth.unknown})
+        Question(key, truth.files.get(key) or key, PROMPT, names, group=key, more=more)
         for key, names in truth.objects.items()
     ]
 
@@ -92,15 +94,18 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     unknown = next((q.more["unknown"] for q in questions), ())
     if unknown:
         faults["unknown_objects"] = unknown
-    read = read_captions(questions, answers.texts, reader)
-    missing = [] if settings.instances else [q for q in questions if q.id not in answers.texts]
-    made = counted(read, settings.at_recall, cuts=bool(getattr(settings, "against", ())))
+    missing = [] if settings.instances else [q.id for q in questions if q.id not in answers.texts]
+    read = Captions(_each_read(questions, answers.texts, reader), missing)
+    made = Tally(tuple(read.ids), read.sums, partial(_metrics, recall=None))
+    if settings.at_recall is not None or bool(getattr(settings, "against", None)):
+        whole = [read.read(at) for at in range(len(read.ids))]
+        made = Tally(made.groups, {**read.sums, **_cut_sums(whole)}, partial(_metrics, recall=settings.at_recall))
     if settings.beside_own_lexicon and settings.synonyms:
-        made = _beside(made, counted(read_captions(questions, answers.texts, coco80_reader()), None))
+        made = _beside(made, counted(read_captions(questions, answers.texts, coco80_reader())))
     return Scored(
         protocol=_protocol(settings),
         tally=made,
-        items=[_item(one) for one in read] + [Item(q.id, None, None, "unanswered") for q in missing],
+        items=read,
         faults=faults,
         notes=[*_notes(settings, read), *_too_short(settings, made)],
     )
@@ -108,42 +113,21 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
 
 def read_captions(questions: Sequence[Question], texts: Mapping[str, str], reader: ObjectReader) -> list[ChairItem]:
     """The captions of the questions that have one, with the objects that they name."""
-    return [_read(question, texts[question.id], reader) for question in questions if question.id in texts]
+    return list(_each_read(questions, texts, reader))
 
 
-def counted(items: Sequence[ChairItem], recall: float | None, cuts: bool = False) -> Tally:
-    """The sums of captions image by image, and CHAIR's metrics over them.
+def _each_read(questions: Sequence[Question], texts: Mapping[str, str], reader: ObjectReader) -> Iterator[ChairItem]:
+    return (_read(question, texts[question.id], reader) for question in questions if question.id in texts)
 
-    Args:
-        items: the captions, read.
-        recall: also give the metrics at this recall, in percent.
-        cuts: also count captions cut after each number of objects, for comparisons at equal recall.
-    """
-    sums = caption_sums(items) | (_cut_sums(items) if recall is not None or cuts else {})
+
+def counted(items: Sequence[ChairItem], recall: float | None = None) -> Tally:
+    """The sums of captions image by image, and CHAIR's metrics over them; `recall` also gives them at that recall."""
+    sums = caption_sums(items) | (_cut_sums(items) if recall is not None else {})
     return Tally(tuple(item.id for item in items), sums, partial(_metrics, recall=recall))
 
 
 def _read(question: Question, caption: str, reader: ObjectReader) -> ChairItem:
     return read_against(question.id, question.image, caption, reader, question.truth)
-
-
-def _item(read: ChairItem, **more: Any) -> Item:
-    """A caption is right where it names nothing that is absent."""
-    invented = [mention.name for mention in read.mentions if mention.invented]
-    return Item(
-        id=read.id,
-        parsed=[mention.name for mention in read.mentions],
-        right=not invented,
-        fault="" if read.caption.strip() else "unparsed",
-        more={
-            **more,
-            "caption": read.caption,
-            "invented": invented,
-            "spans": [[mention.start, mention.end] for mention in read.mentions],
-            "truth": list(read.truth),
-            "words": read.words,
-        },
-    )
 
 
 def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
@@ -232,13 +216,13 @@ def _too_short(settings: Settings, made: Tally) -> list[str]:
     return [f"the captions recall {own}, so nothing can be said at {settings.at_recall:g} %"]
 
 
-def _notes(settings: Settings, read: Sequence[ChairItem]) -> list[str]:
+def _notes(settings: Settings, read: Captions) -> list[str]:
     notes = ["captions may be cut by a limit of tokens, which moves CHAIRs; compare only captions of one limit"]
     if settings.instances and not settings.reference_captions:
         notes.append("without --reference-captions what only those name counts as invented; CHAIR counts it as there")
     if settings.synonyms is None:
         notes.append("read by veridical's own lexicon; numbers by CHAIR's list differ (--synonyms FILE)")
-    if any(not item.caption.strip() for item in read):
+    if read.any_empty():
         notes.append("an empty caption names nothing, so it invents nothing, and recalls nothing")
     return notes
 
@@ -254,7 +238,7 @@ def _captions(path: Path, settings: Settings, questions: Sequence[Question] | No
         if key is None or not any(name in row for name in CAPTION_FIELDS):
             joining.faults["unreadable"].append(f"{place}: lacks an image or a caption")
         else:
-            joining.add(image_key(key), text, place, known)
+            joining.add(known_image(key, known or ()), text, place, known)
     if questions is not None:
         refuse_foreign(found, questions, joining, 0, 0)
     return joining.done()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,19 @@ def image_key(value: Any) -> str:
     return str(int(coco.group(1))) if coco else text
 
 
+def image_keys(names: Iterable[Any]) -> dict[str, str]:
+    """The key of each image by its name as it stands; names that only differ in a folder keep it."""
+    texts = [str(name).strip() for name in names]
+    shared = Counter(map(image_key, texts))
+    return {text: key if shared[key := image_key(text)] == 1 else text for text in texts}
+
+
+def known_image(value: Any, known: Collection[str]) -> str:
+    """The key of an image among those that are known."""
+    text = str(value).strip()
+    return text if text in known else image_key(text)
+
+
 def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -> Truth:
     """A JSON file {image_id: [names]}; a name may be a class or any word for it.
 
@@ -103,6 +116,7 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise UserError(f'{path}: objects are {{"image id": ["name", ...]}}.')
     objects, unknown = {}, []
+    keys = image_keys(content)
     for image, names in content.items():
         found: set[str] = set()
         for name in map(str, names):
@@ -111,8 +125,8 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
                 unknown.append(f"{path}: image {image}: {name!r} is none of the list's objects")
             else:
                 found.add(node)
-        objects[image_key(image)] = frozenset(found)
-    return Truth(objects, {image_key(image): str(image) for image in content}, unknown)
+        objects[keys[image.strip()]] = frozenset(found)
+    return Truth(objects, {keys[image.strip()]: image for image in content}, unknown)
 
 
 def read_coco(

@@ -25,6 +25,7 @@ from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.benchmarks.chair_truth import (
     ObjectSettings,
     image_key,
+    known_image,
     object_reader,
     object_truth,
 )
@@ -117,7 +118,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
             joining.faults["unreadable"].append(f"{place}: lacks image_id or text")
         else:
             answer = text.replace("Assistant:", "").strip() if isinstance(text, str) else text
-            joining.add(image_key(key), answer, place, known)
+            joining.add(known_image(key, known), answer, place, known)
     refuse_foreign(found, questions, joining, 0, 0)
     return joining.done()
 
