@@ -54,7 +54,7 @@ def read_chunk(chunk: str, last: bool = False) -> tuple[Words, Words]:
     if not rest:
         return parts, parts
     ended = parts + _treebank(rest, start, len(chunk))
-    inside = ended if last else parts + _treebank(rest + _FOLLOWED, start, len(chunk))[:-1]
+    inside = ended if last or "." not in rest else parts + _treebank(rest + _FOLLOWED, start, len(chunk))[:-1]
     return inside, ended
 
 
