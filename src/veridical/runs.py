@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
@@ -239,7 +239,7 @@ def _take(path: Path, out: Path) -> IO[str]:
 
 
 def _sign(file: IO[str], command: str) -> None:
-    started = datetime.now(timezone.utc).astimezone().strftime("%H:%M on %Y-%m-%d")
+    started = datetime.now(UTC).astimezone().strftime("%H:%M on %Y-%m-%d")
     file.truncate(0)
     file.write(f"`veridical {command}` (process {os.getpid()} on {socket.gethostname()}, since {started})\n")
     file.flush()

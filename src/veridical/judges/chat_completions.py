@@ -68,7 +68,7 @@ def read_reply(content: bytes) -> Reply:
             text=whole_characters(str(text)),
             prompt_tokens=_count(usage.get("prompt_tokens")),
             completion_tokens=_count(usage.get("completion_tokens")),
-            date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             finished=choice.get("finish_reason") != "length",
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:

@@ -148,4 +148,4 @@ def _context(call: Call) -> tuple[Any, Any]:
 
 
 def _today() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
