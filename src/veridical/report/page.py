@@ -14,7 +14,7 @@ from veridical.records import Pair, Provenance
 from veridical.report import charts
 from veridical.report.captions import SAYS
 from veridical.report.pictures import Piece, Thumbnail, inventions, sides, spread, thumbnail
-from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs
+from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs, warnings_of
 from veridical.report.tables import Row, Verdict, bounds, flat, is_main, judge, number, rows
 from veridical.report.verdict import Example, overview
 
@@ -103,7 +103,7 @@ def render(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[s
         says=SAYS,
         learnt=[_learnt(run) for run in runs.aligns],
         warnings=sum(
-            len(_warnings(one)) for one in [run.summary for run in runs.builds] + [a.summary for a in runs.aligns]
+            len(warnings_of(one)) for one in [run.summary for run in runs.builds] + [a.summary for a in runs.aligns]
         ),
         version=__version__,
         style=Markup(templates.get_source(environment, "report.css")[0]),
@@ -214,7 +214,7 @@ def _build_section(run: BuildRun, count: int) -> dict[str, Any]:
     sides = run.summary.get("captions", {})
     return {
         "run": run,
-        "warnings": _warnings(run.summary),
+        "warnings": warnings_of(run.summary),
         "cards": [_pair_card(pair) for pair in spread(run.pairs, count)],
         "sides": [
             (label, sides["chosen"][key], sides["rejected"][key])
@@ -249,12 +249,6 @@ def _made(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts if value)
 
 
-def _warnings(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a build or a training warns of, in sentences."""
-    found = [*summary.get("warnings", ()), *summary.get("verdict", ())]
-    return tuple(f"{one['found']}. {one['remedy']}." for one in found)
-
-
 def _learnt(run: AlignRun) -> Learnt:
     shown = (("training pairs", run.summary.get("final")), ("held-out pairs", run.summary.get("held_out")))
     return Learnt(
@@ -264,7 +258,7 @@ def _learnt(run: AlignRun) -> Learnt:
             for label, numbers in shown
             if numbers
         ),
-        _warnings(run.summary),
+        warnings_of(run.summary),
     )
 
 

@@ -112,6 +112,12 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     return Runs(tuple(_told_apart(builds)), tuple(_told_apart(aligns)), tuple(_told_apart(evals)))
 
 
+def warnings_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the summary of a build or a training warns of, in sentences."""
+    found = [*summary.get("warnings", ()), *summary.get("verdict", ())]
+    return tuple(f"{one['found']}. {one['remedy']}." for one in found)
+
+
 def _told_apart(runs: Sequence[Named]) -> list[Named]:
     """The runs, those of one name called after the folder around theirs too."""
     names = Counter(run.name for run in runs)

@@ -96,9 +96,10 @@ def write_report(config: RunConfig, seconds: Mapping[str, float]) -> Path:
 def _show(config: RunConfig, page: Path) -> None:
     """Print the results, what build and align warned of, and where everything is."""
     from veridical.protocols.table import show
+    from veridical.report.runs import warnings_of
 
     show(files.read_json(config.out / EVAL / "results.json"))
     for name in (PAIRS, ALIGNED):
-        for warning in files.read_json(config.out / name / "summary.json").get("warnings", []):
-            print(f"{name}: {warning if isinstance(warning, str) else warning.get('text', warning)}")
+        for warning in warnings_of(files.read_json(config.out / name / "summary.json")):
+            print(f"warning ({name}): {warning}")
     print(f"adapter: {config.out / ALIGNED}\nresults: {config.out / EVAL / 'results.json'}\nreport: {page}")
