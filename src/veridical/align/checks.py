@@ -92,7 +92,7 @@ def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "rej
         Answer(text, cut=pair.open_ended or text != whole, edits=_edits(text, places, vlm))
         for text, whole, places in zip(texts, (pair.chosen, pair.rejected), (spans.chosen, spans.rejected), strict=True)
     )
-    return Example(pair.id, pair.images, pair.prompt, chosen, rejected, pair.provenance.scores)
+    return Example(pair.id, pair.images, pair.prompt, chosen, rejected, pair.provenance.scores, pair.record_id)
 
 
 def _edits(text: str, spans: Sequence[Span], vlm: Vlm) -> tuple[int, ...]:

@@ -66,7 +66,8 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
         prepared = _checked(config, encoder)
         _tell_memory(config, vlm, prepared.examples)
         laps.end("check")
-        cache = ReferenceCache(config.reference_folder / model_key(_reference_of(config, base, vlm), vlm.model.dtype))
+        key = model_key(_reference_of(config, base, vlm), encoder.dtype, _trained_weights(config))
+        cache = ReferenceCache(config.reference_folder / key)
         computed = _fill_reference(config, encoder, cache, prepared.examples)
         laps.end("reference")
         steps = _train(config, encoder, cache, prepared.examples)
@@ -100,8 +101,10 @@ def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, V
     from veridical.align import distributed
     from veridical.vlm.load import attach_lora, load
     from veridical.vlm.model.adapters import unfreeze
+    from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
+    refuse_float16(compute_dtype(base.model))
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
@@ -120,6 +123,7 @@ def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]
     from veridical.align import distributed
     from veridical.align.inputs import BatchEncoder, worker_settings
     from veridical.vlm.inputs.preprocessed_cache import Scratch
+    from veridical.vlm.model.precision import compute_dtype
     from veridical.vlm.prefix.prefix_store import PrefixStore
     from veridical.vlm.prefix.vision_feature_cache import TowerCache
 
@@ -132,7 +136,7 @@ def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]
     scratch = Scratch(
         config.out / "images",
         config.image_disk_mb * 2**20,
-        vlm.model.dtype,
+        compute_dtype(vlm.model),
         worker_settings(config.workers)["num_workers"],
         distributed.index(),
         distributed.count(),
@@ -191,6 +195,10 @@ def _fill_reference(
             cache.look()
             computed += len(lacking)
     return computed
+
+
+def _trained_weights(config: AlignConfig) -> str:
+    return "projector" if config.train == "adapter" and config.lora.train_projector else config.train
 
 
 def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:

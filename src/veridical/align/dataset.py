@@ -89,6 +89,7 @@ def _schema() -> pyarrow.Schema:
             "chosen": answer,
             "rejected": answer,
             "scores": pyarrow.map_(text, pyarrow.float64()),
+            "record_id": text,
         }
     )
 
@@ -103,6 +104,7 @@ def _row(example: Example) -> dict[str, Any]:
             for side, answer in (("chosen", example.chosen), ("rejected", example.rejected))
         },
         "scores": list(example.scores.items()),
+        "record_id": example.record_id,
     }
 
 
@@ -117,4 +119,5 @@ def _example(row: dict[str, Any]) -> Example:
         chosen,
         rejected,
         dict(row["scores"]),
+        row["record_id"],
     )

@@ -1,10 +1,12 @@
-"""What training did to the answers it saw, for the run's summary."""
+"""What training did to the answers of pairs, seen or held out, for the run's summary."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy
 import torch
 
 from veridical.align.inputs import BatchEncoder
@@ -12,10 +14,11 @@ from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.trainer import with_reference
 from veridical.align.types import Example
-from veridical.objectives.base import LogpRequest, Objective
+from veridical.intervals import mean_interval, wilson
+from veridical.objectives.base import CHOSEN, REJECTED, Objective, Response
 
 PAIRS = 256
-BOTH = (LogpRequest("chosen"), LogpRequest("rejected"))
+BOTH = (CHOSEN, REJECTED)
 
 
 def measured(examples: Sequence[Example]) -> Sequence[Example]:
@@ -23,40 +26,51 @@ def measured(examples: Sequence[Example]) -> Sequence[Example]:
     return examples[:PAIRS]
 
 
-def final_state(
+def measure(
     encoder: BatchEncoder,
     reference: ReferenceCache,
     objective: Objective,
     examples: Sequence[Example],
     micro_batch: int,
-) -> dict[str, float]:
-    """The trained model on its own pairs, means over `measured(examples)`, without dropout.
+) -> dict[str, Any]:
+    """Score some pairs with the trained model, without dropout, and compare with the reference.
 
-    The objective's `loss` and metrics; `accuracy`, the share of pairs whose chosen answer gained more than
-    the rejected one; `chosen_drift` and `rejected_drift`, by how much the log-probability of the answers
-    changed, in nats. A chosen drift below zero: training made even the good answers less likely.
+    Means over `measured(examples)`: the objective's `loss` and metrics; `accuracy`, the share of pairs whose chosen
+    answer gained more log-probability than the rejected one; `chosen_drift` and `rejected_drift`, the change in the
+    answers' log-probability in nats, and their difference, `margin`. `intervals` holds the 95 % intervals of these
+    four, over records. A chosen drift below zero: training made even the good answers less likely.
     """
-    needs = list(dict.fromkeys((*objective.needs(), *BOTH)))
-    chosen_need, rejected_need = BOTH
+    requests = list(dict.fromkeys((*objective.needs(), *BOTH)))
     totals: dict[str, float] = {}
+    drifts: dict[Response, list[float]] = {"chosen": [], "rejected": []}
     encoder.vlm.model.eval()
-    shown = measured(examples)
-    for start in range(0, len(shown), micro_batch):
-        batch = encoder.load(shown[start : start + micro_batch], views_of(needs))
+    examples = measured(examples)
+    for start in range(0, len(examples), micro_batch):
+        batch = encoder.load(examples[start : start + micro_batch], views_of(requests))
         with torch.no_grad():
-            scored = with_reference(score_requests(encoder, batch, needs), reference, objective, batch.examples)
+            scored = with_reference(score_requests(encoder, batch, requests), reference, objective, batch.examples)
             loss, metrics = objective.loss({request: scored[request] for request in objective.needs()})
-            chosen, rejected = scored[chosen_need].log_ratios(), scored[rejected_need].log_ratios()
-        values = {
-            "loss": loss,
-            **metrics,
-            "accuracy": (chosen > rejected).float().mean(),
-            "chosen_drift": chosen.mean(),
-            "rejected_drift": rejected.mean(),
-        }
-        for name, value in values.items():
+        for request in BOTH:
+            drifts[request.response] += scored[request].log_ratios().tolist()
+        for name, value in {"loss": loss, **metrics}.items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(batch.examples)
-    return {"pairs": len(shown), **{name: total / len(shown) for name, total in totals.items()}}
+    objectives_own = {name: total / len(examples) for name, total in totals.items()}
+    return {"pairs": len(examples), **objectives_own, **summarise(drifts, [one.record_id for one in examples])}
+
+
+def summarise(drifts: Mapping[Response, Sequence[float]], records: Sequence[str]) -> dict[str, Any]:
+    """Means and 95 % intervals of what training did to each pair's answers; `drifts` in nats, [pairs] each."""
+    chosen, rejected = numpy.asarray(drifts["chosen"]), numpy.asarray(drifts["rejected"])
+    values = {"chosen_drift": chosen, "rejected_drift": rejected, "margin": chosen - rejected}
+    accuracy = float((chosen > rejected).mean())
+    count = len(set(records))
+    intervals = {name: mean_interval(value, records) for name, value in values.items()}
+    return {
+        "records": count,
+        "accuracy": accuracy,
+        **{name: float(value.mean()) for name, value in values.items()},
+        "intervals": {"accuracy": wilson(accuracy * count, count), **intervals},
+    }
 
 
 def peak_memory() -> dict[str, int]:

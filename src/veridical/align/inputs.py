@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.inputs.preprocessed_cache import Scratch
 from veridical.vlm.model.loading import Vlm
 from veridical.vlm.model.modes import evaluating
+from veridical.vlm.model.precision import autocast, compute_dtype
 from veridical.vlm.prefix.encode import Prefix, encode, features, tower_is_frozen
 from veridical.vlm.prefix.features import Features
 from veridical.vlm.prefix.prefix_store import PrefixStore, rebatch, unbatch
@@ -62,6 +64,8 @@ class BatchEncoder:
         of contexts in the `first` look.
         """
         self.vlm = vlm
+        self.dtype = compute_dtype(vlm.model)
+        """What matrix products run in."""
         self.all_kept = False
         """Whether everything there is has been looked at and kept: then nothing is left for workers to do."""
         self._prefixes = prefixes if vlm.opening else None
@@ -71,6 +75,10 @@ class BatchEncoder:
         self.scratch = scratch
         self._prepared: dict[str, Prepared] = {}
         self._features: dict[Hashable, Features] = {}
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute in the model's own number type; to be entered anew for every pass with gradients."""
+        return autocast(self.vlm.model, self.dtype)
 
     def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""

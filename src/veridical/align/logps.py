@@ -53,7 +53,8 @@ def _likeliest(encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]
         texts.setdefault(teacher, []).append(text)
     if not texts:
         return {}
-    with torch.no_grad():
+    # Not inside the pass with gradients: autocast would hand its weights, cast without gradients, on to that.
+    with torch.no_grad(), encoder.autocast():
         found = likeliest(encoder.vlm, encoder.encode(list(texts), batch), list(texts.values()))
     by_teacher = zip(texts.items(), found, strict=True)
     return {
@@ -70,10 +71,10 @@ def _score_view(
         known = rows.setdefault(example.context_key(view), {})
         for need in needs:
             known.setdefault(_row(example, need), len(known))
-    prefix = encoder.encode(list(rows), batch)
     texts = [[text for text, _ in known] for known in rows.values()]
     others = [[targets.get(row) for row in known] for known in rows.values()]
-    scores = dict(zip(rows, score(encoder.vlm, prefix, texts, others), strict=True))
+    with encoder.autocast():
+        scores = dict(zip(rows, score(encoder.vlm, encoder.encode(list(rows), batch), texts, others), strict=True))
 
     def one(example: Example, need: LogpRequest) -> Tensor:
         key = example.context_key(view)

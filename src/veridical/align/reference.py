@@ -34,13 +34,17 @@ from veridical.objectives.base import LogpRequest
 from veridical.vlm.model.adapters import adapters_off
 from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
-FORMAT = "1"
+FORMAT = "2"
 SHARD_BATCHES = 16
 
 
-def model_key(fingerprint: str, dtype: torch.dtype) -> str:
-    """What the scores of one model are kept under; `fingerprint` covers weights, processor, template."""
-    return hashlib.sha256(f"{FORMAT} {fingerprint} {dtype}".encode()).hexdigest()[:32]
+def model_key(fingerprint: str, dtype: torch.dtype, trains: str = "adapter") -> str:
+    """What the scores of one model are kept under; `fingerprint` covers weights, processor, template.
+
+    Where more than an adapter trains, the weights are float32 and only products in `dtype`, which rounds otherwise.
+    """
+    precision = str(dtype) if trains == "adapter" else f"{dtype} {trains}"
+    return hashlib.sha256(f"{FORMAT} {fingerprint} {precision}".encode()).hexdigest()[:32]
 
 
 class ReferenceCache:

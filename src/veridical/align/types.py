@@ -39,6 +39,7 @@ class Example:
     chosen: Answer
     rejected: Answer
     scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    record_id: str = ""
 
     def answer(self, response: Response) -> Answer:
         """The chosen or the rejected answer."""

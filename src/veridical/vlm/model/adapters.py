@@ -47,7 +47,7 @@ class LoraSettings:
 def attach(
     vlm: Vlm, settings: LoraSettings, seed: int, invocation_tokens: tuple[int, ...], start: Path | None = None
 ) -> Vlm:
-    """The model with a trainable adapter; the base stays frozen.
+    """Add a trainable adapter, in float32, to the model; the base stays frozen.
 
     The adapter is a new one, whose first weights depend on `seed` only, or has the weights of the one in `start`, a
     folder in PEFT's layout. The model given shares its weights with the one returned and must not be used afterwards.
@@ -57,6 +57,7 @@ def attach(
     from peft import LoraConfig, get_peft_model
 
     from veridical.vlm.model.loading import fingerprint, peft_quiet
+    from veridical.vlm.model.precision import train_in_float32
 
     if hasattr(vlm.model, "peft_config"):
         raise UserError(f"{vlm.name} has an adapter already. Merge it into the model or start from the base.")
@@ -79,6 +80,7 @@ def attach(
     with torch.random.fork_rng(), peft_quiet():
         torch.manual_seed(seed)
         model = get_peft_model(vlm.model, config)
+    train_in_float32(model)
     if start is not None:
         _take_weights(model, settings, start)
     model.eval()
@@ -241,23 +243,26 @@ def merged(vlm: Vlm) -> Vlm:
 
 
 def unfreeze(vlm: Vlm, projector: bool) -> Vlm:
-    """The model with its language model trainable, and with `projector` that too; the vision tower stays frozen.
+    """Make the language model trainable, in float32, and with `projector` that too; the vision tower stays frozen.
 
     The model given shares its weights with the one returned and must not be used afterwards.
     """
     from veridical.vlm.model.families import base_model
+    from veridical.vlm.model.precision import train_in_float32
 
     base = base_model(vlm.model)
     base.get_decoder().requires_grad_(True)
     base.get_output_embeddings().requires_grad_(True)
     if projector:
         base.get_submodule(projector_name(vlm.model)).requires_grad_(True)
+    train_in_float32(base)
     return vlm
 
 
 def save_trained(vlm: Vlm, folder: Path) -> None:
     """Write what was trained, whole or not at all: an adapter in PEFT's layout (`PeftModel.from_pretrained(model,
-    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them.
+    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them. Trained weights are
+    float32; of a whole model all are, and the model given is cast.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -277,7 +282,8 @@ def save_trained(vlm: Vlm, folder: Path) -> None:
 
 def _save(vlm: Vlm, folder: Path) -> None:
     if not hasattr(vlm.model, "peft_config"):
-        vlm.model.save_pretrained(str(folder))
+        # Rounded to half precision, a good part of what was learnt would be lost.
+        vlm.model.float().save_pretrained(str(folder))
         vlm.processor.save_pretrained(str(folder))
         return
     # "auto" would ask the hub about the base model's vocabulary.
