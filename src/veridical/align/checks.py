@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from veridical.align.types import Answer, Example
 from veridical.constructions.edits import edit_spans
+from veridical.pairs.checks import PairWarning, check_pairs
 from veridical.records import Pair, Rejection, Span
 from veridical.vlm.model.chat import answer_encoding, special_ids
 from veridical.vlm.model.loading import Vlm
 
+WARNED_ABOUT = 4096
+"""Pairs, the first ones, that are looked at for what is suspicious about all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What training gets of the pairs that were `read`: the usable ones, the others with reasons, and how many answers
-    were shortened."""
+    """What training gets of the pairs that were `read`: the usable ones, the others with reasons, how many answers were
+    shortened, what is suspicious about the pairs, and how many each construction made."""
 
     examples: Sequence[Example]
     skipped: tuple[Rejection, ...]
     shortened: int
     read: int
+    warnings: tuple[PairWarning, ...] = ()
+    constructions: Mapping[str, int] = field(default_factory=dict)
 
     def reasons(self) -> dict[str, int]:
         """How many pairs were left out, by reason."""
@@ -44,11 +50,16 @@ def prepare(
     """
     skipped: list[Rejection] = []
     read = shortened = 0
+    first: list[Pair] = []
+    constructions: Counter[str] = Counter()
 
     def usable() -> Iterator[Example]:
         nonlocal read, shortened
         for pair in pairs:
             read += 1
+            constructions[pair.provenance.construction] += 1
+            if len(first) < WARNED_ABOUT:
+                first.append(pair)
             made = _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
             if isinstance(made, Example):
                 shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
@@ -58,7 +69,7 @@ def prepare(
                 skipped.append(Rejection(pair.id, reason, remedy, detail))
 
     examples = keep(usable())
-    return Prepared(examples, tuple(skipped), shortened, read)
+    return Prepared(examples, tuple(skipped), shortened, read, tuple(check_pairs(first)), dict(constructions))
 
 
 _Problem = tuple[str, str, str]  # reason, remedy, detail

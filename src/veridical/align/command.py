@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
-from veridical.files import write_json, write_json_lines
+from veridical.files import write_json, write_json_lines, write_whole
 from veridical.objectives.base import scores_read
 from veridical.runs import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from veridical.align.checks import Prepared
     from veridical.align.inputs import BatchEncoder
     from veridical.align.reference import ReferenceCache
+    from veridical.align.start_check import StartCheck
     from veridical.align.types import Example
     from veridical.vlm.model.loading import Vlm
 
@@ -54,57 +57,81 @@ def run(config: AlignConfig) -> Path:
 
 
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
-    from veridical.align import distributed, final_metrics
+    from veridical.align import defaults, distributed, final_metrics, held_out, outcome
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
-    _refuse_what_is_not_there(config)
-    base, vlm = _loaded(config, folder, pairs_digest)
+    _refuse_unknown_trackers(config)
+    base, vlm, dtype = _loaded(config, folder, pairs_digest)
+    if config.learning_rate is None:
+        config = replace(config, learning_rate=defaults.learning_rate(vlm.model, config.train))
+    _say_what_runs(config, vlm)
     laps.end("load")
-    with _encoder(config, base, vlm) as encoder:
+    with _encoder(config, base, vlm, dtype) as encoder:
         prepared = _checked(config, encoder)
-        _tell_memory(config, vlm, prepared.examples)
+        examples, kept_aside = held_out.split(prepared.examples, config.held_out)
+        _say_held_out(config, len(examples), len(kept_aside))
+        _tell_memory(config, vlm, examples)
         laps.end("check")
         key = model_key(_reference_of(config, base, vlm), encoder.dtype, _trained_weights(config))
         cache = ReferenceCache(config.reference_folder / key)
-        computed = _fill_reference(config, encoder, cache, prepared.examples)
+        computed = _fill_reference(config, encoder, cache, examples, kept_aside)
         laps.end("reference")
-        steps = _train(config, encoder, cache, prepared.examples)
+        steps, start = _train(config, encoder, cache, examples)
         laps.end("train")
         if not distributed.is_main():
             return
+        result = outcome.examine(config, encoder, cache, examples, kept_aside)
+        laps.end("measure")
         save_trained(vlm, config.result)
-        final = final_metrics.final_state(encoder, cache, config.objective, prepared.examples, config.micro_batch)
-    (config.out / EXAMPLES).unlink()
-    laps.end("measure")
     summary = {
         "objective": config.objective.name,
+        "learning_rate": config.learning_rate,
+        "inputs": {"model": base.fingerprint, "pairs": pairs_digest},
         "pairs": {
             "read": prepared.read,
             "used": len(prepared.examples),
+            "held_out": len(kept_aside),
             "skipped": prepared.reasons(),
             "answers_shortened": prepared.shortened,
+            "constructions": dict(prepared.constructions),
+            "warnings": [asdict(warning) for warning in prepared.warnings],
         },
         "reference_computed": computed,
+        "start_check": None if start is None else asdict(start),
         "steps": steps,
         "seconds": laps.seconds,
-        "final": final,
+        **result.summary(),
         "peak_memory": final_metrics.peak_memory(),
     }
+    _write(config, summary)
+    for line in result.lines():
+        _say(line)
+    _say(f"{config.result.name}: {config.result}")
+
+
+def _write(config: AlignConfig, summary: Mapping[str, Any]) -> None:
+    """Write the card and then the summary, with which the run is done."""
+    from veridical.align import card
+
+    write_whole(config.result / card.NAME, card.card(config, summary).encode())
     write_json(config.out / "summary.json", summary)
-    _say(_closing(config, final))
+    (config.out / EXAMPLES).unlink()
 
 
-def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm]:
-    """The base model, and the same made ready for training; that these are the run's is settled."""
+def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm, torch.dtype]:
+    """The base model, the same made ready for training, and the number type that it computes in; checks that these are
+    the run's.
+    """
     from veridical.align import distributed
     from veridical.vlm.load import attach_lora, load
     from veridical.vlm.model.adapters import unfreeze
     from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
     base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
-    refuse_float16(compute_dtype(base.model))
+    dtype = compute_dtype(base.model)
+    refuse_float16(dtype)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
@@ -114,16 +141,15 @@ def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, V
         vlm = unfreeze(base, projector=config.train == "language-and-projector")
     if config.start is not None:
         distributed.on_main(lambda: folder.settle({"start": vlm.fingerprint}))
-    return base, vlm
+    return base, vlm, dtype
 
 
 @contextmanager
-def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]:
+def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm, dtype: torch.dtype) -> Iterator[BatchEncoder]:
     """What the model is shown; what serves this start of the run only is removed afterwards."""
     from veridical.align import distributed
     from veridical.align.inputs import BatchEncoder, worker_settings
     from veridical.vlm.inputs.preprocessed_cache import Scratch
-    from veridical.vlm.model.precision import compute_dtype
     from veridical.vlm.prefix.prefix_store import PrefixStore
     from veridical.vlm.prefix.vision_feature_cache import TowerCache
 
@@ -136,14 +162,14 @@ def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm) -> Iterator[BatchEncoder]
     scratch = Scratch(
         config.out / "images",
         config.image_disk_mb * 2**20,
-        compute_dtype(vlm.model),
+        dtype,
         worker_settings(config.workers)["num_workers"],
         distributed.index(),
         distributed.count(),
     )
     distributed.on_main(scratch.clear)
     try:
-        yield BatchEncoder(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch)
+        yield BatchEncoder(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch, dtype)
     finally:
         prefixes.close()
         if distributed.is_main():
@@ -174,21 +200,27 @@ def _checked(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
 
 
 def _fill_reference(
-    config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
+    config: AlignConfig,
+    encoder: BatchEncoder,
+    cache: ReferenceCache,
+    examples: Sequence[Example],
+    kept_aside: Sequence[Example],
 ) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
-    from veridical.align import distributed, final_metrics
+    from veridical.align import distributed
+    from veridical.align.final_metrics import BOTH, measured
     from veridical.align.reference import fill, missing
     from veridical.progress import Line
 
-    needs = tuple(need for need in config.objective.needs() if need.reference)
+    requests = tuple(request for request in config.objective.needs() if request.reference)
+    both = tuple(dict.fromkeys((*requests, *BOTH)))
     adapter = config.reference == "start"
     computed = 0
-    for some, asked in ((examples, needs), (final_metrics.measured(examples), final_metrics.BOTH)):
-        if lacking := missing(cache, some, asked):
+    for part, asked in ((examples, requests), (measured(examples), both), (measured(kept_aside), both)):
+        if lacking := missing(cache, part, asked):
             distributed.wait_for_all()  # before anyone writes, so that all find the same missing
-            part = distributed.share(len(lacking))
-            own = lacking[part.start : part.stop]
+            share = distributed.share(len(lacking))
+            own = lacking[share.start : share.stop]
             with Line("reference", len(own), shown=distributed.is_main()) as line:
                 fill(cache, encoder, own, asked, config.micro_batch, config.workers, line.advance, adapter)
             distributed.wait_for_all()
@@ -206,11 +238,13 @@ def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:
     return base.fingerprint if config.reference == "base" else vlm.fingerprint
 
 
-def _train(config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]) -> int:
-    """Train from the last whole checkpoint on; returns the number of steps of the whole training."""
-    import torch
-
-    from veridical.align import callbacks, distributed
+def _train(
+    config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
+) -> tuple[int, StartCheck | None]:
+    """Train from the last whole checkpoint on; returns the number of steps of the whole training, and how far policy
+    and reference were apart if it began here.
+    """
+    from veridical.align import callbacks, distributed, start_check
     from veridical.align.trainer import PairTrainer, steps_in_all
     from veridical.progress import Line
 
@@ -231,21 +265,39 @@ def _train(config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, ex
         if config.gradient_checkpointing:
             encoder.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
         trainer = PairTrainer(config, encoder, cache, examples, watching)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The GPU's memory is full at {config.micro_batch} pairs at a time. Lower --micro-batch, or give "
-                f"--gradient-checkpointing; either needs another --out."
-            ) from error
+        # An adapter that training continues is not the base that it may be measured against.
+        base_only = config.start is not None and config.reference == "base"
+        start = None if done else start_check.require_same_start(encoder, cache, examples, base_only)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
         _say(f"stopped after step {step} of {steps}; the same command continues from there")
         raise KeyboardInterrupt
-    return steps
+    return steps, start
 
 
-def _refuse_what_is_not_there(config: AlignConfig) -> None:
+def _say_what_runs(config: AlignConfig, vlm: Vlm) -> None:
+    import torch
+
+    from veridical.align import distributed, machine
+
+    for notice in machine.notices(vlm.model.device, distributed.count(), torch.cuda.device_count()):
+        _say(notice)
+    _say(f"{config.objective.name} at a learning rate of {config.learning_rate:g}, {config.epochs} epochs")
+
+
+def _say_held_out(config: AlignConfig, trained: int, kept_aside: int) -> None:
+    from veridical.align.held_out import FEWEST
+
+    if kept_aside:
+        _say(f"{kept_aside} pairs are held out, and measured at the end; {trained} are trained on")
+    elif config.held_out and trained < FEWEST:
+        _say(f"no pairs are held out, since {trained} are fewer than {FEWEST}: results are on the training pairs alone")
+    elif config.held_out:
+        _say("no pairs are held out: a single record has too many of them; results are on the training pairs alone")
+
+
+def _refuse_unknown_trackers(config: AlignConfig) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
     known = get_available_reporting_integrations()
@@ -286,14 +338,8 @@ def _tell(prepared: Prepared, out: Path) -> None:
     left_out = f"; left out: {reasons} (see {out / 'skipped.jsonl'})" if reasons else ""
     shortened = f"; {prepared.shortened} answers shortened" if prepared.shortened else ""
     _say(f"{len(prepared.examples)} of {prepared.read} pairs{left_out}{shortened}")
-
-
-def _closing(config: AlignConfig, final: dict[str, float]) -> str:
-    return (
-        f"{config.result.name}: {config.result}  (prefers the chosen answer in {final['accuracy']:.0%} of its "
-        f"pairs; log-probability of chosen {final['chosen_drift']:+.1f}, "
-        f"of rejected {final['rejected_drift']:+.1f})"
-    )
+    for warning in prepared.warnings:
+        _say(f"warning: {warning}")
 
 
 class _Laps:
@@ -310,6 +356,6 @@ class _Laps:
 
 
 def _say(text: str) -> None:
-    """Tell the user; of several processes one does."""
+    """Print on the main process only."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(text, file=sys.stderr, flush=True)

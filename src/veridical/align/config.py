@@ -45,14 +45,17 @@ class AlignConfig:
     reference: Literal["base", "start"] = "base"
     """What the policy is measured against: the model without its adapter, or with the one it starts from."""
 
-    learning_rate: AboveZero = 1e-5
-    """Peak rate; 1e-5 as in mDPO, with alpha twice the rank as here. Small models want more: 1e-3 for `bundled`."""
+    learning_rate: AboveZero | None = None
+    """Peak rate. Left out, by size and by what trains: for an adapter 1e-3 below 100 million parameters, 1e-4 below a
+    billion, and 1e-5 above, as in mDPO with alpha twice the rank as here; for a whole language model 1e-4, 7e-6 and
+    5e-7, as in RLAIF-V. Small models' rates were measured on `bundled`: see docs/methods.md."""
     epochs: Positive = 2
     """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. Too many cut coverage."""
     batch_size: Positive = 16
     """Pairs in an optimiser step; 16 to 48 in the literature."""
-    micro_batch: Positive = 4
-    """Pairs in one forward and backward pass; lower it when memory runs out, the result stays the same."""
+    micro_batch: Positive = field(default=4, metadata=INCIDENTAL)
+    """Pairs in one forward and backward pass; halved by itself when memory runs out. The result stays the same (except
+    with rpo and spa, which compare the pairs of a pass), and a run may be continued with another."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, about a third more time."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -66,6 +69,9 @@ class AlignConfig:
     seed: Seed = 0
     """Seeds the adapter's first weights, the order of the pairs, and dropout."""
 
+    held_out: Annotated[float, Ge(0), Lt(1)] = 0.05
+    """Share of the pairs that is kept aside, whole records and at least 16 pairs, and measured at the end; none where
+    there are fewer than 64 pairs. 0 trains on all."""
     max_answer_tokens: Positive = 512
     """The longest answer, in tokens. The image and the prompt are never cut."""
     too_long: Literal["shorten", "reject"] = "shorten"
@@ -101,7 +107,8 @@ class AlignConfig:
     """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
 
     dtype: str = "auto"
-    """Weights' type: `auto` is bfloat16 on a GPU, float32 on a CPU."""
+    """What the model is loaded and computed in: `auto` is bfloat16 on a GPU, float32 on a CPU. Weights that train are
+    kept, and written, in float32."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one: the launcher's, or the first."""
     allow_remote_code: bool = False
@@ -120,6 +127,8 @@ class AlignConfig:
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}; "
                 f"choose a micro_batch that divides it."
             )
+        if self.dtype == "float16":
+            raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
 
     @property
     def result(self) -> Path:

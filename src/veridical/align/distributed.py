@@ -25,15 +25,15 @@ BUCKET = 2**25
 
 
 def init(device: str) -> None:
-    """Meet the other processes, if the launcher started several; with GPUs, each takes one. Raises UserError for
-    sharded training.
+    """Initialise torch.distributed if launched with several processes, one GPU each. Raises UserError for sharded
+    training.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise UserError(f"Training with {name} is not supported; launch plain processes (accelerate's MULTI_GPU).")
-    use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    use_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if use_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # One checks all images while the others wait.
@@ -41,18 +41,18 @@ def init(device: str) -> None:
 
 
 def destroy() -> None:
-    """Take leave of the other processes."""
+    """Destroy the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def index() -> int:
-    """This process's number, from 0."""
+    """Return this process's rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -62,7 +62,7 @@ def is_main() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Barrier over all processes."""
     if count() > 1:
         dist.barrier()
 

@@ -56,15 +56,16 @@ class BatchEncoder:
         prefixes: PrefixStore | None = None,
         on_disk: TowerCache | None = None,
         scratch: Scratch | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """`budget`: bytes for the features of a frozen vision tower; beyond it, nothing more is kept in memory.
 
         `prefixes` keeps what an answer-only adapter leaves as it is: image and prompt as the base model read them.
         `on_disk` keeps the features of a frozen tower for later epochs and runs. `scratch` has what the processor made
-        of contexts in the `first` look.
+        of contexts in the `first` look. `dtype` is what matrix products run in, by default that of the weights.
         """
         self.vlm = vlm
-        self.dtype = compute_dtype(vlm.model)
+        self.dtype = dtype or compute_dtype(vlm.model)
         """What matrix products run in."""
         self.all_kept = False
         """Whether everything there is has been looked at and kept: then nothing is left for workers to do."""

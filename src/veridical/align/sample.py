@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from veridical.align.inputs import BatchEncoder
 from veridical.align.types import Example
 from veridical.vlm.generation.generate import generate
@@ -26,7 +28,7 @@ def sample_answers(encoder: BatchEncoder, examples: Sequence[Example], max_token
     if not shown:
         return {}
     keys = [example.context_key(Clean()) for example in shown]
-    with encoder.autocast():
+    with torch.no_grad(), encoder.autocast():
         prefix = encoder.encode(keys, encoder.load(shown, [Clean()]))
         branches = [Branch(place) for place in range(len(shown))]
         sampled = generate(encoder.vlm, prefix, branches, SamplingParams(max_tokens, temperature=0))

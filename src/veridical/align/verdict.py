@@ -53,7 +53,7 @@ def _learnt(config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str
             "by-heart",
             f"What was learnt doesn't carry over: on {held_out['pairs']} held-out pairs {named} is "
             f"{_nats(held_out, what)}, not clear of 0, against {_nats(final, what)} on the training pairs",
-            "Train on more pairs of more images, with fewer --epochs, or build pairs whose sides differ in what is seen",
+            "Train on more pairs of more images, with fewer --epochs, or on pairs whose sides differ in what is seen",
         )
     return None
 

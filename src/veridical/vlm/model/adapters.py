@@ -243,26 +243,26 @@ def merged(vlm: Vlm) -> Vlm:
 
 
 def unfreeze(vlm: Vlm, projector: bool) -> Vlm:
-    """Make the language model trainable, in float32, and with `projector` that too; the vision tower stays frozen.
+    """Make the language model trainable, and with `projector` that too; the vision tower stays frozen. All weights
+    become float32.
 
     The model given shares its weights with the one returned and must not be used afterwards.
     """
     from veridical.vlm.model.families import base_model
-    from veridical.vlm.model.precision import train_in_float32
 
     base = base_model(vlm.model)
     base.get_decoder().requires_grad_(True)
     base.get_output_embeddings().requires_grad_(True)
     if projector:
         base.get_submodule(projector_name(vlm.model)).requires_grad_(True)
-    train_in_float32(base)
+    # The tower too: many models take the number type of one of their weights for that of all.
+    base.float()
     return vlm
 
 
 def save_trained(vlm: Vlm, folder: Path) -> None:
     """Write what was trained, whole or not at all: an adapter in PEFT's layout (`PeftModel.from_pretrained(model,
-    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them. Trained weights are
-    float32; of a whole model all are, and the model given is cast.
+    folder)` loads it), or else the model with its processor, as `from_pretrained` reads them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -282,8 +282,7 @@ def save_trained(vlm: Vlm, folder: Path) -> None:
 
 def _save(vlm: Vlm, folder: Path) -> None:
     if not hasattr(vlm.model, "peft_config"):
-        # Rounded to half precision, a good part of what was learnt would be lost.
-        vlm.model.float().save_pretrained(str(folder))
+        vlm.model.save_pretrained(str(folder))
         vlm.processor.save_pretrained(str(folder))
         return
     # "auto" would ask the hub about the base model's vocabulary.

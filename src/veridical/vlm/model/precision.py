@@ -17,7 +17,7 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 def compute_dtype(model: Any) -> torch.dtype:
-    """The type that matrix products run in: that of the frozen weights, or float32."""
+    """The type that a model's matrix products run in: that of its half-precision weights, or float32."""
     return next((weight.dtype for weight in model.parameters() if weight.dtype in _HALF), torch.float32)
 
 

@@ -95,7 +95,9 @@ def encode(
         features = tower.of_contexts(vlm, prepared)
     known = None
     if features is not None:
-        known = tuple(tower.under_view(one, shown) for one, shown in zip(features, prepared, strict=True))
+        # A language model in training is float32, its tower is not, and some models mix both without a cast.
+        dtype = families.base_model(vlm.model).get_input_embeddings().weight.dtype
+        known = tuple(tower.under_view(one, shown).to(dtype) for one, shown in zip(features, prepared, strict=True))
     places, following = families.positions(vlm.model, batch)
     batch = batches.with_hidden(batch, prepared)
     mask = batch["attention_mask"]

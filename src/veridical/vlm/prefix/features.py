@@ -52,13 +52,13 @@ class Features:
         """All that is kept, for its size."""
         return (self.tokens, *self.inner_layers, *(() if self.marks is None else (self.marks,)))
 
-    def to(self, device: torch.device) -> Features:
-        """The same on another device."""
+    def to(self, place: torch.device | torch.dtype) -> Features:
+        """The same on another device, or in another number type."""
         return replace(
             self,
-            tokens=self.tokens.to(device),
-            inner_layers=tuple(layer.to(device) for layer in self.inner_layers),
-            marks=None if self.marks is None else self.marks.to(device),
+            tokens=self.tokens.to(place),
+            inner_layers=tuple(layer.to(place) for layer in self.inner_layers),
+            marks=None if self.marks is None else self.marks.to(place),
         )
 
 

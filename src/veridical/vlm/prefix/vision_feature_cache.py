@@ -31,7 +31,6 @@ from veridical.records import ImageFile
 from veridical.vlm.images.views import before_tower, describe, is_random
 from veridical.vlm.inputs.context import Context, Prepared, tower_key
 from veridical.vlm.model.loading import Vlm
-from veridical.vlm.model.precision import compute_dtype
 from veridical.vlm.prefix.features import Features
 
 _FILL = 0.9
@@ -52,7 +51,7 @@ class TowerCache:
         self._limit, self._step = int(limit * _FILL), int(limit * _STEP) // writers
         self._room, self._full = 0, False
         self._whole_folder = folder
-        self._folder = folder / _digest(fingerprint, str(compute_dtype(vlm.model)), vlm.opening)[:32]
+        self._folder = folder / _digest(fingerprint, str(vlm.model.dtype), vlm.opening)[:32]
 
     def context(self, context: Context) -> Prepared | None:
         """A context without its pixels; None unless it and its features are there."""

@@ -1,0 +1,22 @@
+"""Learning rates where none is given, by what trains and how large the model is.
+
+For 7B the papers' rates: LoRA with alpha twice the rank at 1e-5 (mDPO; 2e-6 with alpha 256 in BPO, HA-DPO and
+SENTINEL), whole language models at 5e-7 (RLHF-V, RLAIF-V). For the bundled model what `benchmarks/defaults.py` found;
+docs/methods.md has the table. Sizes between these have the geometric mean, which nobody has measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LARGE, SMALL = 10**9, 10**8
+"""Parameters from which on a model counts as large, and below which as small."""
+RATES = {"adapter": (1e-3, 1e-4, 1e-5), "language": (1e-4, 7e-6, 5e-7)}
+"""By what trains: the rates of small models, of those between, and of large ones."""
+
+
+def learning_rate(model: Any, train: str) -> float:
+    """The peak rate for `train` (adapter, language, language-and-projector) on a model of this size."""
+    parameters = sum(weight.numel() for weight in model.parameters())
+    size = 0 if parameters < SMALL else 1 if parameters < LARGE else 2
+    return RATES["adapter" if train == "adapter" else "language"][size]
