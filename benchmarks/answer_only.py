@@ -58,7 +58,7 @@ def pair_of_runs(demo: Path, out: Path, name: str, seed: int) -> tuple[Path, Pat
     settings = yaml.safe_load((ordinary / "config.yaml").read_text())
     objective = [f"--objective.{key.replace('_', '-')}={value}" for key, value in settings["objective"].items()]
     _veridical(
-        "align", "--pairs", demo / pairs, "--out", other, "--lora.acts-on", "answers", *objective,
+        "align", "--held-out", 0, "--pairs", demo / pairs, "--out", other, "--lora.acts-on", "answers", *objective,
         "--learning-rate", settings["learning_rate"], "--epochs", settings["epochs"],
         "--micro-batch", settings["micro_batch"], "--seed", seed,
     )  # fmt: skip

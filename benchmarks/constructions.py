@@ -138,6 +138,7 @@ def prepare(row: str, given: argparse.Namespace) -> dict[str, Any]:
     for name, method in METHODS.items():
         _veridical(
             "align", "--pairs", exactly, "--out", folder / name, *method.objective, "--learning-rate", given.rate,
+            "--held-out", 0,
             "--epochs", given.epochs, "--micro-batch", 16, "--seed", given.seed,
         )  # fmt: skip
     answers = [pair.chosen for pair in cut if {pair.chosen, pair.rejected} == {"Yes.", "No."}]

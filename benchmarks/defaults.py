@@ -72,7 +72,7 @@ def table(construction: str, given: argparse.Namespace) -> str:
     return "\n".join([*lines, ""])
 
 
-BATCH = ("--micro-batch", "16")
+BATCH = ("--micro-batch", "16", "--held-out", "0")
 
 
 def _with_epochs(flags: tuple[str, ...]) -> tuple[str, ...]:

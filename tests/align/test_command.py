@@ -131,7 +131,17 @@ def test_a_whole_run(config, capsys):
     assert log[-1]["epoch"] == 2
     assert all(isinstance(row[name], float) for row in log for name in COLUMNS)
     final = summary(config)
-    assert final["pairs"] == {"read": 11, "used": 11, "skipped": {}, "answers_shortened": 0}
+    assert final["pairs"] == {
+        "read": 11,
+        "used": 11,
+        "held_out": 0,
+        "skipped": {},
+        "answers_shortened": 0,
+        "constructions": {"test": 11},
+        "warnings": [],
+    }
+    assert final["held_out"] is None
+    assert final["start_check"]["difference"] < 1e-5
     assert final["steps"] == 6
     assert set(final["seconds"]) == {"load", "check", "reference", "train", "measure"}
     assert final["final"]["pairs"] == 11

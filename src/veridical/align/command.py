@@ -64,9 +64,8 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     laps = _Laps()
     _refuse_unknown_trackers(config)
     base, vlm, dtype = _loaded(config, folder, pairs_digest)
-    if config.learning_rate is None:
-        config = replace(config, learning_rate=defaults.learning_rate(vlm.model, config.train))
-    _say_what_runs(config, vlm)
+    config = defaults.resolved(config, vlm.model)
+    _say_what_runs(config)
     laps.end("load")
     with _encoder(config, base, vlm, dtype) as encoder:
         prepared = _checked(config, encoder)
@@ -276,12 +275,10 @@ def _train(
     return steps, start
 
 
-def _say_what_runs(config: AlignConfig, vlm: Vlm) -> None:
-    import torch
-
+def _say_what_runs(config: AlignConfig) -> None:
     from veridical.align import distributed, machine
 
-    for notice in machine.notices(vlm.model.device, distributed.count(), torch.cuda.device_count()):
+    if notice := machine.notice(distributed.count(), os.environ):
         _say(notice)
     _say(f"{config.objective.name} at a learning rate of {config.learning_rate:g}, {config.epochs} epochs")
 

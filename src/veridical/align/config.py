@@ -54,7 +54,7 @@ class AlignConfig:
     batch_size: Positive = 16
     """Pairs in an optimiser step; 16 to 48 in the literature."""
     micro_batch: Positive = field(default=4, metadata=INCIDENTAL)
-    """Pairs in one forward and backward pass; halved by itself when memory runs out. The result stays the same (except
+    """Pairs in one forward and backward pass; lower it when memory runs out. The result stays the same (except
     with rpo and spa, which compare the pairs of a pass), and a run may be continued with another."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, about a third more time."""

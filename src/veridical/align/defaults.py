@@ -7,12 +7,22 @@ docs/methods.md has the table. Sizes between these have the geometric mean, whic
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+from veridical.align.config import AlignConfig
 
 LARGE, SMALL = 10**9, 10**8
 """Parameters from which on a model counts as large, and below which as small."""
 RATES = {"adapter": (1e-3, 1e-4, 1e-5), "language": (1e-4, 7e-6, 5e-7)}
 """By what trains: the rates of small models, of those between, and of large ones."""
+
+
+def resolved(config: AlignConfig, model: Any) -> AlignConfig:
+    """The settings with a learning rate."""
+    if config.learning_rate is not None:
+        return config
+    return replace(config, learning_rate=learning_rate(model, config.train))
 
 
 def learning_rate(model: Any, train: str) -> float:

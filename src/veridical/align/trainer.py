@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from veridical.align import distributed
+from veridical.align import defaults, distributed
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
 from veridical.align.logps import score_requests, views_of
@@ -95,6 +95,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         _switch_off_dropout(encoder.vlm.model)
+        config = defaults.resolved(config, encoder.vlm.model)
         self._encoder, self._reference, self._objective = encoder, reference, config.objective
         contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
         micro_batch = micro_batch_of(config)

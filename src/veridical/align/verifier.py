@@ -236,6 +236,7 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
         lora=config.lora,
         learning_rate=rate if config.learning_rate is None else config.learning_rate,
         epochs=config.epochs,
+        held_out=0.0,
         batch_size=config.batch_size,
         micro_batch=config.batch_size,
         seed=config.seed,

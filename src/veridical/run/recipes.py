@@ -41,13 +41,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "question_share": 1.0,
             },
             {"name": "dpo", "beta": 0.3, "nll_weight": 3.0},
-            {"learning_rate": 1e-3, "micro_batch": 16},
+            {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0.0},
         ),
         "demo-bpo": Recipe(
             "bpo-image",
             {"only_invented": True, "match_objects": True, "candidates": 3, "temperature": 0.7},
             {"name": "dpo"},
-            {"learning_rate": 1e-3, "micro_batch": 16},
+            {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0.0},
         ),
     }
 )
