@@ -68,7 +68,8 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
 def build(config: BuildConfig, source: Source, folder: Run) -> None:
     """Make all the shards that are missing, and the files about the whole.
 
-    Raises UserError, before the model is loaded, where no judge answers what the construction asks.
+    Raises UserError, before the model is loaded, where no judge answers what the construction asks; and at the end
+    where a judge could not be reached about some records, which stay open.
     """
     source.panel.require(judge_needs(config.construction, config.settings), config.construction)
     inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
@@ -79,9 +80,11 @@ def build(config: BuildConfig, source: Source, folder: Run) -> None:
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
     done += len(journal.read_outcomes(config.out, run_folder.journals(config.out)))
+    run_folder.forget_postponed(config.out)
     with Line(config.construction, len(source.items), done) as line:
         for _ in _made(config, source, numbers):
             line.advance()
+    run_folder.refuse_postponed(config.out, len(source.items))
     _finish(config, identity, source)
 
 

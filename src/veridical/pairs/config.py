@@ -68,6 +68,9 @@ class BuildConfig:
     """Answers sampled at a time; changes the speed and nothing else."""
     shard_size: Positive = 256
     """Records in a shard of pairs."""
+    accept_failures: bool = field(default=False, metadata=INCIDENTAL)
+    """Reject the records that a judge could not be asked about, being down or busy; otherwise they stay open, and the
+    same command asks again."""
     processes: Positive = field(default=1, metadata=INCIDENTAL)
     """Processes that make shards side by side, each with the model in its memory; on several GPUs, each on its own.
     Changes the speed and nothing else."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from veridical.constructions.protocol import Rejected
 from veridical.errors import UserError, describe, printable
 from veridical.records import Rejection
@@ -12,6 +14,11 @@ IN_A_ROW = 10
 _REMEDY = "leave this record out, or report the error in the detail with it"
 
 
+@dataclass(frozen=True, slots=True)
+class Postponed(Rejection):
+    """A record that a service could not be asked about, being down or busy: made again by the same command."""
+
+
 def rejection(record_id: str, error: Exception) -> Rejection:
     """The rejection of a record by an error: its own reason and remedy where it has them."""
     if isinstance(error, Rejected):
@@ -19,7 +26,8 @@ def rejection(record_id: str, error: Exception) -> Rejection:
     if isinstance(error, UserError):
         reason = getattr(error, "reason", "refused-by-model")
         remedy = getattr(error, "remedy", "change the record as the detail says")
-        return Rejection(printable(record_id), reason, remedy, printable(str(error)))
+        kind = Postponed if getattr(error, "passing", False) else Rejection
+        return kind(printable(record_id), reason, remedy, printable(str(error)))
     return Rejection(printable(record_id), FAILED, _REMEDY, printable(describe(error)))
 
 
@@ -30,7 +38,7 @@ def failed(outcome: object) -> bool:
 
 def printable_rejection(one: Rejection) -> Rejection:
     """The rejection with nothing in it that can't be written."""
-    return Rejection(*(printable(text) for text in (one.id, one.reason, one.remedy, one.detail)))
+    return type(one)(*(printable(text) for text in (one.id, one.reason, one.remedy, one.detail)))
 
 
 class Streak:

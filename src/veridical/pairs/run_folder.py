@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical import __version__, files, runs
+from veridical.errors import UserError
 from veridical.judges.messages import Usage
 from veridical.pairs.dataset import write_stored
 from veridical.pairs.journal import usages
@@ -91,6 +92,30 @@ def _usage_of_all(out: Path) -> dict[str, Any]:
         for judge, counts in asked.items():
             totals.setdefault(judge, Usage()).add(counts)
     return {judge: usage.plain() for judge, usage in totals.items()}
+
+
+def keep_postponed(out: Path, postponed: Sequence[Rejection], part: str) -> None:
+    """Remember the records that one process leaves open."""
+    files.write_json_lines(out / WORK / "postponed" / f"{part}.jsonl", [asdict(one) for one in postponed])
+
+
+def forget_postponed(out: Path) -> None:
+    """Forget which records an earlier run left open: they are tried again."""
+    shutil.rmtree(out / WORK / "postponed", ignore_errors=True)
+
+
+def refuse_postponed(out: Path, records: int) -> None:
+    """Raise UserError where records are open because a service could not be asked about them."""
+    lines = [line for path in sorted((out / WORK / "postponed").glob("*.jsonl")) for line in path.open("rb")]
+    if lines:
+        postponed = [json.loads(line) for line in lines]
+        counts = sorted(Counter(one["reason"] for one in postponed).items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
+        raise UserError(
+            f"{out}: {len(postponed)} of {records} records are open, because a judge could not be asked about them "
+            f"({reasons}; {postponed[-1]['detail']}). "
+            "The others are kept. Run the same command again when it can, or with --accept-failures to reject them."
+        )
 
 
 def manifest_of(

@@ -113,7 +113,7 @@ def make(config: BuildConfig, source: Source, numbers: Sequence[int], part: str 
     from veridical.pairs.unfinished import Unfinished
 
     wanted = {number: members(config, source.items, number) for number in numbers}
-    kept = Unfinished(config.out, wanted, part, source.panel)
+    kept = Unfinished(config.out, wanted, part, source.panel, config.accept_failures)
     todo = [index for places in wanted.values() for index in places if index not in kept]
     for index, outcome in _outcomes(config, source, todo):
         kept.add(index, source.items[index].id, outcome)

@@ -21,10 +21,17 @@ _NOT_WRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE
 class Unfinished:
     """The shards that one process makes, from what the journals hold of them to the last of their marks."""
 
-    def __init__(self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, panel: Panel) -> None:
-        """Read what is kept. `wanted` holds the places of the records of each shard, `part` names the process."""
+    def __init__(
+        self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, panel: Panel, accept_failures: bool = False
+    ) -> None:
+        """Read what is kept. `wanted` holds the places of the records of each shard, `part` names the process.
+
+        With `accept_failures` records that a service could not be asked about are rejected, and not left open.
+        """
         folder = run_folder.journals(out)
         self._out, self._wanted, self._panel = out, wanted, panel
+        self._part, self._accept_failures = part, accept_failures
+        self._postponed: list[Rejection] = []
         self._shard_of = {index: number for number, places in wanted.items() for index in places}
         self._open: dict[int, dict[int, Outcome]] = {}
         self._finished: set[int] = set()
@@ -51,6 +58,11 @@ class Unfinished:
         Raises UserError where too many records fail in a row, or the folder can't be written.
         """
         outcome = self._stored(record_id, outcome)
+        if isinstance(outcome, failures.Postponed) and not self._accept_failures:
+            self._postponed.append(outcome)
+            with writing(self._out):
+                run_folder.keep_postponed(self._out, self._postponed, self._part)
+            return
         self._streak.add(outcome)
         self._held.append((index, outcome))
         if not failures.failed(outcome):
