@@ -38,7 +38,7 @@ def test_records_stay_open_through_an_outage(captioner_folder, tmp_path):
         config = BuildConfig(
             tmp_path / "out", construction="ha-dpo", records=str(tmp_path / "photos"), model=str(captioner_folder),
             batch_size=4, shard_size=3, device="cpu", judge=asked, held_out=0,
-            settings=HaDpoSettings(max_new_tokens=96, omission_share=0.0),
+            settings=HaDpoSettings(max_new_tokens=96, styles=0, questions=False),
         )  # fmt: skip
         whole = run(replace(config, out=tmp_path / "whole", judge=replace(asked, cache=tmp_path / "other")))
         down.add(True)
