@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.constructions import text_filters
-from veridical.constructions.edits import edit_spans
 from veridical.constructions.protocol import Answer
+from veridical.edits import edit_spans
 from veridical.judges.sentences import sentences
 from veridical.judges.similarity import token_f1
 from veridical.judges.tokens import chunks, words

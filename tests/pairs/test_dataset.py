@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from veridical.constructions.edits import edit_spans
+from veridical.edits import edit_spans
 from veridical.errors import UserError
 from veridical.pairs.dataset import read_pairs, to_trl, write_build
 from veridical.pairs.export import ExportConfig, run

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from veridical.errors import UserError
 from veridical.judges.claims import exists
 from veridical.protocols.annotated import pope
-from veridical.protocols.annotated.pope import count_objects
 from veridical.protocols.benchmark_task import as_answers
 from veridical.protocols.benchmarks import pope as benchmark
+from veridical.protocols.object_statistics import count_objects
 from veridical.protocols.types import Answers, Question
 from veridical.protocols.yes_no import pope_official
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record

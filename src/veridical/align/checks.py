@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from veridical.align.types import Answer, Example
-from veridical.constructions.edits import edit_spans
+from veridical.edits import edit_spans
 from veridical.pairs.checks import PairWarning, check_pairs
 from veridical.records import Pair, Rejection, Span
 from veridical.vlm.model.chat import answer_encoding, special_ids

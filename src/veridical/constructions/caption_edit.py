@@ -19,8 +19,8 @@ from typing import Any, Literal
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
-from veridical.constructions.edits import edit_spans, edited_share
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.edits import edit_spans, edited_share
 from veridical.judges.interface import Corruption, Detect, Findings, Inject, Kind, Rewrite
 from veridical.records import Record, Rejection
 from veridical.vlm.generation.params import SamplingParams

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from veridical.constructions.edits import edit_spans
+from veridical.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
 from veridical.records import Message, Pair, Provenance, Record, Rejection, Spans
 from veridical.vlm.generation.params import SamplingParams

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
-from veridical.protocols.annotated.pope import ObjectStatistics, count_objects
+from veridical.protocols.object_statistics import ObjectStatistics, count_objects
 from veridical.records import Record, Rejection
 
 if TYPE_CHECKING:

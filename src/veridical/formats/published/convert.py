@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from veridical.constructions.edits import edit_spans
+from veridical.edits import edit_spans
 from veridical.formats.published.types import Answer, Comparison, Example, ImageSource
 from veridical.formats.rows import UnusableError
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Record

@@ -15,7 +15,7 @@ import tyro
 from veridical.bounds import Seed
 from veridical.errors import UserError
 from veridical.files import write_json_lines, write_text
-from veridical.pairs.audit.finding import Finding
+from veridical.pairs.audit.finding import Checked, Finding
 from veridical.records import Pair
 
 
@@ -43,19 +43,6 @@ class CheckConfig:
     """Let `--fix` leave out what only a warning is about, and the exit status tell of warnings."""
     seed: Seed = 0
     """Decides which pairs a classifier is tested on."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The findings about a set, errors first."""
-
-    pairs: int
-    findings: tuple[Finding, ...]
-
-    def ok(self, warnings_too: bool = False) -> bool:
-        """Whether no error was found; with `warnings_too`, no warning either."""
-        bad = {"error", "warning"} if warnings_too else {"error"}
-        return not any(finding.severity in bad for finding in self.findings)
 
 
 def run(config: CheckConfig) -> Checked:

@@ -25,3 +25,16 @@ class Finding:
     pairs: tuple[str, ...] = ()
     leave_out: frozenset[str] = frozenset()
     numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The findings about a set, errors first."""
+
+    pairs: int
+    findings: tuple[Finding, ...]
+
+    def ok(self, warnings_too: bool = False) -> bool:
+        """Whether no error was found; with `warnings_too`, no warning either."""
+        bad = {"error", "warning"} if warnings_too else {"error"}
+        return not any(finding.severity in bad for finding in self.findings)

@@ -8,7 +8,7 @@ from importlib import resources
 from io import BytesIO
 from typing import Any
 
-from veridical.pairs.audit.command import Checked
+from veridical.pairs.audit.finding import Checked
 from veridical.records import ImageFile, Pair
 
 EXAMPLES = 6

@@ -7,44 +7,17 @@ at random, the most popular in a corpus, or those that most often come with what
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from collections.abc import Sequence
 from typing import Literal
 
 from veridical.errors import UserError
 from veridical.judges.claims import exists
+from veridical.protocols.object_statistics import ObjectStatistics
 from veridical.protocols.types import Question
 from veridical.records import Record
 
 Setting = Literal["random", "popular", "adversarial"]
 SETTINGS: tuple[Setting, ...] = ("random", "popular", "adversarial")
-
-
-@dataclass(frozen=True)
-class ObjectStatistics:
-    """How often objects occur in a corpus, alone and (in either order) together."""
-
-    single: Mapping[str, int]
-    together: Mapping[tuple[str, str], int]
-
-    def company(self, name: str, present: Iterable[str]) -> float:
-        """Sum over `present` of how often `name` comes along where they occur, between 0 and their number."""
-        return sum(
-            self.together.get((other, name), 0) / self.single[other] for other in present if self.single.get(other)
-        )
-
-
-def count_objects(scenes: Iterable[Iterable[str]]) -> ObjectStatistics:
-    """Count a corpus, given the objects of each of its captions or pictures."""
-    single: Counter[str] = Counter()
-    together: Counter[tuple[str, str]] = Counter()
-    for scene in scenes:
-        names = set(scene)
-        single.update(names)
-        together.update(permutations(names, 2))
-    return ObjectStatistics(dict(single), dict(together))
 
 
 def ask(record: Record, classes: Sequence[str], statistics: ObjectStatistics, number: int, seed: int) -> list[Question]:

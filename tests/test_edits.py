@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veridical.constructions.edits import edit_spans
+from veridical.edits import edit_spans
 
 WORDS = st.lists(st.sampled_from(["a", "dog", "cat", "red", ",", "."]), max_size=12).map(" ".join)
 
