@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,33 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process, until it is closed; whether that worked, as it doesn't while another has it.
+
+    Raises OSError on disks that know no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Windows lets nobody read what is locked: a byte behind the text that names the holder.
+        place = os.lseek(descriptor, 0, os.SEEK_CUR)
+        os.lseek(descriptor, 2**20, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        finally:
+            os.lseek(descriptor, place, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def is_partial(name: str) -> bool:
     """Whether a file or folder of this name is one that was being written."""
     return _PARTIAL.fullmatch(name) is not None
@@ -105,6 +133,10 @@ def remove_partial(folder: Path, skip: Callable[[Path], bool] = lambda _: False)
 
 def is_alive(process: int) -> bool:
     """Whether a process of this machine lives."""
+    if sys.platform == "win32":  # where `os.kill` ends what it is asked about
+        import psutil
+
+        return bool(psutil.pid_exists(process))
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -11,7 +11,6 @@ result, `metadata=BY_CONTENT` for a path whose content counts, not its name.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -217,8 +216,11 @@ def _take(path: Path, out: Path) -> IO[str]:
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            free = files.try_lock(file.fileno())
+        except OSError:
+            print(f"{out}: this disk knows no locks; let no second command use this folder.", file=sys.stderr)
+            return file
+        if not free:
             file.seek(0)
             holder = file.read().strip()
             file.close()
@@ -228,10 +230,7 @@ def _take(path: Path, out: Path) -> IO[str]:
             raise UserError(
                 f"{out}: {holder or 'another process'} is at work here. Wait until it has ended, or give --out a new "
                 "folder."
-            ) from None
-        except OSError:
-            print(f"{out}: this disk knows no locks; let no second command use this folder.", file=sys.stderr)
-            return file
+            )
         # The holder before us may have removed the file between our opening and locking it.
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             return file
@@ -261,7 +260,8 @@ def _close_in_children(file: IO[str]) -> None:
         if (inherited := held()) is not None:
             inherited.close()
 
-    os.register_at_fork(after_in_child=close)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close)
 
 
 def _refuse_foreign(out: Path, command: str) -> None:

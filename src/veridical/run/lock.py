@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from veridical.errors import UserError
+from veridical.files import try_lock
 
 FILE = ".lock"
 PATIENCE = 10.0
@@ -28,7 +29,7 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
         raise UserError(f"{folder}: can't be written ({error.strerror}); give --out another folder.") from None
     try:
         deadline = time.monotonic() + patience
-        while not _taken(descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() > deadline:
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise UserError(
@@ -41,16 +42,3 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    """Take the lock if it is free. Where the system has no such locks (Windows), runs are not kept apart."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
