@@ -48,7 +48,8 @@ class AlignConfig:
     learning_rate: AboveZero | None = None
     """Peak rate. Left out, by size and by what trains: for an adapter 1e-3 below 100 million parameters, 1e-4 below a
     billion, and 1e-5 above, as in mDPO with alpha twice the rank as here; for a whole language model 1e-4, 7e-6 and
-    5e-7, as in RLAIF-V. Small models' rates were measured on `bundled`: see docs/methods.md."""
+    5e-7, as in RLAIF-V. Those for large models are the papers', 1e-3 is measured on `bundled` (docs/methods.md); the
+    others are guesses in between."""
     epochs: Positive = 2
     """Passes over the pairs: 2 in BPO, 1 in HA-DPO, 3 in mDPO. Too many cut coverage."""
     batch_size: Positive = 16

@@ -1,8 +1,9 @@
 """Learning rates where none is given, by what trains and how large the model is.
 
 For 7B the papers' rates: LoRA with alpha twice the rank at 1e-5 (mDPO; 2e-6 with alpha 256 in BPO, HA-DPO and
-SENTINEL), whole language models at 5e-7 (RLHF-V, RLAIF-V). For the bundled model what `benchmarks/defaults.py` found;
-docs/methods.md has the table. Sizes between these have the geometric mean, which nobody has measured.
+SENTINEL), whole language models at 5e-7 (RLHF-V, RLAIF-V). For adapters on the bundled model 1e-3, with which the
+table of constructions in docs/methods.md was made. The other rates are guesses: a tenth of the adapter's for a small
+whole model, and geometric means for sizes between. `benchmarks/defaults.py` measures them on the bundled model.
 """
 
 from __future__ import annotations
