@@ -162,5 +162,5 @@ def test_another_loop_in_the_same_folder_is_refused(online, tmp_path):
     with pytest.raises(UserError, match="kind was 'online', now 'iterative'"):
         run(replace(online, kind="iterative"))
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="no run of `veridical loop`"):
+    with pytest.raises(UserError, match="is not a run of `veridical loop`"):
         run(replace(online, out=tmp_path))

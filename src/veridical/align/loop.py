@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from veridical import runs
 from veridical.align import command as align
-from veridical.bounds import Positive, Seed, Share
+from veridical.bounds import Positive, Seed, Share, check
 from veridical.config import dotted, flags, parse, read_yaml
 from veridical.errors import UserError
 from veridical.files import whole_folder
@@ -62,6 +62,7 @@ class LoopConfig:
     """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
 
     def __post_init__(self) -> None:
+        check(self)
         if (self.kind == "mixed") != (self.offline is not None):
             raise UserError("kind mixed and --offline go together: the run folder of an offline build.")
 
