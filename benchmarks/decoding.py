@@ -27,7 +27,7 @@ from veridical.decoding.opera import Opera
 from veridical.decoding.registry import Method
 from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
-from veridical.protocols.command import EvalConfig
+from veridical.protocols.config import EvalConfig
 from veridical.protocols.evaluation import evaluate
 
 # As published, but for the second M3ID: the published contrast grows too slowly for captions of 14 words.

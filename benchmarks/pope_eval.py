@@ -27,7 +27,7 @@ from veridical.protocols.annotated.pope import SETTINGS
 from veridical.protocols.answering import answer
 from veridical.protocols.benchmark_task import YES_NO
 from veridical.protocols.eval_task import Request
-from veridical.protocols.replies import Replies
+from veridical.protocols.replies import Replies, open_store
 from veridical.records import Message, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.files import open_image
@@ -81,11 +81,12 @@ def counting_images(vlm: Vlm) -> Iterator[list[int]]:
 
 def ours(vlm: Vlm, asked: Sequence[Request], folder: Path, batch: int) -> tuple[list, float]:
     """Replies and seconds."""
-    replies = Replies(folder)
+    replies = Replies(open_store(folder), vlm.fingerprint)
     started = time.perf_counter()
     answer(vlm, asked, replies, batch, lambda _: None)
     seconds = time.perf_counter() - started
-    return [replies[request.digest()] for request in asked], seconds
+    known = replies.find(request.digest() for request in asked)
+    return [known[request.digest()] for request in asked], seconds
 
 
 def peers(vlm: Vlm, asked: Sequence[Request]) -> tuple[list[str], float]:

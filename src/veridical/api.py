@@ -302,7 +302,7 @@ def evaluate(
     Raises:
         UserError: models, files or settings that can't be, a folder of another run.
     """
-    from veridical.protocols.command import config_type
+    from veridical.protocols.config import config_type
     from veridical.protocols.evaluation import evaluate as measure
     from veridical.protocols.registry import block_name
 

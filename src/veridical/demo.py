@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.bounds import Positive, Seed
 from veridical.files import write_whole
-from veridical.protocols.command import EvalConfig, NoiseCurve
+from veridical.protocols.config import EvalConfig, NoiseCurve
 from veridical.run.lock import locked
 from veridical.run.plan import align_step, build_step, eval_step
 from veridical.run.recipes import Recipe, align_config, build_config, recipe_of

@@ -73,7 +73,7 @@ def test_who_can_tell():
 
 def test_the_truth_of_a_claim():
     assert [truth_of(p) for p in (0.0, 0.39, 0.4, 0.5, 0.6, 0.61, 1.0)] == [
-        "false", "false", "unknown", "unknown", "unknown", "true", "true",
+        "false", "false", "false", "unknown", "true", "true", "true",
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Published benchmarks on a model: `veridical score` reads the answers that were written, and counts the same."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ import pytest
 from veridical.cli import main
 from veridical.errors import UserError
 from veridical.formats.rows import UnusableError
+from veridical.protocols.benchmark_task import block_type, smaller
+from veridical.protocols.config import config_type
+from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.image_folder import ImageFolder
 from veridical.protocols.sources import read_splits
+from veridical.protocols.types import Question
 
 TRUE = (("Is there a cup in the image?", "Yes"), ("Is there an umbrella in the image?", "No"))
 QUESTIONS = ("Is there a cup in the image?", "Is there an umbrella in the image?")
@@ -94,6 +99,31 @@ def test_pope_chair_mme_and_gqa_by_their_own_files(llava_folder, pictures, tmp_p
     agree(results, "official_mme_", scored(capsys, "mme", "--answers", str(answers / "mme")))
     predicted = str(answers / "gqa" / "gqa.json")
     agree(results, "official_gqa_", scored(capsys, "gqa", "--questions", str(gqa), "--answers", predicted))
+
+
+def test_a_limit_holds_for_published_files_and_stands_in_the_name(pictures, tmp_path):
+    """Two settings of two questions about each of six pictures: 5 of each setting are two whole pictures."""
+    kind = config_type({"protocols": "pope"})
+    block = block_type("pope")(questions=tuple(map(Path, pope_files(tmp_path, pictures))), images=pictures)
+    (task,) = read_tasks(kind(out=tmp_path, protocols=("pope",), pope=block, limit=5)).tasks.values()
+    assert task.name == "pope[official]/1, 8 of 24 questions"
+    images = [request.images[0].path.name for request in task.requests.values()]
+    assert images == [f"COCO_val2014_{number:012d}.png" for number in (0, 0, 1, 1)] * 2
+    assert task.settings["limit"] == 5
+    (whole,) = read_tasks(kind(out=tmp_path, protocols=("pope",), pope=block, limit=12)).tasks.values()
+    assert (whole.name, len(whole.requests)) == ("pope[official]/1", 24)
+
+
+def test_kinds_keep_their_proportions():
+    """HallusionBench has 591 questions of one kind and 360 of the other; AMBER few descriptions for many questions."""
+    sizes = {"VD": 591, "VS": 360, "rare": 2}
+    asked = [
+        Question(f"{kind}{n}", "", "?", kind=kind, group=f"{kind}{n}") for kind in sizes for n in range(sizes[kind])
+    ]
+    kinds = Counter(question.kind for question in smaller(asked, 100))
+    assert kinds == {"VD": 100, "VS": 61, "rare": 1}
+    lone = [Question(str(n), "", "?", group="one image") for n in range(6)]
+    assert smaller(lone, 4) == lone[:4]
 
 
 def test_what_a_judge_scores_is_answered_and_written(llava_folder, pictures, tmp_path, capsys):

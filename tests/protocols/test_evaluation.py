@@ -22,11 +22,12 @@ from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.protocols import answering
-from veridical.protocols.command import EvalConfig, NoiseCurve, config_type
+from veridical.protocols.config import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
-from veridical.protocols.replies import Replies
+from veridical.protocols.replies import FILE, Replies, open_store
 from veridical.protocols.sources import read_splits
 from veridical.protocols.table import show
+from veridical.store import Store
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch
 from veridical.vlm.inputs.context import Context
@@ -184,8 +185,9 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
         evaluate(replace(config, seed=1))
 
 
-def killed_at(config: EvalConfig, parts: Path) -> None:
-    """Evaluate in a process of its own, and kill that once two files of replies are there in `parts`."""
+def killed_after(config: EvalConfig, replies: int) -> int:
+    """Evaluate in a process of its own, and kill that once it has more than so many replies; how many are kept."""
+    store = Store(config.out / "requests" / FILE)
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # the pool of threads does not live on in a forked process
@@ -193,23 +195,23 @@ def killed_at(config: EvalConfig, parts: Path) -> None:
             evaluate(config)
         finally:
             os._exit(1)
-    while len(list(parts.glob("*.jsonl"))) < 2:
+    while len(store.keys()) <= replies:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "the run ended before it could be killed"
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    return len(store.keys())
 
 
 def test_a_killed_run_continues_to_the_same_result(finished, tmp_path):
     """SIGKILL in the middle of the base's answers, then of the adapter's; then on to the end."""
     whole, results = finished
     config = replace(whole, out=tmp_path / "run", batch=4)
-    for name in ("base", "dpo"):
-        model = results["measured"][name]["fingerprint"]
-        folder = config.out / "requests" / f"{model}-float32"
-        killed_at(config, folder)
+    everything = len(Store(whole.out / "requests" / FILE).keys())
+    for before in (1, everything // 2 + 1):
+        kept = killed_after(config, before)
         assert not (config.out / "results.json").exists()
-        assert len(list(folder.glob("*.jsonl"))) < 4
+        assert kept < before + everything // 2
     assert evaluate(config) == results
 
 
@@ -220,17 +222,17 @@ def test_an_image_that_can_not_be_asked_about_ends_nothing(places, tmp_path):
     gone = next(iter(asked.requests.values())).images[0]
     whole = gone.path.read_bytes()
     gone.path.unlink()
-    replies = Replies(tmp_path / "requests")
+    replies = Replies(open_store(tmp_path), "model")
     answering.answer(vlm, asked.requests.values(), replies, 4, lambda _: None)
-    missing = [request for request in asked.requests.values() if request.digest() not in replies]
+    missing = list(answering.outstanding(asked.requests.values(), replies).values())
     assert missing
     assert {request.images[0] for request in missing} == {gone}
     assert {request.digest() for request in missing} == set(replies.failed)
     gone.path.write_bytes(whole)
-    again = Replies(tmp_path / "requests")
+    again = Replies(open_store(tmp_path), "model")
     answering.answer(vlm, asked.requests.values(), again, 4, lambda _: None)
     assert not again.failed
-    assert all(request.digest() in again for request in asked.requests.values())
+    assert not answering.outstanding(asked.requests.values(), again)
 
 
 def test_answers_as_text_are_read_by_the_official_rule(places, tmp_path):

@@ -15,8 +15,12 @@ from rich.console import Console
 
 from veridical.errors import UserError
 from veridical.protocols import lmms_eval
-from veridical.protocols.command import EvalConfig
+from veridical.protocols.config import EvalConfig
+from veridical.protocols.eval_task import Request
+from veridical.protocols.lmms_eval import Harnessed
+from veridical.protocols.replies import Replies, open_store
 from veridical.protocols.table import show
+from veridical.records import Message
 from veridical.vlm.generation.params import SamplingParams
 
 FOUND = json.loads((Path(__file__).parent / "lmms_eval_results.json").read_text())
@@ -37,10 +41,15 @@ def test_they_stand_in_the_table_beside_what_is_measured_here():
         "models": {"base": {}, "tuned": {}},
         "comparisons": [{"base": "base", "model": "tuned", "differences": {}, "at_equal_recall": None}],
     }  # fmt: skip
-    lmms_eval.add_to(results, {"base": lmms_eval.read_results(FOUND), "tuned": lmms_eval.read_results(better)})
+    tuned = Harnessed(lmms_eval.read_results(better), {"digest": "ImageError: it is gone"})
+    lmms_eval.add_to(results, {"base": Harnessed(lmms_eval.read_results(FOUND)), "tuned": tuned})
     key = "lmms_eval_pope_local_pope_accuracy"
     assert results["models"]["tuned"][key] == {"value": 0.5, "low": 0.5 - 1.96 * 0.1, "high": 0.5 + 1.96 * 0.1}
     assert results["comparisons"][0]["differences"][key] == {"difference": 0.5, "low": None, "high": None}
+    assert results["notes"] == [
+        "lmms-eval, tuned: 1 questions could not be asked and count as answered with nothing; the first: ImageError: "
+        "it is gone"
+    ]
     console = Console(width=80, record=True, file=io.StringIO())
     show(results, console)
     assert "pope_local/0.0" in console.export_text()
@@ -62,6 +71,15 @@ def test_a_request_of_its_kind_becomes_one_of_ours(tmp_path):
     video = (*arguments[:2], lambda doc: ["a.mp4"], *arguments[3:])
     with pytest.raises(UserError, match="shows strs"):
         lmms_eval._request(video, {"pope_local": {"test": {3: document}}}, tmp_path)
+
+
+def test_an_image_that_was_set_aside_is_answered_with_nothing(tmp_path):
+    known, gone = (Request((), (Message("user", text),)) for text in ("Is there a cup?", "Is there a dog?"))
+    replies, failed = Replies(open_store(tmp_path), "model"), {}
+    replies.add({known.digest(): "Yes"})
+    replies.set_aside([gone.digest()], OSError("it is gone"))
+    assert lmms_eval.texts_of([known, gone, known], replies, failed) == ["Yes", "", "Yes"]
+    assert failed == {gone.digest(): "OSError: it is gone"}
 
 
 def test_what_is_missing_is_said_before_the_work(tmp_path):

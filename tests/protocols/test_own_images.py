@@ -12,7 +12,7 @@ from veridical.errors import UserError
 from veridical.judges.interface import JudgeError
 from veridical.pairs.dataset import write_build
 from veridical.protocols import detected_objects, judged_sentences, side_by_side
-from veridical.protocols.command import EvalConfig
+from veridical.protocols.config import EvalConfig
 from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.judged_sentences import Judged
 from veridical.protocols.models import Measured, measured_models
@@ -143,7 +143,7 @@ def test_sentences_by_a_judge_worked_by_hand(tmp_path):
         {"A dog.": ("dog",), "A red cup.": ("cup",), "A cat.": ("cat",)},
     )
     captions = [{"a.png": "A dog. A red cup. It is late.", "b.png": "A cat."}]
-    pool = judged_sentences._pool(judged, 0.6, captions)
+    pool = judged_sentences._pool(judged, 0.6)
     assert pool == {"a.png": {"dog"}}
     counted = judged_sentences._counted(pictures, 0.6, judged, pool, captions[0])
     values = counted.tally.values()

@@ -1,5 +1,6 @@
 """Replies on disk: whole batches, shared by request, never mixed."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from veridical.errors import UserError
 from veridical.protocols.answering import outstanding
 from veridical.protocols.eval_task import Request
-from veridical.protocols.replies import Replies
+from veridical.protocols.replies import FILE, Replies, open_store
 from veridical.records import ImageFile, Message
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Noise
@@ -19,24 +20,28 @@ def request(image: int, text: str = "What is it?", **more) -> Request:
     return Request((IMAGES[image],), (Message("user", text),), **more)
 
 
-def test_replies_come_back_as_they_were_and_batches_become_one_file(tmp_path):
-    kept = Replies(tmp_path / "model")
-    kept.add({"a": "a text\u2028with a strange end of line", "b": (-0.25, -1.5)})
+def test_replies_come_back_as_they_were_to_their_own_model(tmp_path):
+    kept = Replies(open_store(tmp_path), "one")
+    kept.add({"a": "a text\u2028with a strange end of line, half an emoji \ud83d", "b": (-0.25, -math.inf)})
     kept.add({"c": ""})
-    (tmp_path / "model" / ".000002-1.jsonl.partial").write_text('{"request": "d", "te')
-    again = Replies(tmp_path / "model")
+    again = Replies(open_store(tmp_path), "one")
+    expected = {"a": "a text\u2028with a strange end of line, half an emoji \ud83d", "b": (-0.25, -math.inf), "c": ""}
     for one in (kept, again):
-        assert (one["a"], one["b"], one["c"]) == ("a text\u2028with a strange end of line", (-0.25, -1.5), "")
-        assert "d" not in one
-    again.compact()
-    assert len(list((tmp_path / "model").glob("*.jsonl"))) == 1
-    assert Replies(tmp_path / "model")["b"] == (-0.25, -1.5)
+        assert one.find(["a", "b", "c", "d"]) == expected
+    assert Replies(open_store(tmp_path), "another").find(["a", "b", "c"]) == {}
 
 
 def test_a_file_that_holds_no_replies_is_named(tmp_path):
-    (tmp_path / "x.jsonl").write_text("hello\n")
-    with pytest.raises(UserError, match=r"x\.jsonl: no replies"):
-        Replies(tmp_path)
+    (tmp_path / FILE).write_text("hello\n" * 1000)
+    with pytest.raises(UserError, match=r"replies\.sqlite: can't be used"):
+        Replies(open_store(tmp_path), "one").find(["a"])
+
+
+def test_answers_of_an_earlier_version_are_not_read_which_is_said(tmp_path, capsys):
+    (tmp_path / "abc-float32").mkdir()
+    (tmp_path / "abc-float32" / "000000-1-all.jsonl").write_text('{"request": "a", "text": "A cup."}\n')
+    assert Replies(open_store(tmp_path), "abc-float32").find(["a"]) == {}
+    assert "an earlier version left answers here" in capsys.readouterr().out
 
 
 def test_what_a_reply_depends_on_is_in_the_digest():
@@ -60,7 +65,7 @@ def test_what_a_reply_depends_on_is_in_the_digest():
 
 
 def test_questions_about_an_image_stand_together_and_are_asked_once(tmp_path):
-    kept = Replies(tmp_path)
+    kept = Replies(open_store(tmp_path), "one")
     asked = [request(0), request(1), request(0, "More?"), request(1), request(2), request(1, "More?")]
     kept.add({request(2).digest(): "known"})
     missing = list(outstanding(asked, kept).values())

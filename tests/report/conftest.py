@@ -10,7 +10,7 @@ import pytest
 
 from veridical.config import save_resolved
 from veridical.pairs.dataset import write_build
-from veridical.protocols.command import EvalConfig
+from veridical.protocols.config import EvalConfig
 from veridical.protocols.eval_task import Counted
 from veridical.protocols.picture_tasks import chair_task, pope_task
 from veridical.protocols.results import summarise

@@ -175,7 +175,7 @@ class Rate:
 class Verify:
     """Asks whether a claim about a record's images is true. Answered with its probability, 0 to 1.
 
-    `truth_of` reads the answer: a half means that the judge can't tell.
+    `truth_of` reads the answer; around a half, the judge can't tell.
     """
 
     record: Record
@@ -185,11 +185,13 @@ class Verify:
 Truth: TypeAlias = Literal["true", "false", "unknown"]
 
 
-def truth_of(probability: float, margin: float = 0.1) -> Truth:
-    """What the answer to `Verify` says; "unknown" within `margin` of a half."""
-    if abs(probability - 0.5) <= margin:
-        return "unknown"
-    return "true" if probability > 0.5 else "false"
+SURE = 0.6
+"""The probability from which a claim counts as true; at 1 less this, and below, it is false."""
+
+
+def truth_of(probability: float, sure: float = SURE) -> Truth:
+    """What the answer to `Verify` says; "unknown" between 1 - `sure` and `sure`."""
+    return "true" if probability >= sure else "false" if probability <= 1 - sure else "unknown"
 
 
 Seen: TypeAlias = Literal["present", "absent", "unknown"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from veridical.protocols.eval_task import Reply, Request
 from veridical.protocols.replies import Replies
+from veridical.records import ImageFile
+from veridical.vlm.images.views import NoImage
 from veridical.vlm.shrinking import BatchLimit, attempt
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.shared_prompt import Started
 
@@ -20,7 +24,8 @@ def outstanding(requests: Iterable[Request], replies: Replies) -> dict[str, Requ
     rank: dict[tuple[str, ...], int] = {}
     for request in asked.values():
         rank.setdefault(_images(request), len(rank))
-    missing = [(digest, request) for digest, request in asked.items() if digest not in replies]
+    known = replies.find(asked)
+    missing = [(digest, request) for digest, request in asked.items() if digest not in known]
     return dict(sorted(missing, key=lambda item: rank[_images(item[1])]))
 
 
@@ -37,6 +42,7 @@ def answer(
         progress: told the number of requests answered, step by step.
     """
     from veridical.vlm.inputs.context import Context
+    from veridical.vlm.inputs.decode_ahead import DecodeAhead
     from veridical.vlm.memory import announce
     from veridical.vlm.probe import shared_prompt_obstacle
 
@@ -47,17 +53,19 @@ def answer(
     first = next(iter(missing.values()))
     fitting = announce(vlm, "eval", batch, Context(first.images, first.prompt), answer=first.sampling.max_new_tokens)
     limit = BatchLimit(fitting, "images", "--batch")
-    while missing:
-        chunk = _chunk(missing, limit.size)
-        answered = _sound(lambda some: _answer(vlm, some, limit.size, apart), chunk, replies)
-        if answered is None:
-            limit.halve(min(limit.size, len(chunk)))
-            continue
-        if answered:
-            replies.add(answered)
-        progress(len(chunk))
-        missing = {digest: request for digest, request in missing.items() if digest not in chunk}
-    replies.compact()
+    with DecodeAhead() as opens:
+        while missing:
+            chunk = _chunk(missing, limit.size)
+            rest = {digest: request for digest, request in missing.items() if digest not in chunk}
+            opens.expect(_files(chunk) + _files(_chunk(rest, limit.size)))
+            answered = _sound(lambda some: _answer(vlm, some, limit.size, apart, opens), chunk, replies)
+            if answered is None:
+                limit.halve(min(limit.size, len(chunk)))
+                continue
+            if answered:
+                replies.add(answered)
+            progress(len(chunk))
+            missing = rest
 
 
 def _sound(
@@ -85,6 +93,11 @@ def _sound(
     return found
 
 
+def _files(requests: Mapping[str, Request]) -> list[ImageFile]:
+    """The image files that are shown; a view without an image needs none."""
+    return [image for one in requests.values() if not isinstance(one.view, NoImage) for image in one.images]
+
+
 def _images(request: Request) -> tuple[str, ...]:
     return tuple(image.sha256 for image in request.images)
 
@@ -101,7 +114,9 @@ def _chunk(requests: dict[str, Request], images: int) -> dict[str, Request]:
     return chunk
 
 
-def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> dict[str, Reply]:
+def _answer(
+    vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool, opens: Callable[[ImageFile], Image]
+) -> dict[str, Reply]:
     from veridical.vlm.inputs.context import Context
     from veridical.vlm.prefix.shared_prompt import start
 
@@ -111,7 +126,7 @@ def _answer(vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool) -> 
         for digest, r in requests.items()
     }
     places = {context: place for place, context in enumerate(dict.fromkeys(contexts.values()))}
-    started = start(vlm, list(places), apart=apart)
+    started = start(vlm, list(places), apart=apart, opens=opens)
     found: dict[str, Reply] = {}
     for kind in dict.fromkeys(map(_kind, requests.values())):
         alike = [digest for digest, request in requests.items() if _kind(request) == kind]

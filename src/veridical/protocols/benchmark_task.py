@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,7 +76,7 @@ def block_type(name: str) -> type:
 
 
 def official_task(name: str, block: Any, most: int | None = None) -> Task:
-    """The benchmark `name` as a task; `most` is the number of questions of each kind, where not all are asked.
+    """The benchmark `name` as a task; `most` limits its questions, see `smaller`.
 
     Raises:
         UserError: a file is not what it should be, or images are missing.
@@ -89,7 +88,7 @@ def official_task(name: str, block: Any, most: int | None = None) -> Task:
         every = module.ask(settings)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
-    questions = every if most is None else _first_of_each_kind(every, most)
+    questions = every if most is None else smaller(every, most)
     images, missing = _images(name, questions, block)
     limit = block.max_new_tokens or module.MAX_NEW_TOKENS
     sampling = SamplingParams(max_new_tokens=limit, temperature=0.0)
@@ -117,17 +116,22 @@ def official_task(name: str, block: Any, most: int | None = None) -> Task:
     )
 
 
-def _first_of_each_kind(questions: Sequence[Question], most: int) -> list[Question]:
-    """The first `most` questions of each kind, for a trial."""
-    if most < 1:
-        raise UserError(f"--limit {most}: at least one question is needed")
-    asked: Counter[str] = Counter()
-    found = []
+def smaller(questions: Sequence[Question], most: int) -> list[Question]:
+    """The first questions for a trial: `most` of the commonest kind, of others in proportion, at least one of each.
+
+    An image whose questions don't all fit is left out, unless nothing else is there: some metrics count whole images.
+    """
+    by_kind: dict[str, list[Question]] = {}
     for question in questions:
-        asked[question.kind] += 1
-        if asked[question.kind] <= most:
-            found.append(question)
-    return found
+        by_kind.setdefault(question.kind, []).append(question)
+    largest = max(map(len, by_kind.values()), default=0)
+    kept: set[str] = set()
+    for own in by_kind.values():
+        number = max(1, round(most * len(own) / largest)) if largest > most else len(own)
+        first, rest = own[:number], own[number:]
+        cut = first[-1].group if rest and rest[0].group == first[-1].group else None
+        kept.update(question.id for question in [q for q in first if q.group != cut] or first)
+    return [question for question in questions if question.id in kept]
 
 
 def _part(asked: int, every: int) -> str:

@@ -13,7 +13,7 @@ from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 OWN_TOKENS = 256
 """Longest caption of pictures that nothing is annotated in; on annotated ones it is CHAIR's, `chair.MAX_NEW_TOKENS`."""

@@ -25,7 +25,7 @@ from veridical.protocols.statistics import FloatArray
 
 if TYPE_CHECKING:
     from veridical.judges.interface import Seen
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 NAME = "chair-detector/1"
 KEY = "chair-detector"

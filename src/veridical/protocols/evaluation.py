@@ -16,13 +16,13 @@ from veridical.errors import UserError
 from veridical.progress import Line
 from veridical.protocols import lmms_eval
 from veridical.protocols.answering import answer, outstanding
-from veridical.protocols.command import EvalConfig, methods_of
+from veridical.protocols.config import EvalConfig, methods_of
 from veridical.protocols.eval_task import Counted, Reply, Request, Task
 from veridical.protocols.held_out import NOTHING_TRAINED, Apart, apart, describe_apart
 from veridical.protocols.metrics import Tally
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import AUTO, PICTURES, block_name, check_names, chosen, picture_task
-from veridical.protocols.replies import Replies
+from veridical.protocols.replies import Replies, open_store
 from veridical.protocols.results import among, caption_task, equal_metrics, summarise
 from veridical.protocols.sources import WORLD_SPLITS, Pictures, read_pictures
 
@@ -58,8 +58,7 @@ class Way:
 
     def replies_to(self, task: Task) -> dict[str, Reply]:
         """The replies to a task's questions, by id; those that failed are missing."""
-        asked = {key: request.digest() for key, request in self.requests(task).items()}
-        return {key: self.replies[digest] for key, digest in asked.items() if digest in self.replies}
+        return _replies_to(self.requests(task), self.replies)
 
     def failures(self, tasks: Iterable[Task]) -> list[str]:
         """What could not be asked, as a sentence, if anything."""
@@ -86,16 +85,17 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
 def _evaluate(
     config: EvalConfig, asked: Asked, models: Sequence[Measured], methods: Sequence[Method]
 ) -> dict[str, Any]:
+    store = open_store(config.cache or config.out / "requests")
     ways: list[Way] = []
     measured: dict[str, Any] = {}
-    harnessed: dict[str, list[lmms_eval.HarnessTask]] = {}
+    harnessed: dict[str, lmms_eval.Harnessed] = {}
     vlm: Vlm | None = None
     base: Vlm | None = None
     for model in models:
         vlm = _load(model, config, base)
         # An adapter changes the base in memory, which then serves no other one.
         base = None if model.adapter else vlm
-        replies = Replies((config.cache or config.out / "requests") / _folder_name(vlm))
+        replies = Replies(store, _measured_as(vlm))
         for name, method in _ways(model, methods).items():
             way = Way(name, model, method, replies)
             ways.append(way)
@@ -231,8 +231,14 @@ def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Repli
 
 
 def _tally(task: Task, replies: Replies) -> Tally:
-    found = {key: request.digest() for key, request in task.requests.items()}
-    return task.count({key: replies[digest] for key, digest in found.items() if digest in replies}).tally
+    return task.count(_replies_to(task.requests, replies)).tally
+
+
+def _replies_to(requests: Mapping[str, Request], replies: Replies) -> dict[str, Reply]:
+    """The replies to requests, by the ids of these; those that failed are missing."""
+    digests = {key: request.digest() for key, request in requests.items()}
+    known = replies.find(digests.values())
+    return {key: known[digest] for key, digest in digests.items() if digest in known}
 
 
 def _ways(model: Measured, methods: Sequence[Method]) -> dict[str, Method | None]:
@@ -290,7 +296,7 @@ def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     return merged(found) if model.adapter and wanted else found
 
 
-def _folder_name(vlm: Vlm) -> str:
+def _measured_as(vlm: Vlm) -> str:
     """Weights, precision and whether an adapter is merged decide what a model says."""
     return f"{vlm.fingerprint}-{str(vlm.model.dtype).removeprefix('torch.')}"
 

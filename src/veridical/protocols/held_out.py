@@ -18,7 +18,7 @@ from veridical.formats.sources import is_world
 from veridical.protocols.models import Measured
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 HELD_OUT = "held_out.json"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from veridical.judges.interface import ExtractObjects, JudgeError, Kind, Verify
+from veridical.judges.interface import ExtractObjects, JudgeError, Kind, Truth, Verify, truth_of
 from veridical.judges.panel import Panel
 from veridical.judges.sentences import sentences
 from veridical.protocols.captioning import caption_name, caption_requests, caption_settings
@@ -24,7 +24,7 @@ from veridical.protocols.sources import Pictures
 from veridical.protocols.statistics import FloatArray
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
     from veridical.records import Record
 
 NAME = "judged-sentences/1"
@@ -32,8 +32,9 @@ KEY = "judged-sentences"
 ROUND = 64
 """Requests to the judge between two updates of the progress."""
 
-Verdict = Literal["true", "false", "can't tell", "failed"]
-COLUMNS = ("captions", "sentences", *Verdict.__args__, "false_captions", "covered", "pool", "objects", "words")  # type: ignore[attr-defined]
+Verdict = Truth | Literal["failed"]
+VERDICTS: tuple[Verdict, ...] = ("true", "false", "unknown", "failed")
+COLUMNS = ("captions", "sentences", *VERDICTS, "false_captions", "covered", "pool", "objects", "words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def judged_task(pictures: Pictures, config: EvalConfig) -> Task:
     def judge(replies: Mapping[str, Mapping[str, Reply]]) -> Task:
         captions = [{key: str(text) for key, text in one.items()} for one in replies.values()]
         judged = ask_judge(open_judge(pictures, config, Verify, KEY), pictures, captions)
-        pool = _pool(judged, config.sure, captions)
+        pool = _pool(judged, config.sure)
         return replace(
             task,
             name=caption_name(f"{NAME} by {judged.judge}", pictures, config),
@@ -156,23 +157,18 @@ def read(record: Record, caption: str, judged: Judged, sure: float) -> list[Sent
         text = part.strip()
         if text:
             at = start + len(part) - len(part.lstrip())
-            verdict = _verdict(judged.probability.get((record.id, text)), sure)
+            probability = judged.probability.get((record.id, text))
+            verdict: Verdict = "failed" if probability is None else truth_of(probability, sure)
             found.append(Sentence(at, at + len(text), verdict, judged.objects.get(text, ())))
         start += len(part)
     return found
 
 
-def _verdict(probability: float | None, sure: float) -> Verdict:
-    if probability is None:
-        return "failed"
-    return "true" if probability >= sure else "false" if probability <= 1 - sure else "can't tell"
-
-
-def _pool(judged: Judged, sure: float, captions: Sequence[Mapping[str, str]]) -> dict[str, frozenset[str]]:
+def _pool(judged: Judged, sure: float) -> dict[str, frozenset[str]]:
     """By record id, the objects that any model's caption names in a sentence found true."""
     pool: dict[str, set[str]] = {}
     for (record, text), probability in judged.probability.items():
-        if _verdict(probability, sure) == "true":
+        if probability is not None and truth_of(probability, sure) == "true":
             pool.setdefault(record, set()).update(judged.objects.get(text, ()))
     return {record: frozenset(names) for record, names in pool.items()}
 
@@ -230,7 +226,7 @@ def _cells(found: Sequence[Sentence], whole: Sequence[float], pool: frozenset[st
     return {
         "captions": 1.0,
         "sentences": float(len(found)),
-        **{name: float(verdicts.count(name)) for name in ("true", "false", "can't tell", "failed")},
+        **{name: float(verdicts.count(name)) for name in VERDICTS},
         "false_captions": inventing,
         "covered": float(covered),
         "pool": float(len(pool)),
@@ -243,7 +239,7 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
     return {
         "captions_false": share(sums["false_captions"], sums["captions"]),
         "sentences_false": share(sums["false"], sums["true"] + sums["false"]),
-        "cannot_tell": share(sums["can't tell"], sums["sentences"]),
+        "cannot_tell": share(sums["unknown"], sums["sentences"]),
         "failed": share(sums["failed"], sums["sentences"]),
         "coverage": share(sums["covered"], sums["pool"]),
         "objects": share(sums["objects"], sums["captions"], 1.0),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata, util
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,7 @@ from veridical.vlm.generation.params import SamplingParams
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
     from veridical.vlm.model.loading import Vlm
 
 NORMAL = 1.96
@@ -60,8 +60,16 @@ def check(config: EvalConfig) -> None:
         raise UserError("--harness lmms-eval: name its --tasks")
 
 
-def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> list[HarnessTask]:
-    """Let lmms-eval measure a model.
+@dataclass(frozen=True)
+class Harnessed:
+    """What lmms-eval found about a model: its tasks, and why questions went unasked, by their digests."""
+
+    tasks: Sequence[HarnessTask]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> Harnessed:
+    """Let lmms-eval measure a model. A question that can't be asked gets an empty answer, which is told.
 
     Raises:
         UserError: an unknown task, or one that asks for what this engine does not give.
@@ -72,7 +80,8 @@ def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> list[HarnessTas
     manager = TaskManager("ERROR", include_path=[str(folder) for folder in config.task_folders] or None)
     if unknown := [task for task in config.tasks if task not in manager.all_tasks]:
         raise UserError(f"--tasks: lmms-eval has no {', '.join(unknown)}; --task-folders names folders of your own.")
-    model = _model(vlm, replies, config.batch, config.out / "images" / "lmms-eval")
+    failed: dict[str, str] = {}
+    model = _model(vlm, replies, config.batch, config.out / "images" / "lmms-eval", failed)
     found = simple_evaluate(
         model=model,
         tasks=list(config.tasks),
@@ -82,7 +91,7 @@ def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> list[HarnessTas
         task_manager=manager,
         verbosity="ERROR",
     )
-    return read_results(found)
+    return Harnessed(read_results(found), failed)
 
 
 def read_results(found: Mapping[str, Any]) -> list[HarnessTask]:
@@ -112,11 +121,17 @@ def _version(found: Mapping[str, Any], task: str) -> str:
     return str(first.get("version", found.get("versions", {}).get(task, "?")))
 
 
-def add_to(results: dict[str, Any], found: Mapping[str, Sequence[HarnessTask]]) -> None:
+def add_to(results: dict[str, Any], found: Mapping[str, Harnessed]) -> None:
     """Put the numbers of each model into results.json's parts; differences have no interval, which needs the items."""
     base = next(iter(found))
-    for name, tasks in found.items():
-        for task in tasks:
+    for name, measured in found.items():
+        if measured.failed:
+            why = next(iter(measured.failed.values()))
+            results["notes"].append(
+                f"lmms-eval, {name}: {len(measured.failed)} questions could not be asked and count as answered with "
+                f"nothing; the first: {why}"
+            )
+        for task in measured.tasks:
             results["protocols"][task.key] = task.protocol
             for metric, (value, error) in task.metrics.items():
                 key = f"{task.key.replace('-', '_')}_{metric}"
@@ -132,7 +147,15 @@ def add_to(results: dict[str, Any], found: Mapping[str, Sequence[HarnessTask]]) 
                 comparison["differences"][key] = {"difference": gap, "low": None, "high": None}
 
 
-def _model(vlm: Vlm, replies: Replies, batch: int, folder: Path) -> Any:
+def texts_of(requests: Sequence[Request], replies: Replies, failed: dict[str, str]) -> list[str]:
+    """The replies in order; empty where a question couldn't be asked, which goes to `failed` by its digest."""
+    digests = [request.digest() for request in requests]
+    known = replies.find(digests)
+    failed.update({digest: replies.failed.get(digest, "no reply") for digest in digests if digest not in known})
+    return [str(known.get(digest, "")) for digest in digests]
+
+
+def _model(vlm: Vlm, replies: Replies, batch: int, folder: Path, failed: dict[str, str]) -> Any:
     """The model as lmms-eval wants one; its class is made here, since lmms-eval may be absent."""
     from lmms_eval.api.model import lmms
 
@@ -152,7 +175,7 @@ def _model(vlm: Vlm, replies: Replies, batch: int, folder: Path) -> Any:
         def generate_until(self, requests: list[Any]) -> list[str]:
             wanted = [_request(one.args, self.task_dict, folder) for one in requests]
             answer(vlm, wanted, replies, batch, lambda _: None)
-            return [str(replies[one.digest()]) for one in wanted]
+            return texts_of(wanted, replies, failed)
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
             raise UserError("--tasks: one scores by log-likelihood, which is not handed over; leave it out.")

@@ -18,7 +18,7 @@ from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, View
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 
 def chair_task(pictures: Pictures, config: EvalConfig) -> Task:

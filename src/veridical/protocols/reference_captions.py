@@ -19,7 +19,7 @@ from veridical.protocols.eval_task import Counted, Reply, Shown, Task
 from veridical.protocols.sources import Pictures
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 NAME = "chair-captions/1"
 KEY = "chair-captions"

@@ -12,7 +12,7 @@ from veridical.protocols.benchmarks.registry import BENCHMARKS
 from veridical.registry import Own, Registry, label
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
     from veridical.protocols.eval_task import Task
     from veridical.protocols.sources import Pictures
 

@@ -28,7 +28,7 @@ from veridical.protocols.statistics import FloatArray
 from veridical.records import Message
 
 if TYPE_CHECKING:
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 NAME = "side-by-side/1"
 KEY = "side-by-side"

@@ -13,7 +13,7 @@ import tyro
 
 from veridical.bounds import Positive, Seed
 from veridical.config import to_plain
-from veridical.protocols.command import config_type as eval_config_type
+from veridical.protocols.config import config_type as eval_config_type
 from veridical.run.recipes import DEFAULT, align_config, build_config, recipe_of
 
 STEPS = ("build", "align", "eval")

@@ -12,7 +12,7 @@ from veridical.run.steps import Step
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
     from veridical.pairs.config import BuildConfig
-    from veridical.protocols.command import EvalConfig
+    from veridical.protocols.config import EvalConfig
 
 ALIGN_PHASES: Mapping[str, float] = {"images": 0.05, "reference": 0.2, "training": 0.75}
 """The stages that `veridical align` reports, and their shares of its time."""

@@ -8,11 +8,13 @@ very same tensors, every context goes through the whole.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from veridical.records import ImageFile
 from veridical.vlm.images import perturb, views
+from veridical.vlm.images.files import open_image
 from veridical.vlm.inputs import prepare as inputs
 from veridical.vlm.inputs.context import Context, Prepared
 
@@ -32,14 +34,21 @@ class _Kind:
     divides: bool
 
 
-def prepare_all(vlm: Vlm, contexts: Sequence[Context | Prepared]) -> tuple[Prepared, ...]:
-    """What `inputs.prepare` gives for each context; those already prepared stay as they are."""
+def prepare_all(
+    vlm: Vlm, contexts: Sequence[Context | Prepared], opens: Callable[[ImageFile], Image] = open_image
+) -> tuple[Prepared, ...]:
+    """What `inputs.prepare` gives for each context; those already prepared stay as they are.
+
+    `opens` may have decoded the images before, such as `decode_ahead.DecodeAhead`.
+    """
     known: dict[Hashable, _Kind | None] = {}
-    return tuple(one if isinstance(one, Prepared) else _prepare(vlm, one, known) for one in contexts)
+    return tuple(one if isinstance(one, Prepared) else _prepare(vlm, one, known, opens) for one in contexts)
 
 
-def _prepare(vlm: Vlm, context: Context, known: dict[Hashable, _Kind | None]) -> Prepared:
-    images = inputs.shown(context)
+def _prepare(
+    vlm: Vlm, context: Context, known: dict[Hashable, _Kind | None], opens: Callable[[ImageFile], Image]
+) -> Prepared:
+    images = inputs.shown(context, opens)
     kind = (context.prompt, context.view, len(context.images), *(image.size for image in images))
     if kind not in known:
         # Most kinds that come once never come again: the test waits for the second.

@@ -8,12 +8,13 @@ question's own words go on from there. The result is a `Prefix` like any other.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from veridical.records import ImageFile
 from veridical.vlm.images import views
+from veridical.vlm.images.files import open_image
 from veridical.vlm.inputs.batch_preprocess import prepare_all
 from veridical.vlm.inputs.context import Context, Prepared, cut, per_token_keys
 from veridical.vlm.inputs.prepare import count_placeholders, prepare, refuse_control_tokens, rendered
@@ -21,6 +22,7 @@ from veridical.vlm.prefix.encode import Prefix, encode
 from veridical.vlm.prefix.encode import features as image_features
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from veridical.vlm.model.loading import Vlm
@@ -60,15 +62,17 @@ class Started:
             return encode(self.vlm, [self.prepared[index] for index in contexts], seen)
 
 
-def start(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False) -> Started:
+def start(
+    vlm: Vlm, contexts: Sequence[Context], *, apart: bool = False, opens: Callable[[ImageFile], Image] = open_image
+) -> Started:
     """Encode what contexts that show the same images have in common, once for all of them.
 
     With `apart`, for a model that has an `obstacle`, the language model reads each prompt anew, and only the
-    images are still processed and seen by the tower once.
+    images are still processed and seen by the tower once. `opens` may have decoded the images before.
     """
     import torch
 
-    prepared, members = prepare_together(vlm, contexts)
+    prepared, members = prepare_together(vlm, contexts, opens)
     with torch.no_grad():
         trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
         if trunks is not None:
@@ -83,20 +87,22 @@ def encode_together(vlm: Vlm, contexts: Sequence[Context], *, apart: bool = Fals
     return start(vlm, contexts, apart=apart).prefix(range(len(contexts)))
 
 
-def prepare_together(vlm: Vlm, contexts: Sequence[Context]) -> tuple[list[Prepared], list[list[int]]]:
+def prepare_together(
+    vlm: Vlm, contexts: Sequence[Context], opens: Callable[[ImageFile], Image] = open_image
+) -> tuple[list[Prepared], list[list[int]]]:
     """Contexts as tensors, and which of them show the same images; each image is opened and processed once."""
     groups: dict[Hashable, list[int]] = {}
     for index, context in enumerate(contexts):
         groups.setdefault(_shown(context), []).append(index)
     found: dict[int, Prepared] = {}
-    firsts = prepare_all(vlm, [contexts[members[0]] for members in groups.values()])
+    firsts = prepare_all(vlm, [contexts[members[0]] for members in groups.values()], opens)
     for members, first in zip(groups.values(), firsts, strict=True):
         rests = _rests(vlm, [contexts[index] for index in members], first)
         for place, index in enumerate(members):
             if place == 0:
                 found[index] = first
             elif rests is None:
-                found[index] = prepare(vlm, contexts[index])
+                found[index] = prepare(vlm, contexts[index], opens)
             else:
                 found[index] = _with_rest(vlm, contexts[index], first, len(rests[0]), rests[place])
     return [found[index] for index in range(len(contexts))], list(groups.values())
