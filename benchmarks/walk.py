@@ -1,17 +1,11 @@
 """The whole path, from photographs to a report, as an engineer walks it; interrupted and killed at every step.
 
-    python benchmarks/walk.py --out runs/walk [--photos 40] [--skip-world]
+    python benchmarks/walk.py --out runs/walk [--photos 40] [--models qwen2-vl llava]
 
-Part 1: 40 photographs that installed packages bring (scikit-image, scikit-learn, matplotlib; windows of them where
-there are fewer), without captions, and two small models with random weights, a Qwen2-VL and a LLaVA: `veridical run`
-once undisturbed, and once stopped in every step, by Ctrl-C and by SIGKILL in turn; both must end with the same pairs,
-weights and results, byte for byte.
-
-Part 2: pictures of the built-in world without their annotations. The bundled model is aligned by several recipes; the
-verdict that needs no annotations is compared with the one by annotations, on the same held-out pictures: do both rank
-the models alike?
-
-The numbers go to OUT/walk.json; exits 1 where a disturbed run ends different.
+Photographs that installed packages bring (scikit-image, scikit-learn, matplotlib; windows of them where there are
+fewer than asked for), without captions, and small models with random weights: `veridical run` once undisturbed, and
+once stopped in every step, by Ctrl-C and by SIGKILL in turn. Both must end with the same pairs, weights and results,
+byte for byte. The numbers go to OUT/walk.json; exits 1 where a disturbed run ends different.
 """
 
 from __future__ import annotations
@@ -25,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +48,7 @@ SHORT = (
     "--build.settings.max-new-tokens", "24", "--build.settings.keep-unfinished", "--eval.max-new-tokens", "24",
     "--build.shard-size", "8", "--align.save-every", "2", "--align.workers", "0",
 )  # fmt: skip
-RECIPES = ("bdhs", "bpo-image", "dropout-ntp")
+MODELS = {"qwen2-vl": tiny_qwen2_vl, "llava": tiny_llava}
 
 
 def main() -> None:
@@ -62,19 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=40)
-    parser.add_argument("--pictures", type=int, default=300, help="pictures of the world")
-    parser.add_argument("--skip-world", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     given = parser.parse_args()
     photos = write_photos(given.out / "photos", given.photos)
     found: dict[str, Any] = {"photos": len(list(photos.glob("*.png"))), "models": {}}
-    for name, make in (("qwen2-vl", tiny_qwen2_vl), ("llava", tiny_llava)):
+    for name in given.models:
         model = given.out / name
         if not (model / "config.json").exists():
-            make(model)
+            MODELS[name](model)
         found["models"][name] = walk(given.out, name, model, photos)
         print(f"{name}: {found['models'][name]}", flush=True)
-    if not given.skip_world:
-        found["world"] = compare_verdicts(given.out / "world", given.pictures)
     (given.out / "walk.json").write_text(json.dumps(found, indent=1))
     sys.exit(0 if all(one["same"] for one in found["models"].values()) else 1)
 
@@ -149,63 +140,9 @@ def contents(out: Path) -> dict[str, str]:
     return found
 
 
-def _command(model: Path, records: Path, out: Path, *more: str) -> list[str]:
-    given = ("--model", str(model), "--records", str(records), "--out", str(out), *SHORT, *more)
+def _command(model: Path, records: Path, out: Path) -> list[str]:
+    given = ("--model", str(model), "--records", str(records), "--out", str(out), *SHORT)
     return [sys.executable, "-m", "veridical", "run", *given]
-
-
-def compare_verdicts(out: Path, pictures: int) -> dict[str, Any]:
-    """Align the bundled model by several recipes on pictures without annotations, and rank the results both ways."""
-    bare, annotated = write_world(out, pictures)
-    models = []
-    for recipe in RECIPES:
-        run = out / recipe
-        command = ("run", "--records", str(bare), "--recipe", recipe, "--out", str(run), "--build.held-out", "0.4",
-                   "--eval.lexicon", "world", "--control")  # fmt: skip
-        subprocess.run([sys.executable, "-m", "veridical", *command], check=True)
-        models += [f"{recipe}={run / 'aligned'}", f"{recipe}-sft={run / 'sft'}"]
-    numbers = {}
-    for name, records, protocols in (
-        ("annotated", annotated, ("world-chair",)),
-        ("bare", bare, ("chair-captions", "side-by-side")),
-    ):
-        command = ("eval", "--models", "bundled", *models, "--records", str(records), "--lexicon", "world",
-                   "--protocols", *protocols, "--out", str(out / f"eval-{name}"))  # fmt: skip
-        subprocess.run([sys.executable, "-m", "veridical", *command], check=True)
-        numbers[name] = json.loads((out / f"eval-{name}" / "results.json").read_text())["models"]
-    return {**ranked(numbers["annotated"], numbers["bare"]), "held_out": len(_kept(out))}
-
-
-def write_world(out: Path, count: int) -> tuple[Path, Path]:
-    """The same pictures twice: with captions alone, and with their objects."""
-    from veridical.world.records import world_records, write_folder
-
-    bare, annotated = out / "bare", out / "annotated"
-    for folder in (bare, annotated):
-        path = write_folder(world_records("pairs", count, 0, folder), folder)
-        rows = [json.loads(line) for line in path.read_text().split("\n") if line]
-        if folder == bare:
-            rows = [{key: row[key] for key in ("file_name", "text")} for row in rows]
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return bare, annotated
-
-
-def _kept(out: Path) -> list[str]:
-    return list(json.loads((out / RECIPES[0] / "pairs" / "held_out.json").read_text())["images"])
-
-
-def ranked(annotated: Mapping[str, Any], bare: Mapping[str, Any]) -> dict[str, Any]:
-    """Each model's number by annotations beside those without, and how alike the rankings are (Spearman)."""
-    from scipy.stats import spearmanr
-
-    truth = {name: metrics["chair_s"]["value"] for name, metrics in annotated.items()}
-    others = {"captions_chair_s": 1, "side_consistency": -1, "side_takes_over": 1}
-    rows = {name: {"chair_s": truth[name], **{key: bare[name][key]["value"] for key in others}} for name in truth}
-    alike = {
-        key: float(spearmanr([row["chair_s"] for row in rows.values()], [sign * row[key] for row in rows.values()])[0])
-        for key, sign in others.items()
-    }
-    return {"models": rows, "spearman": alike}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ import shutil
 
 import pytest
 
+from veridical.judges.oracle import OracleSettings
+from veridical.protocols.command import EvalConfig
+from veridical.protocols.evaluation import read_tasks
+from veridical.protocols.results import equal_metrics, summarise
 from veridical.report.command import ReportConfig, run
 from veridical.report.runs import read_runs
 from veridical.report.verdict import overview
@@ -117,6 +121,53 @@ def test_truth_from_elsewhere_gives_the_same_first_screen(folders, tmp_path, key
     page = run(ReportConfig((folder,), out=tmp_path / "report.html")).read_text()
     assert f"{key}/1 by X" in page
     assert "At equal recall</h3>" in page
+
+
+def judged_run(folder):
+    """An evaluation by sentences: an oracle finds one of the base's false in every caption, and none of the model's."""
+    config = EvalConfig(
+        out=folder, records="world:dev", limit=8, protocols=("judged-sentences",), judge=OracleSettings()
+    )
+    asked = read_tasks(config)
+    records, classes = asked.pictures.records, asked.pictures.vocabulary.classes
+    absent = {one.id: next(name for name in classes if name not in one.annotations.names) for one in records}
+    right = {one.id: one.reference for one in records}
+    wrong = {key: f"{text} There is a {absent[key]}." for key, text in right.items()}
+    task = asked.tasks["judged-sentences"].then({"base": wrong, "model": right})
+    counted = {name: {task.key: task.count(texts)} for name, texts in (("base", wrong), ("model", right))}
+    for name, one in counted.items():
+        (folder / "items" / name).mkdir(parents=True)
+        lines = "".join(json.dumps(row) + "\n" for row in one[task.key].rows)
+        (folder / "items" / name / f"{task.key}.jsonl").write_text(lines)
+    results = {
+        "protocols": {task.key: task.name},
+        "records": {"count": len(records), "splits": {"dev": len(records)}},
+        "captions": task.key,
+        "equal": {task.key: equal_metrics(task)},
+        **summarise(counted, {task.key: task}, classes, seed=0),
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_judged_sentences_give_the_first_screen_in_their_own_words(tmp_path):
+    folder = judged_run(tmp_path / "eval")
+    found = overview(read_runs([folder]).evals)
+    assert found.sentence == "model errs less than base."
+    assert found.protocol == "judged-sentences/1 by oracle"
+    assert found.counted.endswith("a sentence that the judge finds false")
+    assert found.compared == "at equal coverage"
+    [line] = found.lines
+    assert (line.before, line.after, line.recall) == ("100.0", "0.0", "100.0 → 100.0")
+    assert (line.difference, line.verdict) == ("\N{MINUS SIGN}100.0", "better")
+    [(words, example)] = found.examples
+    assert words == "Better in 8 of 8; the middle one:"
+    [(span, fault)] = example.base.faults
+    assert (example.base.text[slice(*span)][:11], fault) == ("There is a ", "invented")
+    page = run(ReportConfig((folder,), out=tmp_path / "report.html")).read_text()
+    assert "coverage 100.0 → 100.0" in page
+    assert "At equal coverage</h3>" in page
+    assert "Captions with an error, at equal coverage" in page
 
 
 def test_without_any_truth_it_says_that_nothing_is_known(folders, tmp_path):

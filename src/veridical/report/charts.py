@@ -20,6 +20,7 @@ def recall_curve(
     recall_metric: str,
     invented_metric: str,
     prefix: str,
+    covered: str = "recall",
 ) -> str:
     """The base's captions cut ever shorter as a line with its band, each aligned model as a point with its interval.
 
@@ -30,6 +31,7 @@ def recall_curve(
         recall_metric: a key of each model's numbers: how much of what is there is named.
         invented_metric: likewise, how many captions invent.
         prefix: as for `to_svg`.
+        covered: what the first of them is called.
     """
     recall = [point["recall"]["value"] for point in curve]
     invented, low, high = ([point["chair_s"][key] for point in curve] for key in ("value", "low", "high"))
@@ -53,10 +55,10 @@ def recall_curve(
                 elinewidth=1.1,
                 **_look(number),
             )
-        plot.set(xlabel="recall: objects named, of those there (%)", ylabel="captions that invent (%)")
+        plot.set(xlabel=f"{covered}: objects named, of those there (%)", ylabel="captions with something wrong (%)")
         plot.set_ylim(bottom=0)
         plot.legend(loc="upper left")
-        label = f"Captions that invent something against recall, for {base} cut shorter and for each aligned model"
+        label = f"Captions with something wrong against {covered}, for {base} cut shorter and for each aligned model"
         return to_svg(figure, label, prefix)
 
 

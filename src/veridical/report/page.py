@@ -15,8 +15,8 @@ from veridical.report import charts
 from veridical.report.captions import SAYS
 from veridical.report.pictures import Piece, Thumbnail, inventions, sides, spread, thumbnail
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs, warnings_of
-from veridical.report.tables import Row, Verdict, bounds, flat, is_main, judge, number, rows
-from veridical.report.verdict import Example, overview
+from veridical.report.tables import Row, Verdict, bounds, flat, is_main, judge, metric_of, number, rows
+from veridical.report.verdict import Example, covered_of, overview
 
 SIDES = (
     ("words", "words"),
@@ -122,6 +122,7 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
     table = rows(results)
     names = {"chair_s": "chair_s", "recall": "recall", **results.get("equal", {}).get(run.shown, {})}
     curve = results["cut_curves"].get(base)
+    covered = covered_of(run.shown)
     return {
         "run": run,
         "base": base,
@@ -133,7 +134,15 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
             if one["at_equal_recall"]
         ],
         "recall_chart": Markup(
-            charts.recall_curve(base, curve, results["models"], names["recall"], names["chair_s"], f"recall{place}")
+            charts.recall_curve(
+                base,
+                curve,
+                results["models"],
+                names["recall"],
+                names["chair_s"],
+                f"recall{place}",
+                covered,
+            )
             if curve
             else ""
         ),
@@ -142,6 +151,8 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
         "worse": _worst_cards(run, captions),
         "pictures": results["records"],
         "protocol": results["protocols"].get(run.shown, ""),
+        "covered": covered,
+        "wrong": metric_of(names["chair_s"], results).label,
         "notes": results.get("notes", []),
     }
 

@@ -10,11 +10,12 @@ from veridical.report.captions import Caption
 from veridical.report.runs import EvalRun
 from veridical.report.tables import NOTHING, Better, Verdict, bounds, judge, metric_of, number
 
+JUDGED = "judged-sentences"
 COUNTED: Mapping[str, str] = {
     "chair": "captions, so many name something that is not there",
     "chair-captions": "captions, so many name something that no reference caption names",
     "chair-detector": "captions, so many name something that the judge says is absent",
-    "judged-sentences": "captions, so many hold a sentence that the judge finds false",
+    JUDGED: "captions, so many hold a sentence that the judge finds false",
 }
 """What is counted, by the key of a protocol that knows something about the pictures."""
 CONSISTENCY = "side_consistency"
@@ -66,6 +67,8 @@ class Overview:
     protocol: str
     counted: str
     compared: str
+    covered: str
+    """What `recall` of the lines is called."""
     lines: tuple[Line, ...]
     scale: tuple[str, str, float]
     worse: tuple[str, ...]
@@ -108,7 +111,8 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
         basis=_basis(evals, records),
         protocol=str(first.results["protocols"].get(headline.protocol, headline.protocol)),
         counted=headline.counted,
-        compared="at equal recall" if _equal(first) else "on the same pictures",
+        compared=f"at equal {covered_of(headline.protocol)}" if _equal(first) else "on the same pictures",
+        covered=covered_of(headline.protocol),
         lines=lines,
         scale=(number(scale[0], signed=True), number(scale[1], signed=True), _place(0.0, scale)),
         worse=tuple(_worse(found)),
@@ -116,6 +120,11 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
         examples=tuple(_examples(best[0][0], best[1], records.get("count", 0))) if best else (),
         got_worse=len(_compared(best[0][0], best[1], -1)) if best else 0,
     )
+
+
+def covered_of(protocol: str) -> str:
+    """What a protocol calls the share of what is there that a caption says."""
+    return "coverage" if protocol == JUDGED else "recall"
 
 
 def _headline(run: EvalRun) -> _Headline:
@@ -135,17 +144,25 @@ def _headline(run: EvalRun) -> _Headline:
 
 
 def _equal(run: EvalRun) -> bool:
-    return any(one.get("at_equal_recall") for one in run.results["comparisons"])
+    return any(_at_equal_recall(run, one) for one in run.results["comparisons"])
+
+
+def _at_equal_recall(run: EvalRun, comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A comparison at equal recall, by the protocol that stands for the evaluation."""
+    protocol = _headline(run).protocol
+    main = run.results.get("captions", protocol) == protocol
+    found: Mapping[str, Any] | None = (
+        comparison["at_equal_recall"] if main else comparison.get("at_equal_recall_by", {}).get(protocol)
+    )
+    return found
 
 
 def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:
     """A model's difference from the base: at equal recall where that is known."""
     for one in run.results["comparisons"]:
         if one["model"] == model:
-            found: Mapping[str, Any] = one.get("at_equal_recall") or one["differences"].get(
-                _headline(run).metric, NOTHING
-            )
-            return found
+            found: Mapping[str, Any] = one["differences"].get(_headline(run).metric, NOTHING)
+            return _at_equal_recall(run, one) or found
     return NOTHING
 
 
@@ -214,12 +231,14 @@ def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[Line]) -> str:
         return f"{headline.counted}: {changes}."
     if len(lines) == 1:
         [line] = lines
+        verb = "errs" if headline.protocol == JUDGED else "invents"
         return {
-            "better": f"{line.model} invents less than {base}.",
-            "worse": f"{line.model} invents more than {base}.",
-        }.get(line.verdict, f"Whether {line.model} invents less than {base} is not clear.")
+            "better": f"{line.model} {verb} less than {base}.",
+            "worse": f"{line.model} {verb} more than {base}.",
+        }.get(line.verdict, f"Whether {line.model} {verb} less than {base} is not clear.")
+    verb = "err" if headline.protocol == JUDGED else "invent"
     less, more = (sum(line.verdict == verdict for line in lines) for verdict in ("better", "worse"))
-    counts = {"invent less": less, "invent more": more, "can't be told apart from it": len(lines) - less - more}
+    counts = {f"{verb} less": less, f"{verb} more": more, "can't be told apart from it": len(lines) - less - more}
     if not less and not more:
         return f"None of {len(lines)} models can be told apart from {base}."
     said = [f"{count} {words}" for words, count in counts.items() if count]
