@@ -153,6 +153,8 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     allow_remote_code: bool = False,
+    max_pixels: int | None = None,
+    max_image_tokens: int | None = None,
 ) -> Vlm:
     """Load an image-text-to-text model: `bundled`, a folder, or a name on the Hugging Face hub.
 
@@ -162,16 +164,27 @@ def load(
         dtype: auto (bfloat16 on a GPU, else float32), float32, bfloat16 or float16.
         device: auto (a GPU if there is one), cpu, cuda, ....
         allow_remote_code: let the model bring its own Python code.
+        max_pixels: the most pixels that an image is scaled to, for families that scale images or cut them into tiles.
+        max_image_tokens: the most tokens that an image takes, for the same families.
 
     Raises:
-        UserError: a model that isn't there or isn't of this kind, and an adapter that doesn't fit.
+        UserError: a model that isn't there or isn't of this kind, an adapter that doesn't fit, and limits that the
+            model's family doesn't have.
     """
     from veridical.vlm.load import load as load_model
+    from veridical.vlm.model.image_limits import ImageLimits
 
     place = None if adapter is None else Path(adapter).expanduser()
     if place is not None and (place / "adapter").is_dir():
         place /= "adapter"
-    return load_model(str(model), adapter=place, dtype=dtype, device=device, allow_remote_code=allow_remote_code)
+    return load_model(
+        str(model),
+        adapter=place,
+        dtype=dtype,
+        device=device,
+        allow_remote_code=allow_remote_code,
+        limits=ImageLimits(max_pixels, max_image_tokens),
+    )
 
 
 def wrap(model: Any, processor: Any, *, name: str = "model") -> Vlm:
@@ -421,7 +434,7 @@ def _judge(given: Any) -> Any:
 
 
 def _like(config: Any, model: Any) -> Any:
-    """Settings with the number format and the device of a model in memory, unless they say otherwise."""
+    """Settings with number format, device and image limits of a model in memory, unless they say otherwise."""
     from dataclasses import replace
 
     found = {}
@@ -429,6 +442,8 @@ def _like(config: Any, model: Any) -> Any:
         found["dtype"] = str(model.model.dtype).removeprefix("torch.")
     if config.device == "auto":
         found["device"] = str(model.model.device)
+    if model.limits and config.max_pixels is None and config.max_image_tokens is None:
+        found |= {"max_pixels": model.limits.max_pixels, "max_image_tokens": model.limits.max_image_tokens}
     return replace(config, **found)
 
 

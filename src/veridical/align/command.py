@@ -126,9 +126,16 @@ def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, V
     from veridical.align import distributed
     from veridical.vlm.load import attach_lora, load
     from veridical.vlm.model.adapters import unfreeze
+    from veridical.vlm.model.image_limits import ImageLimits
     from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
-    base = load(config.model, dtype=config.dtype, device=config.device, allow_remote_code=config.allow_remote_code)
+    base = load(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        allow_remote_code=config.allow_remote_code,
+        limits=ImageLimits(config.max_pixels, config.max_image_tokens),
+    )
     dtype = compute_dtype(base.model)
     refuse_float16(dtype)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}

@@ -114,6 +114,10 @@ class AlignConfig:
     """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one: the launcher's, or the first."""
     allow_remote_code: bool = False
     """Run Python code that comes with the model. Only for models that you trust."""
+    max_pixels: Positive | None = None
+    """Most pixels that the processor scales an image to, for families that scale images or cut them into tiles."""
+    max_image_tokens: Positive | None = None
+    """Most tokens that an image takes, for the same families: a phone's photo is some 15,000 in a stock Qwen2.5-VL."""
 
     def __post_init__(self) -> None:
         check(self)

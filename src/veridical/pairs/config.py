@@ -80,6 +80,10 @@ class BuildConfig:
     """Where the model runs: auto, cpu, cuda, ...."""
     allow_remote_code: bool = field(default=False, metadata=INCIDENTAL)
     """Let the model bring its own Python code."""
+    max_pixels: Positive | None = None
+    """Most pixels that the processor scales an image to, for families that scale images or cut them into tiles."""
+    max_image_tokens: Positive | None = None
+    """Most tokens that an image takes, for the same families: a phone's photo is some 15,000 in a stock Qwen2.5-VL."""
     settings: Any = None
     """Settings of the construction."""
     judge: Any = None

@@ -95,6 +95,7 @@ def open_source(
 def load_model(config: BuildConfig) -> Vlm:
     """The model whose hallucinations are exposed."""
     from veridical.vlm.load import load
+    from veridical.vlm.model.image_limits import ImageLimits
 
     return load(
         config.model,
@@ -102,6 +103,7 @@ def load_model(config: BuildConfig) -> Vlm:
         dtype=config.dtype,
         device=config.device,
         allow_remote_code=config.allow_remote_code,
+        limits=ImageLimits(config.max_pixels, config.max_image_tokens),
     )
 
 

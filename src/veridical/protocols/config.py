@@ -115,6 +115,10 @@ class EvalConfig:
     """Weights are loaded as this; auto is bfloat16 on a GPU, else float32."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """A torch device, or auto: a GPU if there is one."""
+    max_pixels: Positive | None = None
+    """Most pixels that a model's processor scales an image to, for families that scale or tile images."""
+    max_image_tokens: Positive | None = None
+    """Most tokens that an image takes, for the same families."""
 
 
 def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:

@@ -286,11 +286,13 @@ def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     """The model to measure next; an adapter goes onto the base if that is in memory, untouched."""
     from veridical.vlm.load import load, with_adapter
     from veridical.vlm.model.adapters import merged
+    from veridical.vlm.model.image_limits import ImageLimits
 
     if model.adapter and base and base.name == model.model:
         found = with_adapter(base, model.adapter)
     else:
-        found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device)
+        limits = ImageLimits(config.max_pixels, config.max_image_tokens)
+        found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device, limits=limits)
     # Best-of-n needs the base that the adapter was trained on.
     wanted = config.merge_adapters and not any(isinstance(method, BestOfN) for method in methods_of(config))
     return merged(found) if model.adapter and wanted else found

@@ -57,13 +57,14 @@ def steps(config: RunConfig) -> list[Step]:
     from veridical.run.plan import align_step, build_step, eval_step
 
     out, settings = config.out, config.out / "settings"
-    common = {"model": config.model, "device": config.device}
+    images = {"max_pixels": config.max_pixels, "max_image_tokens": config.max_image_tokens}
+    common = {"model": config.model, "device": config.device, **images}
     trained = {**common, "seed": config.seed, "allow_remote_code": config.allow_remote_code}
     build = dataclasses.replace(config.build, out=out / PAIRS, records=config.records, limit=config.limit, **trained)
     align = dataclasses.replace(config.align, pairs=out / PAIRS, out=out / ALIGNED, **trained)
     names = [ALIGNED, *([CONTROL] if config.control else [])]
     models = (config.model, *(f"{name}={out / name}" for name in names))
-    measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device)
+    measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device, **images)
     found = [build_step(PAIRS, build, settings), align_step(ALIGNED, align, settings, after=[f"build {PAIRS}"])]
     if config.control:
         control = _control(align, out / CONTROL)

@@ -20,10 +20,10 @@ STEPS = ("build", "align", "eval")
 GIVEN: Mapping[str, tuple[str, ...]] = {
     "build": (
         "out", "records", "model", "construction", "constructions", "size_matched", "limit", "seed", "device",
-        "adapter", "allow_remote_code",
+        "adapter", "allow_remote_code", "max_pixels", "max_image_tokens",
     ),
-    "align": ("pairs", "out", "model", "seed", "device", "allow_remote_code"),
-    "eval": ("out", "models", "device"),
+    "align": ("pairs", "out", "model", "seed", "device", "allow_remote_code", "max_pixels", "max_image_tokens"),
+    "eval": ("out", "models", "device", "max_pixels", "max_image_tokens"),
 }  # fmt: skip
 """The settings of each command that `run` gives itself."""
 Hidden = Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress]
@@ -57,6 +57,10 @@ class RunConfig:
     """Where the model runs: auto, cpu, cuda, ...."""
     allow_remote_code: bool = False
     """Let the model bring its own Python code."""
+    max_pixels: Positive | None = None
+    """Most pixels that the processor scales an image to, for families that scale images or cut them into tiles."""
+    max_image_tokens: Positive | None = None
+    """Most tokens that an image takes, for the same families: a phone's photo is some 15,000 in a stock Qwen2.5-VL."""
     write_config: Path | None = None
     """Write the settings into this YAML file, to be edited and run with `veridical run FILE`, and do nothing else."""
     build: Hidden = None

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
-from veridical.vlm.model import adapters, loading
+from veridical.vlm.model import adapters, image_limits, loading
 from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.model.image_limits import ImageLimits
 from veridical.vlm.model.loading import Vlm
 
 
@@ -18,19 +19,21 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     allow_remote_code: bool = False,
+    limits: ImageLimits | None = None,
 ) -> Vlm:
     """Load a model in evaluation mode, with all weights frozen.
 
     `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
     default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
-    doesn't fit.
+    doesn't fit, or for `limits` on the size of images that its family doesn't have.
     """
     found = loading.read_model(model, dtype, device, allow_remote_code)
+    image_limits.apply(limits, str(model), found.model, found.processor)
     if adapter is None:
-        return _probed(loading.assemble(str(model), found.model, found.processor, found.weights))
+        return _probed(loading.assemble(str(model), found.model, found.processor, found.weights, limits=limits))
     adapted, opening = adapters.load_adapter(found.model, adapter)
-    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, opening))
+    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, opening, limits))
 
 
 def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
@@ -39,14 +42,17 @@ def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
     Raises `UserError` where the adapter doesn't fit.
     """
     model, opening = adapters.load_adapter(vlm.model, adapter)
-    return _probed(loading.assemble(vlm.name, model, vlm.processor, vlm.weights, opening))
+    return _probed(loading.assemble(vlm.name, model, vlm.processor, vlm.weights, opening, vlm.limits))
 
 
-def assemble(name: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> Vlm:
+def assemble(
+    name: str, model: Any, processor: Any, opening: tuple[int, ...] = (), limits: ImageLimits | None = None
+) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
-    unknown. `opening` as in `Vlm`.
+    unknown. `opening` as in `Vlm`; `limits` are set on the processor given.
     """
-    return _probed(loading.assemble(name, model, processor, opening=opening))
+    image_limits.apply(limits, name, model, processor)
+    return _probed(loading.assemble(name, model, processor, opening=opening, limits=limits))
 
 
 def _probed(vlm: Vlm) -> Vlm:

@@ -15,6 +15,7 @@ from veridical.vlm.model.weights import files_of, hash_in_memory, hash_of_adapte
 
 if TYPE_CHECKING:
     from veridical.vlm.model.families import Traits
+    from veridical.vlm.model.image_limits import ImageLimits
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -40,7 +41,7 @@ class Vlm:
     `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
     two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
     and how that is known. `opening` are the token ids from which on the adapter acts, if it acts on answers only.
-    `weights` is the SHA-256 of the base model's weights alone.
+    `weights` is the SHA-256 of the base model's weights alone. `limits` are those that the processor was set to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Vlm:
     sharing: Sharing
     opening: tuple[int, ...] = ()
     weights: str = field(default="", repr=False)
+    limits: ImageLimits | None = None
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,17 @@ def _first_lines(error: Exception) -> str:
     return (text if len(text) <= 400 else f"{text[:400]}...").rstrip(".")
 
 
-def assemble(name: str, model: Any, processor: Any, weights: str = "", opening: tuple[int, ...] = ()) -> Vlm:
+def assemble(
+    name: str,
+    model: Any,
+    processor: Any,
+    weights: str = "",
+    opening: tuple[int, ...] = (),
+    limits: ImageLimits | None = None,
+) -> Vlm:
     """A `Vlm` from a model and a processor in memory; families that no test covers are still to be probed.
 
-    `weights` is the base's hash, worked out here if it isn't known; `opening` as in `Vlm`.
+    `weights` is the base's hash, worked out here if it isn't known; `opening` and `limits` as in `Vlm`.
     """
     from veridical.vlm.model import chat, families, support
 
@@ -172,7 +181,7 @@ def assemble(name: str, model: Any, processor: Any, weights: str = "", opening: 
     sharing = Sharing(tested=family in support.shared_families())
     weights = weights or hash_in_memory(base)
     digest = fingerprint(weights, model, processor, opening)
-    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening, weights)
+    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening, weights, limits)
 
 
 def fingerprint(weights: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:

@@ -1,0 +1,161 @@
+"""Bounds on how large a processor makes images, for families that scale them or cut them into tiles.
+
+A photograph of a telephone is some 15,000 tokens in a stock Qwen2.5-VL. Each family has a setting of its own for it: a
+budget of pixels, a longest edge, a number of tiles, a list of grids. Which settings there are is read off the image
+processor; the largest within the bounds is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from veridical.errors import UserError
+
+_TILE_COUNTS = ("max_patches", "max_crops", "max_num_tiles")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """The most pixels that an image is scaled to, and the most tokens that it may take; None is the model's own."""
+
+    max_pixels: int | None = None
+    max_image_tokens: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.max_pixels is not None or self.max_image_tokens is not None
+
+
+@dataclass(frozen=True)
+class _Size:
+    """One way to set an image processor: its attributes, and the pixels that an image has at most.
+
+    `tokens` is the most that an image takes then, where that is known beforehand; otherwise one of the images of the
+    sizes `largest` takes it.
+    """
+
+    settings: Mapping[str, Any]
+    pixels: int
+    tokens: int | None = None
+    largest: tuple[tuple[int, int], ...] = ()
+
+
+def apply(limits: ImageLimits | None, name: str, model: Any, processor: Any) -> None:
+    """Set the image processor, and the model where it must know, so that no image exceeds the limits.
+
+    Raises UserError for a family that has no such setting, and for limits that are below the smallest one.
+    """
+    if not limits:
+        return
+    sizes = sorted(_sizes(processor.image_processor), key=lambda size: size.pixels)
+    if not sizes or hasattr(processor.image_processor, "max_image_tiles"):
+        raise UserError(
+            f"{name}: models of this family ({model.config.model_type}) have no setting that bounds the size of an "
+            "image; most show every image at one size. Leave --max-pixels and --max-image-tokens out."
+        )
+    if limits.max_pixels is not None:
+        fit = bisect_right(sizes, limits.max_pixels, key=lambda size: size.pixels)
+        if not fit:
+            raise UserError(f"{name}: --max-pixels {limits.max_pixels}: the smallest possible is {sizes[0].pixels}.")
+        sizes = sizes[:fit]
+    if limits.max_image_tokens is not None:
+        fit = bisect_right(sizes, limits.max_image_tokens, key=lambda size: _tokens(size, model, processor))
+        if not fit:
+            smallest = _tokens(sizes[0], model, processor)
+            raise UserError(
+                f"{name}: --max-image-tokens {limits.max_image_tokens}: the smallest possible is {smallest}."
+            )
+        sizes = sizes[:fit]
+    _set(sizes[-1], model, processor)
+
+
+def _sizes(images: Any) -> Iterator[_Size]:
+    """The sizes that an image processor can be set to, none of them above what it is set to; none if there is one."""
+    size = dict(getattr(images, "size", None) or {})
+    longest = size.get("longest_edge")
+    if getattr(images, "image_grid_pinpoints", None):
+        yield from _grids(images.image_grid_pinpoints)
+    elif longest and size.get("shortest_edge") and hasattr(images, "merge_size"):
+        yield from _budgets(images, size)
+    elif longest and not size.get("shortest_edge"):
+        yield from _edges(images, longest)
+    elif getattr(images, "crop_to_patches", True):
+        counted = next((key for key in _TILE_COUNTS if getattr(images, key, None)), None)
+        yield from _tiles(images, counted, size) if counted else ()
+
+
+def _budgets(images: Any, size: Mapping[str, Any]) -> Iterator[_Size]:
+    """Qwen-VL, GLM-4V: an image takes as many patches as its pixels need, between two budgets of pixels."""
+    unit = (images.patch_size * images.merge_size) ** 2
+    for count in range(1, size["longest_edge"] // unit + 1):
+        pixels = count * unit if count < size["longest_edge"] // unit else size["longest_edge"]
+        budget = {"shortest_edge": min(size["shortest_edge"], pixels), "longest_edge": pixels}
+        yield _Size({"size": budget}, pixels, tokens=count)
+
+
+def _edges(images: Any, longest: int) -> Iterator[_Size]:
+    """Idefics3 (tiles of one size), Pixtral (patches): the longest edge decides."""
+    step = dict(getattr(images, "max_image_size", None) or {}).get("longest_edge")
+    patch = getattr(images, "patch_size", None) or 1
+    step = step or (patch if isinstance(patch, int) else dict(patch)["height"])
+    for edge in range(step, longest + 1, step):
+        yield _Size({"size": {"longest_edge": edge}}, edge * edge, largest=((edge, edge),))
+
+
+def _tiles(images: Any, counted: str, size: Mapping[str, Any]) -> Iterator[_Size]:
+    """InternVL, Aya Vision, Llama 4, Molmo 2, …: at most so many tiles of one size, and often the whole image too."""
+    side = getattr(images, "tile_size", None) or size["height"]
+    for count in range(1, getattr(images, counted) + 1):
+        fewest = {"min_patches": min(images.min_patches, count)} if hasattr(images, "min_patches") else {}
+        shapes = tuple((side * w, side * (count // w)) for w in range(1, count + 1) if count % w == 0)
+        yield _Size({counted: count, **fewest}, count * side * side, largest=shapes)
+
+
+def _grids(grids: Sequence[Sequence[int]]) -> Iterator[_Size]:
+    """LLaVA-NeXT, LLaVA-OneVision: the image is fitted into one of these sizes."""
+    for pixels in sorted({height * width for height, width in grids}):
+        left = [list(grid) for grid in grids if math.prod(grid) <= pixels]
+        shapes = tuple((width, height) for height, width in left)
+        yield _Size({"image_grid_pinpoints": left}, pixels, largest=shapes)
+
+
+def _set(size: _Size, model: Any, processor: Any) -> None:
+    images = processor.image_processor
+    for key, value in size.settings.items():
+        before = getattr(images, key)
+        setattr(images, key, type(before)(**value) if key == "size" else value)
+        if key == "image_grid_pinpoints":  # by which the model puts the tiles together again
+            model.config.image_grid_pinpoints = value
+
+
+def _tokens(size: _Size, model: Any, processor: Any) -> int:
+    """The most tokens that one image takes; the processor is set to the size meanwhile."""
+    from PIL import Image
+
+    from veridical.vlm.model import families
+
+    if size.tokens is not None:
+        return size.tokens
+    images = processor.image_processor
+    before = {key: getattr(images, key) for key in size.settings}
+    grids = getattr(model.config, "image_grid_pinpoints", None)
+    _set(size, model, processor)
+    try:
+        placeholder = families.image_id(model.config)
+        return max(_count(processor, Image.new("RGB", shape), placeholder) for shape in size.largest)
+    finally:
+        for key, value in before.items():
+            setattr(images, key, value)
+        if grids is not None:
+            model.config.image_grid_pinpoints = grids
+
+
+def _count(processor: Any, image: Any, placeholder: int | None) -> int:
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "Describe this image."}]
+    made = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    return int((made["input_ids"] == placeholder).sum())
