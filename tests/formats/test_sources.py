@@ -390,3 +390,25 @@ def test_files_are_checked_side_by_side_and_come_in_order():
     assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
     found.close()
     assert len(begun) < 20
+
+
+@pytest.mark.parametrize("content", [
+    [{"type": "image"}, {"type": "text", "text": "How many cups?"}],
+    [{"type": "text", "text": "How many "}, {"type": "text", "text": "cups?"}],
+    "How many cups?",
+])  # fmt: skip
+def test_a_prompt_of_content_parts_is_read_as_its_text(tmp_path, content):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "prompt": [{"role": "user", "content": content}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (record,) = read_records(str(tmp_path / "rows.jsonl"), tmp_path / "work")
+    assert record.prompt == (Message("user", "How many cups?"),)
+
+
+@pytest.mark.parametrize("content", [[{"type": "video"}], [{"type": "text", "text": 3}], [], [7]])
+def test_parts_that_are_no_text_are_refused(tmp_path, content):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "prompt": [{"role": "user", "content": content}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = read_records(str(tmp_path / "rows.jsonl"), tmp_path / "work")
+    assert found.reason == "bad-prompt"

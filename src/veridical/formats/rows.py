@@ -226,14 +226,31 @@ def _prompt(value: Any, default: str) -> tuple[Message, ...]:
     if isinstance(value, str):
         return (Message("user", value),)
     turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, Sequence) else []
-    good = [t for t in turns if t.get("role") in _ROLES and isinstance(t.get("content"), str)]
-    if not good or len(good) != len(value) or good[-1]["role"] != "user":
+    good = [
+        Message(turn["role"], text)
+        for turn in turns
+        if turn.get("role") in _ROLES and (text := _content(turn.get("content"))) is not None
+    ]
+    if not good or len(good) != len(value) or good[-1].role != "user":
         raise UnusableError(
             "bad-prompt",
             "`prompt` is neither a string nor messages that end with the user's",
             'write "prompt": "..." or "prompt": [{"role": "user", "content": "..."}]',
         )
-    return tuple(Message(t["role"], t["content"]) for t in good)
+    return tuple(good)
+
+
+def _content(value: Any) -> str | None:
+    """A message's text: as it is, or out of a list of parts, whose images are the record's; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Sequence) or not all(isinstance(part, Mapping) for part in value):
+        return None
+    kinds = [part.get("type") for part in value]
+    texts = [part.get("text") for part in value if part.get("type") == "text"]
+    if not set(kinds) <= {"text", "image", "image_url"} or not all(isinstance(text, str) for text in texts):
+        return None
+    return "".join(texts).strip() or None
 
 
 def _annotations(row: Row) -> Annotations | None:
