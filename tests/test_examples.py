@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import veridical as vd
+from veridical.cli import main
 from veridical.testing import follow
 from veridical.world.records import world_records
 
@@ -36,6 +37,13 @@ def example(kind: str):
     return module
 
 
+def command_line(*arguments: str) -> None:
+    """The command, in this process: a new one would import torch anew."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code
+
+
 def veridical(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     ended = subprocess.run(
         [sys.executable, "-m", "veridical", *arguments],
@@ -55,29 +63,31 @@ def questions(tmp_path_factory) -> Path:
     return folder
 
 
-def test_by_path_on_the_command_line(tmp_path, questions):
+def test_by_path_on_the_command_line(tmp_path, questions, monkeypatch, capsys):
     def place(kind: str, name: str) -> str:
         return f"{EXAMPLES}/my_{kind}.py:{name}"
 
+    monkeypatch.chdir(tmp_path)
     small = ("--limit", "4", "--device", "cpu")
-    veridical("build", "--construction", place("construction", "blind"), *small, "--out", "pairs", cwd=tmp_path)
+    command_line("build", "--construction", place("construction", "blind"), *small, "--out", "pairs")
     assert {pair.provenance.construction for pair in vd.PairSet.load(tmp_path / "pairs")} == {"blind"}
     ranked = ("--construction", "ranked", "--judge.name", place("judge", "Brevity"), "--settings.candidates", "2")
-    veridical("build", *ranked, "--settings.temperature", "1.5", *small, "--out", "ranked", cwd=tmp_path)
-    veridical(
+    command_line("build", *ranked, "--settings.temperature", "1.5", *small, "--out", "ranked")
+    command_line(
         "align", "--objective.name", place("objective", "Capped"), "--objective.cap", "2", "--pairs", "pairs",
-        "--epochs", "1", "--workers", "0", "--batch-size", "4", "--out", "aligned", "--device", "cpu", cwd=tmp_path,
+        "--epochs", "1", "--workers", "0", "--batch-size", "4", "--out", "aligned", "--device", "cpu",
     )  # fmt: skip
     assert "cap: 2.0" in (tmp_path / "aligned" / "config.yaml").read_text()
-    veridical(
+    command_line(
         "eval", "--protocols", "world-chair", "--records", "world:dev", "--limit", "2", "--device", "cpu",
-        "--decoding.name", place("decoding", "Sharper"), "--out", "eval", cwd=tmp_path,
+        "--decoding.name", place("decoding", "Sharper"), "--out", "eval",
     )  # fmt: skip
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert len(results["models"]) == 2
     files = ("--questions", str(questions / "questions.json"), "--answers", str(questions / "answers.json"))
-    said = veridical("score", place("protocol", "Colours"), *files, "--json", cwd=tmp_path)
-    assert json.loads(said.stdout)["metrics"]["accuracy"] == pytest.approx(100 / 3)
+    capsys.readouterr()
+    command_line("score", place("protocol", "Colours"), *files, "--json")
+    assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == pytest.approx(100 / 3)
 
 
 def test_by_entry_point_of_an_installed_wheel(tmp_path, questions):
