@@ -14,8 +14,6 @@ import pytest
 
 import veridical as vd
 from veridical.cli import main
-from veridical.testing import follow
-from veridical.world.records import world_records
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 GROUPS = {
@@ -133,13 +131,11 @@ def test_by_object_from_python(tmp_path, questions):
     assert vd.score("colours", questions=asked, answers=answers).metrics["accuracy"] == pytest.approx(200 / 3)
 
 
-def test_a_construction_followed_by_hand(tmp_path):
-    blind, settings = example("construction").blind, example("construction").BlindSettings()
-    [record] = world_records("dev", 1, 0, tmp_path)
-    asked, made = follow(blind(record, settings, 0), ["A cup."], ["A boat."])
-    assert len(asked) == 2
-    assert (made[0].chosen, made[0].rejected) == (record.reference, "A boat.")
-    _, same = follow(blind(record, settings, 0), ["A cup."], [record.reference])
-    assert same.reason == "same-as-chosen"
-    with pytest.raises(ValueError, match="no answer is left"):
-        follow(blind(record, settings, 0), ["A cup."])
+def test_one_file_and_one_test_are_enough(tmp_path):
+    script = ["bash", str(EXAMPLES / "as_a_stranger.sh"), str(tmp_path)]
+    ended = subprocess.run(
+        script, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "6 passed" in ended.stdout
+    assert len(vd.PairSet.load(tmp_path / "pairs")) > 0

@@ -22,6 +22,11 @@ def test_the_notebook_holds_the_tutorials_python():
     assert code_cells()[1:] == [block.rstrip("\n") for block in blocks]
 
 
+def test_the_readmes_python_is_the_notebooks_too():
+    [block] = re.findall(r"```python\n(import veridical.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block == "\n\n".join(code_cells()[1:4])
+
+
 @pytest.mark.end_to_end
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
