@@ -341,15 +341,19 @@ def score(protocol: str, **given: Any) -> Scores:
     Args:
         protocol: its name (`veridical list protocols`), or the place of one's own.
         given: its settings. What names files may be given as what is in them: a mapping from ids to answers or to
-            objects, or a sequence of rows.
+            objects, or a sequence of rows. Or `questions` are `veridical.protocols.types.Question`s and `answers` a
+            mapping from their ids to texts: then they are counted as they are, without files.
 
     Raises:
         UserError: answers that don't belong to the questions, and whatever can't be read.
     """
     from veridical.protocols.benchmarks.registry import benchmark
+    from veridical.protocols.in_memory import are_questions, count_answers
     from veridical.protocols.score import config_type, result_of
 
     fields = {one.name for one in _fields(benchmark(protocol).Settings)}
+    if are_questions(given.get("questions")):
+        return Scores(count_answers(benchmark(protocol), **given))
     with tempfile.TemporaryDirectory(prefix="veridical-score-") as work:
         settings = {name: _as_file(name, value, Path(work)) for name, value in given.items()}
         kind = config_type({"protocol": protocol})
