@@ -45,8 +45,8 @@ NO_PHOTOS = (
 STEPS = ("build-pairs", "align-aligned", "eval")
 SHORT = (
     # Random weights seldom end an answer.
-    "--build.settings.max-new-tokens", "24", "--build.settings.keep-unfinished", "--eval.max-new-tokens", "24",
-    "--build.shard-size", "8", "--align.save-every", "2", "--align.workers", "0",
+    "--build.settings.max-new-tokens", "16", "--build.settings.keep-unfinished", "--eval.max-new-tokens", "16",
+    "--build.shard-size", "4", "--align.epochs", "1", "--align.save-every", "1", "--align.workers", "0",
 )  # fmt: skip
 MODELS = {"qwen2-vl": tiny_qwen2_vl, "llava": tiny_llava}
 
