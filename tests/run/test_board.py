@@ -48,6 +48,18 @@ def test_the_time_left_follows_from_what_was_done_and_from_the_weights_of_the_re
     assert "align: training 75/100, 0:30 left  [whole path: " in said
 
 
+def test_a_stage_of_unknown_length_and_one_of_no_weight_are_no_part_of_the_work(clock, capfd):
+    step = Step("build", (), phases={"bdhs": 1.0})
+    with Board([step, Step("align", (), ("build",))]) as board:
+        board.start(step)
+        for status in (Status("reading photos", 8, 0), Status("reading photos", 60, 60), Status("bdhs", 30, 60)):
+            clock[0] += 60
+            board.update(step, status)
+    said = capfd.readouterr().err.splitlines()
+    assert [line.partition("whole path: ")[2][:3].rstrip(",") for line in said[1:]] == ["0%", "0%", "25%"]
+    assert said[1].startswith("build: reading photos 8  [")
+
+
 def test_steps_side_by_side_end_with_the_later_one(clock):
     beside = [Step("one", (), weight=1), Step("two", (), weight=3), Step("last", (), ("one", "two"), weight=1)]
     with Board(beside) as board:

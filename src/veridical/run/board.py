@@ -55,7 +55,7 @@ class _Track:
 
     def update(self, status: Status) -> None:
         self.status = status
-        part = status.done / status.total if status.total else 1.0
+        part = status.done / status.total if status.total else 0.0
         whole = 0.0 if self._phases else 1.0
         self.share = max(self.share, self._before(status.label) + self._phases.get(status.label, whole) * part)
         if self._first is None:
@@ -175,7 +175,8 @@ def _said(track: _Track) -> str:
     if track.status is None:
         return "starting"
     left = track.left()
-    shown = f"{track.status.label} {track.status.done}/{track.status.total}"
+    of = f"/{track.status.total}" if track.status.total else ""
+    shown = f"{track.status.label} {track.status.done}{of}"
     return shown if left is None else f"{shown}, {clock(left)} left"
 
 

@@ -22,7 +22,9 @@ def build_step(
     name: str, config: BuildConfig, settings: Path, *, weight: float = 3, threads: int | None = None
 ) -> Step:
     """Make pairs."""
-    return Step(f"build {name}", _command("build", config, settings, f"build-{name}"), (), weight, threads=threads)
+    command = _command("build", config, settings, f"build-{name}")
+    # Its other stages, such as reading the records, are short.
+    return Step(f"build {name}", command, (), weight, {config.construction: 1.0}, threads)
 
 
 def align_step(
