@@ -62,7 +62,7 @@ def test_version():
         (("data", "exprot"), "no command 'data'; did you mean `veridical data export`?"),
         (
             ("judge", "train", "--help"),
-            "'judge train' is no whole command; there is `veridical judge train reward` and `veridical judge train "
+            "`veridical judge train` needs another word: `veridical judge train reward` or `veridical judge train "
             "verifier`.",
         ),
         (("zzz",), "no command 'zzz'; `veridical --help` lists the commands."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veridical.config import flags, read_yaml, save_resolved
+from veridical.config import flags, home_expanded, read_yaml, save_resolved
 from veridical.errors import UserError
 
 
@@ -113,3 +114,37 @@ def test_a_wrong_type_is_refused_by_the_parser(tmp_path, capsys):
         parse(path)
     assert stopped.value.code == 2
     assert "--objective.beta" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch):
+    @dataclass(frozen=True)
+    class Both:
+        own: Settings
+        files: tuple[Path, ...]
+
+    monkeypatch.setenv("HOME", "/home/someone")
+    found = home_expanded(Both(Settings(Path("~/runs"), note="~/as it is"), (Path("a"), Path("~/b"))))
+    assert found == Both(Settings(Path("/home/someone/runs"), note="~/as it is"), (Path("a"), Path("/home/someone/b")))
+
+
+@pytest.mark.parametrize("last", ["z: *i", "z: {<<: *i}", "z: {<<: [*i, *i]}"])
+def test_aliases_that_multiply_are_refused(tmp_path, last):
+    path = tmp_path / "bomb.yaml"
+    names = "abcdefghi"
+    lines = ["a: &a {x: 1}", *(f"{n}: &{n} {{<<: [{', '.join([f'*{b}'] * 9)}]}}" for b, n in pairwise(names))]
+    path.write_text("\n".join([*lines, last]))
+    with pytest.raises(UserError, match="holds more than 50000 values"):
+        read_yaml(path)
+
+
+def test_a_settings_file_is_bounded_in_depth_and_size(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(UserError, match="nested too deeply"):
+        read_yaml(path)
+    path.write_text("a: " + "b" * (1 << 20))
+    with pytest.raises(UserError, match="larger than 1024 KiB"):
+        read_yaml(path)
+    path.write_text("a: &a [*a]")
+    with pytest.raises(UserError, match="holds more than"):
+        read_yaml(path)

@@ -456,6 +456,7 @@ def _made(kind: type[Any], given: Mapping[str, Any], /, **own: Any) -> Any:
     import difflib
 
     from veridical.bounds import check
+    from veridical.config import home_expanded
 
     known = {one.name for one in _fields(kind)}
     for name in given:
@@ -464,7 +465,7 @@ def _made(kind: type[Any], given: Mapping[str, Any], /, **own: Any) -> Any:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known - own.keys()))}."
             raise UserError(f"no setting {name!r}; {hint}")
     try:
-        made = kind(**given, **own)
+        made = home_expanded(kind(**given, **own))
     except TypeError as error:
         raise UserError(f"{str(error).partition(') ')[2] or error}.") from None
     check(made)

@@ -103,7 +103,8 @@ def _pick(arguments: list[str]) -> tuple[str, list[str]]:
             return name, arguments[words:]
     begun = " ".join(takewhile(lambda word: not word.startswith("-"), arguments))
     if begun and (within := [f"`veridical {name}`" for name in COMMANDS if name.startswith(f"{begun} ")]):
-        raise UserError(f"{begun!r} is no whole command; there is {' and '.join(within)}.")
+        *first, last = within
+        raise UserError(f"`veridical {begun}` needs another word: {', '.join(first)} or {last}.")
     near = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1)
     hint = f"did you mean `veridical {near[0]}`?" if near else "`veridical --help` lists the commands."
     raise UserError(f"no command {arguments[0]!r}; {hint}")

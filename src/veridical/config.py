@@ -22,6 +22,10 @@ from veridical.errors import UserError
 from veridical.files import write_text
 
 Config = TypeVar("Config")
+_LARGEST = 1 << 20
+"""The bytes of the largest settings file that is read."""
+_MOST_VALUES = 50_000
+"""How many values a settings file may hold, an alias counted as what it stands for."""
 _CHOSEN = "chosen"
 """Metadata of a setting that holds the settings of a method: the method's name, and the names there are."""
 
@@ -29,18 +33,40 @@ _CHOSEN = "chosen"
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError if it is absent, broken or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise UserError(f"{path}: is larger than {_LARGEST // 1024} KiB; settings files are names with values.")
+        content = _content(text.decode(), path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such settings file; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); settings files are UTF-8 YAML.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply; settings are names with values.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; settings are names with values.")
     return content
+
+
+def _content(text: str, path: Path) -> Any:
+    """What YAML says, once it is known to be of bounded size with its aliases written out."""
+    left = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    seen = 0
+    while left:
+        node = left.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise UserError(f"{path}: holds more than {_MOST_VALUES} values, aliases written out; give fewer.")
+        if isinstance(node, yaml.MappingNode):
+            left.extend(part for pair in node.value for part in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            left.extend(node.value)
+    return yaml.safe_load(text)
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -99,7 +125,7 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
     fields: Any = dataclasses.fields(config_type)  # type: ignore[arg-type]
     groups = {one.name: one.metadata[_CHOSEN] for one in fields if _CHOSEN in one.metadata}
     if not groups:
-        plain = tyro.cli(config_type, args=arguments, prog=prog, description=description or None)
+        plain = home_expanded(tyro.cli(config_type, args=arguments, prog=prog, description=description or None))
         check(plain)
         return plain
     shown = [(name, _with_choices(hints[name], *choice)) for name, choice in groups.items()]
@@ -115,9 +141,30 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
     for name in groups:
         own = {one.name: getattr(values[name], one.name) for one in dataclasses.fields(values[name])}
         values[name] = hints[name](**own)
-    made = config_type(**values)
+    made = home_expanded(config_type(**values))
     check(made)
     return made
+
+
+def home_expanded(settings: Config) -> Config:
+    """The settings with `~` at the beginning of a path as the user's home folder, in groups of settings too."""
+    changed = {}
+    for one in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, one.name)
+        if one.init and (found := _at_home(value)) is not value:
+            changed[one.name] = found
+    return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore[type-var]
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser() if str(value).startswith("~") else value
+    if isinstance(value, tuple):
+        found = tuple(map(_at_home, value))
+        return found if any(a is not b for a, b in zip(found, value, strict=True)) else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return home_expanded(value)
+    return value
 
 
 def _with_choices(settings: type[Any], name: str, choices: Sequence[str]) -> type[Any]:
