@@ -42,11 +42,16 @@ class PairSet:
 
     @classmethod
     def load(cls, folder: str | Path) -> PairSet:
-        """The pairs of a run folder of `veridical build` or `data import`. Raises UserError where there are none."""
-        from veridical.pairs.dataset import read_pairs
+        """The pairs of a run folder of `veridical build`, or of a file or folder that is imported first.
 
-        where = Path(folder).expanduser()
-        return cls(read_pairs(where), folder=where, rejects=_rejects(where))
+        Raises UserError where there are none.
+        """
+        from veridical.pairs.dataset import read_pairs
+        from veridical.pairs.opening import pairs_folder
+
+        work = tempfile.TemporaryDirectory(prefix="veridical-pairs-")
+        where = pairs_folder(Path(folder), Path(work.name))
+        return cls(read_pairs(where), folder=where, rejects=_rejects(where), keep=work)
 
     @classmethod
     def from_trl(cls, dataset: Iterable[Mapping[str, Any]], *, image_root: str | Path = ".") -> PairSet:

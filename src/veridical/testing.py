@@ -18,13 +18,14 @@ def follow(steps: Generator[Any, Any, Any], *answers: Any, judges: Panel | Seque
         judges: judges, or a panel of them; a request that none of them answers takes the next of `answers`.
 
     Returns:
-        Everything that was asked, and what came out: pairs, or the Rejection that the construction raised or returned.
+        Everything that was asked, and what came out: pairs, or the Rejection that was raised, without an id.
 
     Raises:
         ValueError: too few answers, too many, or of another number than was asked for.
     """
-    from veridical.constructions.protocol import Answer, Sample
+    from veridical.constructions.protocol import Answer, Rejected, Sample
     from veridical.judges.panel import Panel
+    from veridical.records import Rejection
 
     panel = judges if isinstance(judges, Panel) else Panel(tuple(judges))
     given = list(answers)
@@ -37,6 +38,10 @@ def follow(steps: Generator[Any, Any, Any], *answers: Any, judges: Panel | Seque
             if given:
                 raise ValueError(f"{len(given)} answers too many: the construction is done") from None
             return asked, end.value
+        except Rejected as why:
+            if given:
+                raise ValueError(f"{len(given)} answers too many: the construction is done") from None
+            return asked, Rejection("", why.reason, why.remedy, why.detail)
         asked.append(request)
         if type(request) in panel.kinds:
             [answer] = panel.answer([request])

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from veridical.constructions.counterfactual import CounterfactualSettings, counterfactual
+from veridical.constructions.protocol import Rejected
 from veridical.formats.sources import read_records
 from veridical.records import Rejection
 from veridical.world.captions import caption, parse
@@ -85,5 +86,7 @@ def test_half_a_counterfactual_is_refused_with_what_to_do(tmp_path):
 
 def test_a_record_without_one_is_rejected(tmp_path):
     (record,) = world_records("pairs", 1, 0, tmp_path)
-    found = made(record)
+    with pytest.raises(Rejected) as raised:
+        made(record)
+    found = raised.value
     assert (found.reason, bool(found.remedy)) == ("no-counterfactual", True)

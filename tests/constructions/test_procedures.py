@@ -3,7 +3,6 @@
 Judges are the real oracle; the model's answers are given, so that what must come out can be worked out on paper.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.constructions.follow import PANEL, follow
 from veridical.constructions.balanced_correction import BalancedCorrectionSettings, balanced_correction
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.chosen import OWN_CAPTION
-from veridical.constructions.protocol import Answer
+from veridical.constructions.protocol import Answer, signed
 from veridical.constructions.registry import CONSTRUCTIONS, construction, judge_needs, settings_type
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS
@@ -39,7 +38,17 @@ def test_bpo_takes_the_answer_to_the_noised_image():
     assert len(set(asked[0].keys)) == 2
     assert (pair.chosen, pair.rejected) == (RECORD.reference, "There is a fork on the table.")
     assert pair.provenance.parameters["view"] == "noise:700"
-    assert (pair.provenance.seed, pair.provenance.attempts, pair.provenance.chosen_source) == (5, 1, "reference")
+    assert (pair.provenance.attempts, pair.provenance.chosen_source) == (1, "reference")
+
+
+def test_the_builder_says_how_a_pair_was_made():
+    settings = BpoImageSettings(view=None, alpha=0.5)
+    _, [pair] = follow(bpo_image(RECORD, settings, 5), ["A boat."])
+    made = signed(pair, "bpo-image", settings, 5)
+    assert made.id == "r1/bpo-image/noisy-image"
+    assert (made.provenance.construction, made.provenance.seed) == ("bpo-image", 5)
+    assert (made.provenance.parameters["alpha"], made.provenance.parameters["view"]) == (0.5, "noise:900")
+    assert signed(made, "another", settings, 6) == made
 
 
 @pytest.mark.parametrize(("source", "step"), [("folder", 900), ("world:pairs", 450)])
@@ -114,7 +123,7 @@ def test_balanced_correction_corrects_the_own_description(correction, chosen):
     asked, [pair] = follow(balanced_correction(RECORD, settings, 0), [OWN])
     assert asked[0].context.view == Clean()
     assert (pair.chosen, pair.rejected) == (chosen, OWN)
-    assert pair.id == "r1/balanced-correction/correction"
+    assert pair.id == "r1/correction"
     assert pair.provenance.scores == {"invented": 1}
 
 
@@ -187,7 +196,7 @@ def test_balanced_correction_takes_the_first_candidate_that_makes_something_up()
 def test_the_registry_knows_functions_and_settings():
     for name in CONSTRUCTIONS:
         settings = settings_type(name)()
-        assert name == sys.modules[type(settings).__module__].NAME
+        assert name == construction(name).__name__.replace("_", "-")
         assert judge_needs(name, settings) <= METHODS.keys()
         assert construction(name).__doc__
     assert settings_type("bpo-image") is BpoImageSettings
@@ -206,4 +215,4 @@ def test_bpo_by_contrast_shows_the_clean_image_and_weakens_a_stream():
     # The third token is out of the question on the clean image; of the others the noised image decides.
     mixed = asked.sampling.decoding.logits(clean, [noised], torch.zeros(1))
     assert mixed.tolist() == [[0.0, 3.0, float("-inf")]]
-    assert (pair.provenance.variant, pair.provenance.parameters["alpha"]) == ("contrast", -1.0)
+    assert pair.provenance.variant == "contrast"

@@ -1,10 +1,8 @@
-from collections import Counter
-
 import pytest
 
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer
-from veridical.records import Message, Record, Rejection
+from veridical.constructions.protocol import Answer, Rejected
+from veridical.records import Message, Record
 
 
 @pytest.mark.parametrize(
@@ -34,8 +32,13 @@ def test_a_cut_off_text_may_be_kept():
 
 
 def test_a_reject_tells_one_reason_or_that_none_fits():
-    assert text_filters.reject("r", "rejected", Counter(["empty", "empty"])).reason == "rejected-empty"
-    mixed = text_filters.reject("r", "rejected", Counter(["empty", "same-as-chosen", "same-as-chosen"]))
+    faults = text_filters.Faults("rejected", 350)
+    assert not faults.fits(Answer(" .", True), "A cup.")
+    assert faults.rejected().reason == "rejected-empty"
+    assert not faults.fits(Answer("a  cup.", True), "A cup.")
+    assert not faults.fits(Answer("A cup.", True), "A cup.")
+    assert faults.fits(Answer("A fork.", True), "A cup.")
+    mixed = faults.rejected()
     assert mixed.reason == "rejected-none-fits"
     assert mixed.detail == "2 x same-as-chosen, 1 x empty"
     assert mixed.remedy == text_filters.REMEDIES["same-as-chosen"]
@@ -57,8 +60,9 @@ def test_a_reject_tells_one_reason_or_that_none_fits():
 )
 def test_an_unfit_reference_is_told_apart_from_an_unfit_answer(reference, reason, remedy, detail):
     record = Record("r", (), (Message("user", "Describe."),), reference)
-    reject = text_filters.fit_reference(record, 5 if reason == "chosen-too-long" else 350, "give it one")
-    assert isinstance(reject, Rejection)
+    with pytest.raises(Rejected) as raised:
+        text_filters.fit_reference(record, 5 if reason == "chosen-too-long" else 350, "give it one")
+    reject = raised.value
     assert (reject.reason, reject.detail) == (reason, detail)
     assert reject.remedy.startswith(remedy)
 

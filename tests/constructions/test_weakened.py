@@ -13,7 +13,7 @@ from tests.constructions.follow import follow
 
 from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.dropout_ntp import DropoutNtpSettings, dropout_ntp
-from veridical.constructions.protocol import Answer, Retrieve, Sample
+from veridical.constructions.protocol import Answer, Rejected, Retrieve, Sample
 from veridical.constructions.re_align import ReAlignSettings, re_align
 from veridical.constructions.sapo import SapoSettings, sapo, spliced
 from veridical.errors import UserError
@@ -164,9 +164,9 @@ def test_sapo_tries_other_cuts():
     first = next(steps)
     second = steps.send([again(first)])
     assert first.after != second.after
-    with pytest.raises(StopIteration) as end:
+    with pytest.raises(Rejected) as end:
         steps.send([again(second)])
-    assert end.value.value.reason == "rejected-same-as-chosen"
+    assert end.value.reason == "rejected-same-as-chosen"
 
 
 def test_re_align_walks_down_the_similar_images():

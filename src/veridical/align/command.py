@@ -45,12 +45,14 @@ def run(config: AlignConfig) -> Path:
         _say(f"{config.out} is already complete; its result is {config.result}")
         return config.out
     from veridical.align import distributed
+    from veridical.pairs.opening import check_source
 
     distributed.init(config.device)
     try:
-        pairs_digest = distributed.on_main(lambda: run_folder.pairs_digest(config.pairs))
+        distributed.on_main(lambda: check_source(config.pairs))
         with run_folder.opened(config) as folder:
-            _align(config, folder, pairs_digest)
+            pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
+            _align(replace(config, pairs=pairs), folder, distributed.on_main(lambda: run_folder.pairs_digest(pairs)))
     finally:
         distributed.destroy()
     return config.out

@@ -25,7 +25,7 @@ class AlignConfig:
     """Train an adapter, or the language model itself, on the pairs of a build."""
 
     pairs: Path = field(metadata=INCIDENTAL)
-    """The run folder of a build, with `pairs/*.parquet`."""
+    """The run folder of a build; or a file or folder of pairs in TRL's shape or a published one, which is imported."""
     out: Path = field(metadata=INCIDENTAL)
     """The run folder to write. The same command continues or, when finished, does nothing."""
     model: str = "bundled"

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from veridical import runs
 from veridical.align.config import AlignConfig
-from veridical.errors import UserError
 from veridical.files import write_whole
+from veridical.pairs.opening import pairs_folder
+from veridical.pairs.rows import shards
 from veridical.runs import Run
 
 COMMAND = "align"
@@ -30,7 +31,7 @@ def is_finished(config: AlignConfig) -> bool:
     if not (config.out / "summary.json").exists():
         return False
     inputs = runs.check(config.out, COMMAND, config).get("inputs", {})
-    runs.refuse_changes(config.out, inputs, {"pairs": pairs_digest(config.pairs)}, "inputs")
+    runs.refuse_changes(config.out, inputs, {"pairs": pairs_digest(pairs_of(config))}, "inputs")
     return True
 
 
@@ -48,13 +49,15 @@ def opened(config: AlignConfig) -> Iterator[Run]:
         yield Run(config.out)
 
 
+def pairs_of(config: AlignConfig) -> Path:
+    """The run folder of the pairs; a file or folder of another tool is imported into `out` for that."""
+    return pairs_folder(config.pairs, config.out)
+
+
 def pairs_digest(run: Path) -> str:
     """The hash of a build's pair files, hex. Raises UserError if there are none."""
-    shards = sorted((run / "pairs").glob("*.parquet"))
-    if not shards:
-        raise UserError(f"{run}: no pairs/*.parquet here; --pairs is the run folder of a `veridical build`.")
     digest = hashlib.sha256()
-    for shard in shards:
+    for shard in shards(run):
         with shard.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -9,21 +9,19 @@ this construction.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
 from veridical.judges.interface import AnsweredQuestion, Detect, Findings, Kind, Rewrite
-from veridical.records import Message, Pair, Record, Rejection
+from veridical.records import Message, Pair, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 
-NAME = "balanced-correction"
 # The name that draws had from the start: the same seed gives the same pairs.
 _DRAWS = "ha-dpo"
 QUESTION = "Is there {a} {name} in the image?"
@@ -77,19 +75,15 @@ def balanced_correction(record: Record, settings: BalancedCorrectionSettings, se
         keys=tuple((seed, record.id, "description", index) for index in range(settings.candidates)),
         sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
     )
-    picked = yield from _pick(record, descriptions, settings)
-    if isinstance(picked, Rejection):
-        return picked
-    attempt, description, findings = picked
+    attempt, description, findings = yield from _pick(record, descriptions, settings)
 
     corrected: str | None = description
     wrong = _wrong(findings, settings)
     if wrong:
         corrected = yield _correction(description, findings, settings)
     if corrected is None:
-        return Rejection(
-            record.id, "not-corrected", "nothing true would be left, or the judge can't rewrite this text", description
-        )
+        remedy = "nothing true would be left, or the judge can't rewrite this text"
+        raise Rejected("not-corrected", remedy, description)
     made = _Maker(record, settings, seed, attempt)
     pairs: list[Pair] = []
     if wrong:
@@ -100,9 +94,9 @@ def balanced_correction(record: Record, settings: BalancedCorrectionSettings, se
         pairs += yield from _repetition(corrected, description, findings, made)
     if findings.invented and _draw(seed, record, "questions") < settings.question_share:
         pairs += _questions(findings, made)
-    return pairs or Rejection(
-        record.id, "nothing-invented", "the model is right about this image; nothing to learn here"
-    )
+    if not pairs:
+        raise Rejected("nothing-invented", "the model is right about this image; nothing to learn here")
+    return pairs
 
 
 def _wrong(findings: Findings, settings: BalancedCorrectionSettings) -> bool:
@@ -112,9 +106,9 @@ def _wrong(findings: Findings, settings: BalancedCorrectionSettings) -> bool:
 
 def _pick(
     record: Record, descriptions: Sequence[Answer], settings: BalancedCorrectionSettings
-) -> Generator[Request, Any, tuple[int, str, Findings] | Rejection]:
+) -> Generator[Request, Any, tuple[int, str, Findings]]:
     """The first description with an invented object; failing that, a right one if it is of use."""
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("description", settings.max_words)
     right: tuple[int, str, Findings] | None = None
     for attempt, description in enumerate(descriptions, start=1):
         wrong = text_filters.fault(description, settings.max_words, settings.keep_unfinished)
@@ -124,10 +118,10 @@ def _pick(
                 return attempt, description.text, findings
             right = right or (attempt, description.text, findings)
             wrong = "nothing-invented"
-        faults[wrong] += 1
+        faults.add(wrong)
     if right and settings.omit_from == "all":
         return right
-    return text_filters.reject(record.id, "description", faults)
+    raise faults.rejected()
 
 
 def _correction(text: str, findings: Findings, settings: BalancedCorrectionSettings) -> Rewrite:
@@ -228,12 +222,9 @@ class _Maker:
     ) -> Pair:
         return make_pair(
             self.record,
-            NAME,
             variant,
             chosen,
             rejected,
-            parameters=asdict(self.settings),
-            seed=self.seed,
             attempts=self.attempt,
             scores=scores,
             prompt=prompt,

@@ -12,18 +12,16 @@ that is any word or mark. `guidance none` is the paper's ablation without a refe
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from veridical.bounds import NotNegative, Positive, Share
-from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
-from veridical.constructions.completion import complete
-from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.completion import complete, free
+from veridical.constructions.protocol import Steps, make_pair
+from veridical.constructions.text_filters import Faults
 from veridical.judges.interface import Kind, Similarity
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
@@ -70,40 +68,21 @@ def judge_needs(settings: BdhsSettings) -> tuple[Kind, ...]:
 
 def bdhs(record: Record, settings: BdhsSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference as the model completes it while it hardly sees the image."""
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
+    chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     view = view_for(settings.view, record, PAPER_VIEW, WORLD_VIEW)
     sampling = SamplingParams(settings.max_new_tokens, settings.temperature)
-    faults: Counter[str] = Counter()
+    faults = Faults("rejected", settings.max_words, settings.keep_unfinished)
     for attempt in range(1, settings.tries + 1):
         last = attempt == settings.tries > 1
         how = "free" if last or settings.guidance == "none" else "guided"
         context = Context(record.images, record.prompt, parse(view), key=(seed, record.id, NAME, attempt))
-        answer = yield from (complete(context, chosen[0], sampling) if how == "guided" else _free(context, sampling))
-        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not text_filters.same(answer.text, chosen[0]):
-            similarity: float = yield Similarity(answer.text, chosen[0])
-            if last or similarity < settings.threshold:
-                return [
-                    make_pair(
-                        record,
-                        NAME,
-                        how,
-                        chosen,
-                        (answer.text, f"{how} answer to {view}"),
-                        parameters=asdict(settings) | {"view": view},
-                        seed=seed,
-                        attempts=attempt,
-                        scores={"similarity": similarity},
-                    )
-                ]
-        faults[wrong or "too-similar"] += 1
-    return text_filters.reject(record.id, "rejected", faults)
-
-
-def _free(context: Context, sampling: SamplingParams) -> Generator[Request, Any, Answer]:
-    [answer] = yield Sample(context, (context.key,), sampling)
-    return answer  # type: ignore[no-any-return]
+        answer = yield from (complete(context, chosen[0], sampling) if how == "guided" else free(context, sampling))
+        if not faults.fits(answer, chosen[0], alike="too-similar"):
+            continue
+        similarity: float = yield Similarity(answer.text, chosen[0])
+        if last or similarity < settings.threshold:
+            rejected = answer.text, f"{how} answer to {view}"
+            scores, parameters = {"similarity": similarity}, {"view": view}
+            return [make_pair(record, how, chosen, rejected, attempts=attempt, scores=scores, parameters=parameters)]
+        faults.add("too-similar")
+    raise faults.rejected()

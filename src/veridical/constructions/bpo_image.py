@@ -11,9 +11,8 @@ plausible tokens.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from veridical.bounds import Finite, NotNegative, Positive, Share
@@ -23,12 +22,11 @@ from veridical.constructions.protocol import Answer, Request, Sample, Steps, mak
 from veridical.decoding.vcd import Vcd
 from veridical.judges.interface import Detect, ExtractObjects, Findings, Kind
 from veridical.judges.lexicon import Mention
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import Clean, parse
 from veridical.vlm.inputs.context import Context
 
-NAME = "bpo-image"
 RELEASED_VIEW = "noise:900"
 WORLD_VIEW = "noise:450"
 
@@ -79,34 +77,20 @@ def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: what the model says about the weakened image."""
     view = view_for(settings.view, record, RELEASED_VIEW, WORLD_VIEW)
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
-
+    chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     candidates: list[Answer] = yield _sample(record, settings, view, seed)
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("rejected", settings.max_words, settings.keep_unfinished)
     for attempt, candidate in enumerate(candidates, start=1):
-        wrong = yield from _fault(record, candidate, chosen[0], settings)
-        if wrong is None:
-            return [
-                make_pair(
-                    record,
-                    NAME,
-                    settings.variant,
-                    chosen,
-                    (
-                        candidate.text,
-                        f"sampled from {view}" if settings.variant == "noisy-image" else f"contrast with {view}",
-                    ),
-                    parameters=asdict(settings) | {"view": view},
-                    seed=seed,
-                    attempts=attempt,
-                )
-            ]
-        faults[wrong] += 1
-    return text_filters.reject(record.id, "rejected", faults)
+        if not faults.fits(candidate, chosen[0]):
+            continue
+        unwanted = yield from _unwanted(record, candidate, chosen[0], settings)
+        if unwanted is None:
+            how = "sampled from" if settings.variant == "noisy-image" else "contrast with"
+            rejected = candidate.text, f"{how} {view}"
+            parameters = {"view": view}
+            return [make_pair(record, settings.variant, chosen, rejected, attempts=attempt, parameters=parameters)]
+        faults.add(unwanted)
+    raise faults.rejected()
 
 
 def _sample(record: Record, settings: BpoImageSettings, view: str, seed: int) -> Sample:
@@ -121,14 +105,10 @@ def _sample(record: Record, settings: BpoImageSettings, view: str, seed: int) ->
     )
 
 
-def _fault(
+def _unwanted(
     record: Record, candidate: Answer, chosen: str, settings: BpoImageSettings
 ) -> Generator[Request, Any, str | None]:
-    wrong = text_filters.fault(candidate, settings.max_words, settings.keep_unfinished)
-    if wrong:
-        return wrong
-    if text_filters.same(candidate.text, chosen):
-        return "same-as-chosen"
+    """Why a candidate that is fit is not wanted by the filters that are on."""
     if settings.only_invented:
         findings: Findings = yield Detect(record, candidate.text)
         if not findings.invents:

@@ -10,18 +10,16 @@ completions is too long.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from veridical.bounds import Natural, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
 from veridical.constructions.injection import injected, mode_of
-from veridical.constructions.protocol import Request, Steps, make_pair
+from veridical.constructions.protocol import Rejected, Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
-from veridical.records import Pair, Record, Rejection
+from veridical.records import Pair, Record
 
 NAME = "bpo-inject"
 
@@ -60,58 +58,55 @@ def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:
 
 def bpo_inject(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with errors put in; and what the model says to a weak image."""
-    reference = text_filters.fit_reference(
-        record, settings.max_words, "give it a caption or an answer to put errors into"
-    )
-    if isinstance(reference, Rejection):
-        return reference
-    own = yield from _injected(record, reference, settings, seed)
-    weak: list[Pair] | Rejection = []
-    if settings.negatives == "both":
-        image = replace(settings.image, max_words=min(settings.max_words, settings.image.max_words))
-        weak = yield from bpo_image(record, image, seed)
-    for outcome in (own, weak):
-        if isinstance(outcome, Rejection) and outcome.reason.endswith("too-long"):
-            return outcome
-    pairs = [
-        *([] if isinstance(own, Rejection) else own),
-        *([] if isinstance(weak, Rejection) else _renamed(weak, settings)),
-    ]
-    return pairs or (own if isinstance(own, Rejection) else Rejection(record.id, "no-negative", "see the settings", ""))
+    remedy = "give it a caption or an answer to put errors into"
+    reference = text_filters.fit_reference(record, settings.max_words, remedy)
+    pairs: list[Pair] = []
+    first: Rejected | None = None
+    for negatives in _negatives(record, reference, settings, seed):
+        try:
+            pairs += yield from negatives
+        except Rejected as why:
+            if why.reason.endswith("too-long"):
+                raise
+            first = first or why
+    if first and not pairs:
+        raise first
+    return pairs
 
 
-def _injected(
-    record: Record, reference: str, settings: BpoInjectSettings, seed: int
-) -> Generator[Request, Any, list[Pair] | Rejection]:
+def _negatives(record: Record, reference: str, settings: BpoInjectSettings, seed: int) -> list[Steps]:
+    """What makes pairs of the record, one kind of rejected answer each."""
+    own = [_injected(record, reference, settings, seed)]
+    return own if settings.negatives == "injected" else [*own, _weakened(record, settings, seed)]
+
+
+def _injected(record: Record, reference: str, settings: BpoInjectSettings, seed: int) -> Steps:
     mode = mode_of(record, settings.mode)
+    faults = text_filters.Faults("rejected", settings.max_words)
     found = yield from injected(
         record,
         reference,
         (settings.kind,),
+        faults,
         key=(seed, record.id, NAME),
         errors=settings.errors,
         mode=mode,
-        max_words=settings.max_words,
         tries=settings.tries,
         verify=settings.verify,
     )
-    if isinstance(found, Counter):
-        return text_filters.reject(record.id, "rejected", found)
-    sides = (reference, "reference"), (found.text, f"reference with errors injected ({mode} mode)")
-    return [make_pair(record, NAME, "injected", *sides, parameters=asdict(settings), seed=seed, attempts=found.attempt)]
+    if found is None:
+        raise faults.rejected()
+    rejected = found.text, f"reference with errors injected ({mode} mode)"
+    return [make_pair(record, "injected", (reference, "reference"), rejected, attempts=found.attempt)]
 
 
-def _renamed(pairs: list[Pair], settings: BpoInjectSettings) -> list[Pair]:
-    """The pairs of the weakened image as pairs of this construction."""
-    return [
-        replace(
-            pair,
-            id=pair.id.replace("/bpo-image/", f"/{NAME}/", 1),
-            provenance=replace(
-                pair.provenance,
-                construction=NAME,
-                parameters={**asdict(settings), "image": dict(pair.provenance.parameters)},
-            ),
-        )
-        for pair in pairs
-    ]
+def _weakened(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
+    image = replace(settings.image, max_words=min(settings.max_words, settings.image.max_words))
+    pairs = yield from bpo_image(record, image, seed)
+    return [_of_group(pair, "image", image) for pair in pairs]
+
+
+def _of_group(pair: Pair, name: str, settings: BpoImageSettings) -> Pair:
+    """The pair with its parameters as a group of that name among this construction's."""
+    parameters = {name: {**asdict(settings), **pair.provenance.parameters}}
+    return replace(pair, provenance=replace(pair.provenance, parameters=parameters))

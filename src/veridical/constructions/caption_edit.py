@@ -11,18 +11,18 @@ too much of it changed is no edit, and is rejected.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
-from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
+from veridical.constructions.text_filters import Faults
 from veridical.edits import edit_spans, edited_share
 from veridical.judges.interface import Corruption, Detect, Findings, Inject, Kind, Rewrite
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -62,67 +62,49 @@ def judge_needs(settings: CaptionEditSettings) -> tuple[Kind, ...]:
 def caption_edit(record: Record, settings: CaptionEditSettings, seed: int) -> Steps:
     """Chosen: the true text. Rejected: the same with something wrong in it."""
     edit = _corrected if settings.direction == "correct" else _corrupted
-    edited = yield from edit(record, settings, seed)
-    if isinstance(edited, Rejection):
-        return edited
-    chosen, rejected, attempt = edited
-    return [
-        make_pair(
-            record,
-            NAME,
-            settings.direction,
-            chosen,
-            rejected,
-            parameters=asdict(settings),
-            seed=seed,
-            attempts=attempt,
-            scores={"edited": edited_share(chosen[0], rejected[0])},
-            spans=edit_spans(chosen[0], rejected[0]),
-        )
-    ]
+    chosen, rejected, attempt = yield from edit(record, settings, seed)
+    spans = edit_spans(chosen[0], rejected[0])
+    scores = {"edited": edited_share(chosen[0], rejected[0])}
+    return [make_pair(record, settings.direction, chosen, rejected, attempts=attempt, scores=scores, spans=spans)]
 
 
-_Edited = tuple[tuple[str, str], tuple[str, str], int] | Rejection
+_Edited = tuple[tuple[str, str], tuple[str, str], int]
 
 
 def _corrected(record: Record, settings: CaptionEditSettings, seed: int) -> Generator[Request, Any, _Edited]:
     context = Context(record.images, record.prompt, key=(record.id,))
     sampling = SamplingParams(settings.max_new_tokens, settings.temperature)
     [answer] = yield Sample(context, keys=((seed, record.id, NAME),), sampling=sampling)
-    wrong = text_filters.fault(answer, settings.max_words)
-    if wrong:
-        return text_filters.reject(record.id, "answer", Counter([wrong]))
+    text_filters.require_fit("answer", answer, settings.max_words)
     findings: Findings = yield Detect(record, answer.text)
     if not findings.wrong:
-        return Rejection(record.id, "nothing-invented", "the model is right about this image; nothing to correct here")
+        raise Rejected("nothing-invented", "the model is right about this image; nothing to correct here")
     corrected: str | None = yield Rewrite(answer.text, leave_out=findings.invented_names, faults=findings.faults)
     if corrected is None:
-        return Rejection(record.id, "not-corrected", "take another writer; or nothing true would be left", answer.text)
-    if wrong := _edit_fault(corrected, answer.text, settings):
-        return text_filters.reject(record.id, "chosen", Counter([wrong]))
+        raise Rejected("not-corrected", "take another writer; or nothing true would be left", answer.text)
+    faults = Faults("chosen", settings.max_words)
+    if not _is_edit(corrected, answer.text, faults, settings):
+        raise faults.rejected()
     return (corrected, "own answer, corrected"), (answer.text, "own answer"), 1
 
 
 def _corrupted(record: Record, settings: CaptionEditSettings, seed: int) -> Generator[Request, Any, _Edited]:
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, keep_unfinished=False
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
-    faults: Counter[str] = Counter()
+    chosen = yield from chosen_side(record, settings)
+    faults = Faults("rejected", settings.max_words)
     for attempt in range(1, settings.tries + 1):
         text: str | None = yield Inject(record, chosen[0], settings.kind, key=(seed, record.id, NAME, attempt))
-        wrong = "not-injected" if text is None else _edit_fault(text, chosen[0], settings)
-        if text is not None and wrong is None:
+        if text is None:
+            faults.add("not-injected")
+        elif _is_edit(text, chosen[0], faults, settings):
             return chosen, (text, f"{chosen[1]} with an error of kind {settings.kind}"), attempt
-        faults[wrong or "empty"] += 1
-    return text_filters.reject(record.id, "rejected", faults)
+    raise faults.rejected()
 
 
-def _edit_fault(text: str, original: str, settings: CaptionEditSettings) -> str | None:
-    wrong = text_filters.fault(Answer(text, finished=True), settings.max_words)
-    if wrong is None and text_filters.same(text, original):
-        wrong = "same-as-chosen"
-    if wrong is None and edited_share(text, original) > settings.max_edited:
-        wrong = "more-than-edited"
-    return wrong
+def _is_edit(text: str, original: str, faults: Faults, settings: CaptionEditSettings) -> bool:
+    """Whether a text is another one with a few words changed; if not, what is wrong is counted."""
+    if not faults.fits(Answer(text, finished=True), original):
+        return False
+    few = edited_share(text, original) <= settings.max_edited
+    if not few:
+        faults.add("more-than-edited")
+    return few

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images import views
 from veridical.vlm.inputs.context import Context
@@ -30,17 +29,33 @@ def check_view(given: str | None) -> None:
         views.parse(given)
 
 
+class ChosenSettings(Protocol):
+    """What the settings of a construction say of its chosen side."""
+
+    @property
+    def without_reference(self) -> WithoutReference:
+        """What stands there where a record has no reference."""
+
+    @property
+    def max_words(self) -> int:
+        """Words beyond which a text is rejected."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest own caption in tokens."""
+
+
 def chosen_side(
-    record: Record, without_reference: WithoutReference, max_words: int, max_new_tokens: int, keep_unfinished: bool
-) -> Generator[Request, Any, tuple[str, str] | Rejection]:
+    record: Record, settings: ChosenSettings, keep_unfinished: bool = False
+) -> Generator[Request, Any, tuple[str, str]]:
     """The chosen text and where it comes from: the record's reference or, where it has none and that is wanted, the
-    model's own greedy caption of the clean image."""
-    if record.reference is not None or without_reference == "reject":
+    model's own greedy caption of the clean image. Raises Rejected where there is none that is fit."""
+    if record.reference is not None or settings.without_reference == "reject":
         remedy = "give it a caption, or set without_reference to own-caption"
-        reference = text_filters.fit_reference(record, max_words, remedy)
-        return reference if isinstance(reference, Rejection) else (reference, "reference")
+        return text_filters.fit_reference(record, settings.max_words, remedy), "reference"
     context = Context(record.images, record.prompt, key=(record.id,))
-    chosen: Answer
-    [chosen] = yield Sample(context, keys=((record.id,),), sampling=SamplingParams(max_new_tokens, 0.0))
-    wrong = text_filters.fault(chosen, max_words, keep_unfinished)
-    return text_filters.reject(record.id, "chosen", Counter([wrong])) if wrong else (chosen.text, OWN_CAPTION)
+    sampling = SamplingParams(settings.max_new_tokens, 0.0)
+    caption: Answer
+    [caption] = yield Sample(context, keys=((record.id,),), sampling=sampling)
+    text_filters.require_fit("chosen", caption, settings.max_words, keep_unfinished)
+    return caption.text, OWN_CAPTION

@@ -44,6 +44,12 @@ def complete(context: Context, text: str, sampling: SamplingParams) -> Generator
     return Answer("".join(pieces).strip(), all(completion.finished for completion in completions))
 
 
+def free(context: Context, sampling: SamplingParams) -> Generator[Request, Any, Answer]:
+    """One answer of the model's own. The context's key seeds it."""
+    answers: list[Answer] = yield Sample(context, (context.key,), sampling)
+    return answers[0]
+
+
 def _swapped(sentence: str, draws: numpy.random.Generator) -> str:
     """Every second sentence, by chance, that says yes or no first says the other."""
     found = re.match(r"\s*(Yes|yes|No|no)\b", sentence)

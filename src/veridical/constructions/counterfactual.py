@@ -9,13 +9,11 @@ record. Our own procedure; the papers retrieve or edit their second images.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, Steps, make_pair
-from veridical.records import Record, Rejection
-
-NAME = "counterfactual"
+from veridical.constructions.protocol import Answer, Rejected, Steps, make_pair
+from veridical.records import Record
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,17 @@ def counterfactual(record: Record, settings: CounterfactualSettings, seed: int) 
     yield from ()  # A construction is a generator, also one that asks nothing.
     other = record.counterfactual
     if record.reference is None or other is None:
-        return Rejection(
-            record.id,
+        raise Rejected(
             "no-counterfactual",
             "give the record a `text`, and `counterfactual_image` and `counterfactual_text` for the changed image",
         )
     for text in (record.reference, other.reference):
-        if wrong := text_filters.fault(Answer(text, True), settings.max_words, keep_unfinished=False):
-            return Rejection(record.id, wrong, "shorten or correct the texts")
+        if wrong := text_filters.fault(Answer(text, finished=True), settings.max_words):
+            raise Rejected(wrong, "shorten or correct the texts")
     if text_filters.same(record.reference, other.reference):
-        return Rejection(record.id, "same-text", "describe what differs between the two images")
+        raise Rejected("same-text", "describe what differs between the two images")
     mine, its = (record.reference, "reference"), (other.reference, "reference of the changed image")
-    pairs = [make_pair(record, NAME, "image", mine, its, parameters=asdict(settings), seed=seed)]
+    pairs = [make_pair(record, "image", mine, its)]
     if settings.mirrored:
-        changed = replace(record, images=other.images)
-        pairs.append(make_pair(changed, NAME, "changed image", its, mine, parameters=asdict(settings), seed=seed))
+        pairs.append(make_pair(replace(record, images=other.images), "changed image", its, mine))
     return pairs

@@ -6,8 +6,7 @@ the whole answer instead of one a sentence, and no second try: https://arxiv.org
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from veridical.bounds import NotNegative, Positive
@@ -15,7 +14,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
 from veridical.judges.tokens import chunks
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
@@ -51,15 +50,11 @@ class DropoutNtpSettings:
 
 def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: its beginning, as the model goes on without the image."""
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
+    chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     key = (seed, record.id, NAME)
     words = len(chunks(chosen[0]))
     if words < 2:
-        return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
+        raise text_filters.too_short()
     half = settings.cut == "half"
     kept = words // 2 if half else 1 + int(generator("cut", key).integers(words - 1))
     beginning = text_filters.first_words(chosen[0], kept)
@@ -70,23 +65,10 @@ def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Step
         sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
         after=(beginning,) * settings.candidates,
     )
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("rejected", settings.max_words, settings.keep_unfinished)
     for attempt, continuation in enumerate(continuations, start=1):
         answer = Answer(beginning + continuation.text, continuation.finished)
-        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not text_filters.same(answer.text, chosen[0]):
+        if faults.fits(answer, chosen[0]):
             rejected = answer.text, f"continued from {settings.view}"
-            return [
-                make_pair(
-                    record,
-                    NAME,
-                    "continued",
-                    chosen,
-                    rejected,
-                    parameters=asdict(settings),
-                    seed=seed,
-                    attempts=attempt,
-                )
-            ]
-        faults[wrong or "same-as-chosen"] += 1
-    return text_filters.reject(record.id, "rejected", faults)
+            return [make_pair(record, "continued", chosen, rejected, attempts=attempt)]
+    raise faults.rejected()

@@ -12,9 +12,8 @@ construction `balanced-correction`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from veridical.bounds import Natural, NotNegative, Positive
@@ -62,11 +61,11 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
         keys=((seed, record.id, "description", 0),),
         sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
     )
-    if unfit := text_filters.fault(described, settings.max_words, settings.keep_unfinished):
-        raise text_filters.rejected("description", Counter([unfit]))
+    text_filters.require_fit("description", described, settings.max_words, settings.keep_unfinished)
     findings: Findings = yield Detect(record, described.text)
     if not _wrong(findings, settings):
-        raise text_filters.rejected("description", Counter(["nothing-invented"]))
+        remedy = text_filters.REMEDIES["nothing-invented"]
+        raise Rejected("description-nothing-invented", remedy, "1 x nothing-invented")
     corrected: str | None = yield _correction(described.text, findings, settings)
     if corrected is None:
         raise Rejected("not-corrected", "nothing true would be left, or take another writer", described.text)
@@ -74,9 +73,9 @@ def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
     if settings.styles:
         pairs = yield from _in_styles(record, corrected, described.text, settings, seed)
     else:
-        pairs = [_pair(record, "correction", (corrected, described.text), settings, seed)]
+        pairs = [_pair(record, "correction", (corrected, described.text))]
     if settings.questions:
-        pairs += yield from _questions(record, corrected, described.text, findings, settings, seed)
+        pairs += yield from _questions(record, corrected, described.text, findings, seed)
     if not pairs:
         raise Rejected("not-restyled", "the writer can't keep what the texts say; take another, or --settings.styles 0")
     return pairs
@@ -105,20 +104,18 @@ def _in_styles(
         right: Findings = yield Detect(record, texts[0])
         wrong: Findings = yield Detect(record, texts[1])
         if _wrong(wrong, settings) and not _wrong(right, settings):
-            pairs.append(_pair(record, "style", (texts[0], texts[1]), settings, seed, number=style))
+            pairs.append(_pair(record, "style", (texts[0], texts[1]), number=style))
     return pairs
 
 
-def _pair(
-    record: Record, variant: str, texts: tuple[str, str], settings: HaDpoSettings, seed: int, number: int | None = None
-) -> Pair:
+def _pair(record: Record, variant: str, texts: tuple[str, str], number: int | None = None) -> Pair:
     rewritten = "" if number is None else ", rewritten"
     sides = (texts[0], f"own description, corrected{rewritten}"), (texts[1], f"own description{rewritten}")
-    return make_pair(record, NAME, variant, *sides, parameters=asdict(settings), seed=seed, number=number)
+    return make_pair(record, variant, *sides, number=number)
 
 
 def _questions(
-    record: Record, corrected: str, description: str, findings: Findings, settings: HaDpoSettings, seed: int
+    record: Record, corrected: str, description: str, findings: Findings, seed: int
 ) -> Generator[Request, Any, list[Pair]]:
     """The judge's questions about what the two descriptions say differently, as many answered with no as with yes.
 
@@ -135,8 +132,8 @@ def _questions(
     asked = [*no[:even], *yes[:even], *(item for item in items if item not in no and item not in yes)]
     return [
         make_pair(
-            record, NAME, _variant(item), (item.right, "annotations"), (item.wrong, "the opposite"),
-            parameters=asdict(settings), seed=seed, prompt=(Message("user", item.question),), number=number,
+            record, _variant(item), (item.right, "annotations"), (item.wrong, "the opposite"),
+            prompt=(Message("user", item.question),), number=number,
         )
         for number, item in enumerate(asked)
     ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -28,34 +27,30 @@ def injected(
     record: Record,
     text: str,
     kinds: Sequence[Corruption],
+    faults: text_filters.Faults,
     *,
     key: Key,
     errors: int,
     mode: Mode,
-    max_words: int,
     tries: int,
     verify: bool,
-) -> Generator[Request, Any, Injected | Counter[str]]:
+) -> Generator[Request, Any, Injected | None]:
     """The first text with errors that is fit for a pair; the kinds are tried in order, `tries` times each.
 
-    Otherwise the faults of all that came back: `not-injected` where the judge could write none. With `verify` a judge
-    must find something wrong with it.
+    None where none is, with the reasons in `faults`: `not-injected` where the judge could write none. With `verify` a
+    judge must find something wrong with it.
     """
-    faults: Counter[str] = Counter()
     attempts = [(kind, number) for kind in kinds for number in range(tries)]
     for attempt, (kind, number) in enumerate(attempts, start=1):
         wrong: str | None = yield Inject(record, text, kind, (*key, kind, number), errors, mode)
-        fault = "not-injected" if wrong is None else text_filters.fault(Answer(wrong, finished=True), max_words)
-        if fault is None and wrong is not None:
-            if text_filters.same(wrong, text):
-                fault = "same-as-chosen"
-            elif verify:
-                found: Findings = yield Detect(record, wrong)
-                fault = None if found.wrong else "nothing-wrong"
-            if fault is None:
+        if wrong is None:
+            faults.add("not-injected")
+        elif faults.fits(Answer(wrong, finished=True), text):
+            findings: Findings | None = (yield Detect(record, wrong)) if verify else None
+            if findings is None or findings.wrong:
                 return Injected(wrong.strip(), kind, attempt)
-        faults[fault or "empty"] += 1
-    return faults
+            faults.add("nothing-wrong")
+    return None
 
 
 def mode_of(record: Record, wanted: Literal["auto", "description", "question"]) -> Mode:

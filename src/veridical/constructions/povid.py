@@ -9,8 +9,7 @@ training: the objective `povid`.)
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from veridical.bounds import Natural, Positive
@@ -18,7 +17,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.injection import injected, mode_of
 from veridical.constructions.protocol import Steps, make_pair
 from veridical.judges.interface import Corruption, Detect, Inject, Kind
-from veridical.records import Pair, Record, Rejection
+from veridical.records import Pair, Record
 from veridical.vlm.seeds import generator
 
 NAME = "povid"
@@ -54,42 +53,29 @@ def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:
 def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference with a plausible error of a kind that fits the task."""
     reference = text_filters.fit_reference(record, settings.max_words, "give it a caption or an answer to corrupt")
-    if isinstance(reference, Rejection):
-        return reference
     mode = mode_of(record, settings.task)
     kinds = settings.in_answers if mode == "question" else _shuffled(settings.in_descriptions, record, seed)
     pairs: list[Pair] = []
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("rejected", settings.max_words)
     for some in [(kind,) for kind in kinds] if settings.every_kind else [kinds]:
         found = yield from injected(
             record,
             reference,
             some,
+            faults,
             key=(seed, record.id, NAME),
             errors=settings.errors,
             mode=mode,
-            max_words=settings.max_words,
             tries=settings.tries,
             verify=settings.verify,
         )
-        if isinstance(found, Counter):
-            faults += found
-            continue
-        if any(text_filters.same(found.text, pair.rejected) for pair in pairs):
-            continue  # a yes or no is got wrong in one way only
-        pairs.append(
-            make_pair(
-                record,
-                NAME,
-                found.kind,
-                (reference, "reference"),
-                (found.text, f"reference with a wrong {found.kind}"),
-                parameters=asdict(settings),
-                seed=seed,
-                attempts=found.attempt,
-            )
-        )
-    return pairs or text_filters.reject(record.id, "rejected", faults)
+        # A yes or no is got wrong in one way only.
+        if found and not any(text_filters.same(found.text, pair.rejected) for pair in pairs):
+            rejected = found.text, f"reference with a wrong {found.kind}"
+            pairs.append(make_pair(record, found.kind, (reference, "reference"), rejected, attempts=found.attempt))
+    if not pairs:
+        raise faults.rejected()
+    return pairs
 
 
 def _shuffled(kinds: tuple[Corruption, ...], record: Record, seed: int) -> tuple[Corruption, ...]:

@@ -1,19 +1,20 @@
 """How a construction is written: for one record, from top to bottom, yielding what it needs to know.
 
 A construction is a generator. It yields a request (an answer of the model, a judge's findings), receives the
-answer, and returns its pairs or the reason why there are none. `veridical.pairs` runs many records side by
-side and gathers their requests into batches, so the procedure itself knows nothing of batches.
+answer, and returns its pairs or raises `Rejected`, which says why there are none. `veridical.pairs` runs many records
+side by side and gathers their requests into batches, so the procedure itself knows nothing of batches; and it writes
+into each pair which construction, settings, seed and model made it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from veridical.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
-from veridical.records import Message, Pair, Provenance, Record, Rejection, Spans
+from veridical.records import Message, Pair, Provenance, Record, Spans
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -89,7 +90,7 @@ class Retrieve:
 
 ModelRequest: TypeAlias = Sample | Score | YesNo
 Request: TypeAlias = ModelRequest | Retrieve | JudgeRequest
-Steps: TypeAlias = Generator[Request, Any, list[Pair] | Rejection]
+Steps: TypeAlias = Generator[Request, Any, list[Pair]]
 
 
 class Rejected(Exception):  # noqa: N818
@@ -102,15 +103,13 @@ class Rejected(Exception):  # noqa: N818
 
 def make_pair(
     record: Record,
-    construction: str,
     variant: str,
     chosen: tuple[str, str],
     rejected: tuple[str, str],
     *,
-    parameters: Mapping[str, Any],
-    seed: int,
     attempts: int = 1,
     scores: Mapping[str, float] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     prompt: Sequence[Message] | None = None,
     spans: Spans | None = None,
     number: int | None = None,
@@ -118,22 +117,23 @@ def make_pair(
 ) -> Pair:
     """A pair of a record; `chosen` and `rejected` are (text, where it comes from).
 
-    `spans` say where the sides differ, and are found by comparing their words if left out. `number` tells apart the
-    pairs of one variant. The builder, which knows the model and the judge, writes their names into the provenance.
+    `parameters` holds what the settings leave open, such as which view it was; `spans` say where the sides differ, and
+    are found by comparing their words if left out; `number` tells apart the pairs of one variant. Construction,
+    settings, seed, model and judge are written into the pair by `signed` when it is built.
     """
     place = () if number is None else (str(number),)
     return Pair(
-        id="/".join((record.id, construction, variant, *place)),
+        id="/".join((record.id, variant, *place)),
         record_id=record.id,
         images=record.images,
         prompt=tuple(prompt or record.prompt),
         chosen=chosen[0],
         rejected=rejected[0],
         provenance=Provenance(
-            construction=construction,
+            construction="",
             variant=variant,
-            parameters=parameters,
-            seed=seed,
+            parameters=parameters or {},
+            seed=0,
             model="",
             attempts=attempts,
             chosen_source=chosen[1],
@@ -142,4 +142,20 @@ def make_pair(
         ),
         spans=edit_spans(chosen[0], rejected[0]) if spans is None else spans,
         open_ended=open_ended,
+    )
+
+
+def signed(pair: Pair, construction: str, settings: Any, seed: int) -> Pair:
+    """The pair with what its construction needn't say: by which construction, settings and seed it was made.
+
+    A pair that names its construction has said so itself, and stays as it is.
+    """
+    made = pair.provenance
+    if made.construction:
+        return pair
+    parameters = {**asdict(settings), **made.parameters}
+    return replace(
+        pair,
+        id=f"{pair.record_id}/{construction}{pair.id.removeprefix(pair.record_id)}",
+        provenance=replace(made, construction=construction, parameters=parameters, seed=seed),
     )

@@ -11,7 +11,7 @@ does so sentence by sentence; here whole answers are ranked.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
@@ -19,15 +19,13 @@ from annotated_types import Ge, Gt, Le
 
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, LogProbs, Request, Sample, Score, Steps, YesNo, make_pair
+from veridical.constructions.protocol import Answer, LogProbs, Rejected, Request, Sample, Score, Steps, YesNo, make_pair
 from veridical.errors import UserError
 from veridical.judges.interface import Compare, ExtractClaims, Kind, Preference, Rate, ToQuestion, Verify
 from veridical.judges.tokens import chunks
-from veridical.records import Message, Pair, Record, Rejection
+from veridical.records import Message, Pair, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
-
-NAME = "ranked"
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,10 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
         sampling=SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p),
     )
     offered = _offered(record, sampled, settings)
-    texts, faults = text_filters.distinct(offered, settings.max_words, settings.keep_unfinished)
+    faults = text_filters.Faults("candidates", settings.max_words, settings.keep_unfinished)
+    texts = faults.distinct(offered)
     if len(texts) < 2:
-        return text_filters.reject(record.id, "candidates", faults)
+        raise faults.rejected()
     scores = yield from _scores(record, list(texts), settings)
     order = scores
     if settings.likelihood_weight:
@@ -100,10 +99,8 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
     pairs = _paired(scores, order, settings)
     if not pairs:
         detail = ", ".join(f"{score:g}" for score in scores.values())
-        return Rejection(
-            record.id, "none-better", "draw more candidates, raise the temperature, or lower margin", detail
-        )
-    return [_pair(record, settings, seed, texts, scores, one, number) for number, one in enumerate(pairs)]
+        raise Rejected("none-better", "draw more candidates, raise the temperature, or lower margin", detail)
+    return [_pair(record, settings, texts, scores, one, number) for number, one in enumerate(pairs)]
 
 
 def _offered(record: Record, sampled: Sequence[Answer], settings: RankedSettings) -> list[tuple[Answer, str]]:
@@ -202,7 +199,6 @@ def _balanced(one: str, other: str, gap: float) -> bool:
 def _pair(
     record: Record,
     settings: RankedSettings,
-    seed: int,
     texts: Mapping[str, str],
     scores: Mapping[str, float],
     pair: tuple[str, str],
@@ -211,12 +207,9 @@ def _pair(
     better, worse = pair
     return make_pair(
         record,
-        NAME,
         settings.score,
         (better, texts[better]),
         (worse, texts[worse]),
-        parameters=asdict(settings),
-        seed=seed,
         scores={
             "chosen_score": scores[better],
             "rejected_score": scores[worse],

@@ -8,16 +8,15 @@ that only goes on can complete, as in BDHS. Images are retrieved among the recor
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from veridical.bounds import NotNegative, Positive, Share
-from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
 from veridical.constructions.completion import complete
-from veridical.constructions.protocol import Retrieve, Steps, make_pair
+from veridical.constructions.protocol import Rejected, Retrieve, Steps, make_pair
+from veridical.constructions.text_filters import Faults
 from veridical.judges.interface import Kind, Similarity
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -51,34 +50,20 @@ def judge_needs(settings: ReAlignSettings) -> tuple[Kind, ...]:
 
 def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference as the model completes it on a similar image."""
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, settings.keep_unfinished
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
+    chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     similar: list[Record] = yield Retrieve(record, settings.images)
     if not similar:
-        return Rejection(record.id, "no-similar-image", "build on more records: images are retrieved among them")
-    faults: Counter[str] = Counter()
+        raise Rejected("no-similar-image", "build on more records: images are retrieved among them")
+    faults = Faults("rejected", settings.max_words, settings.keep_unfinished)
     for attempt, other in enumerate(similar, start=1):
         context = Context(other.images, record.prompt, key=(seed, record.id, NAME, attempt))
         answer = yield from complete(context, chosen[0], SamplingParams(settings.max_new_tokens, settings.temperature))
-        wrong = text_filters.fault(answer, settings.max_words, settings.keep_unfinished)
-        if wrong is None and not text_filters.same(answer.text, chosen[0]):
-            similarity: float = yield Similarity(answer.text, chosen[0])
-            if similarity < settings.threshold:
-                return [
-                    make_pair(
-                        record,
-                        NAME,
-                        "retrieved",
-                        chosen,
-                        (answer.text, f"completed on the image of {other.id}"),
-                        parameters=asdict(settings),
-                        seed=seed,
-                        attempts=attempt,
-                        scores={"similarity": similarity},
-                    )
-                ]
-        faults[wrong or "too-similar"] += 1
-    return text_filters.reject(record.id, "rejected", faults)
+        if not faults.fits(answer, chosen[0], alike="too-similar"):
+            continue
+        similarity: float = yield Similarity(answer.text, chosen[0])
+        if similarity < settings.threshold:
+            rejected = answer.text, f"completed on the image of {other.id}"
+            scores = {"similarity": similarity}
+            return [make_pair(record, "retrieved", chosen, rejected, attempts=attempt, scores=scores)]
+        faults.add("too-similar")
+    raise faults.rejected()

@@ -9,8 +9,7 @@ Segments are counted in tokens when written and in words when replaced, so that 
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt, Le
@@ -20,7 +19,7 @@ from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
 from veridical.judges.tokens import chunks
-from veridical.records import Record, Rejection
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
@@ -59,16 +58,12 @@ class SapoSettings:
 
 def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the same with a segment written anew."""
-    chosen = yield from chosen_side(
-        record, settings.without_reference, settings.max_words, settings.max_new_tokens, keep_unfinished=False
-    )
-    if isinstance(chosen, Rejection):
-        return chosen
+    chosen = yield from chosen_side(record, settings)
     words = len(chunks(chosen[0]))
     if words < 2:
-        return text_filters.reject(record.id, "chosen", Counter(["too-short"]))
+        raise text_filters.too_short()
     segment = settings.segment or min(RELEASED_SEGMENT, words // 2)
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("rejected", settings.max_words)
     for attempt in range(1, settings.tries + 1):
         key = (seed, record.id, NAME, attempt)
         beginning = text_filters.first_words(chosen[0], int(generator("cut", key).integers(words)))
@@ -79,23 +74,10 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
             after=(beginning,),
         )
         answer = spliced(chosen[0], beginning, written)
-        wrong = text_filters.fault(Answer(answer, finished=True), settings.max_words)
-        if wrong is None and not text_filters.same(answer, chosen[0]):
+        if faults.fits(Answer(answer, finished=True), chosen[0]):
             rejected = answer, f"a segment written from {settings.view}"
-            return [
-                make_pair(
-                    record,
-                    NAME,
-                    "segment",
-                    chosen,
-                    rejected,
-                    parameters=asdict(settings) | {"segment": segment},
-                    seed=seed,
-                    attempts=attempt,
-                )
-            ]
-        faults[wrong or "same-as-chosen"] += 1
-    return text_filters.reject(record.id, "rejected", faults)
+            return [make_pair(record, "segment", chosen, rejected, attempts=attempt, parameters={"segment": segment})]
+    raise faults.rejected()
 
 
 def spliced(text: str, beginning: str, written: Answer) -> str:

@@ -8,20 +8,18 @@ rewriting is the model's own, or, for models that don't follow instructions, the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind, Rewrite
-from veridical.records import Message, Record, Rejection
+from veridical.records import Message, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
-NAME = "self-correct"
 _NOTHING_LEFT = "take another rewriter: it can't say it right, or leaves nothing of this description"
 RECTIFY = (
     "Some of this is not in the image: {wrong}. Write the same description again without it. Keep everything else, "
@@ -61,14 +59,10 @@ def judge_needs(settings: SelfCorrectSettings) -> tuple[Kind, ...]:
 def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> Steps:
     """Chosen: the model's description, put right round by round. Rejected: the description itself."""
     [described] = yield _ask(record, record.prompt, settings, (seed, record.id, "description"))
-    wrong = text_filters.fault(described, settings.max_words, settings.keep_unfinished)
-    if wrong:
-        return text_filters.reject(record.id, "description", Counter([wrong]))
+    text_filters.require_fit("description", described, settings.max_words, settings.keep_unfinished)
     first: Findings = yield Detect(record, described.text)
     if not first.wrong and not (settings.enrich and first.missing):
-        return Rejection(
-            record.id, "nothing-wrong", "the judge finds nothing wrong with the description; nothing to learn here"
-        )
+        raise Rejected("nothing-wrong", "the judge finds nothing wrong with the description; nothing to learn here")
 
     text, found, rounds = described.text, first, 0
     while rounds < settings.rounds and (found.wrong or (settings.enrich and found.missing)):
@@ -77,22 +71,19 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
         wrong = text_filters.fault(Answer(rewritten or "", finished=True), settings.max_words)
         if rewritten is None or wrong:
             remedy = _NOTHING_LEFT if wrong in (None, "empty") else text_filters.REMEDIES[wrong]
-            return Rejection(record.id, f"corrected-{wrong}", remedy, text)
+            raise Rejected(f"corrected-{wrong}", remedy, text)
         text = rewritten
         found = yield Detect(record, text)
     if found.wrong:
-        return Rejection(record.id, "still-wrong", "allow more rounds, or take another rewriter", text)
+        raise Rejected("still-wrong", "allow more rounds, or take another rewriter", text)
     if text_filters.same(text, described.text):
-        return Rejection(record.id, "not-corrected", "take another rewriter", text)
+        raise Rejected("not-corrected", "take another rewriter", text)
     return [
         make_pair(
             record,
-            NAME,
             "enriched" if settings.enrich else "rectified",
             (text, f"own description, corrected by the {settings.rewriter}"),
             (described.text, "own description"),
-            parameters=asdict(settings),
-            seed=seed,
             attempts=rounds,
             scores={"faults": len(first.faults), "invented": len(first.invented_names)},
         )

@@ -11,17 +11,16 @@ the loss is the paper's, on the sentence alone. The end of the turn is left out,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
+from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind
 from veridical.judges.tokens import FULL_STOPS
-from veridical.records import Pair, Record, Rejection
+from veridical.records import Pair, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -52,7 +51,7 @@ def judge_needs(settings: SentinelSettings) -> tuple[Kind, ...]:
 def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
     """Chosen: a clean context and a clean sentence. Rejected: the same context and a hallucinated sentence."""
     pairs: list[Pair] = []
-    faults: Counter[str] = Counter()
+    faults = text_filters.Faults("sentence", settings.max_words)
     context = ""
     for number in range(settings.max_sentences):
         sampled: list[Answer] = yield Sample(
@@ -69,12 +68,9 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
             pairs.append(
                 make_pair(
                     record,
-                    NAME,
                     "sentence",
                     (context + clean[0], "own clean sentence behind a clean context"),
                     (context + wrong[0][0], "own hallucinated sentence behind a clean context"),
-                    parameters=asdict(settings),
-                    seed=seed,
                     scores={"sentence": number, "faults": len(invented.faults)},
                     number=number,
                     open_ended=True,
@@ -84,12 +80,12 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
     if pairs:
         return pairs
     if not faults:
-        return Rejection(record.id, "nothing-invented", text_filters.REMEDIES["nothing-invented"])
-    return text_filters.reject(record.id, "sentence", faults)
+        raise Rejected("nothing-invented", text_filters.REMEDIES["nothing-invented"])
+    raise faults.rejected()
 
 
 def _sorted(
-    record: Record, context: str, sampled: Sequence[Answer], settings: SentinelSettings, faults: Counter[str]
+    record: Record, context: str, sampled: Sequence[Answer], settings: SentinelSettings, faults: text_filters.Faults
 ) -> Generator[Request, Any, tuple[list[str], list[tuple[str, Findings]]]]:
     """The distinct sentences that are clean, those that name something first; and those with something wrong."""
     clean: list[tuple[str, Findings]] = []
@@ -99,11 +95,11 @@ def _sorted(
         if not text.strip() or text.strip() in context:
             continue
         if fault:
-            faults[fault] += 1
+            faults.add(fault)
             continue
         findings: Findings = yield Detect(record, text.strip())
         (wrong if findings.wrong else clean).append((text, findings))
     if not clean and wrong:
-        faults["all-wrong"] += 1
+        faults.add("all-wrong")
     clean.sort(key=lambda one: not one[1].named)
     return [text for text, _ in clean], wrong

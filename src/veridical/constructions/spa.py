@@ -9,15 +9,15 @@ by it, and `--objective.name spa` finds the unsure ones while training.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge
 
 from veridical.bounds import AboveZero, NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, LogProbs, Sample, Score, Steps, make_pair
-from veridical.records import Record, Rejection
+from veridical.constructions.protocol import Answer, LogProbs, Rejected, Sample, Score, Steps, make_pair
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -56,28 +56,23 @@ def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:
         sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
     )
     offered = ((answer, "own sample") for answer in sampled)
-    found, faults = text_filters.distinct(offered, settings.max_words, settings.keep_unfinished)
-    texts = tuple(found)
+    faults = text_filters.Faults("candidates", settings.max_words, settings.keep_unfinished)
+    texts = tuple(faults.distinct(offered))
     if len(texts) < 2:
-        return text_filters.reject(record.id, "candidates", faults)
+        raise faults.rejected()
 
     scored: list[LogProbs] = yield Score(context, texts)
     rewards = [_reward(one, settings) for one in scored]
     worst, best = min(range(len(texts)), key=rewards.__getitem__), max(range(len(texts)), key=rewards.__getitem__)
     margin = rewards[best] - rewards[worst]
     if margin <= settings.least_margin:
-        return Rejection(
-            record.id, "no-margin", "align the model further first, or draw more candidates", f"{margin:g}"
-        )
+        raise Rejected("no-margin", "align the model further first, or draw more candidates", f"{margin:g}")
     return [
         make_pair(
             record,
-            NAME,
             "implicit-reward",
             (texts[best], "own sample"),
             (texts[worst], "own sample"),
-            parameters=asdict(settings),
-            seed=seed,
             scores={
                 "chosen_reward": rewards[best],
                 "rejected_reward": rewards[worst],

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from veridical.constructions.protocol import Answer, Rejected
 from veridical.errors import UserError
 from veridical.judges.tokens import CHUNK, chunks, words
-from veridical.records import Record, Rejection
+from veridical.records import Record
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
@@ -53,16 +53,27 @@ def fault(answer: Answer, max_words: int, keep_unfinished: bool = False) -> str 
     return None if answer.finished or keep_unfinished else "unfinished"
 
 
-def fit_reference(record: Record, max_words: int, remedy: str) -> str | Rejection:
-    """The record's reference; or the reject where there is none, for which `remedy` is, or where it is unfit."""
+def require_fit(side: str, answer: Answer, max_words: int, keep_unfinished: bool = False) -> None:
+    """Raise Rejected for a text that is unfit for its side."""
+    if wrong := fault(answer, max_words, keep_unfinished):
+        raise _rejected(side, Counter([wrong]))
+
+
+def fit_reference(record: Record, max_words: int, remedy: str) -> str:
+    """The record's reference. Raises Rejected where there is none, for which `remedy` is, or where it is unfit."""
     if record.reference is None:
-        return Rejection(record.id, "no-reference", remedy, "its caption is missing or empty")
+        raise Rejected("no-reference", remedy, "its caption is missing or empty")
     wrong = fault(Answer(record.reference, finished=True), max_words)
     if wrong is None:
         return record.reference
     long = f"{len(chunks(record.reference))} words, where settings.max_words allows {max_words}"
     detail = long if wrong == "too-long" else f"its caption is {record.reference[:_SHOWN]!r}"
-    return Rejection(record.id, f"chosen-{wrong}", _REMEDIES_OF_REFERENCES[wrong], detail)
+    raise Rejected(f"chosen-{wrong}", _REMEDIES_OF_REFERENCES[wrong], detail)
+
+
+def too_short() -> Rejected:
+    """Why a record gives no pair whose chosen text can't be cut."""
+    return _rejected("chosen", Counter(["too-short"]))
 
 
 def repetitive(text: str) -> bool:
@@ -93,33 +104,50 @@ def same(one: str, other: str) -> bool:
     return one.lower().split() == other.lower().split()
 
 
-def distinct(
-    offered: Iterable[tuple[Answer, str]], max_words: int, keep_unfinished: bool = False
-) -> tuple[dict[str, str], Counter[str]]:
-    """The different texts that are fit, each with its source, out of (answer, source); and what is wrong with the
-    others, `alike` for those that come again."""
-    texts: dict[str, str] = {}
-    faults: Counter[str] = Counter()
-    for answer, source in offered:
-        wrong = fault(answer, max_words, keep_unfinished)
-        if wrong is None and any(same(answer.text, text) for text in texts):
-            wrong = "alike"
-        if wrong is None:
-            texts[answer.text] = source
-        else:
-            faults[wrong] += 1
-    return texts, faults
+class Faults:
+    """Counts what is wrong with the texts that were tried for one side, and says so where none fits."""
+
+    def __init__(self, side: str, max_words: int, keep_unfinished: bool = False) -> None:
+        self._side, self._limits = side, (max_words, keep_unfinished)
+        self._counts: Counter[str] = Counter()
+
+    def fits(self, answer: Answer, chosen: str, alike: str = "same-as-chosen") -> bool:
+        """Whether a text is fit and says something else than the chosen one; if not, what is wrong is counted."""
+        wrong = fault(answer, *self._limits) or (alike if same(answer.text, chosen) else None)
+        if wrong:
+            self.add(wrong)
+        return not wrong
+
+    def add(self, fault: str) -> None:
+        """Count a fault that was found elsewhere."""
+        self._counts[fault] += 1
+
+    def distinct(self, offered: Iterable[tuple[Answer, str]]) -> dict[str, str]:
+        """The different texts that are fit, each with its source, out of (answer, source).
+
+        What is wrong with the others is counted, `alike` for those that come again.
+        """
+        texts: dict[str, str] = {}
+        for answer, source in offered:
+            wrong = fault(answer, *self._limits)
+            if wrong is None and any(same(answer.text, text) for text in texts):
+                wrong = "alike"
+            if wrong is None:
+                texts[answer.text] = source
+            else:
+                self.add(wrong)
+        return texts
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def rejected(self) -> Rejected:
+        """Why the record gives no pair, to be raised: one reason, or several."""
+        return _rejected(self._side, self._counts)
 
 
-def rejected(side: str, faults: Counter[str]) -> Rejected:
-    """Why a record gives no pair whose texts for one side were all unfit, for one reason or for several."""
+def _rejected(side: str, faults: Counter[str]) -> Rejected:
     detail = ", ".join(f"{count} x {name}" for name, count in faults.most_common())
     commonest = faults.most_common(1)[0][0]
     reason = f"{side}-{commonest}" if len(faults) == 1 else f"{side}-none-fits"
     return Rejected(reason, REMEDIES.get(commonest, "see the detail"), detail)
-
-
-def reject(record_id: str, side: str, faults: Counter[str]) -> Rejection:
-    """The same as a rejection of the record."""
-    one = rejected(side, faults)
-    return Rejection(record_id, one.reason, one.remedy, one.detail)

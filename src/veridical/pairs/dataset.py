@@ -14,17 +14,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.errors import UserError
+from veridical.errors import UserError, describe
 from veridical.files import write_whole
 from veridical.formats.published.own import TEXTS, pair_row
+from veridical.formats.rows import UnusableError
 from veridical.pairs.images import store_image
+from veridical.pairs.rows import image_path, stream_rows
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow  # type: ignore[import-untyped]
-
-_ROWS = 512
 
 
 def read_pairs(run: Path) -> list[Pair]:
@@ -34,7 +34,7 @@ def read_pairs(run: Path) -> list[Pair]:
 
 def stream_pairs(run: Path) -> Iterator[Pair]:
     """What `read_pairs` gives, pair by pair: only some hundreds are in memory at a time."""
-    return (pair_of(row, run) for row in _rows(run))
+    return (_checked_pair(row, run, place) for place, row in stream_rows(run))
 
 
 def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
@@ -46,8 +46,8 @@ def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
     import datasets
 
     rows = []
-    for row in _rows(run):
-        paths = [(run / image["path"]).resolve() for image in row["images"]]
+    for place, row in stream_rows(run):
+        paths = [image.path for image in _checked_pair(row, run, place).images]
         images = [_embedded(path) if embed else {"bytes": None, "path": str(path)} for path in paths]
         rows.append(row | {"images": images})
     return datasets.Dataset(pyarrow_table(rows))
@@ -95,14 +95,6 @@ def _with_images(pair: Pair, stored: Mapping[ImageFile, ImageFile]) -> Pair:
     return replace(pair, images=moved(pair.images) or (), rejected_images=moved(pair.rejected_images), others=others)
 
 
-def shards(run: Path) -> list[Path]:
-    """The shards of a build in order. Raises UserError where there are none."""
-    found = sorted((run / "pairs").glob("*.parquet"))
-    if not found:
-        raise UserError(f"{run}: no pairs/*.parquet here; give the run folder of a `veridical build` that made pairs.")
-    return found
-
-
 def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
     """Rows as an Arrow table that says in its schema, for `datasets`, that images are images."""
     import pyarrow
@@ -148,16 +140,20 @@ def _embedded(path: Path) -> dict[str, Any]:
     return {"bytes": path.read_bytes(), "path": path.name}
 
 
-def _rows(run: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-
-    for shard in shards(run):
-        try:
-            with pyarrow.parquet.ParquetFile(shard) as file:
-                for batch in file.iter_batches(_ROWS):
-                    yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise UserError(f"{shard}: damaged ({error}); delete it and run the same build again.") from error
+def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
+    """The pair of a row. Raises UserError for a row that is none, or whose images lie outside the run folder."""
+    try:
+        pair = pair_of(row, run)
+        if not all(isinstance(text, str) for text in (pair.id, pair.chosen, pair.rejected)) or not pair.images:
+            raise ValueError("it has no images, or no text on a side")
+        return pair
+    except UnusableError as error:
+        raise UserError(f"{place} ({row.get('id')}): {error.detail}; {error.remedy}, or delete the row.") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{place}: no pair as veridical writes them ({describe(error)}). Build again, or, if another tool wrote "
+            f"the file, give the file itself, which is imported then."
+        ) from error
 
 
 def row_of(pair: Pair, run: Path) -> dict[str, Any]:
@@ -204,7 +200,7 @@ def _images(
     """The images of a cell; None where the row has none of its own."""
     if cells is None or hashes is None:
         return None
-    return tuple(ImageFile((run / cell["path"]).resolve(), sha) for cell, sha in zip(cells, hashes, strict=True))
+    return tuple(ImageFile(image_path(run, cell["path"]), sha) for cell, sha in zip(cells, hashes, strict=True))
 
 
 def _spans(row: dict[str, Any]) -> Spans | None:

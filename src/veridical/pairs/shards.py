@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from veridical.constructions.protocol import Rejected, signed
 from veridical.constructions.registry import construction, judge_needs
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
@@ -18,6 +19,7 @@ from veridical.pairs import held_out, run_folder
 from veridical.pairs.config import BuildConfig
 from veridical.progress import Line
 from veridical.records import Record, Rejection
+from veridical.registry import label
 
 if TYPE_CHECKING:
     from veridical.constructions.protocol import Steps
@@ -138,7 +140,7 @@ def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Itera
         if fitting < config.batch_size:
             engine.limit.size = fitting
     for index, outcome in run_concurrently(_starts(config, source.items, todo, panel), engine, config.batch_size):
-        yield index, _signed(outcome, vlm.name, judge)
+        yield index, _signed(outcome, config, vlm.name, judge)
 
 
 def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:
@@ -177,10 +179,11 @@ def _constructed(construct: Callable[..., Steps], record: Record, config: BuildC
 def _rejected(reject: Rejection) -> Steps:
     """The procedure of something that could not be read: it asks for nothing."""
     yield from ()
-    return reject
+    raise Rejected(reject.reason, reject.remedy, reject.detail)
 
 
-def _signed(outcome: Outcome, model: str, judge: str) -> Outcome:
+def _signed(outcome: Outcome, config: BuildConfig, model: str, judge: str) -> Outcome:
     if isinstance(outcome, Rejection):
         return outcome
-    return [replace(pair, provenance=replace(pair.provenance, model=model, judge=judge)) for pair in outcome]
+    pairs = [signed(pair, label(config.construction), config.settings, config.seed) for pair in outcome]
+    return [replace(pair, provenance=replace(pair.provenance, model=model, judge=judge)) for pair in pairs]
