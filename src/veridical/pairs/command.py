@@ -40,7 +40,7 @@ def run(config: BuildConfig) -> Path:
 
         return run_several(config)
     config = checked(config)
-    _reopen_damaged(config.out)
+    _reopen_damaged(config)
     if run_folder.is_finished(config.out):
         print(f"{config.out} is already complete; nothing to do.")
     make(config)
@@ -56,7 +56,7 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
     `model` and `records` are used where they are given, in the place of those that the settings name. Raises UserError
     as `run` does.
     """
-    _reopen_damaged(config.out)
+    _reopen_damaged(config)
     if run_folder.is_finished(config.out):
         refuse_other_build(config, None if records is None else shards.read(config, config.out, records).items)
         run_folder.clear_work(config.out)
@@ -67,13 +67,14 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
     return config.out
 
 
-def _reopen_damaged(out: Path) -> None:
-    """Make a finished build an unfinished one where its shards are not what it was finished with."""
+def _reopen_damaged(config: BuildConfig) -> None:
+    """Make this finished build an unfinished one where its shards are not what it was finished with."""
     from veridical.pairs.rows import damage
 
-    if run_folder.is_finished(out) and (wrong := damage(out)):
-        print(f"{out}: {wrong}; all of it is made again.")
-        (out / run_folder.MANIFEST).unlink()
+    if run_folder.is_finished(config.out) and (wrong := damage(config.out)):
+        runs.check(config.out, run_folder.COMMAND, config, more=run_folder.MORE)
+        print(f"{config.out}: {wrong}; all of it is made again.")
+        (config.out / run_folder.MANIFEST).unlink()
 
 
 def build(config: BuildConfig, source: Source, folder: Run) -> None:
