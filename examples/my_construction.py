@@ -8,12 +8,12 @@ model to a blank image) and receives it; many records run side by side, in batch
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import veridical as vd
 from veridical.bounds import NotNegative, Positive
-from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
-from veridical.records import Record, Rejection
+from veridical.constructions.protocol import Answer, Rejected, Sample, Steps, make_pair
+from veridical.records import Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
@@ -39,15 +39,6 @@ def blind(record: Record, settings: BlindSettings, seed: int) -> Steps:
     unseen: list[Answer] = yield Sample(blank, (key,), sampling)
     chosen, rejected = record.reference or seen[0].text.strip(), unseen[0].text.strip()
     if chosen == rejected:
-        return Rejection(record.id, "same-as-chosen", "use another prompt, or a record with a reference")
-    return [
-        make_pair(
-            record,
-            "blind",
-            "blank",
-            (chosen, "reference" if record.reference else "own caption"),
-            (rejected, "own answer to a blank image"),
-            parameters=asdict(settings),
-            seed=seed,
-        )
-    ]
+        raise Rejected("same-as-chosen", "use another prompt, or a record with a reference")
+    source = "reference" if record.reference else "own caption"
+    return [make_pair(record, "blank", (chosen, source), (rejected, "own answer to a blank image"))]
