@@ -56,7 +56,7 @@ def started(launcher, build: Path, out: Path, model: Path, *more: str) -> subpro
 
 def trained(*arguments) -> str:
     child = started(*arguments)
-    told = child.communicate(timeout=300)[1]
+    told = child.communicate(timeout=1200)[1]
     assert child.returncode == 0, told
     return told
 
@@ -72,7 +72,7 @@ def test_two_processes_stopped_and_continued_train_as_one(tmp_path, build, llava
     child = started(TWO, build, shared, llava_folder)
     wait_for_steps(shared, 2, child)
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=100)
+    child.communicate(timeout=600)
     assert not (shared / "summary.json").exists()
     told = trained(TWO, build, shared, llava_folder)
     assert told.count("9 of 9 pairs") == told.count("continuing after step") == told.count("adapter: ") == 1
