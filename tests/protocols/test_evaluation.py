@@ -1,5 +1,6 @@
 """`veridical eval` on a tiny random model: answers, reuse, adapters, and what a kill leaves behind."""
 
+import csv
 import io
 import json
 import math
@@ -22,11 +23,14 @@ from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.protocols import answering
+from veridical.protocols.command import run
 from veridical.protocols.config import EvalConfig, NoiseCurve, config_type
 from veridical.protocols.evaluation import evaluate, read_tasks
 from veridical.protocols.replies import FILE, Replies, open_store
 from veridical.protocols.sources import read_splits
 from veridical.protocols.table import show
+from veridical.report.command import ReportConfig
+from veridical.report.command import run as report
 from veridical.store import Store
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch
@@ -315,6 +319,33 @@ def test_the_table_fits_80_columns_and_names_the_protocols(finished):
         "POPE adversarial %",
     ):
         assert wanted in text
+
+
+def test_the_table_as_csv_has_all_models_with_paired_intervals(finished, capsys):
+    config, results = finished
+    run(replace(config, csv=True))
+    found = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {row["protocol"] for row in found} == set(results["protocols"].values())
+    plain = [row for row in found if not row["metric"].startswith("at equal recall")]
+    assert len({(row["protocol"], row["metric"]) for row in plain}) == len(results["metrics"])
+    recall = {row["column"]: row for row in found if row["metric"] == results["metrics"]["recall"]["label"]}
+    assert list(recall) == ["base", "dpo", "dpo - base"]
+    assert float(recall["dpo"]["value"]) == results["models"]["dpo"]["recall"]["value"]
+    difference = results["comparisons"][0]["differences"]["recall"]
+    assert [float(recall["dpo - base"][key]) for key in ("value", "low", "high")] == [*difference.values()]
+
+
+def test_a_report_prints_the_tables_of_its_evaluations(finished, tmp_path, capsys):
+    config, results = finished
+    report(ReportConfig(runs=(config.out,), out=tmp_path / "page.html", latex=True, markdown=True))
+    said = capsys.readouterr().out
+    latex, markdown = said[: said.index("| ")], said[said.index("| ") :]
+    assert latex.count(r"\textbf{") == len(results["protocols"])
+    assert markdown.splitlines()[0] == "|  | base | dpo | dpo - base |"
+    value = results["models"]["base"]["recall"]["value"]
+    assert f"| {results['metrics']['recall']['label']} | {value:.2f} [" in markdown
+    even = results["comparisons"][0]["at_equal_recall_by"]["chair"]
+    assert f"| {even['base_cut']:.2f} | {even['aligned']:.2f} | {even['difference']:+.2f} [" in markdown
 
 
 def test_a_method_of_decoding_is_measured_beside_plain_decoding(places, tmp_path):

@@ -272,3 +272,8 @@ def test_a_damaged_file_is_named(folders, tmp_path, name, how):
     else:
         with pytest.raises(UserError, match=re.escape(path.name)):
             run(config)
+
+
+def test_a_table_is_refused_where_no_run_has_one(folders, tmp_path):
+    with pytest.raises(UserError, match="none of the run folders is of eval"):
+        run(ReportConfig(runs=(folders.align,), out=tmp_path / "page.html", csv=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from veridical.protocols.config import EvalConfig, config_type
+from veridical.protocols.table_formats import asked_formats
 
 __all__ = ["EvalConfig", "config_type", "run"]
 
@@ -18,8 +19,13 @@ def run(config: EvalConfig) -> Path:
         UserError: a model, adapter, split or setting that is not there, or an `out` of other settings.
     """
     from veridical.protocols.evaluation import evaluate
-    from veridical.protocols.table import show
+    from veridical.protocols.table import as_table, show
+    from veridical.protocols.table_formats import print_tables
 
-    show(evaluate(config))
+    results = evaluate(config)
+    if forms := asked_formats(config):
+        print_tables([as_table(results)], forms)
+        return config.out
+    show(results)
     print(f"results: {config.out / 'results.json'}")
     return config.out

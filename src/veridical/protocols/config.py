@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from veridical.bounds import NotNegative, Positive, Seed
 from veridical.config import chosen, several_of
 from veridical.judges.interface import SURE
+from veridical.protocols.table_formats import TableSettings
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class PlainDecoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(TableSettings):
     """Settings of `veridical eval`. Models, protocols and methods may be added to a run folder later."""
 
     out: Path = field(metadata=INCIDENTAL)

@@ -22,6 +22,7 @@ from veridical.protocols.judging import read_judgements
 from veridical.protocols.language_data import print_language_data
 from veridical.protocols.provenance import made_with
 from veridical.protocols.score_compare import compared, with_rivals
+from veridical.protocols.table_formats import TableSettings, asked_formats, print_tables
 from veridical.protocols.types import SHOWN_FAULTS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(TableSettings):
     """Scores answers on disk: `veridical score PROTOCOL`; `veridical score PROTOCOL --help` lists its files."""
 
     protocol: str
@@ -38,12 +39,6 @@ class ScoreConfig:
     """Save the result as JSON in this file."""
     json: bool = False
     """Print the result as JSON: protocol, metrics, intervals, counts, items."""
-    latex: bool = False
-    """Print the table for LaTeX (booktabs)."""
-    csv: bool = False
-    """Print the table as CSV, a row for each number."""
-    markdown: bool = False
-    """Print the table as Markdown."""
     check: bool = False
     """Only read and check the files: counts, categories, missing answers, duplicates."""
     data: bool = False
@@ -122,13 +117,11 @@ def _run(config: ScoreConfig) -> None:
         print(as_json(result))
         return
     from veridical.protocols.score_table import as_table, show
-    from veridical.protocols.table_formats import TableFormat, write_table
 
-    wanted: dict[TableFormat, bool] = {"latex": config.latex, "csv": config.csv, "markdown": config.markdown}
-    forms = [form for form, asked in wanted.items() if asked]
-    for form in forms:
-        print(write_table(as_table(result), form))
-    if not forms:
+    forms = asked_formats(config)
+    if forms:
+        print_tables([as_table(result)], forms)
+    else:
         show(result)
 
 

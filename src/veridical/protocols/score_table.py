@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from veridical.protocols.table_formats import Cell, Table
+from veridical.protocols.table_formats import Cell, Section, Table
 
 SHOWN = 3
 
@@ -15,7 +15,7 @@ def as_table(result: Mapping[str, Any]) -> Table:
     pairs = comparisons(result)
     own = {name: Cell(value, *result["intervals"][name]) for name, value in result["metrics"].items()}
     if not pairs:
-        return Table(result["protocol"], ["value"], {name: [cell] for name, cell in own.items()})
+        return Table(["value"], [Section(result["protocol"], {name: [cell] for name, cell in own.items()})])
     names = [pair["against"]["name"] for pair in pairs]
     columns = [column for name in names for column in (name, f"difference from {name}")]
     rows = {name: [cell, *(other for pair in pairs for other in _others(pair, name))] for name, cell in own.items()}
@@ -24,7 +24,7 @@ def as_table(result: Mapping[str, Any]) -> Table:
         # Each comparison has a recall of its own, so this model's number is shown where there is one only.
         first = Cell(even[0]["metrics"][name]) if len(even) == 1 else Cell(None)
         rows[f"at equal recall: {name}"] = [first, *(other for one in even for other in _at_recall(one, name))]
-    return Table(result["protocol"], ["this", *columns], rows)
+    return Table(["this", *columns], [Section(result["protocol"], rows)])
 
 
 def comparisons(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -45,7 +45,7 @@ def show(result: Mapping[str, Any]) -> None:
     table.add_column("", no_wrap=True)
     for column in found.columns if pairs else ("",):
         table.add_column(escape("difference" if column.startswith("difference from") else column), justify="right")
-    for name, cells in found.rows.items():
+    for name, cells in (row for section in found.sections for row in section.rows.items()):
         # Only differences have room for their intervals in a terminal's 80 columns.
         table.add_row(name, *(escape(cell.plain(not pairs or cell.is_difference)) for cell in cells))
     console = Console()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from veridical.protocols import table_formats as plain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -33,6 +35,66 @@ def tables(results: Results) -> list[Table]:
         return [_alone(results, base)]
     compared = [_compared(results, comparison) for comparison in results["comparisons"]]
     return [_at_a_glance(results), *compared] if len(compared) > 1 else compared
+
+
+def as_table(results: Results) -> plain.Table:
+    """All models in one table, the base first, each other one with its paired differences from the base."""
+    base, comparisons = next(iter(results["models"])), results["comparisons"]
+    names = [name for one in comparisons for name in (one["model"], f"{one['model']} - {one['base']}")]
+    sections = [
+        plain.Section(
+            results["protocols"][key],
+            {name: _cells(results, base, metric) for name, metric in _full_labels(results, metrics).items()}
+            | _cells_at_equal_recall(results, key),
+        )
+        for key, metrics in _sections(results)
+    ]
+    return plain.Table([base, *names], sections)
+
+
+def _full_labels(results: Results, metrics: list[str]) -> dict[str, str]:
+    """The metrics by labels that hold without the row above: an indented one is put after that row's label."""
+    found: dict[str, str] = {}
+    above = ""
+    for metric in metrics:
+        label = _label(results, metric)
+        name = f"{above.removesuffix(' %')}: {label.strip()}" if label.startswith(" ") and above else label.strip()
+        above = above if label.startswith(" ") else label
+        found[name if name not in found else f"{name} ({metric})"] = metric
+    return found
+
+
+def _cells(results: Results, base: str, metric: str) -> list[plain.Cell]:
+    """A metric of the base, then of each other model with its difference."""
+    cells = [_cell(results["models"][base].get(metric, NOTHING))]
+    for one in results["comparisons"]:
+        found = one["differences"].get(metric, NOTHING)
+        cells.append(_cell(results["models"][one["model"]].get(metric, NOTHING)))
+        cells.append(plain.Cell(found["difference"], found["low"], found["high"], is_difference=True))
+    return cells
+
+
+def _cell(found: Mapping[str, float | None]) -> plain.Cell:
+    return plain.Cell(found["value"], found["low"], found["high"])
+
+
+def _cells_at_equal_recall(results: Results, key: str) -> dict[str, list[plain.Cell]]:
+    """The same for a protocol's metrics at equal recall.
+
+    Each model has a recall of its own to which the base is cut, so the base's number is shown only beside a single one.
+    """
+    by_model = [one.get("at_equal_recall_by", {}).get(key) for one in results["comparisons"]]
+    names = dict.fromkeys(name for even in by_model if even for name in ("chair_s", *even["others"]))
+    rows = {}
+    for name in names:
+        values = [({} if even is None else even if name == "chair_s" else even["others"][name]) for even in by_model]
+        cells = [plain.Cell(values[0].get("base_cut") if len(values) == 1 else None)]
+        for found in values:
+            cells.append(plain.Cell(found.get("aligned")))
+            cells.append(plain.Cell(found.get("difference"), found.get("low"), found.get("high"), is_difference=True))
+        label = _label(results, results["equal"][key][name])
+        rows[f"at equal {_label(results, results['equal'][key]['recall']).removesuffix(' %')}: {label}"] = cells
+    return rows
 
 
 def _sections(results: Results) -> Iterator[tuple[str, list[str]]]:

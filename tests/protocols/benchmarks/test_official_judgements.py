@@ -153,3 +153,36 @@ def test_judgements_of_something_else_are_refused(write, refused, mmhal):
     said = refused("mmhal", "--answers", write("a.json", mmhal), "--judgements", j, "--judge", "j")
     assert "40 of 40 judgements are of none of the 3 answers" in said
     assert len(said) < 1000
+
+
+def test_object_halbench_s_saved_result_gives_its_own_numbers(write, score, refused):
+    """In the shape of hall_*.json: words as the scorer's tagger left them, "chocolate cake" no cake."""
+    said = ["A man, a dog and a cat on a seat beside a toilet.", "A chocolate cake.", "A cup on a table here."]
+    words = [["man", "dog", "cat", "toilet", "seat"], [], ["cup", "dining table", "chocolate cake"]]
+    truth = [["person", "dog"], ["cake"], ["cup"]]
+    generated = [[["man", "person"], ["dog", "dog"], ["cat", "cat"], ["toilet", "toilet"]], [],
+                 [["cup", "cup"], ["dining table", "dining table"]]]  # fmt: skip
+    sentences = [
+        {"image_id": n, "caption": said[n], "mscoco_hallucinated_words": [], "mscoco_gt_words": truth[n],
+         "mscoco_generated_words": generated[n], "hallucination_idxs": [], "words": words[n], "metrics": {}}
+        for n in range(3)
+    ]  # fmt: skip
+    overall = {"CHAIRs_refine": 1.0, "CHAIRi": 0.5, "obj_rec": 0.75, "all_gpt_used_tokens": {"total": 9}}
+    given = (
+        "object-halbench", "--objects", write("o.json", {str(n): truth[n] for n in range(3)}),
+        "--synonyms", write("s.txt", "person, man\ndog\ncat\ncake\ntoilet\nchair, seat\ncup\ndining table, table\n"),
+        "--answers", write("a.jsonl", [{"image_id": n, "question": "?", "text": said[n]} for n in range(3)]),
+        "--judge", "gpt",
+    )  # fmt: skip
+    saved = write("hall_a.json", {"sentences": sentences, "overall_metrics": overall})
+    found = score(*given, "--judgements", saved)
+    assert found["protocol"] == "object-halbench[official,judge,saved]/1"
+    assert found["faults"] == {}
+    assert column(found, "parsed") == [[node for _, node in one] for one in generated]
+    shares = [found["metrics"][name] / 100 for name in ("response", "mention", "recall")]
+    assert shares == [overall["CHAIRs_refine"], overall["CHAIRi"], overall["obj_rec"]]
+    sentences[0]["caption"] = "Another answer that was judged."
+    stale = score(*given, "--judgements", write("hall_b.json", {"sentences": sentences, "overall_metrics": overall}))
+    assert stale["faults"]["unjudged"] == ["0"]
+    bare = write("hall_c.json", {"sentences": sentences, "overall_metrics": {**overall, "all_gpt_used_tokens": {}}})
+    assert "no judge listed the objects" in refused(*given, "--judgements", bare)

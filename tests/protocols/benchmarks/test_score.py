@@ -60,6 +60,7 @@ def test_several_models_are_in_one_table(write, score, capsys):
         "high": "100.0",
     }  # fmt: skip
     assert said["markdown"].splitlines()[0] == "|  | this | b | difference from b | c | difference from c |"
+    assert said["markdown"].splitlines()[2].startswith("| **pope[official]/1** |")
     assert "| accuracy | 100.00 [100.00, 100.00] | 50.00 [" in said["markdown"]
 
 

@@ -14,7 +14,7 @@ by default they are read without a tagger, and it is one. The tagger is part of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from veridical.protocols.benchmarks.object_phrases import phrase_words, rules, t
 from veridical.protocols.chair import ObjectReader
 from veridical.protocols.joining import Joining, check_fields, refuse_foreign
 from veridical.protocols.judge_service import Manner
+from veridical.protocols.judgement_formats import object_halbench as official_files
 from veridical.protocols.judging import (
     Judgements,
     JudgeSettings,
@@ -50,14 +51,14 @@ from veridical.protocols.types import Answers, Item, Question, Scored
 
 __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
 
+official_judgements = official_files.read
+
 NAME = "object-halbench"
 VERSION = 1
 PROMPT = "Describe this image in detail."
 MAX_NEW_TOKENS = 1024
 BEAMS = 3
 """The official script searches with so many."""
-FEWEST_WORDS = 4
-"""Shorter answers are not sent to a judge: they name nothing."""
 
 IMAGE_IDS = ("image_id", "image", "id", "question_id")
 
@@ -158,15 +159,21 @@ def count(
     if unknown:
         faults["unknown_objects"] = unknown
     words = settings.lemmas if settings.synonyms else "coco80"
-    by_judge = ",judge" + ("" if settings.phrases == "rules" else f",{settings.phrases}") if judged else ""
+    by_judge = _judged_by(settings, judged) if judged else ""
     return Scored(
         f"{NAME}[{words}{by_judge}]/{VERSION}",
         tally(rows, _COLUMNS, _metrics),
         items,
         faults,
         judged.judge if judged else {},
-        _notes(settings, judged is not None),
+        _notes(settings, by_judge),
     )
+
+
+def _judged_by(settings: Settings, judged: Judgements) -> str:
+    """How a judge's phrases were read, for the protocol's name; the official result holds them read already."""
+    saved = all(official_files.saved_words(text) for texts in judged.texts.values() for text in texts)
+    return f",judge{',saved' if saved else '' if settings.phrases == 'rules' else f',{settings.phrases}'}"
 
 
 def parse_objects(text: str) -> list[str] | None:
@@ -189,18 +196,18 @@ JUDGE = Manner(
 """As the official scorer: what is no list is asked again (there up to a hundred times)."""
 
 
-def _notes(settings: Settings, judged: bool) -> list[str]:
+def _notes(settings: Settings, by_judge: str) -> list[str]:
     """What differs from the official scorer."""
-    notes = [] if judged else ["published numbers have a judge list the objects; without one they are others"]
+    notes = [] if by_judge else ["published numbers have a judge list the objects; without one they are others"]
     if settings.lemmas != "nouns":
         notes.append("the official scorer reads captions by --lemmas nouns, with its refined list of synonyms")
-    if judged and settings.phrases != "en_core_web_trf":
+    if by_judge and by_judge not in (",judge,saved", ",judge,en_core_web_trf"):
         notes.append("the official scorer reads the judge's phrases by --phrases en_core_web_trf")
     return notes
 
 
 def _is_sent(text: str) -> bool:
-    return len(text.split()) >= FEWEST_WORDS
+    return len(text.split()) >= official_files.FEWEST_WORDS
 
 
 PhraseReader = Callable[[str], list[str]]
@@ -236,7 +243,10 @@ def _item(
         if judgement is None:
             return Item(question.id, None, None, "unjudged", more)
         more["judgement"] = judgement
-        names = named(judgement, *phrases)
+        saved = official_files.saved_words(judgement)
+        if saved and saved[0].strip() != text.strip():
+            return Item(question.id, None, None, "unjudged", more)
+        names = named_by_words(saved[1], phrases[1]) if saved else named(judgement, *phrases)
     if names is None:
         return Item(question.id, None, None, "unparsed", more)
     invented = [name for name in names if name not in question.truth]
@@ -249,10 +259,15 @@ def named(judgement: str, read: PhraseReader, meaning: Mapping[str, str]) -> lis
     phrases = parse_objects(judgement)
     if phrases is None:
         return None
-    words = dict.fromkeys(word for phrase in phrases for word in read(phrase))
-    if "toilet" in words:
-        words.pop("seat", None)
-    return [meaning[word] for word in words if word in meaning]
+    return named_by_words((word for phrase in phrases for word in read(phrase)), meaning)
+
+
+def named_by_words(words: Iterable[str], meaning: Mapping[str, str]) -> list[str]:
+    """The objects that words mean, each word once; beside a toilet, a seat is no chair."""
+    once = dict.fromkeys(words)
+    if "toilet" in once:
+        once.pop("seat", None)
+    return [meaning[word] for word in once if word in meaning]
 
 
 def _cells(item: Item) -> dict[str, float]:

@@ -17,6 +17,8 @@ from veridical.protocols.types import Answers, Question, Scored
 
 __all__ = ["answers", "ask", "count", "judge_template", "prompts", "wants_judge"]
 
+official_judgements = object_halbench.official_judgements
+
 NAME = "recall-coco"
 VERSION = 1
 MAX_NEW_TOKENS = object_halbench.MAX_NEW_TOKENS
