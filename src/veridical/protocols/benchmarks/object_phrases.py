@@ -15,6 +15,9 @@ from veridical.protocols.benchmarks.chair_words import cased_tagger, singularise
 
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
 
+FUNCTION_WORDS = frozenset({"a", "an", "the", "of", "in", "on", "with", "for", "and"})
+"""No nouns, though entries of a lexicon may hold them."""
+
 Tagged = Sequence[tuple[str, str]]
 """Lemmas with their Penn Treebank tags."""
 
@@ -54,7 +57,7 @@ def tagger(name: str) -> Callable[[str], Tagged]:
 def rules(vocabulary: Collection[str]) -> Callable[[str], Tagged]:
     """Tags without a tagger: capitalised words, and those that are part of an entry, are nouns; nothing else is."""
     singular = singulariser()
-    known = {part for form in vocabulary for part in form.split()}
+    known = {part for form in vocabulary for part in form.split()} - FUNCTION_WORDS
 
     def tag(text: str) -> Tagged:
         lemmas = [word if word in known or not word.islower() else singular(word) for word in split_words(text)]
