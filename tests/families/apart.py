@@ -88,10 +88,7 @@ def git() -> Tiny:
         settings.pop(name)
     config = GitConfig(vision_config=vision(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **settings)
     image_processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square())
-    note = (
-        "the image stands outside the prompt: no image tokens to hide, and answer-only scores are not those of PEFT's "
-        "activated LoRA"
-    )
+    note = "the image stands outside the prompt: no image tokens to hide"
     return Tiny(config, GitProcessor(image_processor, words), images=1, note=note)
 
 

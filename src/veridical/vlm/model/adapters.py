@@ -164,15 +164,21 @@ def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str
     from veridical.vlm.model.families import base_model, decoder_name
 
     decoder = decoder_name(model)
-    inside = re.compile(re.escape(decoder) + r"\.(?:.*\.)?layers\.\d+\.(.+)")
-    found = set()
-    for name, module in base_model(model).named_modules():
+    modules = dict(base_model(model).named_modules())
+    # GIT's language model holds its vision tower.
+    towers = [name for name, module in modules.items() if getattr(module, "main_input_name", "") == "pixel_values"]
+    towers = [name for name in towers if name.startswith(f"{decoder}.")]
+    inside = re.compile(re.escape(decoder) + r"\.((?:.*\.)?layers?)\.\d+\.(.+)")
+    stacks, layers = set(), set()
+    for name, module in modules.items():
         match = inside.fullmatch(name)
-        if match and isinstance(module, Linear) and (targets == "language" or "attn" in name or "attention" in name):
-            found.add(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(match[1])))
-    if not found:
+        fits = targets == "language" or "attn" in name or "attention" in name
+        if match and fits and isinstance(module, Linear) and not name.startswith(tuple(f"{one}." for one in towers)):
+            stacks.add(re.escape(match[1]))
+            layers.add(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(match[2])))
+    if not layers:
         raise UserError(f"No linear layer fits targets={targets!r} under {decoder}; LoRA can't be attached.")
-    return rf"{re.escape(decoder)}\.(?:.*\.)?layers\.\d+\.(?:{'|'.join(sorted(found))})"
+    return rf"{re.escape(decoder)}\.(?:{'|'.join(sorted(stacks))})\.\d+\.(?:{'|'.join(sorted(layers))})"
 
 
 def expert_parameters(model: Any) -> list[str]:
