@@ -97,14 +97,19 @@ def _packaged() -> Iterator[Path]:
 
 
 def walk(
-    out: Path, name: str, model: Path, photos: Path, how: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGKILL)
+    out: Path,
+    name: str,
+    model: Path,
+    photos: Path,
+    how: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGKILL),
+    steps: Sequence[str] = STEPS,
 ) -> dict[str, Any]:
-    """Run a model's path twice, undisturbed and stopped in every step by each signal; say whether both ended alike."""
+    """Run a model's path twice, undisturbed and stopped in `steps` by each signal; say whether both ended alike."""
     calm, disturbed = out / f"{name}-calm", out / f"{name}-disturbed"
     started = time.monotonic()
     subprocess.run(_command(model, photos, calm), check=True)
     seconds = time.monotonic() - started
-    stops = [stop_in(_command(model, photos, disturbed), disturbed, step, one) for step in STEPS for one in how]
+    stops = [stop_in(_command(model, photos, disturbed), disturbed, step, one) for step in steps for one in how]
     subprocess.run(_command(model, photos, disturbed), check=True)
     ends = [contents(folder) for folder in (calm, disturbed)]
     different = sorted(key for key in ends[0].keys() | ends[1].keys() if ends[0].get(key) != ends[1].get(key))

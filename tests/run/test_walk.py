@@ -1,4 +1,7 @@
-"""The whole path on photographs, in small: killed in every step, it ends as if it had been left alone."""
+"""The whole path on photographs, in small: killed while it trains and while it measures, it ends as if left alone.
+
+How a killed build continues is tested with builds.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,18 @@ WALK = Path(__file__).parents[2] / "benchmarks" / "walk.py"
 
 
 @pytest.mark.end_to_end
-def test_killed_in_every_step_it_ends_as_if_undisturbed(tmp_path):
+def test_killed_it_ends_as_if_undisturbed(tmp_path):
     spec = importlib.util.spec_from_file_location("walk", WALK)
     walk = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(walk)
     photos = walk.write_photos(tmp_path / "photos", 8)
     assert len(list(photos.glob("*.png"))) == 8 or not list(walk._packaged())
-    found = walk.walk(tmp_path, "small", tiny_qwen2_vl(tmp_path / "model"), photos, [signal.SIGKILL])
+    model = tiny_qwen2_vl(tmp_path / "model")
+    found = walk.walk(tmp_path, "small", model, photos, [signal.SIGKILL], ["align-aligned", "eval"])
     assert found["different"] == []
     assert found["pairs"] >= 4
     assert found["held_out"] >= 1
-    assert sum("SIGKILL" in stopped for stopped in found["stopped"]) >= 2
+    assert any("SIGKILL" in stopped for stopped in found["stopped"])
     out = tmp_path / "small-disturbed"
     results = json.loads((out / "eval" / "results.json").read_text())
     assert list(results["models"]) == ["base", "aligned"]
