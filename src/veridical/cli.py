@@ -6,13 +6,15 @@ import difflib
 import importlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from veridical import __version__
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 
 
 class Command(NamedTuple):
@@ -68,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Exits 2 after a mistake of the user's, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            status = _dispatch(arguments)
     except UserError as error:
         print(f"veridical: {error}", file=sys.stderr)
         status = 2
@@ -81,6 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         status = 141
     sys.exit(status)
+
+
+def _show_warning(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning about the user's data as a sentence; any other as Python shows it."""
+    if issubclass(category, DataWarning):
+        print(f"Warning: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *where)
 
 
 def _dispatch(arguments: list[str]) -> int:

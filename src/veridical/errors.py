@@ -23,3 +23,7 @@ def describe(error: Exception) -> str:
 def printable(text: str) -> str:
     """The text with what is no Unicode, such as half an emoji, written as an escape."""
     return text.encode(errors="backslashreplace").decode()
+
+
+class DataWarning(UserWarning):
+    """Something in the user's data that is not used; the command line shows it as a sentence of its own."""

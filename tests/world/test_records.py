@@ -7,6 +7,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from veridical.formats.sources import read_records
 from veridical.world.records import world_records, write_folder
 from veridical.world.vocabulary import COLOURS
 
@@ -31,6 +32,7 @@ def test_the_folder_is_an_image_folder(tmp_path):
     assert [row["file_name"] for row in rows] == [record.images[0].path.name for record in records]
     assert [row["text"] for row in rows] == [record.reference for record in records]
     assert all((tmp_path / row["file_name"]).is_file() for row in rows)
+    assert [read.annotations for read in read_records(str(tmp_path), tmp_path)] == [one.annotations for one in records]
 
 
 def test_annotations_know_colours_positions_and_the_place(tmp_path):

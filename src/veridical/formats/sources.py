@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.formats import tables
 from veridical.formats.folder import Task, read_folder
 from veridical.formats.parallel import in_order
@@ -57,7 +57,7 @@ def _read_tasks(tasks: Callable[[Counter[str]], Iterator[Task]], source: str) ->
     if unread:
         told = ", ".join(f"{what} ({count})" for what, count in unread.most_common(_TOLD))
         rest = f" and {len(unread) - _TOLD} more" if len(unread) > _TOLD else ""
-        warnings.warn(f"{source}: not read: {told}{rest}.", stacklevel=2)
+        warnings.warn(f"{source}: not read: {told}{rest}.", DataWarning, stacklevel=2)
 
 
 def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Rejection]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -13,12 +13,14 @@ from veridical.constructions.protocol import Answer, LogProbs, ModelRequest, Req
 from veridical.errors import UserError
 from veridical.judges.panel import Panel
 from veridical.pairs.retrieval import Gallery
+from veridical.vlm.images.views import NoImage
 from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeRequest
     from veridical.vlm.generation.params import Sampled
     from veridical.vlm.inputs.context import Context
+    from veridical.vlm.inputs.decode_ahead import DecodeAhead
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
 
@@ -32,6 +34,15 @@ class Engine:
     gallery: Gallery = field(default_factory=lambda: Gallery(()))
     limit: BatchLimit = field(default_factory=lambda: BatchLimit(sys.maxsize, "requests", "--batch-size"))
     """How many requests fit in memory at once."""
+    ahead: DecodeAhead | None = None
+    """Decodes images while the model works on others; without it, each is decoded when its turn comes."""
+
+    def expect(self, requests: Iterable[Request]) -> None:
+        """Say which requests come next, in order, so that their images are decoded by then."""
+        if self.ahead is not None:
+            contexts = [one.context for one in requests if isinstance(one, Sample | Score | YesNo)]
+            shown = [one for one in contexts if not isinstance(one.view, NoImage)]
+            self.ahead.expect(image for one in shown for image in one.images)
 
     def __call__(self, requests: Sequence[Request]) -> list[Any]:
         """Answers to requests of one kind, in order."""
@@ -49,7 +60,7 @@ class Engine:
 
 
 def _answered(
-    engine: Engine, requests: Sequence[Any], together: Callable[[Vlm, Sequence[Any]], list[Any]]
+    engine: Engine, requests: Sequence[Any], together: Callable[[Engine, Sequence[Any]], list[Any]]
 ) -> list[Any]:
     import torch
 
@@ -57,9 +68,7 @@ def _answered(
 
     # In a training loop the model comes as it is; its answers must not have dropout.
     with torch.no_grad(), evaluating(engine.vlm.model):
-        return _each_or_its_error(
-            requests, lambda some: run_in_batches(partial(together, engine.vlm), some, engine.limit)
-        )
+        return _each_or_its_error(requests, lambda some: run_in_batches(partial(together, engine), some, engine.limit))
 
 
 def _each_or_its_error(
@@ -81,17 +90,17 @@ def _each_or_its_error(
     return [one for request in requests for one in _each_or_its_error([request], answer, passing)]
 
 
-def _sample(vlm: Vlm, requests: Sequence[Sample]) -> list[list[Answer]]:
+def _sample(engine: Engine, requests: Sequence[Sample]) -> list[list[Answer]]:
     from veridical.vlm.generation.generate import generate
     from veridical.vlm.generation.params import Branch
 
-    prefix, places = _encode(vlm, requests)
+    prefix, places = _encode(engine, requests)
     branches = [
         Branch(places[request.context], key, after)
         for request in requests
         for key, after in zip(request.keys, request.after or repeat(""), strict=False)
     ]
-    sampled = iter(generate(vlm, prefix, branches, requests[0].sampling))
+    sampled = iter(generate(engine.vlm, prefix, branches, requests[0].sampling))
     return [[_answer(next(sampled), bool(request.after)) for _ in request.keys] for request in requests]
 
 
@@ -100,42 +109,44 @@ def _answer(sampled: Sampled, continues: bool) -> Answer:
     return Answer(sampled.text.rstrip() if continues else sampled.text.strip(), sampled.finished)
 
 
-def _score(vlm: Vlm, requests: Sequence[Score]) -> list[list[LogProbs]]:
+def _score(engine: Engine, requests: Sequence[Score]) -> list[list[LogProbs]]:
     from veridical.vlm.model.adapters import adapters_off, has_adapter
 
-    policy = _log_probs(vlm, requests)
-    if not has_adapter(vlm):
+    policy = _log_probs(engine, requests)
+    if not has_adapter(engine.vlm):
         return [[LogProbs(one, one) for one in scored] for scored in policy]
-    with adapters_off(vlm):
-        reference = _log_probs(vlm, requests)
+    with adapters_off(engine.vlm):
+        reference = _log_probs(engine, requests)
     return [
         [LogProbs(one, other) for one, other in zip(ours, theirs, strict=True)]
         for ours, theirs in zip(policy, reference, strict=True)
     ]
 
 
-def _log_probs(vlm: Vlm, requests: Sequence[Score]) -> list[list[tuple[float, ...]]]:
+def _log_probs(engine: Engine, requests: Sequence[Score]) -> list[list[tuple[float, ...]]]:
     from veridical.vlm.scores.scoring import score
 
-    prefix, places = _encode(vlm, requests)
+    prefix, places = _encode(engine, requests)
     texts: list[list[str]] = [[] for _ in places]
     for request in requests:
         texts[places[request.context]] += request.texts
-    scored = [iter(one) for one in score(vlm, prefix, texts)]
+    scored = [iter(one) for one in score(engine.vlm, prefix, texts)]
     return [[tuple(next(scored[places[request.context]]).tolist()) for _ in request.texts] for request in requests]
 
 
-def _yes_no(vlm: Vlm, requests: Sequence[YesNo]) -> list[float]:
+def _yes_no(engine: Engine, requests: Sequence[YesNo]) -> list[float]:
     from veridical.vlm.scores.scoring import next_token_logprobs
 
-    prefix, places = _encode(vlm, requests)
-    yes: list[float] = next_token_logprobs(vlm, prefix, ("Yes", "No")).softmax(-1)[:, 0].tolist()
+    prefix, places = _encode(engine, requests)
+    yes: list[float] = next_token_logprobs(engine.vlm, prefix, ("Yes", "No")).softmax(-1)[:, 0].tolist()
     return [yes[places[request.context]] for request in requests]
 
 
-def _encode(vlm: Vlm, requests: Sequence[ModelRequest]) -> tuple[Prefix, Mapping[Context, int]]:
+def _encode(engine: Engine, requests: Sequence[ModelRequest]) -> tuple[Prefix, Mapping[Context, int]]:
     """Every distinct context encoded once, and where it stands."""
+    from veridical.vlm.inputs.batch_preprocess import prepare_all
     from veridical.vlm.prefix.encode import encode
 
     contexts = tuple(dict.fromkeys(request.context for request in requests))
-    return encode(vlm, contexts), {context: place for place, context in enumerate(contexts)}
+    prepared = contexts if engine.ahead is None else prepare_all(engine.vlm, contexts, engine.ahead)
+    return encode(engine.vlm, prepared), {context: place for place, context in enumerate(contexts)}

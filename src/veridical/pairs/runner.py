@@ -28,12 +28,16 @@ class _Active:
 
 
 def run_concurrently(
-    starts: Iterable[tuple[int, str, Steps]], serve: Serve, batch_size: int
+    starts: Iterable[tuple[int, str, Steps]],
+    serve: Serve,
+    batch_size: int,
+    expect: Callable[[Sequence[Request]], None] = lambda _: None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Run procedures, given as (index, record id, procedure), and yield (index, outcome) as they end.
 
     Twice as many records as fit a batch are on their way at a time, so that batches stay full while some records
-    wait for something else. The fullest kind of request is served first.
+    wait for something else. The fullest kind of request is served first; `expect` is told of those and then of all
+    others that wait, before they are served.
     """
     waiting = iter(starts)
     active: deque[_Active] = deque()
@@ -49,6 +53,7 @@ def run_concurrently(
         batch = _fullest(active, batch_size)
         for one in batch:
             active.remove(one)
+        expect([one.request for one in (*batch, *active)])
         for one, answer in zip(batch, serve([one.request for one in batch]), strict=True):
             following = _follow(one, answer)
             if isinstance(following, _Active):

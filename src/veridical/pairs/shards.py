@@ -130,17 +130,20 @@ def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Itera
     from veridical.pairs.retrieval import Gallery
     from veridical.pairs.runner import run_concurrently
     from veridical.vlm.inputs.context import Context
+    from veridical.vlm.inputs.decode_ahead import DecodeAhead
     from veridical.vlm.memory import announce
 
     vlm, panel = source.model(), source.panel
     judge = panel.names(judge_needs(config.construction, config.settings))
-    engine = Engine(vlm, panel, Gallery(source.records))
-    if first := next((item for index in todo if isinstance(item := source.items[index], Record)), None):
-        fitting = announce(vlm, "build", config.batch_size, Context(first.images, first.prompt))
-        if fitting < config.batch_size:
-            engine.limit.size = fitting
-    for index, outcome in run_concurrently(_starts(config, source.items, todo, panel), engine, config.batch_size):
-        yield index, _signed(outcome, config, vlm.name, judge)
+    with DecodeAhead() as ahead:
+        engine = Engine(vlm, panel, Gallery(source.records), ahead=ahead)
+        if first := next((item for index in todo if isinstance(item := source.items[index], Record)), None):
+            fitting = announce(vlm, "build", config.batch_size, Context(first.images, first.prompt))
+            if fitting < config.batch_size:
+                engine.limit.size = fitting
+        starts = _starts(config, source.items, todo, panel)
+        for index, outcome in run_concurrently(starts, engine, config.batch_size, engine.expect):
+            yield index, _signed(outcome, config, vlm.name, judge)
 
 
 def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from veridical.files import whole, write_whole
 from veridical.records import Annotations, Counterfactual, ImageFile, Message, ObjectInImage, Record, Relation
@@ -82,17 +83,23 @@ def _save_picture(scene: Scene, folder: Path) -> ImageFile:
 def write_folder(records: Sequence[Record], folder: Path) -> Path:
     """Describe drawn records in `folder`/metadata.jsonl, as Hugging Face's ImageFolder reads it.
 
-    Returns the path of that file. Each line has `file_name` and `text`, and veridical's own `objects`.
+    Returns the path of that file. Each line has `file_name` and `text`, and what is known of the picture:
+    `objects`, `scene`, `relations`, `facts`.
     """
     path = folder / "metadata.jsonl"
     with whole(path) as partial, partial.open("w", encoding="utf-8") as lines:
-        for record in records:
-            objects = record.annotations.objects if record.annotations else ()
-            row = {
-                "file_name": record.images[0].path.name,
-                "text": record.reference,
-                "id": record.id,
-                "objects": [{"name": o.name, "box": o.box, "attributes": o.attributes} for o in objects],
-            }
-            lines.write(json.dumps(row) + "\n")
+        lines.writelines(json.dumps(_row(record)) + "\n" for record in records)
     return path
+
+
+def _row(record: Record) -> dict[str, Any]:
+    known = record.annotations or Annotations()
+    return {
+        "file_name": record.images[0].path.name,
+        "text": record.reference,
+        "id": record.id,
+        "objects": [{"name": o.name, "box": o.box, "attributes": o.attributes} for o in known.objects],
+        "scene": known.scene,
+        "relations": [[r.subject, r.relation, r.object] for r in known.relations],
+        "facts": known.facts,
+    }
