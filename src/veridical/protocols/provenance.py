@@ -24,8 +24,15 @@ def made_with(config: Any) -> dict[str, Any]:
         "inputs": {name: [_input(path) for path in paths] for name, paths in _files(config)},
         "seed": config.seed,
         "resamples": RESAMPLES,
-        "readers": {name: metadata.version(name) for name in READERS if name in sys.modules},
+        "readers": {name: metadata.version(name) for name in READERS if name in sys.modules} | _language_models(config),
     }
+
+
+def _language_models(config: Any) -> dict[str, str]:
+    """The versions of the spaCy models that were loaded; each is a package with a version."""
+    names = (getattr(config, "phrases", ""), getattr(config, "vectors", ""))
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in names if name}
+    return {name: str(version) for name, version in versions.items() if version is not None}
 
 
 def _files(config: Any) -> Iterator[tuple[str, list[Path]]]:

@@ -127,3 +127,14 @@ def test_neither_torch_nor_transformers_is_imported(write):
         "assert not {'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+def test_no_metric_is_no_score(write, refused):
+    question = {"image_id": 1, "question_id": 1, "question": "What?", "answers": ["a"] * 10}
+    q, a = write("q.json", {"data": [question]}), write("a.jsonl", [{"question_id": 1, "answer": None}])
+    assert "no answer belongs to any of 1 questions" in refused("textvqa", "--questions", q, "--answers", a)
+    o, s = write("o.json", {"1": []}), write("s.txt", "dog\ncat\n")
+    given = ("--objects", o, "--synonyms", s, "--answers", write("c.jsonl", [{"image_id": 1, "text": "It is grey."}]))
+    judged = write("j.jsonl", [{"id": 1, "text": "none", "judge": "j"}])
+    said = refused("object-halbench", *given, "--judgements", judged)
+    assert "no metric is defined" in said or "nothing was judged" in said
