@@ -139,7 +139,7 @@ def test_an_answer_beyond_the_length_of_the_model_is_told(pairs, vlm, tmp_path):
     long = replace(pairs[0], prompt=(Message("user", "There is a fork. " * 150),), rejected="There is a fork. " * 90)
     found = reject(vlm, long, tmp_path)
     assert found.reason == "too-long"
-    assert f"of the model's {vlm.traits.longest}" in found.detail
+    assert f"of the model's {vlm.traits.max_length}" in found.detail
 
 
 def test_a_template_that_drops_an_image_is_told_before_the_model_runs(pairs, llava_folder, tmp_path):

@@ -116,7 +116,7 @@ def test_a_text_ends_with_the_turn(vlm):
 
 
 def test_the_length_limit_of_the_model_ends_a_text(llava):
-    traits = dataclasses.replace(llava.traits, longest=50)
+    traits = dataclasses.replace(llava.traits, max_length=50)
     short = dataclasses.replace(llava, traits=traits)
     contexts = [Context((plain.picture(0),), plain.DESCRIBE)]
     length = encode(short, contexts).prepared[0].length

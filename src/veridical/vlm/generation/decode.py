@@ -89,12 +89,12 @@ def begin(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampli
     """A branch of which nothing is decoded yet. Raises `UserError` for one that leaves the model no room."""
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
     limit = sampling.max_new_tokens
-    if vlm.traits.longest is not None:
+    if vlm.traits.max_length is not None:
         prompt = max(prefix.prepared[branch.context].length + len(prefix.opening) for prefix in prefixes)
-        limit = min(limit, vlm.traits.longest - prompt - len(after))
+        limit = min(limit, vlm.traits.max_length - prompt - len(after))
     if limit < 1:
         raise UserError(
-            f"{name(branch.key)}: the prompt and the text to continue fill all of the model's {vlm.traits.longest} "
+            f"{name(branch.key)}: the prompt and the text to continue fill all of the model's {vlm.traits.max_length} "
             "tokens. Shorten them."
         )
     drawn = seeds.generator("sample", branch.key).random(limit) if sampling.temperature else [0.0] * limit

@@ -125,7 +125,7 @@ def refuse_control_tokens(vlm: Vlm, context: Context) -> None:
 
 def count_placeholders(vlm: Vlm, context: Context, ids: Tensor, images: int) -> int:
     """Image placeholders in a rendered prompt; raises `PromptError` where it is too long or lacks them."""
-    longest = vlm.traits.longest
+    longest = vlm.traits.max_length
     if longest is not None and ids.shape[1] >= longest:
         raise PromptError(
             name(context.key),

@@ -26,8 +26,8 @@ class Traits:
 
     `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place
     in a text; `takes_features` says that the model accepts image features computed earlier, `demands_image` that
-    it can't be called without any; `longest` is its length limit. `control_ids` are special tokens that have no place
-    in a text; `chat` is what the chat template does.
+    it can't be called without any; `max_length` is its length limit. `control_ids` are special tokens that have no
+    place in a text; `chat` is what the chat template does.
     """
 
     image_id: int | None
@@ -35,7 +35,7 @@ class Traits:
     end_ids: tuple[int, ...]
     stop_ids: frozenset[int]
     takes_features: bool
-    longest: int | None
+    max_length: int | None
     demands_image: bool = False
     control_ids: frozenset[int] = frozenset()
     chat: ChatFormat = field(default_factory=ChatFormat)

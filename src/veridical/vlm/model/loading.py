@@ -171,7 +171,7 @@ def assemble(
         end_ids=end_ids,
         stop_ids=frozenset({*eos_ids, end_ids[-1]}),
         takes_features=families.takes_features(model),
-        longest=getattr(text, "max_position_embeddings", None),
+        max_length=getattr(text, "max_position_embeddings", None),
         demands_image=families.demands_image(model),
         # A tokenizer writes the unknown token for characters that it lacks.
         control_ids=chat.special_ids(tokenizer) - {tokenizer.unk_token_id},

@@ -113,7 +113,7 @@ def text_ids(vlm: Vlm, text: str, key: Sequence[str | int]) -> list[int]:
 
 
 def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> None:
-    longest = vlm.traits.longest
+    longest = vlm.traits.max_length
     if longest is None:
         return
     lengths = [one.length + len(prefix.opening) for one in prefix.prepared]
