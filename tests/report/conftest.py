@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,12 @@ def write_build_run(folder: Path, records: list[Record]) -> None:
     ]  # fmt: skip
     write_build(folder, pairs)
     side = {"words": 12.0, "objects": 2.5, "partners": 40.0, "invented": 0.0, "inventing": 0.0}
+    shards = [
+        {"file": f"pairs/{path.name}", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted((folder / "pairs").glob("*.parquet"))
+    ]
     manifest = {"records_in": 20, "records_used": COUNT, "rejected": {"nothing-invented": 6}, "pairs_out": COUNT}
+    manifest |= {"shards": shards}
     summary = {**manifest, "captions": {"chosen": side, "rejected": {**side, "invented": 1.1, "inventing": 97.0}}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -220,3 +220,4 @@ def test_held_out_pairs_and_warnings_are_shown(folders, tmp_path):
     assert "[50.0, 90.0]" in page
     assert page.count("It was learnt &lt;b&gt;by heart&lt;/b&gt;. Train on more.") == 2
     assert "2 about the pairs or the training" in page
+    assert "kind: by-heart, found: It was learnt" in page
