@@ -105,7 +105,7 @@ run(BuildConfig(Path(sys.argv[1]), model=sys.argv[2], limit=22, seed=3, batch_si
 def test_a_build_that_is_killed_goes_on_to_the_same_bytes(config, finished, tmp_path, how, marks):
     out = tmp_path / "run"
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), config.model], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a busy machine is slow
     while len(list((out / ".work" / "marks").glob("0*.json"))) < marks:
         assert child.poll() is None, "the build ended before it could be killed"
         assert time.monotonic() < deadline
