@@ -22,8 +22,8 @@ from veridical.files import write_whole
 
 CONSTRUCTIONS = ("bpo-image", "balanced-correction")
 DPO = ("--objective.name", "dpo")
-DPO_NLL = (*DPO, "--objective.nll-weight", "1")
-STRONG = (*DPO, "--objective.beta", "0.3", "--objective.nll-weight", "3")
+DPO_NLL = ("--objective.name", "dpo-nll", "--objective.beta", "0.1", "--objective.nll-weight", "1")
+STRONG = ("--objective.name", "dpo-nll", "--objective.beta", "0.3", "--objective.nll-weight", "3")
 LANGUAGE = ("--train", "language")
 
 ROWS: Mapping[str, tuple[str, ...]] = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.align.conftest import adapted, make_pairs, picture
+from torch.overrides import TorchFunctionMode
 
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
@@ -23,6 +24,7 @@ from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
 from veridical.vlm.images.views import Clean
 from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.shrinking import OutOfMemory
 
 
 def batch_loss(vlm, objective, examples, folder):
@@ -111,6 +113,57 @@ def test_what_saves_memory_changes_nothing(tmp_path, llava_folder, pictures, cha
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-3)
         assert one["logps/chosen"] == pytest.approx(two["logps/chosen"], abs=1e-3)
     torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=0)
+
+
+class TooSmall(TorchFunctionMode):
+    """A device on which a layer over more than `rows` rows runs out of memory, in training alone."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.failures = rows, 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        trains = function is torch.nn.functional.linear and torch.is_grad_enabled() and args[0].requires_grad
+        if trains and args[0].ndim == 3 and args[0].shape[0] > self.rows:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return function(*args, **(kwargs or {}))
+
+
+def test_training_goes_on_in_smaller_passes_when_memory_runs_out(tmp_path, llava_folder, pictures):
+    pairs = make_pairs(pictures, 11)
+    rows, weights = trained(tmp_path / "a", llava_folder, pairs, micro_batch=4)
+    with TooSmall(4) as device, pytest.warns(UserWarning, match=r"ran out with 4 pairs at a time.*--micro-batch 2"):
+        others, other_weights = trained(tmp_path / "b", llava_folder, pairs, micro_batch=4)
+    assert 0 < device.failures <= 2
+    for one, two in zip(rows, others, strict=True):
+        for name in ("loss", "grad_norm", "logps/chosen", "rewards/margins"):
+            assert one[name] == pytest.approx(two[name], abs=1e-3), name
+    torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=0)
+
+
+def test_a_backward_pass_that_broke_off_leaves_nothing_behind(tmp_path, llava_folder, pictures, monkeypatch):
+    pairs = make_pairs(pictures, 8)
+    _, weights = trained(tmp_path / "a", llava_folder, pairs, micro_batch=2)
+    whole, calls = torch.Tensor.backward, []
+
+    def breaks_off_once(self, *arguments, **more):
+        whole(self, *arguments, **more)
+        calls.append(1)
+        if len(calls) == 2:  # the second micro-batch of the first step, with its gradients already added
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch.Tensor, "backward", breaks_off_once)
+    with pytest.warns(UserWarning, match="ran out with 2 pairs"):
+        _, others = trained(tmp_path / "b", llava_folder, pairs, micro_batch=2)
+    assert len(calls) == 2 + 4 + 4
+    torch.testing.assert_close(weights, others, atol=1e-4, rtol=0)
+
+
+def test_a_single_pair_that_is_too_much_ends_with_a_remedy(tmp_path, llava_folder, pictures):
+    says = r"--gradient-checkpointing.*--max-image-tokens"
+    with TooSmall(0), pytest.warns(UserWarning, match="4 pairs"), pytest.raises(OutOfMemory, match=says):
+        trained(tmp_path, llava_folder, make_pairs(pictures, 4), micro_batch=4)
 
 
 def test_dropout_of_the_base_is_off_and_the_adapters_own_is_on(tmp_path, llava_folder, pictures):

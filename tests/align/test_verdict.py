@@ -77,6 +77,7 @@ def test_repetition_by_hand():
 def test_intervals_resample_records_not_pairs():
     # Wilson (1927) for 8 of 10.
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 5)[0] == 0.0
     low, high = mean_interval([0.0, 1.0] * 50, [str(i) for i in range(100)])
     assert (low, high) == pytest.approx((0.4, 0.6), abs=0.02)
     # Ten copies of ten values know no more than the ten do.

@@ -13,6 +13,8 @@ from transformers import AutoModelForImageTextToText
 from veridical.align.command import run
 from veridical.protocols.models import measured_models
 from veridical.vlm.load import load
+from veridical.vlm.model.adapters import save_trained, unfreeze
+from veridical.vlm.model.loading import automatic_dtype
 
 
 @pytest.fixture(params=["language", "language-and-projector"])
@@ -37,6 +39,17 @@ def test_only_what_was_asked_for_trains(whole, llava_folder):
     # The loss of the first step is log 2: the policy is still the reference.
     assert rows(whole)[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
     assert measured_models(["bundled", str(whole.out)])[1].model == str(whole.result)
+
+
+def test_a_gpu_gets_what_was_written_and_not_its_rounding(llava_folder, tmp_path):
+    trained = unfreeze(load(llava_folder), projector=False)
+    save_trained(trained, tmp_path / "model")
+    gpu = torch.device("cuda")
+    assert automatic_dtype(tmp_path / "model", gpu) == torch.float32
+    assert automatic_dtype(llava_folder, gpu) == torch.bfloat16
+    assert automatic_dtype(llava_folder, torch.device("cpu")) == torch.float32
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype="auto").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in trained.model.state_dict().items())
 
 
 def test_interrupted_and_continued_is_the_same_to_the_bit(whole, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from models import CHATML_TEMPLATE, tokenizer
-from veridical.align.reward import RewardConfig, fit, is_held_out, run, wilson
+from veridical.align.reward import RewardConfig, fit, is_held_out, run
 from veridical.errors import UserError
 from veridical.judges.implicit import ImplicitSettings
 from veridical.judges.interface import Compare, JudgeError, Rate
@@ -142,11 +142,6 @@ def test_the_head_is_the_minimum_of_the_loss():
         wrong = 1 / (1 + numpy.exp(scaled @ weights))
         weights -= 0.1 * (-(wrong[:, None] * scaled).mean(0) + 0.05 * weights)
     assert fit(torch.from_numpy(data), 0.05).numpy() == pytest.approx(weights / size, rel=1e-4)
-
-
-def test_wilsons_interval_by_hand():
-    assert wilson(8, 10) == (0.4902, 0.9433)
-    assert wilson(0, 5)[0] == 0.0
 
 
 def make_pairs(pictures, count):

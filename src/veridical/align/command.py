@@ -50,12 +50,26 @@ def run(config: AlignConfig) -> Path:
     distributed.init(config.device)
     try:
         distributed.on_main(lambda: check_source(config.pairs))
-        with run_folder.opened(config) as folder:
+        with run_folder.opened(config) as folder, _told_when_memory_runs_out():
             pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
             _align(replace(config, pairs=pairs), folder, distributed.on_main(lambda: run_folder.pairs_digest(pairs)))
     finally:
         distributed.destroy()
     return config.out
+
+
+@contextmanager
+def _told_when_memory_runs_out() -> Iterator[None]:
+    """Turn what allocators raise where no batch can shrink, as for the optimiser's state, into a UserError."""
+    from veridical.align.trainer import RELIEF
+    from veridical.vlm.shrinking import OutOfMemory, is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"memory runs out, and smaller batches don't help ({error}). {RELIEF}") from error
 
 
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
@@ -275,7 +289,7 @@ def _train(
         trainer = PairTrainer(config, encoder, cache, examples, watching)
         # An adapter that training continues is not the base that it may be measured against.
         base_only = config.start is not None and config.reference == "base"
-        start = None if done else start_check.require_same_start(encoder, cache, examples, base_only)
+        start = None if done else start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step

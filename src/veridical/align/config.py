@@ -109,7 +109,7 @@ class AlignConfig:
 
     dtype: str = "auto"
     """What the model is loaded and computed in: `auto` is bfloat16 on a GPU, float32 on a CPU. Weights that train are
-    kept, and written, in float32."""
+    kept, and written, in float32; a whole model that was written so is loaded so by `auto`, on a GPU too."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one: the launcher's, or the first."""
     allow_remote_code: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
@@ -16,6 +17,7 @@ from veridical.align.trainer import with_reference
 from veridical.align.types import Example
 from veridical.intervals import mean_interval, wilson
 from veridical.objectives.base import CHOSEN, REJECTED, Objective, Response
+from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 PAIRS = 256
 BOTH = (CHOSEN, REJECTED)
@@ -40,22 +42,32 @@ def measure(
     answers' log-probability in nats, and their difference, `margin`. `intervals` holds the 95 % intervals of these
     four, over records. A chosen drift below zero: training made even the good answers less likely.
     """
-    requests = list(dict.fromkeys((*objective.needs(), *BOTH)))
     totals: dict[str, float] = {}
     drifts: dict[Response, list[float]] = {"chosen": [], "rejected": []}
     encoder.vlm.model.eval()
     examples = measured(examples)
-    for start in range(0, len(examples), micro_batch):
-        batch = encoder.load(examples[start : start + micro_batch], views_of(requests))
-        with torch.no_grad():
-            scored = with_reference(score_requests(encoder, batch, requests), reference, objective, batch.examples)
-            loss, metrics = objective.loss({request: scored[request] for request in objective.needs()})
-        for request in BOTH:
-            drifts[request.response] += scored[request].log_ratios().tolist()
-        for name, value in {"loss": loss, **metrics}.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(batch.examples)
+    limit = BatchLimit(micro_batch, "pairs", "--micro-batch")
+    for ratios, values in run_in_batches(partial(_measured, encoder, reference, objective), examples, limit):
+        for side, ratio in ratios.items():
+            drifts[side].append(ratio)
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + value
     objectives_own = {name: total / len(examples) for name, total in totals.items()}
     return {"pairs": len(examples), **objectives_own, **summarise(drifts, [one.record_id for one in examples])}
+
+
+def _measured(
+    encoder: BatchEncoder, reference: ReferenceCache, objective: Objective, examples: Sequence[Example]
+) -> list[tuple[dict[Response, float], dict[str, float]]]:
+    """For each example its answers' log-ratios in nats, and the loss and metrics, means over these examples."""
+    requests = list(dict.fromkeys((*objective.needs(), *BOTH)))
+    batch = encoder.load(examples, views_of(requests))
+    with torch.no_grad():
+        scored = with_reference(score_requests(encoder, batch, requests), reference, objective, examples)
+        loss, metrics = objective.loss({request: scored[request] for request in objective.needs()})
+    values = {name: value.item() for name, value in {"loss": loss, **metrics}.items()}
+    ratios = {request.response: scored[request].log_ratios().tolist() for request in BOTH}
+    return [({side: ratios[side][place] for side in ratios}, values) for place in range(len(examples))]
 
 
 def summarise(drifts: Mapping[Response, Sequence[float]], records: Sequence[str]) -> dict[str, Any]:

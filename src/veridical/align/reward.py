@@ -8,7 +8,6 @@ the same whatever the batch. What the reward is worth is said on pairs of record
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from veridical.align.run_folder import pairs_digest
 from veridical.bounds import NotNegative, Positive, Seed
 from veridical.errors import UserError
 from veridical.files import read_json, whole, write_json
+from veridical.intervals import wilson
 from veridical.judges.reward_model import HEAD, REWARD, states_after
 from veridical.judges.rewards import Scorable
 from veridical.progress import Line
@@ -169,11 +169,3 @@ def _accuracy(margins: Tensor) -> dict[str, Any]:
     """The share of pairs whose chosen side has the higher reward, with its 95 % interval by Wilson."""
     right, count = int((margins > 0).sum()), len(margins)
     return {"pairs": count, "accuracy": round(right / count, 4), "interval": wilson(right, count)}
-
-
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share."""
-    share, spread = right / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from veridical.align.final_metrics import BOTH
 from veridical.align.inputs import BatchEncoder
@@ -14,7 +16,9 @@ from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.types import Example
 from veridical.errors import UserError
+from veridical.objectives.base import Response
 from veridical.vlm.model.adapters import adapters_off
+from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 PAIRS = 8
 TOLERANCE = 1e-3
@@ -33,7 +37,11 @@ class StartCheck:
 
 
 def require_same_start(
-    encoder: BatchEncoder, reference: ReferenceCache, examples: Sequence[Example], base_only: bool = False
+    encoder: BatchEncoder,
+    reference: ReferenceCache,
+    examples: Sequence[Example],
+    limit: BatchLimit,
+    base_only: bool = False,
 ) -> StartCheck:
     """Score some pairs as training will, with gradients, and compare with the reference's cached scores.
 
@@ -43,13 +51,11 @@ def require_same_start(
     examples = examples[:PAIRS]
     tolerance = TOLERANCE if encoder.dtype == torch.float32 else TOLERANCE_HALF
     with _training_without_dropout(encoder.vlm.model), adapters_off(encoder.vlm) if base_only else nullcontext():
-        scored = score_requests(encoder, encoder.load(examples, views_of(BOTH)), BOTH)
+        found = run_in_batches(partial(_differences, encoder, reference), examples, limit)
     differences = {
-        (example.id, request.response): (policy.detach().cpu() - cached).abs()
-        for request, per_token in scored.items()
-        for example, policy, cached in zip(
-            examples, per_token, reference.get([e.score_key(request) for e in examples]), strict=True
-        )
+        (example.id, side): tokens
+        for example, sides in zip(examples, found, strict=True)
+        for side, tokens in sides.items()
     }
     mean = float(torch.cat(list(differences.values())).mean())
     if not mean <= tolerance:
@@ -62,6 +68,21 @@ def require_same_start(
             "than without, as some quantised kernels do: load it unquantised, or with --dtype float32."
         )
     return StartCheck(len(examples), mean, tolerance)
+
+
+def _differences(
+    encoder: BatchEncoder, reference: ReferenceCache, examples: Sequence[Example]
+) -> list[dict[Response, Tensor]]:
+    """For each example and side, the absolute difference of each token's log-probability from the reference's."""
+    scored = score_requests(encoder, encoder.load(examples, views_of(BOTH)), BOTH)
+    cached = {request: reference.get([example.score_key(request) for example in examples]) for request in scored}
+    return [
+        {
+            request.response: (per_token[place].detach().cpu() - cached[request][place]).abs()
+            for request, per_token in scored.items()
+        }
+        for place in range(len(examples))
+    ]
 
 
 @contextmanager

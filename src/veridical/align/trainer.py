@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,14 @@ from veridical.errors import UserError
 from veridical.objectives.base import LogpRequest, Logps, Metrics, Objective, scores_read
 from veridical.vlm.images.views import Clean
 from veridical.vlm.model.adapters import save_trained
+from veridical.vlm.shrinking import BatchLimit, attempt
 
 _WEIGHTS = "trained.safetensors"
+RELIEF = (
+    "Train with --gradient-checkpointing, show fewer or smaller images (--max-image-tokens), shorten the answers "
+    "(--max-answer-tokens), or use a device with more memory."
+)
+"""What saves memory where smaller batches don't."""
 
 
 def loss_of(
@@ -103,6 +109,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             SeededOrder(contexts, config.seed), config.batch_size, micro_batch, distributed.index(), distributed.count()
         )
         self._since_log: list[tuple[int, Metrics]] = []
+        self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF)
+        self._of_step: list[Batch] = []
         views = views_of(config.objective.needs())
         self._workers = 0 if encoder.keeps(examples, views) else config.workers
         super().__init__(
@@ -126,15 +134,35 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         inputs: Mapping[str, Batch],
         num_items_in_batch: int | None = None,
     ) -> Tensor:
-        """Forward and backward of a micro-batch, which may be empty; the step's last one sums over processes."""
-        if inputs["batch"].examples:
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        else:
-            loss = torch.zeros((), device=self.args.device)
+        """Forward and backward of a micro-batch, which may be empty; the step's last one sums over processes.
+
+        When memory runs out, the step is done again from its first micro-batch in smaller passes, since a backward
+        pass that broke off leaves parts of gradients. Raises `OutOfMemory` where one pair is too much.
+        """
+        self._of_step.append(inputs["batch"])
+        batches = self._of_step[-1:]
+        run = partial(self._passes, model, num_items_in_batch)
+        while (losses := attempt(run, batches)) is None:
+            model.zero_grad()
+            self._since_log.clear()  # a row is logged each step, so these are this step's
+            batches = list(self._of_step)
+            self.limit.halve(min(self.limit.size, max(len(batch.examples) for batch in batches)))
         if self.accelerator.sync_gradients:
+            self._of_step.clear()
             distributed.sum_gradients(model.parameters())
         # The log takes the mean over processes, but each has computed its part of a sum.
-        return loss * distributed.count()
+        return losses[-1] * distributed.count()
+
+    def _passes(self, model: torch.nn.Module, pairs_of_step: int | None, batches: Sequence[Batch]) -> list[Tensor]:
+        """Forward and backward of micro-batches, `limit.size` pairs at a time; each one's share of the step's loss."""
+        losses = []
+        for batch in batches:
+            loss = torch.zeros((), device=self.args.device)
+            for start in range(0, len(batch.examples), self.limit.size):
+                part = replace(batch, examples=batch.examples[start : start + self.limit.size])
+                loss = loss + super().training_step(model, {"batch": part}, pairs_of_step)
+            losses.append(loss)
+        return losses
 
     def get_train_dataloader(self) -> EpochLoader:
         """This process's micro-batches."""

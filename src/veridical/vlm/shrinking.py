@@ -35,20 +35,19 @@ class OutOfMemory(UserError):  # noqa: N818
 class BatchLimit:
     """How many items are worked on together; halved for good whenever memory runs out.
 
-    `what` names the items in the message ("images"), and `setting` the flag to give next time ("--batch-size").
+    `what` names the items in the message ("images"), `setting` the flag to give next time ("--batch-size"), and
+    `relief` what else saves memory where a single item is too much.
     """
 
     size: int
     what: str
     setting: str
+    relief: str = "Use a device with more memory, or show fewer or smaller images (--max-image-tokens)."
 
     def halve(self, tried: int) -> None:
         """Halve the size after memory ran out at `tried` items, and say so; raises `OutOfMemory` after a single one."""
         if tried <= 1:
-            raise OutOfMemory(
-                f"memory runs out with a single one of the {self.what}. Use a device with more memory, or show fewer "
-                "or smaller images (--max-image-tokens)."
-            )
+            raise OutOfMemory(f"memory runs out with a single one of the {self.what}. {self.relief}")
         self.size = max(1, tried // 2)
         warnings.warn(
             f"memory ran out with {tried} {self.what} at a time; continuing with {self.size}. "

@@ -17,6 +17,8 @@ from annotated_types import Ge, Lt
 
 from veridical.bounds import Positive
 from veridical.errors import UserError
+from veridical.files import read_json, write_json
+from veridical.vlm.model.weights import KEEP_FLOAT32
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -290,6 +292,8 @@ def _save(vlm: Vlm, folder: Path) -> None:
     if not hasattr(vlm.model, "peft_config"):
         vlm.model.save_pretrained(str(folder))
         vlm.processor.save_pretrained(str(folder))
+        config = folder / "config.json"
+        write_json(config, {**read_json(config), KEEP_FLOAT32: True})
         return
     # "auto" would ask the hub about the base model's vocabulary.
     vlm.model.save_pretrained(str(folder), save_embedding_layers=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
-from veridical.vlm.model.weights import files_of, hash_in_memory, hash_of_adapter, hash_of_files
+from veridical.vlm.model.weights import KEEP_FLOAT32, files_of, hash_in_memory, hash_of_adapter, hash_of_files
 
 if TYPE_CHECKING:
+    import torch
+
     from veridical.vlm.model.families import Traits
     from veridical.vlm.model.image_limits import ImageLimits
 
@@ -77,11 +80,11 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
     if dtype not in _DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
     place = devices.choose(device)
-    number = getattr(torch, dtype) if dtype != "auto" else (torch.bfloat16 if place.type == "cuda" else torch.float32)
     source = str(source_of(model))
     if Path(source).is_dir():
         files_of(Path(source))
     try:
+        number = getattr(torch, dtype) if dtype != "auto" else automatic_dtype(Path(source), place)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
         with without_bars(source):
             loaded, outcome = AutoModelForImageTextToText.from_pretrained(
@@ -101,6 +104,20 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
     folder = Path(source) if Path(source).is_dir() else Path(str(cached_file(source, "config.json"))).parent
     loaded.to(place).requires_grad_(False).eval()
     return Loaded(loaded, processor, hash_of_files(folder, number))
+
+
+def automatic_dtype(folder: Path, place: torch.device) -> torch.dtype:
+    """What weights are loaded as where nothing is asked for: bfloat16 on a GPU, else float32.
+
+    A whole model that an alignment wrote is float32 on a GPU too: rounding would undo most of what a small learning
+    rate changed.
+    """
+    import torch
+
+    config = folder / "config.json"
+    if place.type != "cuda" or (config.is_file() and json.loads(config.read_text("utf-8")).get(KEEP_FLOAT32)):
+        return torch.float32
+    return torch.bfloat16
 
 
 def check_files(model: str | Path, allow_remote_code: bool = False) -> None:

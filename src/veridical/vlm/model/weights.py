@@ -14,6 +14,8 @@ from veridical.files import read_json, write_json
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+KEEP_FLOAT32 = "veridical_keep_float32"
+"""Set in the `config.json` of a whole model that was trained here: half precision would round its training away."""
 
 
 def files_of(folder: Path) -> list[Path]:
