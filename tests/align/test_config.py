@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import tyro
 
 from veridical.align.command import AlignConfig, config_type
+from veridical.align.defaults import resolved
 from veridical.config import flags, read_yaml, save_resolved
 from veridical.errors import UserError
 from veridical.objectives.dpo import Dpo
+from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.sft import Sft
 from veridical.vlm.model.adapters import LoraSettings
 
@@ -73,3 +76,19 @@ def test_help_tells_every_setting_and_needs_no_torch():
 def test_impossible_settings_are_refused_by_name(changes, named):
     with pytest.raises(UserError, match=named):
         AlignConfig(pairs=Path("p"), out=Path("o"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("width", "given", "expected"),
+    [
+        (10, {}, {"beta": 0.3, "nll_weight": 3.0}),
+        (20_000, {}, {"beta": 0.1, "nll_weight": 1.0}),
+        (10, {"beta": 0.1}, {"beta": 0.1, "nll_weight": 3.0}),
+        (10, {"nll_weight": 0.0}, {"beta": 0.3, "nll_weight": 0.0}),
+    ],
+)
+def test_the_default_objectives_weights_go_by_size_and_what_was_given_stays(tmp_path, width, given, expected):
+    config = AlignConfig(pairs=tmp_path, out=tmp_path, objective=DpoNll(**given))
+    model = torch.nn.Linear(width, width, device="meta")
+    assert resolved(config, model).objective == DpoNll(**expected)
+    assert resolved(AlignConfig(pairs=tmp_path, out=tmp_path, objective=Dpo()), model).objective == Dpo()

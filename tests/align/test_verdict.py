@@ -27,7 +27,9 @@ def numbers(chosen: float, rejected: float, spread: float = 0.1) -> dict:
 
 
 def config(objective=None) -> AlignConfig:
-    return AlignConfig(pairs=Path("b"), out=Path("o"), objective=objective or DpoNll(), learning_rate=1e-5)
+    return AlignConfig(
+        pairs=Path("b"), out=Path("o"), objective=objective or DpoNll(beta=0.1, nll_weight=1.0), learning_rate=1e-5
+    )
 
 
 def kinds(*given, objective=None, answers=FINE) -> list[str]:

@@ -2,6 +2,9 @@
 
 Plain DPO often lowers the likelihood of both sides, most where they differ in few words; the term holds the chosen
 side up. `dpo` is the formula without it.
+
+Left out, beta and the weight are the paper's on models of 100 million parameters and more; `align` takes 0.3 and 3 on
+smaller ones, where the table of constructions in docs/methods.md shows that the bundled model keeps its recall by them.
 """
 
 from __future__ import annotations
@@ -19,25 +22,38 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PAPER = {"beta": 0.1, "nll_weight": 1.0}
+
+
 @dataclass(frozen=True)
 class DpoNll:
     """Prefer the chosen answer to the rejected one, and keep the chosen one likely."""
 
     name: Literal["dpo-nll"] = "dpo-nll"
     """DPO with a likelihood term on the chosen answers."""
-    beta: AboveZero = 0.1
-    """How strongly the policy is held to the reference; 0.1 in the paper, and in BPO, HA-DPO, POVID and mDPO."""
-    nll_weight: NotNegative = 1.0
-    """Weight of the chosen answers' negative log-likelihood per token; 1 in the paper and in MPO, 0.2 in Llama 3."""
+    beta: AboveZero | None = None
+    """How strongly the policy is held to the reference. Left out: 0.1, as in the paper, BPO, HA-DPO, POVID and mDPO;
+    0.3 below 100 million parameters, as measured on `bundled` (docs/methods.md)."""
+    nll_weight: NotNegative | None = None
+    """Weight of the chosen answers' negative log-likelihood per token. Left out: 1, as in the paper and MPO (0.2 in
+    Llama 3); 3 below 100 million parameters, as measured on `bundled`."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(nll_weight=self.nll_weight)
+        require_positive(beta=self._beta)
+        require_not_negative(nll_weight=self._nll_weight)
+
+    @property
+    def _beta(self) -> float:
+        return PAPER["beta"] if self.beta is None else self.beta
+
+    @property
+    def _nll_weight(self) -> float:
+        return PAPER["nll_weight"] if self.nll_weight is None else self.nll_weight
 
     needs = both_answers
 
     def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo` - nll_weight * log policy(chosen) / tokens, mean over pairs; metrics: `dpo`'s and `nll_loss`."""
-        loss, metrics = dpo(scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios(), self.beta)
+        loss, metrics = dpo(scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios(), self._beta)
         likelihood = -mean_log_probs(scored[CHOSEN]).mean()
-        return loss + self.nll_weight * likelihood, {**metrics, "nll_loss": likelihood.detach()}
+        return loss + self._nll_weight * likelihood, {**metrics, "nll_loss": likelihood.detach()}
