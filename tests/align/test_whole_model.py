@@ -11,6 +11,7 @@ from tests.align.test_command import build, config, interrupting, rows, steps_lo
 from transformers import AutoModelForImageTextToText
 
 from veridical.align.command import run
+from veridical.objectives.dpo import Dpo
 from veridical.protocols.models import measured_models
 from veridical.vlm.load import load
 from veridical.vlm.model.adapters import save_trained, unfreeze
@@ -19,7 +20,7 @@ from veridical.vlm.model.loading import automatic_dtype
 
 @pytest.fixture(params=["language", "language-and-projector"])
 def whole(config, request):  # noqa: F811
-    return replace(config, train=request.param, epochs=4, save_every=2, learning_rate=1e-4)
+    return replace(config, train=request.param, epochs=4, save_every=2, learning_rate=1e-4, objective=Dpo())
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
