@@ -24,6 +24,7 @@ from tests.align.conftest import adapted, make_pairs, picture
 from veridical.align import run_folder
 from veridical.align.callbacks import COLUMNS
 from veridical.align.command import AlignConfig, run
+from veridical.align.defaults import SMALL_DPO_NLL
 from veridical.errors import UserError
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.sft import Sft
@@ -147,7 +148,7 @@ def test_a_whole_run(config, capsys):
     assert final["final"]["pairs"] == 11
     assert final["final"]["rewards/margins"] > 0
     assert final["final"]["rewards/margins"] == pytest.approx(
-        config.objective.beta * (final["final"]["chosen_drift"] - final["final"]["rejected_drift"]), abs=1e-5
+        SMALL_DPO_NLL["beta"] * (final["final"]["chosen_drift"] - final["final"]["rejected_drift"]), abs=1e-5
     )
     assert final["peak_memory"]["host_bytes"] > 10**8
     told = capsys.readouterr().err

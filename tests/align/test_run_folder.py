@@ -38,7 +38,7 @@ def test_the_same_settings_continue(config):
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"learning_rate": 2e-5}, "learning_rate was 1e-05, now 2e-05"),
+        ({"learning_rate": 2e-5}, "learning_rate was None, now 2e-05"),
         ({"objective": Dpo(beta=0.2)}, "objective.name was .dpo-nll., now .dpo."),
         ({"objective": Sft()}, "settings: objective.name was 'dpo-nll', now 'sft'. "),
         ({"model": "other"}, "model was 'bundled', now 'other'"),

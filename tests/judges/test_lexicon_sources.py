@@ -25,7 +25,7 @@ def test_annotated_classes_are_words_of_their_own():
     words = find_words("auto", False, [BARE, ANNOTATED])
     assert words.lexicon.names("Dogs at traffic lights") == ("dog", "Traffic Light")
     assert not words.partner
-    [mentions] = OracleSettings().open(Setting(words)).mentions([ExtractObjects("a dog")])
+    [mentions] = OracleSettings().open(Setting(words)).extract_objects([ExtractObjects("a dog")])
     assert mentions[0].name == "dog"
 
 

@@ -1,5 +1,6 @@
 """The verifier: what it learns from a judge's findings, how it is measured, and the judge that comes out."""
 
+import hashlib
 import json
 from typing import get_args
 
@@ -41,7 +42,9 @@ def build(tmp_path_factory):
     ]
     write_build(out, pairs)
     built = {"records": "world:pairs", "limit": 60, "seed": 2, "prompt": "Describe this image.", "lexicon": "auto"}
-    write_json(out / "manifest.json", {"identity": built})
+    (shard,) = (out / "pairs").glob("*.parquet")
+    listed = {"file": f"pairs/{shard.name}", "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    write_json(out / "manifest.json", {"identity": built, "shards": [listed]})
     return out, {record.id: record for record in records}
 
 

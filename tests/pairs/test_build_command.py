@@ -268,7 +268,7 @@ def test_settings_belong_to_the_construction():
 
 def test_settings_that_nothing_can_be_sampled_with_are_refused_before_the_model_is_looked_for(tmp_path):
     settings = replace(BPO, temperature=-1.0, max_new_tokens=0)
-    with pytest.raises(UserError, match=r"^bpo-image: max_new_tokens is 0; .*; temperature is -1\.0; .*at least 0\.$"):
+    with pytest.raises(UserError, match=r"temperature is -1\.0; .* at least 0; .*max_new_tokens is 0; .*at least 1\.$"):
         run(BuildConfig(tmp_path / "run", settings=settings, model=str(tmp_path / "nothing")))
     assert not (tmp_path / "run").exists()
 

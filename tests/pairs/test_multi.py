@@ -164,7 +164,7 @@ def test_names_that_cannot_be_are_refused(given, message):
 
 def test_a_folder_with_something_else_is_left_alone(config, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="no build of several constructions"):
+    with pytest.raises(UserError, match="is not a run of `veridical build --constructions`"):
         run(replace(config, out=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -51,8 +51,8 @@ def test_the_processor_as_a_whole_is_asked_twice_for_a_kind(vlm):
             return getattr(vlm.processor, name)
 
     batch_preprocess.prepare_all(dataclasses.replace(vlm, processor=Counting()), contexts(Clean()))
-    # Two kinds come several times; the third once.
-    assert times.count("apply_chat_template") == 2 + 2 + 1
+    # Two kinds come several times, the third once; each time the template gives the text, to be checked, and tokens.
+    assert times.count("apply_chat_template") == 2 * (2 + 2 + 1)
 
 
 def test_a_processor_whose_image_processor_alone_says_something_else_is_asked_each_time(vlm):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from veridical.bounds import Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Steps, make_pair
 from veridical.records import Record
@@ -22,7 +23,7 @@ class CounterfactualSettings:
 
     mirrored: bool = True
     """Make the second pair as well. Without it, the other image's text is a plain rejected answer."""
-    max_words: int = 350
+    max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
 
 

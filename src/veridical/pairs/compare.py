@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from veridical.bounds import Seed
 from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.judges.tokens import words
@@ -36,7 +37,7 @@ class CompareConfig:
     """Write what was found here."""
     subsets: Path | None = None
     """Write a subset of each set to this folder, all of the smallest one's size, drawn with `--seed`."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the subsets."""
 
 

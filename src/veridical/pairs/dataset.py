@@ -144,8 +144,8 @@ def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
     """The pair of a row. Raises UserError for a row that is none, or whose images lie outside the run folder."""
     try:
         pair = pair_of(row, run)
-        if not all(isinstance(text, str) for text in (pair.id, pair.chosen, pair.rejected)) or not pair.images:
-            raise ValueError("it has no images, or no text on a side")
+        if not all(isinstance(text, str) for text in (pair.id, pair.chosen, pair.rejected)):
+            raise ValueError("its id, chosen or rejected answer is no text")
         return pair
     except UnusableError as error:
         raise UserError(f"{place} ({row.get('id')}): {error.detail}; {error.remedy}, or delete the row.") from error

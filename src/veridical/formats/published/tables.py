@@ -155,21 +155,26 @@ def _checked(row: Any) -> Row | UnusableError:
 
 def _separated(path: Path) -> Iterator[Found]:
     """TSV as RLHF-V and lmms-eval write it, CSV as spreadsheets do; cells may hold base64 images."""
-    csv.field_size_limit(MAX_LINE)
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t" if kind_of(path) == ".tsv" else ",")
         number = 0
-        while True:
+        while (row := _next(reader)) is not None:
             number += 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield f"{path.name}:{number}", UnusableError("bad-csv", str(error), "repair or delete the row")
-                continue
-            yield f"{path.name}:{number}", {key: value for key, value in row.items() if key and value is not None}
+            yield f"{path.name}:{number}", row
+
+
+def _next(reader: csv.DictReader[str]) -> Row | UnusableError | None:
+    """The next row; None after the last. Python's limit on fields is the whole process's and is put back."""
+    before = csv.field_size_limit(MAX_LINE)
+    try:
+        return {key: value for key, value in next(reader).items() if key and value is not None}
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        return UnusableError("bad-csv", str(error), "repair or delete the row")
+    finally:
+        csv.field_size_limit(before)
 
 
 def _parquet(path: Path) -> Iterator[Found]:

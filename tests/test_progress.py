@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from veridical.align import progress
+from veridical import progress
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(7, "0:07"), (59.6, "1:00"), (750, "12:30"), (11100, "3:05:00")])
