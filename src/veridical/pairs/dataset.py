@@ -143,6 +143,8 @@ def _embedded(path: Path) -> dict[str, Any]:
 def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
     """The pair of a row. Raises UserError for a row that is none, or whose images lie outside the run folder."""
     try:
+        if row["images"] is None:
+            raise ValueError("it has no list of images")
         pair = pair_of(row, run)
         if not all(isinstance(text, str) for text in (pair.id, pair.chosen, pair.rejected)):
             raise ValueError("its id, chosen or rejected answer is no text")
