@@ -67,7 +67,7 @@ def test_interrupted_at_every_stage_it_ends_as_if_undisturbed(tmp_path):
     ways = both.pop("decoding")
     assert both == calm
     assert "Training against decoding" in printed
-    assert "Result: decoding" in (tmp_path / "calm" / "report.html").read_text()
+    assert "Numbers: decoding" in (tmp_path / "calm" / "report.html").read_text()
     assert list(ways) == ["base", "base+vdd", "aligned", "aligned+vdd"]
     for name in ("base", "aligned"):
         assert ways[name]["chair_s"] == calm[name]["chair_s"]
