@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import resource
 import signal
 import subprocess
 import sys
@@ -31,18 +30,25 @@ def test_every_command_is_there(name):
     assert callable(module.run)
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS])
-def test_help_answers_in_under_half_a_second(name):
-    def seconds() -> float:
-        # Processor time: the wall's depends on what else runs on the machine.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        shown = veridical(*name.split(), "--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert shown.returncode == 0, shown.stderr
-        assert "usage: veridical" in shown.stdout
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+HEAVY = ("torch", "transformers", "datasets", "peft", "pyarrow", "sklearn", "matplotlib", "pandas", "scipy")
+HELP = f"""
+import sys
+from veridical.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
 
-    assert min(seconds() for _ in range(3)) < 0.5
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_imports_nothing_that_takes_long(name):
+    """What makes `--help` slow is what it imports; seconds depend on what else runs on the machine."""
+    shown = subprocess.run(
+        [sys.executable, "-c", HELP, *name.split(), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "usage: veridical" in shown.stdout
+    assert shown.stderr.splitlines()[-1] == "[]"
 
 
 def test_help_lists_the_commands():
