@@ -37,9 +37,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
-    "judge train reward": Command("veridical.align.reward", "RewardConfig", "Train a reward model on pairs."),
+    "judge train reward-probe": Command(
+        "veridical.judge_training.reward_probe", "ProbeConfig", "Train a linear reward on a frozen model's states."
+    ),
     "judge train verifier": Command(
-        "veridical.align.verifier", "VerifierConfig", "Train a checker of sentences on what a judge finds."
+        "veridical.judge_training.verifier", "VerifierConfig", "Train a checker of sentences on what a judge finds."
     ),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from models import CHATML_TEMPLATE, tokenizer
-from veridical.align.reward import RewardConfig, fit, is_held_out, run
 from veridical.errors import UserError
+from veridical.judge_training.reward_probe import ProbeConfig, fit, is_held_out, run
 from veridical.judges.implicit import ImplicitSettings
 from veridical.judges.interface import Compare, JudgeError, Rate
 from veridical.judges.registry import Setting
@@ -164,7 +164,7 @@ def test_training_a_reward_and_judging_with_it(tmp_path, llava_folder, pictures,
 
     pairs = make_pairs(pictures, 60)
     write_build(tmp_path / "pairs", pairs)
-    config = RewardConfig(pairs=tmp_path / "pairs", out=tmp_path / "reward", model=str(llava_folder), device="cpu")
+    config = ProbeConfig(pairs=tmp_path / "pairs", out=tmp_path / "reward", model=str(llava_folder), device="cpu")
     run(config)
     about = json.loads((config.out / "reward.json").read_text())
     held_out = [pair for pair in pairs if is_held_out(pair.record_id, 0.2, 0)]

@@ -1,7 +1,7 @@
 """Reward models: Hugging Face sequence classifiers, which read; and our own, which see.
 
 Our own is a linear head on the hidden state of a frozen vision-language model after the image, the prompt and the
-answer. `veridical judge train reward` trains it on pairs with the loss of Bradley and Terry.
+answer. `veridical judge train reward-probe` trains it on pairs with the loss of Bradley and Terry.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class RewardModelSettings:
     name: Literal["reward-model"] = "reward-model"
     """Which judge: a reward model, which rates answers and compares by its rates."""
     model: str = field(default="", metadata=BY_CONTENT)
-    """A run folder of `veridical judge train reward`, or a Hugging Face sequence classifier by folder or name."""
+    """A run folder of `veridical judge train reward-probe`, or a Hugging Face sequence classifier by folder or name."""
     batch_size: Positive = field(default=8, metadata=INCIDENTAL)
     """Answers scored at a time."""
     device: str = field(default="auto", metadata=INCIDENTAL)
@@ -159,7 +159,7 @@ def _load_classifier(model: str, device: str, batch_size: int) -> TextReward:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"The reward model {model!r} can't be loaded: {error}. Give a run folder of `veridical judge train "
-            "reward`, or a sequence classifier by folder or hub name."
+            "reward-probe`, or a sequence classifier by folder or hub name."
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -22,13 +22,13 @@ from annotated_types import Gt, Lt
 from veridical import runs
 from veridical.align import command as align
 from veridical.align.config import AlignConfig
-from veridical.align.reward import is_held_out
 from veridical.align.run_folder import pairs_digest
 from veridical.bounds import AboveZero, Positive, Seed
 from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.intervals import wilson
+from veridical.judge_training.reward_probe import is_held_out
 from veridical.judges import registry as judges
 from veridical.judges.interface import Detect, FaultKind, Findings, JudgeError, Verify
 from veridical.judges.lexicon_sources import find_words

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 import torch
 
-from veridical.align.verifier import VerifierConfig, balanced, checked, run
 from veridical.errors import UserError
 from veridical.files import write_json
+from veridical.judge_training.verifier import VerifierConfig, balanced, checked, run
 from veridical.judges.interface import Detect, FaultKind, Inject, JudgeError, Rate, Verify
 from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings

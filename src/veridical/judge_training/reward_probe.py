@@ -1,6 +1,6 @@
-"""`veridical judge train reward`: a reward model out of pairs, by the loss of Bradley and Terry.
+"""`veridical judge train reward-probe`: a linear reward on the hidden states of a frozen model, from pairs.
 
--log sigmoid(r(chosen) - r(rejected)), as in equation 1 of arXiv 2407.02477. The model underneath stays frozen; what is
+The loss is Bradley and Terry's, -log sigmoid(r(chosen) - r(rejected)). The model underneath stays frozen; what is
 trained is a linear head on its hidden state after image, prompt and answer, so that the loss is convex and the result
 the same whatever the batch. What the reward is worth is said on pairs of records that it was not trained on.
 """
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
 
-COMMAND = "judge train reward"
+COMMAND = "judge train reward-probe"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig:
-    """Train a reward model on the pairs of a build."""
+class ProbeConfig:
+    """Train a linear reward on a frozen model's hidden states, from the pairs of a build."""
 
     pairs: Path = field(metadata=INCIDENTAL)
     """The run folder of a build."""
@@ -63,7 +63,7 @@ class RewardConfig:
     """Where the model runs: auto, cpu, cuda, ...."""
 
 
-def run(config: RewardConfig) -> Path:
+def run(config: ProbeConfig) -> Path:
     """Train the head, print its accuracy on held-out pairs, and return the folder. A finished one is only shown.
 
     Raises UserError for pairs that are not there or too few, and for a folder with something else in it.
@@ -89,7 +89,7 @@ def run(config: RewardConfig) -> Path:
     return config.out
 
 
-def _train(config: RewardConfig, pairs: Sequence[Pair]) -> None:
+def _train(config: ProbeConfig, pairs: Sequence[Pair]) -> None:
     from safetensors.torch import save_file
 
     from veridical.vlm.load import load
@@ -122,7 +122,7 @@ def is_held_out(record_id: str, share: float, seed: int) -> bool:
     return bool(generator("held out", (seed, record_id)).random() < share)
 
 
-def _differences(vlm: Vlm, pairs: Sequence[Pair], config: RewardConfig) -> Tensor:
+def _differences(vlm: Vlm, pairs: Sequence[Pair], config: ProbeConfig) -> Tensor:
     """Hidden state after the chosen answer minus that after the rejected one, [pairs, width]."""
     import torch
 
