@@ -21,14 +21,14 @@ from veridical.protocols.answer_writers import write_answers
 from veridical.protocols.benchmarks.registry import benchmark
 from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.image_folder import ImageFolder
-from veridical.protocols.judging import JudgeSettings
+from veridical.protocols.judging import JudgementSettings
 from veridical.protocols.metrics import share, tally
 from veridical.protocols.types import Answers, Question, Scored
 from veridical.records import ImageFile, Message
 from veridical.registry import label
 from veridical.vlm.generation.params import SamplingParams
 
-JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgeSettings)), "same", "same_template"})
+JUDGE_ONLY = frozenset({*(f.name for f in dataclasses.fields(JudgementSettings)), "same", "same_template"})
 ANSWER_FILES = frozenset({"answers", "captions", "format", *JUDGE_ONLY})
 """Settings of `veridical score` that name answers, which a model takes the place of, or belong to a judge."""
 

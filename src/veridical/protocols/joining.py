@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -77,6 +77,51 @@ def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Jo
         else:
             joining.add(key, first_field(row, fields.text), place, known)
     refuse_foreign(found, questions, joining, before, taken + unchecked, how)
+
+
+def join_images(
+    found: Rows,
+    questions: Sequence[Question] | None,
+    fields: Fields,
+    joining: Joining,
+    key_of: Callable[[Any, Collection[str]], str],
+) -> None:
+    """Match a file's answers with images: by the image that a row names; where no row names one, by order.
+
+    Args:
+        found: the answers.
+        questions: one an image, in order; None where any image will do.
+        fields: the names of the fields; `id` those that may hold the image.
+        joining: takes the answers.
+        key_of: makes the question's id of an image's name, given those there are.
+
+    Raises:
+        UserError: no row has an answer, most belong to no image, or rows name no images and their number differs.
+    """
+    check_fields(found, fields)
+    joining.faults["unreadable"].extend(found.unreadable)
+    known = None if questions is None else {question.id: question for question in questions}
+    unnamed = all(first_field(row, fields.id) is None for _, row in found.rows)
+    if unnamed and questions is not None:
+        _same_number(found.rows, questions)
+    for index, (place, row) in enumerate(found.rows):
+        name = first_field(row, fields.id)
+        if unnamed and questions is not None:
+            joining.add(questions[index].id, first_field(row, fields.text), place, known)
+        elif name is None or not any(field in row for field in fields.text):
+            joining.faults["unreadable"].append(f"{place}: lacks {fields.id[0]} or {fields.text[0]}")
+        else:
+            joining.add(key_of(name, known or ()), first_field(row, fields.text), place, known)
+    if questions is not None:
+        refuse_foreign(found, questions, joining, 0, 0)
+
+
+def _same_number(rows: Sequence[object], questions: Sequence[Question]) -> None:
+    if len(rows) != len(questions):
+        raise UserError(
+            f"{len(rows)} answers for {len(questions)} questions, and the rows name no questions, so the order can't "
+            "tell which are answered; give ids, or the questions, beside the answers."
+        )
 
 
 def refuse_foreign(
@@ -157,11 +202,8 @@ def _finder(
     if with_id:
         return by_id, "id"
     unnamed = sum(first_field(row, fields.question) is None for _, row in rows)
-    if unnamed and len(rows) != len(questions):
-        raise UserError(
-            f"{len(rows)} answers for {len(questions)} questions, and the rows name no questions, so the order can't "
-            "tell which are answered; give ids, or the questions, beside the answers."
-        )
+    if unnamed:
+        _same_number(rows, questions)
     ids = [question.id for question in questions]
     return lambda index, row: ids[index] if index < len(ids) else "", "order"
 

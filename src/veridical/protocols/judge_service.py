@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
 from veridical.files import write_json_lines
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template
+from veridical.protocols.judging import Judgements, JudgementSettings, JudgePrompt, Template
 
 if TYPE_CHECKING:
     from veridical.judges.interface import JudgeError
@@ -22,7 +22,7 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Manner:
+class JudgeParams:
     """How a benchmark asks its judge; where `usable` says no to a text, warmer and with a hint, up to `tries` times."""
 
     max_tokens: int
@@ -33,14 +33,16 @@ class Manner:
     warmer: float = 0.5
 
 
-def write_prompts(path: Path, prompts: Sequence[Prompt], made_from: Template, manner: Manner) -> None:
+def write_prompts(path: Path, prompts: Sequence[JudgePrompt], made_from: Template, params: JudgeParams) -> None:
     """The prompts with what a judge's service needs to know; whole or not at all."""
-    common = {"system": made_from.system, "max_tokens": manner.max_tokens, "temperature": manner.temperature}
+    common = {"system": made_from.system, "max_tokens": params.max_tokens, "temperature": params.temperature}
     rows = ({"id": p.id, "template": made_from.hash, "prompt": p.text, "image": p.image, **common} for p in prompts)
     write_json_lines(path, rows)
 
 
-def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Template, manner: Manner) -> Judgements:
+def ask_judge(
+    settings: JudgementSettings, prompts: Sequence[JudgePrompt], made_from: Template, params: JudgeParams
+) -> Judgements:
     """One text for each prompt. Prompts without a reply after all tries are named in the faults.
 
     Replies are kept in the user's cache, so an interrupted run goes on where it was.
@@ -53,7 +55,7 @@ def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Tem
 
     service = open_service(settings.service, sees=settings.judge_sees)
     images = [_image(settings, prompt) for prompt in prompts]
-    calls = [_call(p, i, made_from, manner) for p, i in zip(prompts, images, strict=True)]
+    calls = [_call(p, i, made_from, params) for p, i in zip(prompts, images, strict=True)]
     texts: dict[str, list[str]] = {}
     failed = []
     for prompt, reply in zip(prompts, _replies(service, calls, settings.service.concurrency), strict=True):
@@ -61,7 +63,8 @@ def ask_judge(settings: JudgeSettings, prompts: Sequence[Prompt], made_from: Tem
             failed.append(f"{prompt.id}: {reply}")
         else:
             texts[prompt.id] = [reply.text]
-    _ask_again(service, dict(zip((p.id for p in prompts), calls, strict=True)), texts, manner)
+    tries = params.tries if settings.judge_tries is None else settings.judge_tries
+    _ask_again(service, dict(zip((p.id for p in prompts), calls, strict=True)), texts, replace(params, tries=tries))
     judge = {"name": service.name + (" (sees the image)" if settings.judge_sees else ""), "prompt": made_from.hash}
     if settings.save_judgements:
         _save(settings.save_judgements, prompts, texts, judge)
@@ -81,36 +84,34 @@ def _replies(service: TextService, calls: Sequence[Call], at_a_time: int) -> lis
     return found
 
 
-def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, list[str]], manner: Manner) -> None:
+def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, list[str]], params: JudgeParams) -> None:
     """Replace texts that are of no use, as MM-Vet's official scorer does."""
-    from dataclasses import replace
-
     from veridical.judges.messages import Reply
 
-    for attempt in range(1, manner.tries + 1):
-        bad = [key for key, found in texts.items() if not manner.usable(found[0])]
+    for attempt in range(1, params.tries + 1):
+        bad = [key for key, found in texts.items() if not params.usable(found[0])]
         if not bad:
             return
         again = []
         for key in bad:
             *before, last = calls[key].messages
-            hinted = replace(last, text=last.text + manner.hint)
-            warmer = manner.temperature + manner.warmer * (attempt - 1)
+            hinted = replace(last, text=last.text + params.hint)
+            warmer = params.temperature + params.warmer * (attempt - 1)
             again.append(replace(calls[key], messages=(*before, hinted), temperature=warmer, seed=attempt))
         for key, reply in zip(bad, service.reply(again), strict=True):
             if isinstance(reply, Reply):
                 texts[key] = [reply.text]
 
 
-def _call(prompt: Prompt, image: ImageFile | None, made_from: Template, manner: Manner) -> Call:
+def _call(prompt: JudgePrompt, image: ImageFile | None, made_from: Template, params: JudgeParams) -> Call:
     from veridical.judges.messages import Call, ChatMessage
 
     system = (ChatMessage("system", made_from.system),) if made_from.system else ()
     user = ChatMessage("user", prompt.text, (image,) if image else ())
-    return Call((*system, user), manner.max_tokens, manner.temperature, prompt=made_from.hash)
+    return Call((*system, user), params.max_tokens, params.temperature, prompt=made_from.hash)
 
 
-def _image(settings: JudgeSettings, prompt: Prompt) -> ImageFile | None:
+def _image(settings: JudgementSettings, prompt: JudgePrompt) -> ImageFile | None:
     """The image of a prompt, where the judge sees them."""
     if not settings.judge_sees:
         return None
@@ -124,7 +125,7 @@ def _image(settings: JudgeSettings, prompt: Prompt) -> ImageFile | None:
         raise UserError(f"{settings.judge_images}: {error.detail}; {error.remedy.rstrip('.')}.") from error
 
 
-def _save(path: Path, prompts: Sequence[Prompt], texts: dict[str, list[str]], judge: dict[str, str]) -> None:
+def _save(path: Path, prompts: Sequence[JudgePrompt], texts: dict[str, list[str]], judge: dict[str, str]) -> None:
     """The texts as `--judgements` reads them again."""
     common = {"judge": judge["name"], "template": judge["prompt"]}
     rows = ({"id": p.id, **common, "prompt": p.text, "text": texts[p.id][0]} for p in prompts if p.id in texts)

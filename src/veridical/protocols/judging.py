@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
+from veridical.bounds import Natural
 from veridical.errors import UserError
 from veridical.judges.models import ServiceSettings
 from veridical.protocols.answer_files import read_json, read_rows, read_text
@@ -25,7 +26,7 @@ from veridical.protocols.types import Answers, Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class JudgementSettings:
     """Where judgements come from."""
 
     make_prompts: Path | None = None
@@ -40,6 +41,9 @@ class JudgeSettings:
     """Or ask a model now, --service.model, at --service.url or in this process."""
     save_judgements: Path | None = None
     """Write the model's texts to this file, in the form that --judgements reads."""
+    judge_tries: Natural | None = None
+    """How often what a benchmark can't use (a reply without a list, a rating) is asked again; left out, as often as the
+    benchmark says."""
     judge_sees: bool = False
     """Show the images to the model, too; the result is another judge's."""
     judge_images: Path | None = None
@@ -64,7 +68,7 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class JudgePrompt:
     """One thing to ask the judge."""
 
     id: str
@@ -72,9 +76,11 @@ class Prompt:
     image: str = ""
 
 
-def one_each(questions: Sequence[Question], answers: Answers, fill: Callable[[Question, str], str]) -> list[Prompt]:
+def one_each(
+    questions: Sequence[Question], answers: Answers, fill: Callable[[Question, str], str]
+) -> list[JudgePrompt]:
     """A prompt for each answer, in the order of the questions: what `fill` makes of a question and its answer."""
-    return [Prompt(q.id, fill(q, answers.texts[q.id]), q.image) for q in questions if q.id in answers.texts]
+    return [JudgePrompt(q.id, fill(q, answers.texts[q.id]), q.image) for q in questions if q.id in answers.texts]
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,12 @@ class Judgements:
         return found[0] if found else None
 
 
-def wants_judge(settings: JudgeSettings) -> bool:
+def wants_judge(settings: JudgementSettings) -> bool:
     """Whether a judge is asked, or was."""
     return bool(settings.make_prompts or settings.judgements or settings.service.model)
 
 
-def template(settings: JudgeSettings, name: str, system: str = "") -> Template:
+def template(settings: JudgementSettings, name: str, system: str = "") -> Template:
     """Our own prompt called `name`, or the one that the user gives instead."""
     if settings.template is not None:
         return Template(read_text(settings.template), system)
@@ -105,8 +111,8 @@ def template(settings: JudgeSettings, name: str, system: str = "") -> Template:
 
 
 def read_judgements(
-    settings: JudgeSettings,
-    prompts: Sequence[Prompt],
+    settings: JudgementSettings,
+    prompts: Sequence[JudgePrompt],
     made_from: Template,
     questions: Sequence[Question] = (),
     official: Reader | None = None,
@@ -152,7 +158,7 @@ class _Gathered:
 def _read(
     path: Path,
     entries: base.Numbered,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[JudgePrompt],
     questions: Sequence[Question],
     official: Reader | None,
 ) -> list[Judgement]:
@@ -183,7 +189,9 @@ def _entries(path: Path) -> tuple[base.Numbered, Sequence[str]]:
     return rows.rows, rows.unreadable
 
 
-def _gather(path: Path, found: Sequence[Judgement], prompts: Sequence[Prompt], judge: str, into: _Gathered) -> None:
+def _gather(
+    path: Path, found: Sequence[Judgement], prompts: Sequence[JudgePrompt], judge: str, into: _Gathered
+) -> None:
     """Add the texts of one file. Raises UserError where most of them judge something else."""
     known = {prompt.id: prompt.text for prompt in prompts}
     foreign = 0

@@ -6,7 +6,7 @@ import importlib.util
 from typing import NamedTuple
 
 NLTK_DATA = {
-    "corpora/wordnet": "--lemmas wordnet or nouns; AMBER's --nouns nltk",
+    "corpora/wordnet": "--lemmas wordnet; AMBER's --nouns nltk",
     "taggers/averaged_perceptron_tagger_eng": "--lemmas wordnet; --phrases nltk; AMBER's --nouns nltk",
     "tokenizers/punkt_tab/english": "AMBER's --nouns nltk",
 }

@@ -30,8 +30,9 @@ def made_with(config: Any) -> dict[str, Any]:
 
 def _language_models(config: Any) -> dict[str, str]:
     """The versions of the spaCy models that were loaded; each is a package with a version."""
-    names = (getattr(config, "phrases", ""), getattr(config, "vectors", ""))
-    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in names if name}
+    named = [name for name in (getattr(config, "phrases", ""), getattr(config, "vectors", "")) if name]
+    names = ("en_core_web_trf" if name == "auto" else name for name in named)
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
     return {name: str(version) for name, version in versions.items() if version is not None}
 
 

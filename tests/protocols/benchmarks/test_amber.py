@@ -246,3 +246,22 @@ def test_descriptions_are_read_as_with_the_official_scorer_s_lists(nouns, truth,
     read = read_description(nouns, truth, likely, TABLE, lambda one, other: one == other or (one, other) in alike)
     invented, covered, cognitive = by_lists_of_flags(nouns, truth, likely, alike)
     assert (list(read.invented), len(read.covered), len(read.cognitive)) == (invented, covered, cognitive)
+
+
+def test_without_the_queries_only_ids_are_believed(write, score, refused):
+    """Yes/no answers that state their questions can't be checked against annotations, which have none."""
+    truths = [{"id": n, "type": "discriminative-hallucination", "truth": "no"} for n in range(1, 5)]
+    given = ["amber", "--annotations", write("n.json", truths), "--relation", write("r.json", {"cup": []}),
+             "--safe-words", write("w.txt", "\n")]  # fmt: skip
+    asked = [f"Is there a {name} in this image?" for name in ("cup", "dog", "fork", "cat")]
+    ids = [{"id": n, "response": "No"} for n in range(1, 5)]
+    assert score(*given, "--answers", write("a.json", ids))["metrics"]["existence_accuracy"] == 100
+    stated = [{**row, "query": text} for row, text in zip(ids, asked, strict=True)]
+    assert "give query_all.json as --questions" in refused(*given, "--answers", write("b.json", stated))
+    assert "has no id" in refused(*given, "--answers", write("c.txt", "No\nNo\nNo\nNo\n"))
+    queries = [{"id": n, "image": f"AMBER_{n}.jpg", "query": text} for n, text in enumerate(asked, start=1)]
+    q = write("q.json", queries)
+    assert score(*given, "--questions", q, "--answers", write("b.json", stated))["counts"]["unanswered"] == 0
+    shuffled = [{**row, "query": text} for row, text in zip(ids, asked[1:] + asked[:1], strict=True)]
+    found = score(*given, "--questions", q, "--answers", write("d.json", shuffled))
+    assert [item["answer"] for item in found["items"]] == ["No"] * 4  # each by what it states, not by its id

@@ -54,7 +54,7 @@ def test_what_a_judge_lists(text, objects):
 
 def test_without_a_judge_worked_by_hand(write, score, given):
     found = score("object-halbench", *given, "--answers", write("a.jsonl", ANSWERS))
-    assert found["protocol"] == "object-halbench[official]/1"
+    assert found["protocol"] == "object-halbench[nouns]/1"
     assert column(found, "parsed") == [["person", "person", "dog", "cat", "cat"], ["cake", "dining table"], []]
     metrics = found["metrics"]
     assert metrics["response"] == 100  # both answers that name something
@@ -73,7 +73,7 @@ def test_a_judge_s_list_counts_each_wording_once(write, score, given):
     found = score(
         "object-halbench", *given, "--answers", write("a.jsonl", ANSWERS), "--judgements", write("j.jsonl", rows)
     )
-    assert found["protocol"] == "object-halbench[official,judge]/1"
+    assert found["protocol"] == "object-halbench[nouns,judge]/1"
     assert column(found, "parsed") == [["person", "person", "dog", "cat"], None, []]
     assert found["faults"]["unparsed"] == ["2"]
     assert found["metrics"]["mention"] == 25
@@ -103,7 +103,7 @@ def test_the_question_file_says_what_is_asked(write, score, refused, given):
 
 def test_recall_coco_is_the_recall_alone(write, score, given):
     found = score("recall-coco", *given, "--answers", write("a.jsonl", ANSWERS))
-    assert found["protocol"] == "recall-coco[official]/1"
+    assert found["protocol"] == "recall-coco[nouns]/1"
     assert found["metrics"] == {"recall": 50, "objects": pytest.approx(7 / 3), "words": pytest.approx((12 + 6 + 4) / 3)}
     assert all("invented" not in item and item["right"] is None for item in found["items"])
 
@@ -185,3 +185,40 @@ def test_assistant_goes_wherever_it_is(write, score, given):
     rows = [{"image_id": 1, "text": "Assistant: A dog. Assistant: A man and a dog."}]
     found = score("object-halbench", *given, "--answers", write("a.jsonl", rows))
     assert found["items"][0]["answer"] == "A dog.  A man and a dog."
+
+
+def test_by_default_captions_are_read_as_rlaif_v_reads_them(write, score):
+    """Noun lemmas of every token: the verb "skiing" and "seated" name nothing, and a bus is one."""
+    references = {"annotations": [{"image_id": 7, "caption": "A man skiing beside seated people."}]}
+    instances = {"categories": [{"id": 1, "name": "bus"}], "images": [{"id": 7, "file_name": "7.jpg"}],
+                 "annotations": [{"image_id": 7, "category_id": 1}]}  # fmt: skip
+    given = (
+        "object-halbench", "--instances", write("i.json", instances),
+        "--reference-captions", write("r.json", references),
+        "--synonyms", write("s.txt", "person, man, people\nskis, ski\nchair, seat\nbus\n"),
+        "--answers", write("a.jsonl", [{"image_id": 7, "text": "Two men on skis, seats, and buses."}]),
+    )  # fmt: skip
+    found = score(*given)
+    assert found["protocol"] == "object-halbench[nouns]/1"
+    assert found["items"][0]["truth"] == ["bus", "person"]
+    # WordNet has a noun "men", so that "men" is no man; "skis" are a ski.
+    assert found["items"][0]["parsed"] == ["skis", "chair", "bus"]
+    official = score(*given, "--lemmas", "official")
+    assert official["protocol"] == "object-halbench[official]/1"
+    assert official["items"][0]["parsed"] == ["person", "skis", "chair", "bus"]
+    assert any("--lemmas nouns" in note for note in official["notes"])
+
+
+def test_that_the_official_tagger_is_absent_is_said(write, score, given, monkeypatch):
+    monkeypatch.setattr("veridical.protocols.benchmarks.object_halbench.has_tagger", lambda: False)
+    j = write("j.jsonl", [{"id": 1, "text": '["dog"]', "judge": "j"}])
+    found = score("object-halbench", *given, "--answers", write("a.jsonl", ANSWERS), "--judgements", j)
+    assert found["protocol"] == "object-halbench[nouns,judge]/1"
+    assert any("en_core_web_trf, which is not installed" in note for note in found["notes"])
+    monkeypatch.setattr("veridical.protocols.benchmarks.object_halbench.has_tagger", lambda: True)
+    monkeypatch.setattr(
+        "veridical.protocols.benchmarks.object_halbench.tagger",
+        lambda name: lambda text: [(word, "NN") for word in text.split() if word != "a"],
+    )
+    found = score("object-halbench", *given, "--answers", write("a.jsonl", ANSWERS), "--judgements", j)
+    assert found["protocol"] == "object-halbench[nouns,judge,en_core_web_trf]/1"

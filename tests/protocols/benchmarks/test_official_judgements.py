@@ -176,7 +176,7 @@ def test_object_halbench_s_saved_result_gives_its_own_numbers(write, score, refu
     )  # fmt: skip
     saved = write("hall_a.json", {"sentences": sentences, "overall_metrics": overall})
     found = score(*given, "--judgements", saved)
-    assert found["protocol"] == "object-halbench[official,judge,saved]/1"
+    assert found["protocol"] == "object-halbench[nouns,judge,saved]/1"
     assert found["faults"] == {}
     assert column(found, "parsed") == [[node for _, node in one] for one in generated]
     shares = [found["metrics"][name] / 100 for name in ("response", "mention", "recall")]

@@ -178,6 +178,10 @@ def amber(write) -> list:
     return [
         "amber", "--annotations", write("annotations.json", annotations), "--relation", write("r.json", {"cup": []}),
         "--safe-words", write("w.txt", "\n"),
+        "--questions", write("queries.json", [
+            {"id": n, "image": f"AMBER_{n}.jpg", "query": f"Is the sky {n}?" if n > 2 else "Describe this image."}
+            for n in range(1, 7)
+        ]),
     ]  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_the_data_that_published_numbers_need_are_looked_for(write, capsys):
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert len(said.splitlines()) == 5
-    assert "NLTK's corpora/wordnet (for --lemmas wordnet or nouns" in said
+    assert "NLTK's corpora/wordnet (for --lemmas wordnet;" in said
     assert "spacy download en_core_web_trf" in said or "en_core_web_trf (for Object HalBench" in said
 
 
@@ -129,12 +129,27 @@ def test_neither_torch_nor_transformers_is_imported(write):
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
 
 
-def test_no_metric_is_no_score(write, refused):
+def test_no_answer_is_no_score(write, refused):
     question = {"image_id": 1, "question_id": 1, "question": "What?", "answers": ["a"] * 10}
     q, a = write("q.json", {"data": [question]}), write("a.jsonl", [{"question_id": 1, "answer": None}])
     assert "no answer belongs to any of 1 questions" in refused("textvqa", "--questions", q, "--answers", a)
+
+
+@pytest.fixture
+def grey(write):
+    """A caption that names nothing of an image with nothing in it, for Recall^coco and a judge."""
     o, s = write("o.json", {"1": []}), write("s.txt", "dog\ncat\n")
-    given = ("--objects", o, "--synonyms", s, "--answers", write("c.jsonl", [{"image_id": 1, "text": "It is grey."}]))
-    judged = write("j.jsonl", [{"id": 1, "text": "none", "judge": "j"}])
-    said = refused("object-halbench", *given, "--judgements", judged)
-    assert "no metric is defined" in said or "nothing was judged" in said
+    answers = write("c.jsonl", [{"image_id": 1, "text": "It is all grey."}])
+    return ("object-halbench", "--objects", o, "--synonyms", s, "--answers", answers)
+
+
+def test_nothing_judged_is_no_score(write, grey, refused):
+    other = write("j.jsonl", [{"id": 1, "text": None, "judge": "j"}])
+    assert "object-halbench: nothing was judged: 1 unreadable" in refused(*grey, "--judgements", other)
+
+
+def test_no_metric_is_no_score(write, grey, refused):
+    judged = write("j.jsonl", [{"id": 1, "text": "no list", "judge": "j"}])
+    assert "object-halbench: no metric is defined for these answers: 1 unparsed (1)" in refused(
+        *grey, "--judgements", judged
+    )

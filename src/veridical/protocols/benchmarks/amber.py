@@ -25,7 +25,9 @@ from veridical.protocols import yes_no
 from veridical.protocols.answer_files import (
     AnswerSettings,
     Fields,
+    Rows,
     checked,
+    first_field,
     is_texts,
     read_answers,
     read_json,
@@ -73,7 +75,8 @@ class Settings(AnswerSettings):
     safe_words: Path
     """safe_words.txt."""
     questions: Path | None = None
-    """query_all.json or another of the query files; without it all items are there, but not their images."""
+    """query_all.json or another of the query files; without it all items are there, but not their images, and answers
+    are joined by id alone."""
     answers: Path | None = None
     """Rows of id and response. Dimensions without any answer are left out."""
     nouns: Nouns = "lexicon"
@@ -114,8 +117,27 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
         raise UserError("--answers: give the file of responses.")
     joining = Joining()
     fields = Fields(id=("id", "question_id"), text=("response", "text", "answer", "prediction"))
-    join(read_answers(settings.answers, settings), questions, fields, joining)
+    found = read_answers(settings.answers, settings)
+    if settings.questions is None:
+        _only_ids(found, questions, fields)
+    join(found, questions, fields, joining)
     return joining.done()
+
+
+def _only_ids(found: Rows, questions: Sequence[Question], fields: Fields) -> None:
+    """Raises UserError where more than ids says which questions are answered, or nothing does: that takes the queries.
+
+    The annotations hold no yes/no question, so an answer that states one could stand beside any id unnoticed.
+    """
+    bare = {question.id for question in questions if not question.prompt}
+    for place, row in found.rows:
+        key, asked = first_field(row, fields.id), first_field(row, fields.question)
+        if key is None or (asked is not None and str(key) in bare):
+            what = "has no id" if key is None else f"answers {str(asked)[:100]!r}"
+            raise UserError(
+                f"{place}: {what}, and without the queries nothing tells whether that belongs to an item of AMBER; "
+                "give query_all.json as --questions."
+            )
 
 
 def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:

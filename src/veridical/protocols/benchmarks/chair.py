@@ -22,7 +22,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, first_field, read_answers
+from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, read_answers
 from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.benchmarks.chair_items import Captions
 from veridical.protocols.benchmarks.chair_truth import (
@@ -34,7 +34,7 @@ from veridical.protocols.benchmarks.chair_truth import (
 )
 from veridical.protocols.chair import ChairItem, ObjectReader, caption_metrics, caption_sums, read_against
 from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
-from veridical.protocols.joining import Joining, check_fields, refuse_foreign
+from veridical.protocols.joining import Joining, join_images
 from veridical.protocols.metrics import Sums, Tally, share
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Question, Scored
@@ -204,7 +204,7 @@ def _beside(made: Tally, own: Tally) -> Tally:
 
 
 def _protocol(settings: Settings) -> str:
-    return f"{NAME}[{settings.lemmas if settings.synonyms else 'coco80'}]/{VERSION}"
+    return f"{NAME}[{settings.words}]/{VERSION}"
 
 
 def _too_short(settings: Settings, made: Tally) -> list[str]:
@@ -229,18 +229,8 @@ def _notes(settings: Settings, read: Captions) -> list[str]:
 
 def _captions(path: Path, settings: Settings, questions: Sequence[Question] | None = None) -> Answers:
     joining = Joining()
-    found = _caption_rows(path, settings)
-    joining.faults["unreadable"].extend(found.unreadable)
-    check_fields(found, Fields(text=CAPTION_FIELDS))
-    known = None if questions is None else {question.id: question for question in questions}
-    for place, row in found.rows:
-        key, text = first_field(row, ID_FIELDS), first_field(row, CAPTION_FIELDS)
-        if key is None or not any(name in row for name in CAPTION_FIELDS):
-            joining.faults["unreadable"].append(f"{place}: lacks an image or a caption")
-        else:
-            joining.add(known_image(key, known or ()), text, place, known)
-    if questions is not None:
-        refuse_foreign(found, questions, joining, 0, 0)
+    fields = Fields(id=ID_FIELDS, text=CAPTION_FIELDS)
+    join_images(_caption_rows(path, settings), questions, fields, joining, known_image)
     return joining.done()
 
 

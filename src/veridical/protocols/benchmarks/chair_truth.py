@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import read_json
@@ -27,9 +27,18 @@ class ObjectSettings:
     """... together with COCO's captions files, whose objects count as present, too."""
     synonyms: Path | None = None
     """CHAIR's published list of synonyms; without it veridical's own lexicon of the 80 classes."""
-    lemmas: Lemmas = "official"
-    """How words become singular: official; or, with NLTK's data, wordnet (by part of speech, as lmms-eval does) or
-    nouns (each word as a noun, as RLAIF-V does)."""
+    lemmas: Literal["auto", "official", "wordnet", "nouns"] = "auto"
+    """How words become singular: official (CHAIR's own singulars), nouns (WordNet's lemma of each word as a noun, as
+    RLAIF-V does), or wordnet (WordNet's lemma by part of speech, as lmms-eval does; needs NLTK's data). auto is what
+    the benchmark's published scorer does: nouns for object-halbench and recall-coco, official for chair."""
+
+    PUBLISHED_LEMMAS: ClassVar[Lemmas] = "official"
+    """What auto means."""
+
+    @property
+    def words(self) -> str:
+        """How texts are read, for the protocol's name: the kind of lemmas, or coco80 for veridical's own lexicon."""
+        return "coco80" if self.synonyms is None else published_lemmas(self)
 
 
 @dataclass(frozen=True)
@@ -55,17 +64,22 @@ def object_reader(settings: ObjectSettings) -> tuple[ObjectReader, Mapping[str, 
         UserError: settings that can't be.
     """
     if settings.synonyms is not None:
-        synonyms = read_synonyms(settings.synonyms)
-        if settings.lemmas == "nouns":
+        synonyms, lemmas = read_synonyms(settings.synonyms), published_lemmas(settings)
+        if lemmas == "nouns":
             # RLAIF-V strips the blanks that keep some of the published synonyms from ever matching.
             synonyms = {form.strip(): name.strip() for form, name in synonyms.items()}
-        return SynonymReader(synonyms, settings.lemmas), synonyms
-    if settings.lemmas != "official":
+        return SynonymReader(synonyms, lemmas), synonyms
+    if settings.lemmas != "auto":
         raise UserError(f"--lemmas {settings.lemmas}: reads by CHAIR's list; give it with --synonyms.")
     from veridical.judges.lexicon_sources import coco80
 
     lexicon = coco80().lexicon
     return lexicon, lexicon.synonyms
+
+
+def published_lemmas(settings: ObjectSettings) -> Lemmas:
+    """How words become singular by these settings, with auto made out."""
+    return settings.PUBLISHED_LEMMAS if settings.lemmas == "auto" else settings.lemmas
 
 
 def object_truth(

@@ -26,6 +26,7 @@ from veridical.protocols.benchmarks.chair_tokens import (
     split_words,
     starts,
 )
+from veridical.protocols.benchmarks.noun_lemmas import noun_lemma
 
 Lemmas = Literal["official", "wordnet", "nouns"]
 """How words become singular: by CHAIR's own singulars; by WordNet's lemma for each word's part of speech (wordnet, as
@@ -199,7 +200,7 @@ class SynonymReader:
 
     @cached_property
     def _lemma(self) -> dict[str, str]:
-        return _Remembered(noun_lemmatizer() if self.lemmas == "nouns" else singulariser())
+        return _Remembered(noun_lemma if self.lemmas == "nouns" else singulariser())
 
     @cached_property
     def _lemmatizer(self) -> Callable[[Sequence[str]], list[str]]:
@@ -243,18 +244,6 @@ def wordnet_lemmatizer() -> Callable[[Sequence[str]], list[str]]:
     """
     tag = _lemma_tagger()
     return lambda words: [lemma for lemma, _ in tag(words)]
-
-
-def noun_lemmatizer() -> Callable[[str], str]:
-    """WordNet's lemma of a word as a noun, whatever it is, as RLAIF-V takes it. Raises UserError without the data."""
-    from nltk.stem import WordNetLemmatizer
-
-    lemmatizer = WordNetLemmatizer()
-    try:
-        lemmatizer.lemmatize("cats")
-    except LookupError:
-        raise UserError(_NO_DATA) from None
-    return lambda word: str(lemmatizer.lemmatize(word))
 
 
 _NO_DATA = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from veridical.protocols.judging import Judgements, Prompt, Template
+from veridical.protocols.judging import Judgements, JudgePrompt, Template
 from veridical.protocols.types import Answers, Item, Question
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
@@ -34,12 +34,13 @@ def sameness_id(key: str) -> str:
     return f"{key}/same"
 
 
-def sameness_prompts(questions: Sequence[Question], answers: Answers, made_from: Template) -> list[Prompt]:
+def sameness_prompts(questions: Sequence[Question], answers: Answers, made_from: Template) -> list[JudgePrompt]:
     """What to ask about each answer whose original is answered: {response}, {original}."""
     texts = answers.texts
     asked = [(key, first.id) for key, first in originals(questions).items() if key in texts and first.id in texts]
     return [
-        Prompt(sameness_id(key), made_from.fill(response=texts[key], original=texts[first])) for key, first in asked
+        JudgePrompt(sameness_id(key), made_from.fill(response=texts[key], original=texts[first]))
+        for key, first in asked
     ]
 
 

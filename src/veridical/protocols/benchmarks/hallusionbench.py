@@ -37,12 +37,12 @@ from veridical.protocols.benchmarks.hallusion_errors import (
     sameness_prompts,
 )
 from veridical.protocols.joining import Joining, join, refuse_foreign
-from veridical.protocols.judge_service import Manner
+from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judgement_formats import hallusionbench as official_files
 from veridical.protocols.judging import (
     Judgements,
-    JudgeSettings,
-    Prompt,
+    JudgementSettings,
+    JudgePrompt,
     Template,
     one_each,
     one_run,
@@ -61,7 +61,7 @@ NAME = "hallusionbench"
 VERSION = 1
 MAX_NEW_TOKENS = 256
 OFFICIAL = {"VD": 591, "VS": 538}
-JUDGE = Manner(max_tokens=16, temperature=0.0)
+JUDGE = JudgeParams(max_tokens=16, temperature=0.0)
 
 VERDICTS = ("incorrect", "correct", "unclear")
 """What a judge says, at the places WRONG, RIGHT and UNCLEAR."""
@@ -78,7 +78,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, JudgeSettings):
+class Settings(AnswerSettings, JudgementSettings):
     """HallusionBench's files. With a judge (--service.model, --make-prompts, --judgements) it decides, else the words
     yes and no."""
 
@@ -132,7 +132,7 @@ def _same_template(settings: Settings) -> Template:
     return template(replace(settings, template=settings.same_template), "hallusionbench_same")
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each answer; with --same, then one for each pair of answers."""
     made_from = template(settings, "hallusionbench")
 

@@ -21,9 +21,17 @@ from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, read_answers, read_rows, require
 from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.joining import Joining, join
-from veridical.protocols.judge_service import Manner
+from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judgement_formats import llava_bench as official_files
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
+from veridical.protocols.judging import (
+    Judgements,
+    JudgementSettings,
+    JudgePrompt,
+    Template,
+    one_each,
+    one_run,
+    template,
+)
 from veridical.protocols.metrics import Sums, rounded, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
@@ -33,13 +41,13 @@ official_judgements = official_files.read
 NAME = "llava-bench"
 VERSION = 1
 MAX_NEW_TOKENS = 1024
-JUDGE = Manner(max_tokens=1024, temperature=0.2)
+JUDGE = JudgeParams(max_tokens=1024, temperature=0.2)
 SYSTEM = "You check the quality of answers, and you are helpful and precise."
 NO_RATING = (-1.0, -1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, JudgeSettings):
+class Settings(AnswerSettings, JudgementSettings):
     """LLaVA-Bench's files and the judge's."""
 
     questions: Path
@@ -77,7 +85,7 @@ def judge_template(settings: Settings) -> Template:
     return template(settings, "llava_bench", SYSTEM)
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each answer. Without context and references (to count judgements only) those stay empty."""
     made_from = judge_template(settings)
     if settings.make_prompts and not (settings.context and settings.references):

@@ -16,9 +16,9 @@ from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
 from veridical.protocols.answer_writers import as_json
 from veridical.protocols.joining import Joining, join
-from veridical.protocols.judge_service import Manner
+from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judgement_formats import mm_vet as official_files
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, template
+from veridical.protocols.judging import Judgements, JudgementSettings, JudgePrompt, Template, one_each, template
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
@@ -33,7 +33,7 @@ _FIELDS = {**dict.fromkeys(("imagename", "question", "answer"), "text"), "capabi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, JudgeSettings):
+class Settings(AnswerSettings, JudgementSettings):
     """MM-Vet's files and the judge's."""
 
     questions: Path
@@ -72,7 +72,7 @@ def judge_template(settings: Settings) -> Template:
     return template(settings, "mm_vet")
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each answer."""
     made_from = judge_template(settings)
 
@@ -113,7 +113,7 @@ def parse_score(text: str) -> float | None:
     return score if 0 <= score <= 1 else None
 
 
-JUDGE = Manner(
+JUDGE = JudgeParams(
     max_tokens=3,
     temperature=0.0,
     usable=lambda text: parse_score(text) is not None,

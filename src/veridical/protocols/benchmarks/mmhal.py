@@ -18,9 +18,17 @@ from veridical.errors import UserError
 from veridical.protocols.answer_files import AnswerSettings, Fields, checked, read_answers, read_json
 from veridical.protocols.answer_writers import as_json, filled
 from veridical.protocols.joining import Joining, join
-from veridical.protocols.judge_service import Manner
+from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judgement_formats import mmhal as official_files
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_each, one_run, template
+from veridical.protocols.judging import (
+    Judgements,
+    JudgementSettings,
+    JudgePrompt,
+    Template,
+    one_each,
+    one_run,
+    template,
+)
 from veridical.protocols.metrics import Sums, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
@@ -30,7 +38,7 @@ official_judgements = official_files.read
 NAME = "mmhal"
 VERSION = 1
 MAX_NEW_TOKENS = 512
-JUDGE = Manner(max_tokens=1024, temperature=0.0)
+JUDGE = JudgeParams(max_tokens=1024, temperature=0.0)
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 CYCLE = TYPES
@@ -39,7 +47,7 @@ RATINGS = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, JudgeSettings):
+class Settings(AnswerSettings, JudgementSettings):
     """MMHal-Bench's files and the judge's."""
 
     questions: Path | None = None
@@ -75,7 +83,7 @@ def judge_template(settings: Settings) -> Template:
     return template(settings, "mmhal")
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each answer."""
     made_from = judge_template(settings)
 

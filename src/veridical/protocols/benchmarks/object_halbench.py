@@ -4,20 +4,21 @@ In percent: `response` is the share of answers that name something absent among 
 as Resp. or CHAIRs), `mention` that of absent among named objects (Ment. or CHAIRi), `chair_s` the share of all answers,
 `recall` distinct true objects of all that are there, `f1` the harmonic mean of recall and 100 - mention.
 
-Variants: without a judge the answers are read as CHAIR reads captions. `nouns` with RLAIF-V's refined list of
-synonyms is the official scorer without GPT; `official` and `wordnet` are CHAIR's other readings, `coco80` is
-veridical's own lexicon. With `judge` in the name a judge lists the objects first, and each word that its phrases name
-counts once. The official scorer tags the phrases by en_core_web_trf (--phrases), so that "chocolate cake" is no cake;
-by default they are read without a tagger, and it is one. The tagger is part of the name, too.
+Variants: without a judge the answers are read as CHAIR reads captions; `nouns`, the default with a list of synonyms
+(RLAIF-V's refined one), is the official scorer without GPT. `official` and `wordnet` are CHAIR's other readings,
+`coco80` is veridical's own lexicon. With `judge` in the name a judge lists the objects first, and each word that its
+phrases name counts once. The official scorer tags the phrases by en_core_web_trf, so that "chocolate cake" is no cake;
+where that model is installed it is the default, else phrases are read without a tagger, "chocolate cake" is a cake, and
+a note says so. The tagger is part of the name, too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from veridical.errors import UserError
 from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, first_field, read_answers, read_rows
@@ -29,16 +30,16 @@ from veridical.protocols.benchmarks.chair_truth import (
     object_reader,
     object_truth,
 )
-from veridical.protocols.benchmarks.chair_words import refined_pairs
-from veridical.protocols.benchmarks.object_phrases import phrase_words, rules, tagger
+from veridical.protocols.benchmarks.chair_words import Lemmas, refined_pairs
+from veridical.protocols.benchmarks.object_phrases import OFFICIAL_TAGGER, has_tagger, phrase_words, rules, tagger
 from veridical.protocols.chair import ObjectReader
-from veridical.protocols.joining import Joining, check_fields, refuse_foreign
-from veridical.protocols.judge_service import Manner
+from veridical.protocols.joining import Joining, join_images
+from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judgement_formats import object_halbench as official_files
 from veridical.protocols.judging import (
     Judgements,
-    JudgeSettings,
-    Prompt,
+    JudgementSettings,
+    JudgePrompt,
     Template,
     one_each,
     one_run,
@@ -66,7 +67,7 @@ _COLUMNS = ("answers", "inventing", "naming", "invented", "mentions", "found", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, ObjectSettings, JudgeSettings):
+class Settings(AnswerSettings, ObjectSettings, JudgementSettings):
     """Object HalBench's files. With a judge (--service.model, --make-prompts, --judgements) it lists the objects."""
 
     questions: Path | None = None
@@ -74,8 +75,11 @@ class Settings(AnswerSettings, ObjectSettings, JudgeSettings):
     described."""
     answers: Path | None = None
     """Rows of image_id and text (or answer)."""
-    phrases: str = "rules"
-    """How a judge's phrases are read: rules (as captions are), nltk, or a spaCy model (official: en_core_web_trf)."""
+    phrases: str = "auto"
+    """How a judge's phrases are read: nltk or a spaCy model (official: en_core_web_trf) tags them; rules takes
+    capitalised words and those of the list for nouns. auto: en_core_web_trf where it is installed, else rules."""
+
+    PUBLISHED_LEMMAS: ClassVar[Lemmas] = "nouns"
 
 
 def ask(settings: Settings) -> list[Question]:
@@ -109,19 +113,10 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    found = read_answers(settings.answers, settings)
-    check_fields(found, Fields())
-    joining.faults["unreadable"].extend(found.unreadable)
-    known = {question.id: question for question in questions}
-    for place, row in found.rows:
-        key, text = first_field(row, IMAGE_IDS), first_field(row, ("text", *TEXT_FIELDS))
-        if key is None or not set(TEXT_FIELDS) & set(row):
-            joining.faults["unreadable"].append(f"{place}: lacks image_id or text")
-        else:
-            answer = text.replace("Assistant:", "").strip() if isinstance(text, str) else text
-            joining.add(known_image(key, known), answer, place, known)
-    refuse_foreign(found, questions, joining, 0, 0)
-    return joining.done()
+    fields = Fields(id=IMAGE_IDS, text=("text", *TEXT_FIELDS))
+    join_images(read_answers(settings.answers, settings), questions, fields, joining, known_image)
+    found = joining.done()
+    return replace(found, texts={key: text.replace("Assistant:", "").strip() for key, text in found.texts.items()})
 
 
 def judge_template(settings: Settings) -> Template:
@@ -129,7 +124,7 @@ def judge_template(settings: Settings) -> Template:
     return template(settings, "object_halbench")
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each answer of more than three words."""
     made_from = judge_template(settings)
     sent = Answers({key: text for key, text in answers.texts.items() if _is_sent(text)})
@@ -158,10 +153,9 @@ def count(
     unknown = next((question.more["unknown"] for question in questions), ())
     if unknown:
         faults["unknown_objects"] = unknown
-    words = settings.lemmas if settings.synonyms else "coco80"
     by_judge = _judged_by(settings, judged) if judged else ""
     return Scored(
-        f"{NAME}[{words}{by_judge}]/{VERSION}",
+        f"{NAME}[{settings.words}{by_judge}]/{VERSION}",
         tally(rows, _COLUMNS, _metrics),
         items,
         faults,
@@ -173,7 +167,15 @@ def count(
 def _judged_by(settings: Settings, judged: Judgements) -> str:
     """How a judge's phrases were read, for the protocol's name; the official result holds them read already."""
     saved = all(official_files.saved_words(text) for texts in judged.texts.values() for text in texts)
-    return f",judge{',saved' if saved else '' if settings.phrases == 'rules' else f',{settings.phrases}'}"
+    phrases = _phrases(settings)
+    return f",judge{',saved' if saved else '' if phrases == 'rules' else f',{phrases}'}"
+
+
+def _phrases(settings: Settings) -> str:
+    """How phrases are read, with auto made out; taggers go with CHAIR's list alone."""
+    if settings.phrases != "auto":
+        return settings.phrases
+    return OFFICIAL_TAGGER if settings.synonyms is not None and has_tagger() else "rules"
 
 
 def parse_objects(text: str) -> list[str] | None:
@@ -190,19 +192,20 @@ def parse_objects(text: str) -> list[str] | None:
     return None
 
 
-JUDGE = Manner(
+JUDGE = JudgeParams(
     max_tokens=512, temperature=0.2, usable=lambda text: parse_objects(text) is not None, tries=10, warmer=0.0
 )
-"""As the official scorer: what is no list is asked again (there up to a hundred times)."""
+"""As the official scorer, but for the number of tries: it asks up to a hundred times (`--judge-tries 100`)."""
 
 
 def _notes(settings: Settings, by_judge: str) -> list[str]:
     """What differs from the official scorer."""
     notes = [] if by_judge else ["published numbers have a judge list the objects; without one they are others"]
-    if settings.lemmas != "nouns":
-        notes.append("the official scorer reads captions by --lemmas nouns, with its refined list of synonyms")
-    if by_judge and by_judge not in (",judge,saved", ",judge,en_core_web_trf"):
-        notes.append("the official scorer reads the judge's phrases by --phrases en_core_web_trf")
+    if settings.words != "nouns":
+        notes.append("the official scorer reads captions by --lemmas nouns and its refined list (--synonyms)")
+    if by_judge and by_judge not in (",judge,saved", f",judge,{OFFICIAL_TAGGER}"):
+        absent = "" if has_tagger() else ", which is not installed (`veridical score object-halbench --data`)"
+        notes.append(f"the official scorer tags the judge's phrases by {OFFICIAL_TAGGER}{absent}")
     return notes
 
 
@@ -217,10 +220,11 @@ PhraseReader = Callable[[str], list[str]]
 def _phrase_reader(settings: Settings) -> tuple[PhraseReader, Mapping[str, str]]:
     """Reads phrases to words; and what those words mean."""
     _, synonyms = object_reader(settings)
-    if settings.phrases != "rules" and settings.synonyms is None:
+    phrases = _phrases(settings)
+    if phrases != "rules" and settings.synonyms is None:
         raise UserError("--phrases: reads by CHAIR's list; give it with --synonyms.")
     pairs = refined_pairs(synonyms)
-    tag = rules({*synonyms, *pairs}) if settings.phrases == "rules" else tagger(settings.phrases)
+    tag = rules({*synonyms, *pairs}) if phrases == "rules" else tagger(phrases)
     return lambda phrase: phrase_words(tag(f"a {phrase}"), pairs), synonyms
 
 

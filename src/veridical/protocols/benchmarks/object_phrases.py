@@ -7,6 +7,7 @@ people" is a group and people.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from veridical.errors import UserError
@@ -20,6 +21,15 @@ FUNCTION_WORDS = frozenset({"a", "an", "the", "of", "in", "on", "with", "for", "
 
 Tagged = Sequence[tuple[str, str]]
 """Lemmas with their Penn Treebank tags."""
+
+
+OFFICIAL_TAGGER = "en_core_web_trf"
+"""The spaCy model by which published numbers were made."""
+
+
+def has_tagger(name: str = OFFICIAL_TAGGER) -> bool:
+    """Whether spaCy and a model of it are installed."""
+    return all(importlib.util.find_spec(package) is not None for package in ("spacy", name))
 
 
 def phrase_words(tagged: Tagged, doubles: Mapping[str, str]) -> list[str]:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, Prompt, Template
+from veridical.protocols.judge_service import JudgeParams
+from veridical.protocols.judging import Judgements, JudgePrompt, Template
 from veridical.protocols.types import Answers, Question, Scored
 from veridical.registry import Own, Registry
 
@@ -32,7 +32,7 @@ class Benchmark(Protocol):
 class Judged(Protocol):
     """What a benchmark's module has instead where a judge scores: `count` takes the judgements as well."""
 
-    JUDGE: Manner
+    JUDGE: JudgeParams
 
     def wants_judge(self, settings: Any) -> bool:
         """Whether a judge is asked; a module where one always is may lack this."""
@@ -40,7 +40,7 @@ class Judged(Protocol):
     def judge_template(self, settings: Any) -> Template:
         """What the judge is asked."""
 
-    def prompts(self, settings: Any, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+    def prompts(self, settings: Any, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
         """What to ask the judge about each answer."""
 
     def count(self, settings: Any, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

@@ -16,19 +16,13 @@ from typing import Any
 
 from veridical.errors import UserError
 from veridical.judges.sentences import shr_sentences
-from veridical.protocols.answer_files import (
-    TEXT_FIELDS,
-    AnswerSettings,
-    Fields,
-    first_field,
-    read_answers,
-)
+from veridical.protocols.answer_files import AnswerSettings, Fields, read_answers
 from veridical.protocols.answer_writers import as_json
 from veridical.protocols.benchmarks.chair_truth import image_key
 from veridical.protocols.benchmarks.shr_files import read_facts, read_regions
-from veridical.protocols.joining import Joining, check_fields, refuse_foreign
-from veridical.protocols.judge_service import Manner
-from veridical.protocols.judging import Judgements, JudgeSettings, Prompt, Template, one_run, template
+from veridical.protocols.joining import Joining, join_images
+from veridical.protocols.judge_service import JudgeParams
+from veridical.protocols.judging import Judgements, JudgementSettings, JudgePrompt, Template, one_run, template
 from veridical.protocols.metrics import Sums, rounded, share, tally
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Item, Question, Scored
@@ -39,7 +33,7 @@ MAX_NEW_TOKENS = 512
 BEAMS = 5
 """The official script searches with so many."""
 PROMPT = "Describe this image in detail."
-JUDGE = Manner(max_tokens=800, temperature=0.7, usable=lambda text: "Judgement" in text, tries=10, warmer=0.0)
+JUDGE = JudgeParams(max_tokens=800, temperature=0.7, usable=lambda text: "Judgement" in text, tries=10, warmer=0.0)
 """As the official scorer: a reply without the word is asked again (there without end)."""
 LONGEST_PROMPT = 15_000
 CLASSES = ("hallucination", "correct", "cannot judge")
@@ -47,7 +41,7 @@ GRAMS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(AnswerSettings, JudgeSettings):
+class Settings(AnswerSettings, JudgementSettings):
     """SHR's files and the judge's."""
 
     regions: Path | None = None
@@ -74,7 +68,7 @@ def ask(settings: Settings) -> list[Question]:
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     """The descriptions by image."""
-    return _descriptions(settings, {question.id: question for question in questions})
+    return _descriptions(settings, questions)
 
 
 def judge_template(settings: Settings) -> Template:
@@ -82,7 +76,7 @@ def judge_template(settings: Settings) -> Template:
     return template(settings, "shr")
 
 
-def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[Prompt]:
+def prompts(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[JudgePrompt]:
     """One for each description that is not longer with its facts than the official limit of 15,000 characters."""
     if settings.make_prompts and settings.regions is None:
         raise UserError("--make-prompts: needs --regions.")
@@ -92,7 +86,7 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
         if q.id in answers.texts:
             numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(shr_sentences(answers.texts[q.id]), start=1))
             regions, facts = "\n".join(q.truth), "\n".join(q.more["facts"])
-            found.append(Prompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
+            found.append(JudgePrompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
     return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
 
 
@@ -189,20 +183,11 @@ def _question(image: str, regions: Sequence[str], facts: Sequence[str]) -> Quest
     return Question(image_key(image), image, PROMPT, list(regions), group=image, more={"facts": list(facts)})
 
 
-def _descriptions(settings: Settings, known: Mapping[str, Any] | None) -> Answers:
+def _descriptions(settings: Settings, questions: Sequence[Question] | None) -> Answers:
     path = settings.answers
     if path is None:
         raise UserError("--regions: give what is in the images, or --answers: the descriptions.")
     joining = Joining()
-    found = read_answers(path, settings)
-    check_fields(found, Fields())
-    joining.faults["unreadable"].extend(found.unreadable)
-    for place, row in found.rows:
-        key, text = first_field(row, ("image_id", "image", "id", "question_id")), first_field(row, TEXT_FIELDS)
-        if key is None or not set(TEXT_FIELDS) & set(row):
-            joining.faults["unreadable"].append(f"{place}: lacks an image or a description")
-        else:
-            joining.add(image_key(key), text, place, known)
-    if known is not None:
-        refuse_foreign(found, list(known.values()), joining, 0, 0)
+    fields = Fields(id=("image_id", "image", "id", "question_id"))
+    join_images(read_answers(path, settings), questions, fields, joining, lambda name, _: image_key(name))
     return joining.done()
