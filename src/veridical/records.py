@@ -130,12 +130,18 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class FurtherAnswer:
-    """One more answer that the chosen one is preferred to. `images` are its own, where they differ from the pair's."""
+    """One more answer that the chosen one is preferred to. `images` are its own, where they differ from the pair's.
+
+    With the chosen answer's text it says of its images that this answer is not true of them: they are an edited or a
+    retrieved picture. `weight` is that of its log-ratio, `spans` say where it and the chosen answer differ.
+    """
 
     text: str
     source: str = ""
     score: float | None = None
     images: tuple[ImageFile, ...] | None = None
+    weight: float | None = None
+    spans: Spans | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,9 @@ def test_each_text_is_chosen_once_and_rejected_once(tmp_path):
     assert first.images == record.images
     assert second.images == record.counterfactual.images
     assert first.id != second.id
+    for pair, other in ((first, second), (second, first)):
+        assert [(one.text, one.images) for one in pair.others] == [(pair.chosen, other.images)]
+    assert not made(record, other_image=False)[0].others
     assert len(made(record, mirrored=False)) == 1
 
 

@@ -40,12 +40,9 @@ def test_sentinel_follows_clean_sentences_and_pairs_them_with_wrong_ones():
         "There is a fork on the table. I can also see a cup.",
     ]
     assert all(request.sampling.stop == (".", "。") for request in requests)
-    assert [(pair.chosen, pair.rejected) for pair in pairs] == [
-        ("There is a fork on the table.", "There is a knife on the table."),
-        (
-            "There is a fork on the table. I can also see a cup.",
-            "There is a fork on the table. I can also see a spoon.",
-        ),
+    assert [(pair.context, pair.chosen, pair.rejected) for pair in pairs] == [
+        ("", "There is a fork on the table.", "There is a knife on the table."),
+        ("There is a fork on the table.", "I can also see a cup.", "I can also see a spoon."),
     ]
     assert all(pair.open_ended for pair in pairs)
     assert len({pair.id for pair in pairs}) == 2

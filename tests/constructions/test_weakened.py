@@ -184,6 +184,7 @@ def test_re_align_walks_down_the_similar_images():
     [pair] = end.value.value
     assert pair.images == RECORD.images
     assert (pair.provenance.attempts, pair.provenance.rejected_source) == (2, "completed on the image of o2")
+    assert [(one.text, one.images) for one in pair.others] == [(pair.chosen, others[1].images)]
 
 
 def test_re_align_needs_other_images():

@@ -140,7 +140,9 @@ def test_extreme_margins_stay_finite(size):
 
 
 def test_objectives_declare_what_they_need():
-    assert Dpo().needs() == (LogpRequest("chosen", Clean()), LogpRequest("rejected", Clean(), reference=True))
+    both = (LogpRequest("chosen", Clean()), LogpRequest("rejected", Clean(), reference=True))
+    assert Dpo(negatives="first").needs() == both
+    assert Dpo().needs() == (*both, LogpRequest("others"))
     assert Sft().needs() == (LogpRequest("chosen", Clean(), reference=False),)
     assert LogpRequest("chosen", Blank()) != LogpRequest("chosen")
 

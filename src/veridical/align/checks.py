@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from veridical.align.types import Answer, Example
+from veridical.align.wide import WideParts, whole_text
 from veridical.edits import edit_spans
+from veridical.objectives.base import Objective, scores_read
 from veridical.pairs.checks import PairWarning, check_pairs
-from veridical.records import Pair, Rejection, Span
+from veridical.records import FurtherAnswer, ImageFile, Pair, Rejection, Span
 from veridical.vlm.model.chat import answer_encoding, special_ids
 from veridical.vlm.model.loading import Vlm
 
@@ -42,12 +44,16 @@ def prepare(
     too_long: Literal["shorten", "reject"],
     reads: Sequence[str] = (),
     keep: Callable[[Iterable[Example]], Sequence[Example]] = tuple,
+    objective: Objective | None = None,
 ) -> Prepared:
     """Check the answers of every pair; `keep` puts the usable ones away. Images and prompts come in `first_look`.
 
-    Reasons for leaving a pair out: `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`, and
-    `no-NAME` for pairs without a score that the objective `reads`.
+    Reasons for leaving a pair out: `empty-answer`, `same-answers`, `special-token-in-answer`, `answer-too-long`; and
+    what it lacks that the `objective` needs: `no-NAME` for a score (also one that is among `reads`), `no-others`,
+    `no-contrast`, and `no-image` where the objective looks at weakened images.
     """
+    wide = WideParts(objective)
+    reads = (*reads, *(scores_read(objective) if objective else ()))
     skipped: list[Rejection] = []
     read = shortened = 0
     first: list[Pair] = []
@@ -62,14 +68,19 @@ def prepare(
                 first.append(pair)
             made = _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
             if isinstance(made, Example):
-                shortened += (made.chosen.text != pair.chosen) + (made.rejected.text != pair.rejected)
+                made = wide.lacking(made) or made
+            if isinstance(made, Example):
+                wide.count(pair, made)
+                sides = ((made.chosen, pair.chosen), (made.rejected, pair.rejected))
+                shortened += sum(answer.text != whole_text(pair.context, text) for answer, text in sides)
                 yield made
             else:
                 reason, remedy, detail = made
                 skipped.append(Rejection(pair.id, reason, remedy, detail))
 
     examples = keep(usable())
-    return Prepared(examples, tuple(skipped), shortened, read, tuple(check_pairs(first)), dict(constructions))
+    warnings = (*check_pairs(first), *wide.warnings(len(examples)))
+    return Prepared(examples, tuple(skipped), shortened, read, warnings, dict(constructions))
 
 
 _Problem = tuple[str, str, str]  # reason, remedy, detail
@@ -86,24 +97,80 @@ def _unstated(pair: Pair, reads: Sequence[str]) -> _Problem | None:
 def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Example | _Problem:
     if not pair.chosen.strip() or not pair.rejected.strip():
         return "empty-answer", "Give both sides a text", "the chosen or the rejected answer is empty"
-    texts = []
-    for whole in (pair.chosen, pair.rejected):
-        text = _fitting(whole, vlm, limit)
-        if not isinstance(text, str):
-            return text
-        if text != whole and too_long == "reject":
-            return "answer-too-long", "Raise --max-answer-tokens", f"an answer has more than {limit} tokens"
-        texts.append(text)
-    if texts[0] == texts[1]:
-        cut = texts[0] != pair.chosen
+    sides = []
+    for text in (pair.chosen, pair.rejected):
+        answer = _answer(pair, text, vlm, limit, too_long)
+        if not isinstance(answer, Answer):
+            return answer
+        sides.append(answer)
+    if sides[0].text == sides[1].text and pair.rejected_images is None:
+        cut = sides[0].text != whole_text(pair.context, pair.chosen)
         remedy = "Raise --max-answer-tokens" if cut else "Leave it out: there is nothing to prefer"
         return "same-answers", remedy, "the chosen and the rejected answer are the same"
     spans = pair.spans or edit_spans(pair.chosen, pair.rejected)
+    before = len(whole_text(pair.context, ""))
+    weights = pair.weights or (1.0, 1.0)
     chosen, rejected = (
-        Answer(text, cut=pair.open_ended or text != whole, edits=_edits(text, places, vlm))
-        for text, whole, places in zip(texts, (pair.chosen, pair.rejected), (spans.chosen, spans.rejected), strict=True)
+        replace(side, edits=_edits(side.text, [(a + before, b + before) for a, b in places], vlm), weight=weight)
+        for side, places, weight in zip(sides, (spans.chosen, spans.rejected), weights, strict=True)
     )
-    return Example(pair.id, pair.images, pair.prompt, chosen, rejected, pair.provenance.scores, pair.record_id)
+    others, contrast = _further(pair, chosen, vlm, limit, too_long)
+    return Example(
+        pair.id,
+        pair.images,
+        pair.prompt,
+        chosen,
+        replace(rejected, images=pair.rejected_images),
+        pair.provenance.scores,
+        pair.record_id,
+        others,
+        contrast,
+    )
+
+
+def _answer(pair: Pair, text: str, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Answer | _Problem:
+    """An answer of a pair after the context that it goes on from, as much of it as `limit` tokens hold."""
+    whole = whole_text(pair.context, text)
+    fitting = _fitting(whole, vlm, limit)
+    if not isinstance(fitting, str):
+        return fitting
+    if fitting != whole and (too_long == "reject" or len(fitting) <= len(whole_text(pair.context, ""))):
+        return "answer-too-long", "Raise --max-answer-tokens", f"an answer has more than {limit} tokens"
+    return Answer(fitting, cut=pair.open_ended or fitting != whole, skip=_context_tokens(pair.context, fitting, vlm))
+
+
+def _context_tokens(context: str, text: str, vlm: Vlm) -> int:
+    """How many of a text's tokens belong to the context that it begins with."""
+    if not context:
+        return 0
+    if not vlm.tokenizer.is_fast:
+        return len(vlm.tokenizer(context, add_special_tokens=False)["input_ids"])
+    _, tokens = answer_encoding(vlm.tokenizer, vlm.traits.chat, text)
+    return sum(end <= len(context) for _, end in tokens)
+
+
+def _further(
+    pair: Pair, chosen: Answer, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]
+) -> tuple[tuple[Answer, ...], tuple[ImageFile, ...] | None]:
+    """Further rejected answers that can be used; and images of which the chosen answer isn't true: those of a further
+    answer with the same text, or else the rejected side's own."""
+    others: list[Answer] = []
+    contrast = pair.rejected_images
+    for one in pair.others:
+        if one.text == pair.chosen and one.images is not None:
+            contrast = one.images
+        elif usable := _usable(pair, one, chosen, vlm, limit, too_long):
+            others.append(usable)
+    return tuple(others), contrast
+
+
+def _usable(
+    pair: Pair, other: FurtherAnswer, chosen: Answer, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]
+) -> Answer | None:
+    answer = _answer(pair, other.text, vlm, limit, too_long) if other.text.strip() else None
+    if not isinstance(answer, Answer) or (answer.text == chosen.text and other.images is None):
+        return None
+    return replace(answer, images=other.images, weight=1.0 if other.weight is None else other.weight)
 
 
 def _edits(text: str, spans: Sequence[Span], vlm: Vlm) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
 from veridical.files import write_json, write_json_lines, write_whole
-from veridical.objectives.base import scores_read
 from veridical.runs import Run
 
 if TYPE_CHECKING:
@@ -207,9 +206,11 @@ def _checked(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
     from veridical.pairs.dataset import stream_pairs
     from veridical.progress import Line
 
-    reads, keep = scores_read(config.objective), partial(store, path=config.out / EXAMPLES)
+    keep, objective = partial(store, path=config.out / EXAMPLES), config.objective
     pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
-    answers = distributed.on_main(lambda: checks.prepare(pairs, encoder.vlm, limit, config.too_long, reads, keep))
+    answers = distributed.on_main(
+        lambda: checks.prepare(pairs, encoder.vlm, limit, config.too_long, keep=keep, objective=objective)
+    )
     views = views_of((*config.objective.needs(), *final_metrics.BOTH))
     with Line("images", len(distributed.share(len(answers.examples))), shown=distributed.is_main()) as line:
         seen = first_look(encoder, answers.examples, views, config.workers, line.advance)
@@ -339,7 +340,7 @@ def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> 
             kind,
             min(config.micro_batch, config.batch_size),
             like,
-            rows=2,
+            rows=len(examples[0].answers()),
             answer=min(128, config.max_answer_tokens),
             rank=config.lora.rank,
             checkpointing=config.gradient_checkpointing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -80,16 +80,28 @@ def store(examples: Iterable[Example], path: Path) -> ArrowDataset:
 
 def _schema() -> pyarrow.Schema:
     text = pyarrow.string()
-    answer = pyarrow.struct({"text": text, "cut": pyarrow.bool_(), "edits": pyarrow.list_(pyarrow.int32())})
+    images = pyarrow.list_(pyarrow.struct({"path": text, "sha256": text}))
+    answer = pyarrow.struct(
+        {
+            "text": text,
+            "cut": pyarrow.bool_(),
+            "edits": pyarrow.list_(pyarrow.int32()),
+            "skip": pyarrow.int32(),
+            "images": images,
+            "weight": pyarrow.float64(),
+        }
+    )
     return pyarrow.schema(
         {
             "id": text,
-            "images": pyarrow.list_(pyarrow.struct({"path": text, "sha256": text})),
+            "images": images,
             "prompt": pyarrow.list_(pyarrow.struct({"role": text, "text": text})),
             "chosen": answer,
             "rejected": answer,
             "scores": pyarrow.map_(text, pyarrow.float64()),
             "record_id": text,
+            "others": pyarrow.list_(answer),
+            "contrast": images,
         }
     )
 
@@ -97,27 +109,44 @@ def _schema() -> pyarrow.Schema:
 def _row(example: Example) -> dict[str, Any]:
     return {
         "id": example.id,
-        "images": [{"path": str(image.path), "sha256": image.sha256} for image in example.images],
+        "images": _image_cells(example.images),
         "prompt": [{"role": turn.role, "text": turn.text} for turn in example.prompt],
-        **{
-            side: {"text": answer.text, "cut": answer.cut, "edits": answer.edits}
-            for side, answer in (("chosen", example.chosen), ("rejected", example.rejected))
-        },
+        "chosen": _answer_cell(example.chosen),
+        "rejected": _answer_cell(example.rejected),
         "scores": list(example.scores.items()),
         "record_id": example.record_id,
+        "others": [_answer_cell(answer) for answer in example.others],
+        "contrast": _image_cells(example.contrast),
     }
 
 
+def _answer_cell(answer: Answer) -> dict[str, Any]:
+    return {field.name: getattr(answer, field.name) for field in fields(Answer)} | {
+        "images": _image_cells(answer.images)
+    }
+
+
+def _image_cells(images: Sequence[ImageFile] | None) -> list[dict[str, str]] | None:
+    return None if images is None else [{"path": str(image.path), "sha256": image.sha256} for image in images]
+
+
 def _example(row: dict[str, Any]) -> Example:
-    chosen, rejected = (
-        Answer(side["text"], side["cut"], tuple(side["edits"])) for side in (row["chosen"], row["rejected"])
-    )
     return Example(
         row["id"],
-        tuple(ImageFile(Path(image["path"]), image["sha256"]) for image in row["images"]),
+        _images(row["images"]) or (),
         tuple(Message(**turn) for turn in row["prompt"]),
-        chosen,
-        rejected,
+        _answer(row["chosen"]),
+        _answer(row["rejected"]),
         dict(row["scores"]),
         row["record_id"],
+        tuple(map(_answer, row["others"])),
+        _images(row["contrast"]),
     )
+
+
+def _answer(cell: dict[str, Any]) -> Answer:
+    return Answer(**{**cell, "edits": tuple(cell["edits"]), "images": _images(cell["images"])})
+
+
+def _images(cells: Sequence[dict[str, str]] | None) -> tuple[ImageFile, ...] | None:
+    return None if cells is None else tuple(ImageFile(Path(cell["path"]), cell["sha256"]) for cell in cells)

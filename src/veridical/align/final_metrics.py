@@ -42,7 +42,7 @@ def measure(
     answers' log-probability in nats, and their difference, `margin`. `intervals` holds the 95 % intervals of these
     four, over records. A chosen drift below zero: training made even the good answers less likely.
     """
-    totals: dict[str, float] = {}
+    totals: dict[str, list[float]] = {}
     drifts: dict[Response, list[float]] = {"chosen": [], "rejected": []}
     encoder.vlm.model.eval()
     examples = measured(examples)
@@ -51,8 +51,8 @@ def measure(
         for side, ratio in ratios.items():
             drifts[side].append(ratio)
         for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + value
-    objectives_own = {name: total / len(examples) for name, total in totals.items()}
+            totals.setdefault(name, []).append(value)
+    objectives_own = {name: sum(some) / len(some) for name, some in totals.items()}
     return {"pairs": len(examples), **objectives_own, **summarise(drifts, [one.record_id for one in examples])}
 
 

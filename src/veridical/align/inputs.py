@@ -17,10 +17,9 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from veridical.align.types import Example
+from veridical.align.types import Example, Shown
 from veridical.records import ImageFile
 from veridical.vlm.images.files import open_image
-from veridical.vlm.images.views import View
 from veridical.vlm.inputs.context import Context, Prepared, tower_key
 from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.inputs.preprocessed_cache import Scratch
@@ -81,32 +80,32 @@ class BatchEncoder:
         """Compute in the model's own number type; to be entered anew for every pass with gradients."""
         return autocast(self.vlm.model, self.dtype)
 
-    def keeps(self, examples: Sequence[Example], views: Sequence[View]) -> bool:
+    def keeps(self, examples: Sequence[Example], views: Sequence[Shown]) -> bool:
         """Whether nothing of these examples has to be decoded any more."""
-        return self.all_kept or all(self._knows(example.context_key(view)) for example in examples for view in views)
+        return self.all_kept or all(self._knows(key) for example in examples for key in example.contexts(views))
 
-    def first(self, example: Example, view: View, opens: Callable[[ImageFile], Image]) -> tuple[Prepared, bool]:
-        """A context of an example, and whether it stays, so that its images need not be decoded again.
+    def first(self, key: str, context: Context, opens: Callable[[ImageFile], Image]) -> tuple[Prepared, bool]:
+        """A context, and whether it stays under its key, so that its images need not be decoded again.
 
         Its pixels are left off where the tower's features are on disk. Raises what `prepare` raises.
         """
-        context = _context(example, view)
         if self._on_disk is not None and (found := self._on_disk.context(context)) is not None:
             return found, True
         prepared = prepare(self.vlm, context, opens)
-        return prepared, self.scratch is not None and self.scratch.put(example.context_key(view), prepared)
+        return prepared, self.scratch is not None and self.scratch.put(key, prepared)
 
-    def load(self, examples: Sequence[Example], views: Sequence[View]) -> Batch:
-        """Read, or else decode and process, what is not in memory. Touches no weights: workers may call it."""
+    def load(self, examples: Sequence[Example], views: Sequence[Shown]) -> Batch:
+        """Read, or else decode and process, what is not in memory. Touches no weights: workers may call it.
+
+        `views` are views of the pairs' images, or requests that say themselves whose images they are about.
+        """
         prepared: dict[str, Prepared] = {}
         looked: dict[Hashable, Features] = {}
         for _, same in itertools.groupby(examples, key=attrgetter("images")):
             opens = functools.cache(open_image)  # once for all that is asked about an image
-            for example, view in itertools.product(same, views):
-                key = example.context_key(view)
+            for key, context in (one for example in same for one in example.contexts(views).items()):
                 if self._knows(key) or key in prepared:
                     continue
-                context = _context(example, view)
                 found = None if self._on_disk is None else self._on_disk.get(context)
                 if found is not None:
                     prepared[key], seen = found
@@ -174,12 +173,8 @@ class BatchEncoder:
             store[key] = value
 
 
-def _context(example: Example, view: View) -> Context:
-    return Context(example.images, example.prompt, view, example.seed_key(view))
-
-
 def batches(
-    encoder: BatchEncoder, examples: Sequence[Example], views: Sequence[View], size: int, workers: int
+    encoder: BatchEncoder, examples: Sequence[Example], views: Sequence[Shown], size: int, workers: int
 ) -> Iterable[Batch]:
     """The examples in order, `size` at a time, loaded by workers where there is anything to decode."""
     return DataLoader(

@@ -2,84 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from veridical.align.inputs import Batch, BatchEncoder
-from veridical.align.types import Example
+from veridical.align.types import Answer, Example, Shown
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.images.views import View
 from veridical.vlm.scores.scoring import likeliest, score
 
 
-def views_of(needs: Sequence[LogpRequest]) -> list[View]:
-    """The distinct views among needs, in order."""
-    return list(dict.fromkeys(view for need in needs for view in need.views))
+def views_of(needs: Sequence[LogpRequest]) -> list[Shown]:
+    """What the model has to be shown for needs, in order: views of the pairs' own images, and the needs themselves
+    where answers may have other ones."""
+    shown: dict[Shown, None] = {}
+    for need in needs:
+        own = need.response == "chosen" and need.images == "own"
+        shown |= dict.fromkeys(need.views if own else (need,))
+    return list(shown)
 
 
 def score_requests(
     encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]
 ) -> dict[LogpRequest, list[Tensor]]:
-    """Per-token log-probabilities of each need's answers, a float32 tensor [tokens] an example.
+    """Per-token log-probabilities of each need's answers, a float32 tensor [tokens] an answer: `Example.rows` of the
+    first example, then of the next.
 
     Gradients flow if enabled. The token that ends the turn comes last, except for a shortened answer.
     """
-    targets = _likeliest(encoder, batch, needs)
-    scored: dict[LogpRequest, list[Tensor]] = {}
-    for view in dict.fromkeys(need.view for need in needs):
-        group = [need for need in needs if need.view == view]
-        scored.update(_score_view(encoder, batch, view, group, targets))
-    return scored
+    rows = {need: [row for example in batch.examples for row in _rows(example, need)] for need in needs}
+    targets = _likeliest(encoder, batch, [row for some in rows.values() for row in some])
+    # Pairs of one record share its context, and often an answer: neither is computed twice.
+    groups: dict[tuple[View, bool], dict[str, dict[_Said, None]]] = {}
+    for need, some in rows.items():
+        for row in some:
+            groups.setdefault((need.view, row.pictured), {}).setdefault(row.context, {})[row.said] = None
+    scores: dict[tuple[str, _Said], Tensor] = {}
+    for contexts in groups.values():
+        scores |= _scores(encoder, batch, contexts, targets)
+    return {need: [_learnt(scores[row.context, row.said], row.answer) for row in some] for need, some in rows.items()}
 
 
 # A text to score, and under which context's likeliest tokens: none of them if it is the text's own that count.
-_Row: TypeAlias = "tuple[str, str | None]"
+_Said: TypeAlias = "tuple[str, str | None]"
 
 
-def _row(example: Example, need: LogpRequest) -> _Row:
-    teacher = need.likeliest_under
-    return example.answer(need.response).text, None if teacher is None else example.context_key(teacher)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An answer to score: by its key the context that it is an answer to, with images or without."""
+
+    answer: Answer
+    context: str
+    pictured: bool
+    said: _Said
 
 
-def _likeliest(encoder: BatchEncoder, batch: Batch, needs: Sequence[LogpRequest]) -> dict[_Row, Tensor]:
-    """The token ids to score in the place of answers' own, for the needs that ask for it."""
-    rows = dict.fromkeys(_row(example, need) for need in needs if need.likeliest_under for example in batch.examples)
-    texts: dict[str, list[str]] = {}
-    for text, teacher in rows:
-        assert teacher is not None
-        texts.setdefault(teacher, []).append(text)
+def _rows(example: Example, need: LogpRequest) -> Iterable[_Row]:
+    for answer, images in ((row.answer, row.images) for row in example.rows(need)):
+        teacher = need.likeliest_under
+        under = None if teacher is None else example.context_key(teacher, images)
+        yield _Row(answer, example.context_key(need.view, images), bool(images), (answer.text, under))
+
+
+def _likeliest(encoder: BatchEncoder, batch: Batch, rows: Sequence[_Row]) -> dict[_Said, Tensor]:
+    """The token ids to score in the place of answers' own, for the rows that ask for it."""
+    texts: dict[str, dict[str, None]] = {}
+    for text, teacher in (row.said for row in rows):
+        if teacher is not None:
+            texts.setdefault(teacher, {})[text] = None
     if not texts:
         return {}
     # Not inside the pass with gradients: autocast would hand its weights, cast without gradients, on to that.
     with torch.no_grad(), encoder.autocast():
-        found = likeliest(encoder.vlm, encoder.encode(list(texts), batch), list(texts.values()))
+        found = likeliest(encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()])
     by_teacher = zip(texts.items(), found, strict=True)
     return {
         (text, teacher): ids for (teacher, some), those in by_teacher for text, ids in zip(some, those, strict=True)
     }
 
 
-def _score_view(
-    encoder: BatchEncoder, batch: Batch, view: View, needs: Sequence[LogpRequest], targets: Mapping[_Row, Tensor]
-) -> dict[LogpRequest, list[Tensor]]:
-    # Pairs of one record share its context, and often an answer: neither is computed twice.
-    rows: dict[str, dict[_Row, int]] = {}
-    for example in batch.examples:
-        known = rows.setdefault(example.context_key(view), {})
-        for need in needs:
-            known.setdefault(_row(example, need), len(known))
-    texts = [[text for text, _ in known] for known in rows.values()]
-    others = [[targets.get(row) for row in known] for known in rows.values()]
+def _scores(
+    encoder: BatchEncoder, batch: Batch, contexts: Mapping[str, Mapping[_Said, None]], targets: Mapping[_Said, Tensor]
+) -> dict[tuple[str, _Said], Tensor]:
+    """The scores of texts by context and text, in one pass over contexts of one view."""
+    texts = [[text for text, _ in said] for said in contexts.values()]
+    others = [[targets.get(one) for one in said] for said in contexts.values()]
     with encoder.autocast():
-        scores = dict(zip(rows, score(encoder.vlm, encoder.encode(list(rows), batch), texts, others), strict=True))
+        found = score(encoder.vlm, encoder.encode(list(contexts), batch), texts, others)
+    by_context = zip(contexts.items(), found, strict=True)
+    return {(key, one): tokens for (key, said), some in by_context for one, tokens in zip(said, some, strict=True)}
 
-    def one(example: Example, need: LogpRequest) -> Tensor:
-        key = example.context_key(view)
-        tokens = scores[key][rows[key][_row(example, need)]]
-        # A shortened answer must not teach the model to stop where it was cut.
-        return tokens[:-1] if example.answer(need.response).cut else tokens
 
-    return {need: [one(example, need) for example in batch.examples] for need in needs}
+def _learnt(tokens: Tensor, answer: Answer) -> Tensor:
+    """What counts of an answer: not the context before it, nor the end where it was cut, which would teach to stop."""
+    return tokens[answer.skip : -1 if answer.cut else None]

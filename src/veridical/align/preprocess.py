@@ -17,11 +17,11 @@ from veridical.align import distributed
 from veridical.align.dataset import Subset
 from veridical.align.inputs import BatchEncoder, worker_settings
 from veridical.align.sampler import in_groups
-from veridical.align.types import Example, key_array
+from veridical.align.types import Example, Shown, key_array
 from veridical.errors import UserError
 from veridical.records import ImageFile, Rejection
 from veridical.vlm.images.files import ImageError, open_image
-from veridical.vlm.images.views import Clean, View
+from veridical.vlm.images.views import Clean
 from veridical.vlm.inputs.context import PromptError
 from veridical.vlm.inputs.preprocessed_cache import Places
 from veridical.vlm.model.loading import Vlm
@@ -44,7 +44,7 @@ class Seen:
 def first_look(
     encoder: BatchEncoder,
     examples: Sequence[Example],
-    views: Sequence[View],
+    views: Sequence[Shown],
     workers: int,
     advance: Callable[[int], None],
 ) -> Seen:
@@ -103,7 +103,7 @@ class _Found:
     unkept: int
 
 
-def _look(encoder: BatchEncoder, views: Sequence[View], examples: Sequence[Example]) -> _Found | UserError:
+def _look(encoder: BatchEncoder, views: Sequence[Shown], examples: Sequence[Example]) -> _Found | UserError:
     """Look at some examples; an error if something is wrong with all."""
     assert encoder.scratch is not None
     rejects: list[Rejection | None] = []
@@ -113,7 +113,7 @@ def _look(encoder: BatchEncoder, views: Sequence[View], examples: Sequence[Examp
         lengths: dict[str, int] = {}
         for example in same:
             try:
-                for image in example.images:
+                for image in example.all_images():
                     check(image)
                 unkept += _prepare(encoder, views, example, opens, lengths)
                 rejects.append(None)
@@ -126,7 +126,7 @@ def _look(encoder: BatchEncoder, views: Sequence[View], examples: Sequence[Examp
 
 def _prepare(
     encoder: BatchEncoder,
-    views: Sequence[View],
+    views: Sequence[Shown],
     example: Example,
     opens: Callable[[ImageFile], Image],
     lengths: dict[str, int],
@@ -134,19 +134,19 @@ def _prepare(
     """Prepare the contexts of an example that aren't among `lengths`, tokens by key, and add them; how many of them
     have not been kept."""
     unkept = 0
-    keys = {example.context_key(view): view for view in views}
-    for key, view in keys.items():
+    contexts = example.contexts(views)
+    for key, context in contexts.items():
         if key not in lengths:
-            prepared, kept = encoder.first(example, view, opens)
+            prepared, kept = encoder.first(key, context, opens)
             lengths[key] = prepared.length
             unkept += not kept
-    _refuse_too_long(encoder.vlm, example, max(lengths[key] for key in keys))
+    _refuse_too_long(encoder.vlm, example, max(lengths[key] for key in contexts))
     return unkept
 
 
 def _refuse_too_long(vlm: Vlm, example: Example, prompt: int) -> None:
     """Raise `PromptError` where the model's length doesn't hold a prompt of so many tokens and the answers."""
-    answers = [answer_ids(vlm, side.text, (example.id,)) for side in (example.chosen, example.rejected)]
+    answers = [answer_ids(vlm, side.text, (example.id,)) for side in example.answers()]
     length = prompt + len(vlm.opening) + max(map(len, answers))
     if vlm.traits.max_length is not None and length > vlm.traits.max_length:
         detail = f"prompt, images and answer take {length} tokens of the model's {vlm.traits.max_length}"

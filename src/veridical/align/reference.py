@@ -120,9 +120,14 @@ def missing(cache: ReferenceCache, examples: Sequence[Example], needs: Sequence[
     """The examples that must be scored for `cache` to hold all of `needs`; each score is asked for once."""
     if not needs:
         return Subset(examples, [])
-    keys = key_array((example.score_key(need) for example in examples for need in needs), len(examples) * len(needs))
-    different, first = numpy.unique(keys, return_index=True)
-    return Subset(examples, numpy.unique(first[~cache.holds(different)] // len(needs)))
+    places: list[int] = []
+    keys: list[str] = []
+    for place, example in enumerate(examples):
+        own = [key[:32] for need in needs for key in example.score_keys(need)]
+        places += [place] * len(own)
+        keys += own
+    different, first = numpy.unique(key_array(keys, len(keys)), return_index=True)
+    return Subset(examples, numpy.unique(numpy.asarray(places, numpy.int64)[first[~cache.holds(different)]]))
 
 
 def fill(
@@ -160,7 +165,9 @@ def _scores(
 ) -> list[dict[str, Tensor]]:
     """The scores of some examples of a loaded batch, by score key, on the CPU."""
     scored = score_requests(encoder, replace(batch, examples=examples), needs)
-    return [
-        {example.score_key(need): per_token[place].cpu() for need, per_token in scored.items()}
-        for place, example in enumerate(examples)
-    ]
+    found: list[dict[str, Tensor]] = [{} for _ in examples]
+    for need, per_token in scored.items():
+        rows = ((place, key) for place, example in enumerate(examples) for key in example.score_keys(need))
+        for (place, key), tokens in zip(rows, per_token, strict=True):
+            found[place][key] = tokens.cpu()
+    return found

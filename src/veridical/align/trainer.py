@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +21,19 @@ from veridical.align.inputs import Batch, BatchEncoder, worker_settings
 from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
 from veridical.align.sampler import Batches, EpochLoader, SeededOrder
-from veridical.align.types import Answer, Example, key_array
+from veridical.align.types import Answer, Example, Row, key_array
 from veridical.errors import UserError
-from veridical.objectives.base import LogpRequest, Logps, Metrics, Objective, scores_read
+from veridical.objectives.base import (
+    CHOSEN,
+    CHOSEN_ALONE,
+    REJECTED,
+    REJECTED_ALONE,
+    LogpRequest,
+    Logps,
+    Metrics,
+    Objective,
+    scores_read,
+)
 from veridical.vlm.images.views import Clean
 from veridical.vlm.model.adapters import save_trained
 from veridical.vlm.shrinking import BatchLimit, attempt
@@ -48,7 +59,7 @@ def loss_of(
     log_probs = {
         f"logps/{request.response}": logps.log_probs().mean().detach()
         for request, logps in scored.items()
-        if request.view == Clean() and request.likeliest_under is None
+        if request in (CHOSEN, REJECTED, CHOSEN_ALONE, REJECTED_ALONE)
     }
     return loss, {**metrics, **log_probs}
 
@@ -61,17 +72,26 @@ def with_reference(
 ) -> dict[LogpRequest, Logps]:
     """Combine the policy's log-probabilities with the reference's, where requested, and the pairs' own scores."""
     logps = {}
+    device = next(tokens.device for per_token in policy.values() for tokens in per_token)
+    scores = pair_scores(objective, examples, device)
     for request, per_token in policy.items():
-        device = per_token[0].device
-        cached = reference.get([example.score_key(request) for example in examples]) if request.reference else []
-        answers = [example.answer(request.response) for example in examples]
+        rows = [(place, row) for place, example in enumerate(examples) for row in example.rows(request)]
+        keys = [key for example in examples for key in example.score_keys(request)] if request.reference else []
         logps[request] = Logps(
             per_token,
-            [tokens.to(device) for tokens in cached],
-            _edits(answers, per_token),
-            pair_scores(objective, examples, device),
+            [tokens.to(device) for tokens in (reference.get(keys) if keys else ())],
+            _edits([row.answer for _, row in rows], per_token),
+            scores,
+            [place for place, _ in rows],
+            _weights([row for _, row in rows]),
         )
     return logps
+
+
+def _weights(rows: Sequence[Row]) -> list[float]:
+    """The weights of answers' log-ratios; none where all are 1."""
+    weights = [row.answer.weight for row in rows]
+    return weights if any(weight != 1 for weight in weights) else []
 
 
 def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tensor]:
@@ -80,7 +100,8 @@ def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tenso
         return []
     edits = [tokens.new_zeros(len(tokens), dtype=torch.long) for tokens in per_token]
     for answer, numbers in zip(answers, edits, strict=True):
-        numbers[: len(answer.edits)] = torch.tensor(answer.edits)
+        learnt = answer.edits[answer.skip :]
+        numbers[: len(learnt)] = torch.tensor(learnt)
     return edits
 
 
@@ -195,10 +216,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """Add the objective's metrics, means over the pairs since the last row."""
         own = [(count, {name: value.item() for name, value in metrics.items()}) for count, metrics in self._since_log]
         everywhere = [row for rows in distributed.gathered(own) for row in rows]
-        pairs = sum(count for count, _ in everywhere)
+        # What not every micro-batch has, such as further answers, is a mean over those that do.
+        pairs: Counter[str] = Counter()
+        for count, values in everywhere:
+            pairs.update(dict.fromkeys(values, count))
         for count, values in everywhere:
             for name, value in values.items():
-                logs[name] = logs.get(name, 0.0) + value * count / pairs
+                logs[name] = logs.get(name, 0.0) + value * count / pairs[name]
         self._since_log.clear()
         super().log(logs, start_time)
 

@@ -5,6 +5,9 @@ image tells which is right: a model can't lower the loss by what texts are like 
 arXiv 2605.31312, say why mDPO's image term alone doesn't cancel that). The picture world draws such images
 (`world:counterfactual`); your own edited images are named by `counterfactual_image` and `counterfactual_text` in a
 record. Our own procedure; the papers retrieve or edit their second images.
+
+Each pair also brings the other image, of which its chosen text is not true: `svco`, `re-align` and `mdpo` with
+`view own` compare the two, other objectives leave it be.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import dataclass, replace
 from veridical.bounds import Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Steps, make_pair
-from veridical.records import Record
+from veridical.records import FurtherAnswer, Pair, Record
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class CounterfactualSettings:
 
     mirrored: bool = True
     """Make the second pair as well. Without it, the other image's text is a plain rejected answer."""
+    other_image: bool = True
+    """Let each pair bring the other image, for objectives that compare images."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
 
@@ -42,7 +47,15 @@ def counterfactual(record: Record, settings: CounterfactualSettings, seed: int) 
     if text_filters.same(record.reference, other.reference):
         raise Rejected("same-text", "describe what differs between the two images")
     mine, its = (record.reference, "reference"), (other.reference, "reference of the changed image")
-    pairs = [make_pair(record, "image", mine, its)]
+    changed = replace(record, images=other.images)
+    pairs = [_brings(make_pair(record, "image", mine, its), changed, settings)]
     if settings.mirrored:
-        pairs.append(make_pair(replace(record, images=other.images), "changed image", its, mine))
+        pairs.append(_brings(make_pair(changed, "changed image", its, mine), record, settings))
     return pairs
+
+
+def _brings(pair: Pair, other: Record, settings: CounterfactualSettings) -> Pair:
+    """A pair with the image of which its chosen text is not true."""
+    if not settings.other_image:
+        return pair
+    return replace(pair, others=(FurtherAnswer(pair.chosen, "reference of the other image", images=other.images),))

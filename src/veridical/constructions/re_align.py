@@ -3,12 +3,13 @@
 Segments of the chosen answer are masked and completed by the model while it looks at a retrieved image that is similar
 to the record's. What comes out is plausible for such an image and wrong for this one. The most similar image is tried
 first; where the answer stays too close to the chosen one, the next. Segments are the ends of sentences, which a model
-that only goes on can complete, as in BDHS. Images are retrieved among the records of the build.
+that only goes on can complete, as in BDHS. Images are retrieved among the records of the build. The pair brings the
+image that it was made with, which the paper's objective (`re-align`) compares with its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions.chosen import WithoutReference, chosen_side
@@ -16,7 +17,7 @@ from veridical.constructions.completion import complete
 from veridical.constructions.protocol import Rejected, Retrieve, Steps, make_pair
 from veridical.constructions.text_filters import Faults
 from veridical.judges.interface import Kind, Similarity
-from veridical.records import Record
+from veridical.records import FurtherAnswer, Record
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -67,6 +68,7 @@ def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
         if similarity < threshold:
             rejected = answer.text, f"completed on the image of {other.id}"
             scores = {"similarity": similarity}
-            return [make_pair(record, "retrieved", chosen, rejected, attempts=attempt, scores=scores)]
+            pair = make_pair(record, "retrieved", chosen, rejected, attempts=attempt, scores=scores)
+            return [replace(pair, others=(FurtherAnswer(chosen[0], "on the retrieved image", images=other.images),))]
         faults.add("too-similar")
     raise faults.rejected()

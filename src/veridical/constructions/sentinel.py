@@ -5,14 +5,14 @@ clean one and a hallucinated one make a pair, and the clean one joins the contex
 record ends, for a hallucination invites the next. In the paper two detectors must agree, and what they disagree on is
 ignored; here any judge that detects will do.
 
-The sides of a pair hold the context, so that any objective can read them. It cancels out of DPO's margin, and with it
-the loss is the paper's, on the sentence alone. The end of the turn is left out, for the answer goes on.
+The sides of a pair are the sentences alone. The context that they go on from is the pair's `context`, which training
+reads and does not learn, as in the paper. The end of the turn is left out, for the answer goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from veridical.bounds import NotNegative, Positive
@@ -65,23 +65,31 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
             break
         if wrong:
             invented = wrong[0][1]
-            pairs.append(
-                make_pair(
-                    record,
-                    "sentence",
-                    (context + clean[0], "own clean sentence behind a clean context"),
-                    (context + wrong[0][0], "own hallucinated sentence behind a clean context"),
-                    scores={"sentence": number, "faults": len(invented.faults)},
-                    number=number,
-                    open_ended=True,
-                )
+            before, sides = _apart(context, clean[0], wrong[0][0])
+            pair = make_pair(
+                record,
+                "sentence",
+                (sides[0], "own clean sentence after a clean context"),
+                (sides[1], "own hallucinated sentence after a clean context"),
+                scores={"sentence": number, "faults": len(invented.faults)},
+                number=number,
+                open_ended=True,
             )
+            pairs.append(replace(pair, context=before))
         context += clean[0]
     if pairs:
         return pairs
     if not faults:
         raise Rejected("nothing-invented", text_filters.REMEDIES["nothing-invented"])
     raise faults.rejected()
+
+
+def _apart(context: str, *sentences: str) -> tuple[str, list[str]]:
+    """The context and the sentences after it, where a single space lies between; else no context, and whole texts."""
+    apart = [one.removeprefix(" ") for one in sentences]
+    if context and all(f"{context} {one}" == context + whole for one, whole in zip(apart, sentences, strict=True)):
+        return context, apart
+    return "", [context + one for one in sentences]
 
 
 def _sorted(

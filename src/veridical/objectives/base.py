@@ -7,7 +7,7 @@ passes: requests that share a view share one pass over the image and the prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from veridical.vlm.images.views import Clean, View
@@ -15,7 +15,11 @@ from veridical.vlm.images.views import Clean, View
 if TYPE_CHECKING:
     from torch import Tensor
 
-Response: TypeAlias = Literal["chosen", "rejected"]
+Response: TypeAlias = Literal["chosen", "rejected", "others", "mirrored"]
+"""An answer of a pair: its two sides; the further rejected answers, several or none to a pair; or, as `mirrored`, the
+rejected side where it has images of its own, of which it is true."""
+Part: TypeAlias = Literal["others", "contrast", "weights"]
+"""What only wide pairs have: further rejected answers, an image of which the chosen answer is not true, weights."""
 Metrics: TypeAlias = "dict[str, Tensor]"
 PairScores: TypeAlias = "Mapping[str, Tensor]"
 """Scores from the pairs' provenance, by name: [pairs] each."""
@@ -28,12 +32,17 @@ class LogpRequest:
     With `likeliest_under`, the response's tokens are replaced before scoring: at each position by the token that the
     scoring model finds likeliest when it is shown that other view and the response's preceding tokens (teacher
     forcing). Policy and reference each use their own likeliest tokens.
+
+    `images` says whose images the answer is scored on: `own` are the answer's own where it has any, else the pair's;
+    `contrast` are those of which it is not true: for a chosen answer the pair's contrasting image (an edited or
+    retrieved one, or the rejected side's), for a rejected one the pair's.
     """
 
     response: Response
     view: View = field(default_factory=Clean)
     reference: bool = True
     likeliest_under: View | None = None
+    images: Literal["own", "contrast"] = "own"
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -43,18 +52,21 @@ class LogpRequest:
 
 @dataclass(frozen=True, slots=True)
 class Logps:
-    """Per-token log-probabilities of one request over a batch of pairs: one tensor [tokens] a pair, ragged.
+    """Per-token log-probabilities of one request over a batch of pairs: one tensor [tokens] an answer, ragged.
 
     `policy` carries gradients; `reference` is empty where the request asked for none. `edits` [tokens] number the
     passages in which the two sides differ, from 1, and are 0 where they agree; a number means the same passage on
     both sides. It is empty where the tokenizer has no character offsets. `scores` are those of the pairs that the
-    objective reads.
+    objective reads. `pairs` holds the place in the batch of each answer's pair, since there may be several or none to
+    a pair; left out, there is one. `weights` are those of the answers' log-ratios; left out, all are 1.
     """
 
     policy: Sequence[Tensor]
     reference: Sequence[Tensor] = ()
     edits: Sequence[Tensor] = ()
     scores: PairScores = field(default_factory=dict)
+    pairs: Sequence[int] = ()
+    weights: Sequence[float] = ()
 
     def log_probs(self) -> Tensor:
         """The policy's log-probability of each whole answer, [pairs]."""
@@ -63,6 +75,25 @@ class Logps:
     def log_ratios(self) -> Tensor:
         """log policy(answer) - log reference(answer), [pairs]."""
         return _sums(self.policy) - _sums(self.reference)
+
+    def weighted(self, log_ratios: Tensor) -> Tensor:
+        """Log-ratios of these answers [answers], each times its weight."""
+        return log_ratios * log_ratios.new_tensor(self.weights) if self.weights else log_ratios
+
+    def at(self, places: Sequence[int]) -> Logps:
+        """The answers at some places, one for each, also where a place comes twice."""
+        policy, reference, edits = (
+            [some[place] for place in places] if some else [] for some in (self.policy, self.reference, self.edits)
+        )
+        return replace(
+            self,
+            policy=policy,
+            reference=reference,
+            edits=edits,
+            scores={name: values[list(places)] for name, values in self.scores.items()},
+            pairs=[self.pairs[place] for place in places] if self.pairs else (),
+            weights=[self.weights[place] for place in places] if self.weights else (),
+        )
 
 
 class Objective(Protocol):
@@ -87,8 +118,18 @@ class ReadsScores(Protocol):
         """The scores' names in the pairs' provenance; pairs without them are skipped."""
 
 
+@runtime_checkable
+class ReadsParts(Protocol):
+    """An objective that reads parts of wide pairs."""
+
+    def parts(self) -> Mapping[Part, bool]:
+        """The parts that it reads; true where a pair without the part can't be used."""
+
+
 CHOSEN = LogpRequest("chosen")
 REJECTED = LogpRequest("rejected")
+OTHERS = LogpRequest("others")
+CONTRASTED = LogpRequest("chosen", images="contrast")
 CHOSEN_ALONE = LogpRequest("chosen", reference=False)
 REJECTED_ALONE = LogpRequest("rejected", reference=False)
 
@@ -106,6 +147,11 @@ def both_without_reference(_: object) -> tuple[LogpRequest, ...]:
 def scores_read(objective: Objective) -> tuple[str, ...]:
     """The names of the pair scores that an objective reads; most read none."""
     return objective.reads() if isinstance(objective, ReadsScores) else ()
+
+
+def parts_read(objective: Objective) -> Mapping[Part, bool]:
+    """The parts of wide pairs that an objective reads, and whether it needs them; most read none."""
+    return objective.parts() if isinstance(objective, ReadsParts) else {}
 
 
 def _sums(per_token: Sequence[Tensor]) -> Tensor:

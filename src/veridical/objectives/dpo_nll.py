@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.bounds import AboveZero, NotNegative
-from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.base import CHOSEN, LogpRequest, Logps, Metrics, Part
+from veridical.objectives.dpo import Dpo, require_not_negative, require_positive
 from veridical.objectives.lengths import mean_log_probs
+from veridical.objectives.negatives import Negatives
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,9 @@ class DpoNll:
     nll_weight: NotNegative | None = None
     """Weight of the chosen answers' negative log-likelihood per token. Left out: 1, as in the paper and MPO (0.2 in
     Llama 3); 3 below 100 million parameters, as measured on `bundled`."""
+    negatives: Negatives = "average"
+    """What a pair's further rejected answers do: `average` their losses with the first one's (Eq. 5 of 2407.02477),
+    count each as one of the `pairs` (BPO), or not be read, with `first`."""
 
     def __post_init__(self) -> None:
         require_positive(beta=self._beta)
@@ -50,10 +54,20 @@ class DpoNll:
     def _nll_weight(self) -> float:
         return PAPER["nll_weight"] if self.nll_weight is None else self.nll_weight
 
-    needs = both_answers
+    @property
+    def _dpo(self) -> Dpo:
+        return Dpo(beta=self._beta, negatives=self.negatives)
+
+    def needs(self) -> tuple[LogpRequest, ...]:
+        """All answers on the clean image, with the reference."""
+        return self._dpo.needs()
+
+    def parts(self) -> Mapping[Part, bool]:
+        """Weights, and further answers unless only the first one counts."""
+        return self._dpo.parts()
 
     def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo` - nll_weight * log policy(chosen) / tokens, mean over pairs; metrics: `dpo`'s and `nll_loss`."""
-        loss, metrics = dpo(scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios(), self._beta)
+        loss, metrics = self._dpo.loss(scored)
         likelihood = -mean_log_probs(scored[CHOSEN]).mean()
         return loss + self._nll_weight * likelihood, {**metrics, "nll_loss": likelihood.detach()}

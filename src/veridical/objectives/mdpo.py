@@ -2,7 +2,8 @@
 
 Beside the preference between two answers stands one between two images: the chosen answer must have gained more on
 the image than on a weakened one. An anchor keeps the chosen answer from losing. With a patch mask, an image weight
-of 0.2 and anchors on both sides these are OPA-DPO's terms for a pair (arXiv 2501.09695).
+of 0.2 and anchors on both sides these are OPA-DPO's terms for a pair (arXiv 2501.09695). With `view own` the other
+image is the pair's: one that was retrieved, edited, or brought by the rejected side.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.bounds import AboveZero, Finite, NotNegative
-from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
+from veridical.objectives.base import CHOSEN, CONTRASTED, REJECTED, LogpRequest, Logps, Metrics, Part
 from veridical.objectives.dpo import dpo, require_not_negative, require_positive
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+OWN = "own"
+"""In place of a view: the contrasting image that the pair itself has."""
 
 
 def anchor(log_ratios: Tensor, beta: float, margin: float = 0.0) -> Tensor:
@@ -37,7 +42,7 @@ class Mdpo:
     """How strongly the policy is held to the reference."""
     view: str = "crop:0.01:0.2"
     """The weakened image: a view such as crop:0.01:0.2 (the paper), noise:500, patch-mask:0.3, blank or none. The same
-    draw for policy and reference; in the released code each has its own."""
+    draw for policy and reference; in the released code each has its own. `own`: the pair's contrasting image."""
     image_weight: NotNegative = 1.0
     """Weight of the preference between images, for the chosen answer; 1 in the paper, 0.2 in OPA-DPO."""
     anchor_weight: NotNegative = 1.0
@@ -52,12 +57,17 @@ class Mdpo:
         require_not_negative(
             image_weight=self.image_weight, anchor_weight=self.anchor_weight, ceiling_weight=self.ceiling_weight
         )
-        parse(self.view)
+        if self.view != OWN:
+            parse(self.view)
 
     @property
     def weak(self) -> LogpRequest:
-        """The chosen answer on the weakened image."""
-        return LogpRequest("chosen", parse(self.view))
+        """The chosen answer on the weakened, or the pair's contrasting, image."""
+        return CONTRASTED if self.view == OWN else LogpRequest("chosen", parse(self.view))
+
+    def parts(self) -> Mapping[Part, bool]:
+        """The contrasting image, if it takes the weakened one's place."""
+        return {"contrast": True} if self.view == OWN else {}
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image and the chosen one on the weakened image, with the reference."""

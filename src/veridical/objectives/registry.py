@@ -25,6 +25,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "mpo": _own("mpo", "Mpo", "mixed: preference, quality of each side, generation (2411.10442)"),
         "orpo": _own("orpo", "Orpo", "fine-tuning with an odds-ratio term, without a reference (2403.07691)"),
         "povid": _own("povid", "Povid", "POVID's second stage: negatives made while training (2402.11411)"),
+        "re-align": _own("re_align", "ReAlign", "DPO with a term for an image that was retrieved (2502.13146)"),
         "rpo": _own("rpo", "Rpo", "every chosen answer of a batch against every rejected one (2402.10958)"),
         "selm": _own("selm", "Selm", "DPO with optimism about the model's own answer (2405.19332)"),
         "simpo": _own("simpo", "Simpo", "likelihood per token and a target margin, without a reference (2405.14734)"),

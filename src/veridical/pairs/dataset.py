@@ -129,6 +129,9 @@ def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
                     "score": Value("float64"),
                     "images": List(Image()),
                     "image_sha256": List(Value("string")),
+                    "weight": Value("float64"),
+                    "chosen_spans": List(List(Value("int64"))),
+                    "rejected_spans": List(List(Value("int64"))),
                 }
             ),
         }
@@ -190,7 +193,14 @@ def pair_of(row: dict[str, Any], run: Path) -> Pair:
         rejected_images=_images(row.get("rejected_images"), row.get("rejected_image_sha256"), run),
         weights=None if row.get("weights") is None else (row["weights"][0], row["weights"][1]),
         others=tuple(
-            FurtherAnswer(one["text"], one["source"], one["score"], _images(one["images"], one["image_sha256"], run))
+            FurtherAnswer(
+                one["text"],
+                one["source"],
+                one["score"],
+                _images(one["images"], one["image_sha256"], run),
+                one.get("weight"),
+                _spans(one),
+            )
             for one in row.get("others") or ()
         ),
     )

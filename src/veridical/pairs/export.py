@@ -109,10 +109,13 @@ def _rows_of(pair: Pair, form: Format) -> list[Pair]:
         return [pair]
     further = [
         replace(
-            pair, id=f"{pair.id}/{number}", rejected=one.text, rejected_images=one.images, spans=None, others=(),
+            pair, id=f"{pair.id}/{number}", rejected=one.text, rejected_images=one.images, spans=one.spans, others=(),
             provenance=replace(pair.provenance, rejected_source=one.source),
+            weights=None if one.weight is None else ((pair.weights or (1.0, 1.0))[0], one.weight),
         )
         for number, one in enumerate(pair.others, start=2)
+        # The chosen text on another image is a pair only where that image can be said.
+        if one.text != pair.chosen or "rejected_images" in form.carries
     ]  # fmt: skip
     return [replace(pair, others=()), *further]
 

@@ -35,6 +35,14 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
 texts = st.lists(words, min_size=1, max_size=4).map(" ".join).filter(lambda text: "<" not in text)
 
 
+def further(third: str, chosen: str, pictures) -> st.SearchStrategy[FurtherAnswer]:
+    """A further rejected answer, or the chosen one on another image."""
+    spans = st.sampled_from([None, Spans(((0, 1),), ((0, 0),))])
+    score, weight = st.none() | st.floats(-5, 5), st.none() | st.floats(0, 3)
+    rejected = st.builds(FurtherAnswer, st.just(third), words, score, st.none() | pictures, weight, spans)
+    return rejected | st.builds(FurtherAnswer, st.just(chosen), words, score, pictures, weight, spans)
+
+
 @st.composite
 def pairs(draw, images):
     """A pair, often a wide one; texts are what formats keep: no blanks at their ends, no placeholders."""
@@ -58,7 +66,7 @@ def pairs(draw, images):
         context=draw(texts) if draw(optional) else "",
         weights=(1.0, draw(st.floats(0, 3))) if draw(optional) else None,
         rejected_images=draw(pictures) if draw(optional) else None,
-        others=(FurtherAnswer(third, "injected", 0.5, draw(st.none() | pictures)),) if draw(optional) else (),
+        others=tuple(draw(st.lists(further(third, chosen, pictures), max_size=2))),
     )  # fmt: skip
 
 
@@ -103,7 +111,8 @@ def test_other_formats_keep_what_they_can_and_list_the_rest(tmp_path, images, da
     assert (again.chosen, again.rejected) == (before + pair.chosen, before + pair.rejected)
     assert again.prompt == pair.prompt
     assert [one.sha256 for one in again.images] == [one.sha256 for one in pair.images]
-    assert [one.rejected for one in found[1:]] == [before + one.text for one in pair.others]
+    kept = [one for one in pair.others if one.text != pair.chosen or "rejected_images" in FORMATS.get(name).carries]
+    assert [one.rejected for one in found[1:]] == [before + one.text for one in kept]
     assert lost == wide_features(pair) - FORMATS.get(name).carries
 
 

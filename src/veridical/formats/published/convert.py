@@ -62,7 +62,7 @@ def _weights(chosen: Answer, rejected: Answer) -> tuple[float, float] | None:
 
 def _further(answer: Answer, find: Find) -> FurtherAnswer:
     images = None if answer.images is None else tuple(map(find, answer.images))
-    return FurtherAnswer(answer.text, answer.source, answer.score, images)
+    return FurtherAnswer(answer.text, answer.source, answer.score, images, answer.weight, answer.spans)
 
 
 def to_record(example: Example, find: Find, source: str, default_prompt: str) -> Record:

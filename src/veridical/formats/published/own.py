@@ -57,7 +57,8 @@ def _side(row: Row, name: str) -> str:
 
 def _other(cell: Mapping[str, Any]) -> Answer:
     images = images_of(cell, "images") or None
-    return Answer(text_of(cell, "text"), str(cell.get("source") or ""), cell.get("score"), images)
+    text, source = text_of(cell, "text"), str(cell.get("source") or "")
+    return Answer(text, source, cell.get("score"), images, cell.get("weight"), _spans(cell))
 
 
 def _provenance(row: Row) -> Provenance:
@@ -100,8 +101,7 @@ def pair_row(pair: Pair, cells: Cells) -> dict[str, Any]:
         "scores": json.dumps(dict(made.scores)),
         "seed": made.seed,
         "attempts": made.attempts,
-        "chosen_spans": None if pair.spans is None else [list(span) for span in pair.spans.chosen],
-        "rejected_spans": None if pair.spans is None else [list(span) for span in pair.spans.rejected],
+        **_span_cells(pair.spans),
         "open_ended": pair.open_ended,
         "context": pair.context or None,
         "weights": None if pair.weights is None else list(pair.weights),
@@ -112,8 +112,15 @@ def pair_row(pair: Pair, cells: Cells) -> dict[str, Any]:
 
 
 def _other_row(other: FurtherAnswer, cells: Cells) -> dict[str, Any]:
-    row = {"text": other.text, "source": other.source, "score": other.score}
-    return {**row, "images": cells(other.images), "image_sha256": _hashes(other.images)}
+    row = {"text": other.text, "source": other.source, "score": other.score, "weight": other.weight}
+    return {**row, "images": cells(other.images), "image_sha256": _hashes(other.images), **_span_cells(other.spans)}
+
+
+def _span_cells(spans: Spans | None) -> dict[str, list[list[int]] | None]:
+    return {
+        "chosen_spans": None if spans is None else [list(span) for span in spans.chosen],
+        "rejected_spans": None if spans is None else [list(span) for span in spans.rejected],
+    }
 
 
 def _hashes(images: Sequence[ImageFile] | None) -> list[str] | None:

@@ -23,6 +23,7 @@ class Answer:
     score: float | None = None
     images: tuple[ImageSource, ...] | None = None
     weight: float | None = None
+    spans: Spans | None = None
 
 
 @dataclass(frozen=True, slots=True)
