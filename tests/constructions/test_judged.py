@@ -4,11 +4,12 @@ The judge is the real oracle of the picture world; what the model says, scores o
 come out can be worked out on paper.
 """
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from veridical.constructions.povid import PovidSettings, povid
 from veridical.constructions.protocol import LogProbs, Sample, Score, YesNo
 from veridical.constructions.ranked import RankedSettings, judge_needs, ranked
 from veridical.constructions.self_correct import SelfCorrectSettings, self_correct
+from veridical.constructions.sentence_beams import Path, followed, ranks
 from veridical.constructions.spa import SpaSettings, spa
 from veridical.errors import UserError
 from veridical.judges.interface import (
@@ -47,7 +49,7 @@ ORACLE = OracleSettings().open(Setting(WORDS))
 PANEL = Panel((ORACLE,))
 RECORD = Record(
     "r1",
-    (ImageFile(Path("a.png"), "00"),),
+    (ImageFile(FilePath("a.png"), "00"),),
     (Message("user", "Describe this image."),),
     reference="There is a fork and a cup on the table.",
     annotations=Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("burger")), "table"),
@@ -232,6 +234,93 @@ def test_likelihood_orders_what_the_judge_has_ranked_but_pairs_no_equals():
     assert isinstance(asked[-1], Score)
     # By the judge both of one fork are better than the knife's; the unlikely one stays ahead of it by its rank there.
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [(CAPTIONS[0], CAPTIONS[1]), (same, CAPTIONS[1])]
+
+
+def test_chair_ranks_by_the_share_that_is_invented():
+    # Invented shares 0, 1/2, 2/3, 0; recall 1/3, 1/3, 1/3, 1.
+    settings = RankedSettings(candidates=3, score="chair")
+    asked, [pair] = follow(ranked(RECORD, settings, 0), CAPTIONS[:3])
+    assert (pair.chosen, pair.rejected) == (CAPTIONS[0], CAPTIONS[2])
+    assert pair.provenance.scores["margin"] == pytest.approx(2 / 3)
+    assert set(kinds(asked)) == {Sample, *judge_needs(settings)} == {Sample, Detect}
+    settings = RankedSettings(candidates=2, score="chair", recall_weight=0.5)
+    _, [pair] = follow(ranked(RECORD, settings, 0), [CAPTIONS[0], CAPTIONS[3]])
+    assert pair.chosen == CAPTIONS[3]
+    assert pair.provenance.scores["margin"] == pytest.approx(0.5 * (1 - 1 / 3))
+
+
+def test_answers_of_other_models_compete(tmp_path):
+    lines, listed = tmp_path / "lines.jsonl", tmp_path / "listed.json"
+    lines.write_text(json.dumps({"id": "r1", "text": CAPTIONS[3], "model": "big"}) + "\n")
+    completions = [{"model": "small", "response": CAPTIONS[2]}, {"model": "middle", "response": CAPTIONS[1]}]
+    listed.write_text(json.dumps([{"img_path": "images/a.png", "completions": completions}]))
+    asked, [pair] = follow(ranked(RECORD, RankedSettings(candidates=0, pool=(lines,), with_reference=True), 0))
+    assert not any(isinstance(request, Sample) for request in asked)
+    assert (pair.chosen, pair.provenance.chosen_source) == (CAPTIONS[3], "answer of big")
+    _, [pair] = follow(ranked(RECORD, RankedSettings(candidates=1, pool=(listed,)), 0), [CAPTIONS[0]])
+    assert (pair.provenance.chosen_source, pair.provenance.rejected_source) == ("own sample", "answer of small")
+    _, outcome = follow(ranked(replace(RECORD, id="r9", images=()), RankedSettings(candidates=0, pool=(lines,)), 0))
+    assert outcome.reason == "too-few-candidates"
+    for wrong, said in (
+        ("[1]", "not an object"),
+        ("{", "can't be read"),
+        ('{"id": "r1"}', "a text"),
+        ("", "no answers"),
+    ):
+        bad = tmp_path / f"bad{len(wrong)}.jsonl"
+        bad.write_text(wrong)
+        with pytest.raises(UserError, match=said):
+            follow(ranked(RECORD, RankedSettings(candidates=0, pool=(bad,)), 0))
+
+
+def test_sentence_beams_by_hand():
+    """Two beams, two sentences. Rates of sentences by the oracle: fork 1/3, knife -1/3; cup 1/3, spoon -1/3."""
+    settings = RankedSettings(
+        candidates=2, search="sentence-beams", likelihood_weight=0.1, max_sentences=2, length_gap=1
+    )
+    fork, knife, cup, spoon = "There is a fork.", "There is a knife.", " There is a cup.", " There is a spoon."
+    scored = [
+        # Per token, the end of the turn last: the knife is likelier (-1 a token against -2).
+        [LogProbs((-2.0, -2.0, -9.0), ()), LogProbs((-1.0, -1.0, -9.0), ())],
+        # The knife, with a cup (two tokens more, -1 each), with a spoon (-3 each); then the fork, the same.
+        [
+            LogProbs((-1.0,) * 2 + (-9.0,), ()),
+            LogProbs((-1.0,) * 4 + (-9.0,), ()),
+            LogProbs((-1.0, -1.0, -3.0, -3.0, -9.0), ()),
+        ],
+        [
+            LogProbs((-2.0,) * 2 + (-9.0,), ()),
+            LogProbs((-2.0, -2.0, -1.0, -1.0, -9.0), ()),
+            LogProbs((-2.0, -2.0, -3.0, -3.0, -9.0), ()),
+        ],
+    ]
+    asked, [pair] = follow(
+        ranked(RECORD, settings, 0), [fork, knife], scored[0], [cup, spoon, cup, spoon], scored[1], scored[2]
+    )
+    assert pair.chosen == fork + cup
+    assert pair.rejected == knife + spoon
+    # Fork: rank 2 of 2 by likelihood, 1 of 2 by the judge; cup: first by both. (0.1 * 1 + 0.9 * 0.5 + 0.5) / 3.
+    assert pair.provenance.scores["chosen_score"] == pytest.approx(-(0.1 * 1 + 0.9 * 0.5 + 0.5) / 3)
+    # Knife: 1 of 2, 2 of 2; spoon: last by both.
+    assert pair.provenance.scores["rejected_score"] == pytest.approx(-(0.1 * 0.5 + 0.9 * 1 + 1) / 3)
+    after = [request.after for request in asked if isinstance(request, Sample)]
+    assert after == [("", ""), (knife, knife, fork, fork)]
+    with pytest.raises(UserError, match="sentence-beams"):
+        RankedSettings(search="sentence-beams", score="chair")
+
+
+def test_sentence_beams_end_where_the_model_ends_its_turn():
+    settings = RankedSettings(candidates=2, search="sentence-beams", max_sentences=5, length_gap=1)
+    even = [LogProbs((-1.0, -9.0), ()), LogProbs((-1.0, -9.0), ())]
+    _, [pair] = follow(ranked(RECORD, settings, 0), ["There is a fork.", "There is a knife."], even, ["", "", "", ""])
+    assert (pair.chosen, pair.rejected) == ("There is a fork.", "There is a knife.")
+
+
+def test_likely_and_unlikely_beginnings_are_followed():
+    paths = [Path(str(place), -float(place)) for place in range(10)]
+    assert [path.text for path in followed(paths, 5)] == ["0", "8", "9"]
+    assert followed(paths[:3], 5) == paths[:3]
+    assert ranks([0.1, 0.9, 0.5]) == [1.0, 1 / 3, 2 / 3]
 
 
 def test_the_reference_can_compete():

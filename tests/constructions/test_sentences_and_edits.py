@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.constructions.follow import follow
+from tests.constructions.follow import ORACLE, follow
 
 from veridical.constructions.caption_edit import CaptionEditSettings, caption_edit
 from veridical.constructions.protocol import Answer, Sample
@@ -65,6 +65,28 @@ def test_sentinel_prefers_clean_sentences_that_name_something_and_ignores_repeat
         ["There is a fork on the table."] * 3,
     )
     assert [pair.chosen for pair in pairs] == ["There is a fork on the table."]
+
+
+class Doubtful:
+    """A judge that can't tell whether there is a cup."""
+
+    name = "doubtful"
+
+    def detect(self, requests):
+        found = ORACLE.detect(requests)
+        return [replace(one, unsure=tuple(m for m in one.named if m.name == "cup")) for one in found]
+
+
+def test_sentinel_ignores_what_detectors_disagree_on():
+    _, [pair] = follow(
+        sentinel(RECORD, SentinelSettings(candidates=3, max_sentences=1), 0),
+        ["There is a cup.", "There is a fork.", "There is a cup and a knife."],
+        panel=Panel((Doubtful(),)),
+    )
+    assert (pair.chosen, pair.rejected) == ("There is a fork.", "There is a cup and a knife.")
+    settings = SentinelSettings(candidates=1, max_sentences=1)
+    _, outcome = follow(sentinel(RECORD, settings, 0), ["There is a cup."], panel=Panel((Doubtful(),)))
+    assert outcome.reason == "sentence-unsure"
 
 
 def test_sentinel_without_a_wrong_sentence_has_nothing_to_teach():

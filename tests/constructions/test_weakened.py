@@ -172,7 +172,7 @@ def test_sapo_tries_other_cuts():
 def test_re_align_walks_down_the_similar_images():
     others = [replace(RECORD, id=name, images=(ImageFile(Path(f"{name}.png"), name),)) for name in ("o1", "o2")]
     steps = re_align(RECORD, ReAlignSettings(images=2), 4)
-    assert next(steps) == Retrieve(RECORD, 2)
+    assert next(steps) == Retrieve(RECORD, 2, "embeddings")
     request = steps.send(others)
     assert (request.context.images, request.context.view) == (others[0].images, Clean())
     steps.send([Answer(" dog.", True)] * 3)
@@ -184,6 +184,7 @@ def test_re_align_walks_down_the_similar_images():
     [pair] = end.value.value
     assert pair.images == RECORD.images
     assert (pair.provenance.attempts, pair.provenance.rejected_source) == (2, "completed on the image of o2")
+    # The retrieved image is one that the chosen answer isn't true of.
     assert [(one.text, one.images) for one in pair.others] == [(pair.chosen, others[1].images)]
 
 

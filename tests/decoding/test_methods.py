@@ -221,6 +221,24 @@ def test_dola_is_the_last_layer_against_the_most_different_candidate(bundled, co
     assert plain[0].tokens > 2  # the hooks are gone, and the logits as wide as ever
 
 
+def test_dola_released_picks_the_layer_by_the_mean_first():
+    from torch.nn.functional import kl_div
+
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(40, 9, generator=generator) * 2
+    others = [torch.randn(40, 9, generator=generator) * 2 for _ in range(4)]
+    last, early = own.log_softmax(-1), torch.stack(others).log_softmax(-1)
+    mean = (last.exp()[None] + early.exp()) / 2
+    # As in the released code: `kl_div(a, b)` is KL(b || a).
+    halves = [kl_div(one, mean, reduction="none").sum(-1) for one in (last.expand_as(early), early)]
+    layer = (halves[0] + halves[1]).argmax(0)
+    wanted = last - early[layer, torch.arange(40)]
+    found = Dola(choice="released", beta=0).logits(own, others, torch.zeros(40))
+    torch.testing.assert_close(found, wanted)
+    # Sometimes another layer than by Jensen-Shannon divergence.
+    assert not torch.allclose(found, Dola(beta=0).logits(own, others, torch.zeros(40)))
+
+
 def test_dola_takes_candidates_from_a_half():
     assert Dola(layers="low").exits(32) == tuple(range(2, 16, 2))
     assert Dola(layers="high").exits(32) == tuple(range(16, 32, 2))

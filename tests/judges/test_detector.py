@@ -162,6 +162,18 @@ def test_what_a_text_invents_and_leaves_out(tmp_path):
     ]
 
 
+def test_two_detectors_must_agree(tmp_path):
+    # Red: present and present; blue: present and unknown; green: absent and absent.
+    judge = replace(fixed((0.9, 0.8, 0.01)), second=fixed((0.7, 0.3, 0.02)))
+    [seen] = judge.presence([Presence(record(tmp_path, 30))])
+    assert seen == {"red": "present", "blue": "unknown", "green": "absent"}
+    [found] = judge.detect([Detect(record(tmp_path, 30), "Red, blue and green, and a cat.")])
+    assert [mention.name for mention in found.unsure] == ["blue", "cat"]
+    assert (found.invented_names, judge.name) == (("green",), "fixed+fixed")
+    [failed] = judge.presence([Presence(Record("n", (), ()))])
+    assert isinstance(failed, JudgeError)
+
+
 def test_questions_are_asked_where_the_detector_agrees(tmp_path):
     judge = fixed((0.9, 0.3, 0.01))
     [items] = judge.make_questions(
@@ -230,6 +242,8 @@ def test_what_a_detector_needs(folders, tmp_path, llava_folder):
     (tmp_path / "labels.json").write_text(json.dumps(["red"]))
     with pytest.raises(UserError, match="not of the form"):
         DetectorSettings(model=str(folders["yolos"]), labels=tmp_path / "labels.json").open(Setting())
+    both = DetectorSettings(model=str(folders["yolos"]), second=str(folders["detr"]), device="cpu", cache=tmp_path)
+    assert both.open(Setting()).second.name == str(folders["detr"])
     own = DetectorSettings(model=str(folders["yolos"]), device="cpu", cache=tmp_path).open(Setting())
     assert own.lexicon.names("Red, green and reds") == ("red", "green")
 

@@ -32,3 +32,28 @@ def test_the_most_similar_other_images_come_first(records):
 
 def test_there_is_nothing_to_find_in_a_gallery_of_one(records):
     assert Gallery(records[:1]).similar(records[0], 3) == []
+
+
+def test_embeddings_are_means_of_what_the_language_model_is_shown(records, tmp_path):
+    import torch
+
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.inputs.prepare import prepare
+    from veridical.vlm.load import load
+    from veridical.vlm.prefix.encode import features
+    from veridical.vlm.scores.image_embeddings import PROMPT, image_embeddings
+
+    vlm = load("bundled", device="cpu")
+    gone = ImageFile(tmp_path / "gone.png", "00")
+    images = [*(one.images for one in records), (gone,), ()]
+    found = image_embeddings(vlm, images, batch=2)
+    for row, one in zip(found, records, strict=False):
+        [alone] = features(vlm, [prepare(vlm, Context(one.images, PROMPT))])
+        mean = alone.tokens.mean(0)
+        torch.testing.assert_close(row, mean / mean.norm(), atol=1e-5, rtol=0)
+    assert found[-2:].isnan().all()
+    gallery = Gallery(records, lambda some: image_embeddings(vlm, [one.images for one in some]).numpy())
+    order = [one.id for one in gallery.similar(records[0], 9, "embeddings")]
+    cosines = {one.id: float(found[0] @ row) for row, one in zip(found, records, strict=False)}
+    assert order == sorted(order, key=lambda name: -cosines[name])
+    assert set(order) == {"pink", "green", "dark"}

@@ -2,7 +2,9 @@
 both its kinds of negatives together.
 
 A language model puts plausible errors into the reference: in a description it adds, takes away or changes objects and
-their looks; of an answer to a question it imagines what it would be for a similar but other image. Every record thus
+their looks; of an answer to a question it imagines what it would be for a similar but other image. In the paper it is
+the model's own language backbone, which sees neither image nor annotations; that is the default writer (`--writer.name
+backbone`) for every model that can be told what to write, so not for the bundled one. Every record thus
 has completions with scores: the reference 1, the injected one 0, the one sampled from the weakened image 0. As in the
 released code all completions of different scores become pairs, and a record is left out as soon as one of its
 completions is too long.

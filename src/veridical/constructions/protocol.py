@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from veridical.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
@@ -81,11 +81,13 @@ class YesNo:
 class Retrieve:
     """Asks for the records of the build whose images are most like this record's, the most similar first.
 
-    Answered with a list of up to `count` `Record`s, never the record itself or one with the same image.
+    Answered with a list of up to `count` `Record`s, never the record itself or one with the same image. Images are
+    compared as the model's vision tower sees them, or by their thumbnails.
     """
 
     record: Record
     count: int
+    by: Literal["embeddings", "thumbnails"] = "thumbnails"
 
 
 ModelRequest: TypeAlias = Sample | Score | YesNo

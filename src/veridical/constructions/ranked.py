@@ -3,27 +3,43 @@
 Best of N against worst of N, as in VLFeedback (arXiv 2312.10665), PDS-DPO (arXiv 2412.17417, with a reward model) and,
 with two samples, Online-DPO of arXiv 2407.02477, section 2.3; or all pairs, as in RLAIF-V (arXiv 2405.17220), whose
 divide and conquer is `score` claims: an answer is split into atomic claims, each becomes a yes/no question, and the
-score is minus the number of claims that are denied. Longer answers make more claims, so lengths are balanced. With
-`likelihood_weight` ranks by the judge and by the model's own likelihood are mixed, as in CSR (arXiv 2405.14622), which
-does so sentence by sentence; here whole answers are ranked.
+score is minus the number of claims that are denied. Longer answers make more claims, so lengths are balanced.
+CHAIR-DPO (arXiv 2508.20181) is `score` chair: minus the share of the objects named that are not there, and by its
+released code's weight the recall on top. CSR (arXiv 2405.14622) is `search` sentence-beams, with a likelihood weight of
+0.1 and a judge that compares images with texts. Besides its own, answers of other models compete, from `pool` files
+(`veridical data answers` writes them): VLFeedback's twelve models, PDS-DPO's three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 
-from veridical.bounds import NotNegative, Positive
+from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
+from veridical.constructions.answer_pool import pooled
 from veridical.constructions.protocol import Answer, LogProbs, Rejected, Request, Sample, Score, Steps, YesNo, make_pair
+from veridical.constructions.sentence_beams import grow
 from veridical.errors import UserError
-from veridical.judges.interface import Compare, ExtractClaims, Kind, Preference, Rate, ToQuestion, Verify
+from veridical.judges.interface import (
+    Compare,
+    Detect,
+    ExtractClaims,
+    Findings,
+    Kind,
+    Preference,
+    Rate,
+    ToQuestion,
+    Verify,
+)
 from veridical.judges.tokens import chunks
 from veridical.records import Message, Pair, Record
+from veridical.runs import BY_CONTENT
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
@@ -32,8 +48,16 @@ from veridical.vlm.inputs.context import Context
 class RankedSettings:
     """How answers are drawn, how they are scored, and which become pairs."""
 
-    candidates: Annotated[int, Ge(2)] = 6
-    """Answers drawn for each record; 10 in RLAIF-V, 4 in VLFeedback, 2 in Online-DPO."""
+    candidates: Natural = 6
+    """Answers drawn for each record; 10 in RLAIF-V, 4 in VLFeedback, 2 in Online-DPO and CHAIR-DPO. 0 draws none, for
+    pools alone. With sentence beams, next sentences drawn from each beginning; 5 in CSR."""
+    pool: tuple[Path, ...] = field(default=(), metadata=BY_CONTENT)
+    """Files of further answers that compete, JSON with an object a line: id (or image), text and model."""
+    search: Literal["samples", "sentence-beams"] = "samples"
+    """How candidates are found: whole answers are drawn; or sentence by sentence, following likely and unlikely ones,
+    and scored by rank on the way (CSR)."""
+    max_sentences: Positive = 12
+    """With sentence beams: sentences of an answer at most."""
     temperature: NotNegative = 0.7
     """Sampling temperature; 0.7 in RLAIF-V."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
@@ -42,9 +66,12 @@ class RankedSettings:
     """Longest answer in tokens."""
     with_reference: bool = False
     """Let the record's reference, if it has one, compete with the samples."""
-    score: Literal["rate", "compare", "claims"] = "rate"
+    score: Literal["rate", "compare", "claims", "chair"] = "rate"
     """How answers are scored: the judge rates each; or compares every two, and an answer's score is its mean margin; or
-    each is split into claims, and the score is minus the number of claims that are not true."""
+    each is split into claims, and the score is minus the number of claims that are not true; or by CHAIR, minus the
+    share of the objects named that the judge finds invented."""
+    recall_weight: NotNegative = 0.0
+    """With chair: how much the share of the objects named, of those there, adds to the score; 0 in CHAIR-DPO."""
     check: Literal["model", "judge"] = "judge"
     """Who checks claims: the model itself, by its probability of yes; or the judge."""
     likelihood_weight: NotNegative = 0.0
@@ -64,7 +91,9 @@ class RankedSettings:
     """Keep answers that were cut off at max_new_tokens."""
 
     def __post_init__(self) -> None:
-        if self.candidates + self.with_reference < 2:
+        if self.search == "sentence-beams" and (self.score != "rate" or self.candidates < 2):
+            raise UserError("settings.search sentence-beams rates sentences: leave score at rate, candidates from 2.")
+        if self.candidates + self.with_reference < 2 and not self.pool:
             raise UserError(f"settings.candidates is {self.candidates}; ranking takes at least 2 answers.")
         if not 0 <= self.likelihood_weight <= 1:
             raise UserError(f"settings.likelihood_weight is {self.likelihood_weight}; it must lie between 0 and 1.")
@@ -72,8 +101,8 @@ class RankedSettings:
 
 def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:
     """What is asked of the judges."""
-    if settings.score == "rate":
-        return (Rate,)
+    if settings.score in ("rate", "chair"):
+        return (Rate,) if settings.score == "rate" else (Detect,)
     if settings.score == "compare":
         return (Compare,)
     return (ExtractClaims, ToQuestion) if settings.check == "model" else (ExtractClaims, Verify)
@@ -82,20 +111,18 @@ def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:
 def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
     """Chosen: an answer that scores higher. Rejected: one that scores lower, of about the same length."""
     context = Context(record.images, record.prompt, key=(record.id,))
-    sampled: list[Answer] = yield Sample(
-        context,
-        keys=tuple((seed, record.id, "ranked", index) for index in range(settings.candidates)),
-        sampling=SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p),
-    )
-    offered = _offered(record, sampled, settings)
     faults = text_filters.Faults("candidates", settings.max_words, settings.keep_unfinished)
-    texts = faults.distinct(offered)
-    if len(texts) < 2:
-        raise faults.rejected()
-    scores = yield from _scores(record, list(texts), settings)
-    order = scores
-    if settings.likelihood_weight:
-        order = yield from _with_likelihood(context, scores, settings.likelihood_weight)
+    if settings.search == "sentence-beams":
+        texts, scores = yield from _grown(record, context, settings, seed, faults)
+        order: Mapping[str, float] = scores
+    else:
+        offered = yield from _offered(record, context, settings, seed)
+        texts = faults.distinct(offered)
+        if len(texts) < 2:
+            raise faults.rejected() if faults else _too_few(settings)
+        scores = order = yield from _scores(record, list(texts), settings)
+        if settings.likelihood_weight:
+            order = yield from _with_likelihood(context, scores, settings.likelihood_weight)
     pairs = _paired(scores, order, settings)
     if not pairs:
         detail = ", ".join(f"{score:g}" for score in scores.values())
@@ -103,12 +130,43 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
     return [_pair(record, settings, texts, scores, one, number) for number, one in enumerate(pairs)]
 
 
-def _offered(record: Record, sampled: Sequence[Answer], settings: RankedSettings) -> list[tuple[Answer, str]]:
-    """All answers that compete, with where each comes from."""
+def _too_few(settings: RankedSettings) -> Rejected:
+    remedy = "name the record, or its image, in the pool's files" if settings.pool else "draw more candidates"
+    return Rejected("too-few-candidates", remedy)
+
+
+def _offered(
+    record: Record, context: Context, settings: RankedSettings, seed: int
+) -> Generator[Request, Any, list[tuple[Answer, str]]]:
+    """All answers that compete, with where each comes from: own samples, those of the pool, the reference."""
+    sampled: list[Answer] = []
+    if settings.candidates:
+        sampled = yield Sample(
+            context,
+            keys=tuple((seed, record.id, "ranked", index) for index in range(settings.candidates)),
+            sampling=SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p),
+        )
     offered = [(answer, "own sample") for answer in sampled]
+    offered += pooled(settings.pool, record)
     if settings.with_reference and record.reference:
         offered.append((Answer(record.reference, finished=True), "reference"))
     return offered
+
+
+def _grown(
+    record: Record, context: Context, settings: RankedSettings, seed: int, faults: text_filters.Faults
+) -> Generator[Request, Any, tuple[dict[str, str], dict[str, float]]]:
+    """The texts that sentence beams find, each with its source, and their scores: minus their paths' values."""
+    sampling = SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p)
+    key = (seed, record.id, "ranked")
+    paths = yield from grow(
+        record, context, sampling, key, settings.candidates, settings.max_sentences, settings.likelihood_weight
+    )
+    values = {path.text: -path.value for path in paths}
+    texts = faults.distinct((Answer(text, finished=True), "own path of sentences") for text in values)
+    if len(texts) < 2:
+        raise faults.rejected() if faults else _too_few(settings)
+    return texts, {text: values[text] for text in texts}
 
 
 def _scores(
@@ -121,9 +179,20 @@ def _scores(
     for text in texts:
         if settings.score == "rate":
             scores[text] = yield Rate(record, record.prompt, text)
+        elif settings.score == "chair":
+            findings: Findings = yield Detect(record, text)
+            scores[text] = chair(findings, settings.recall_weight)
         else:
             scores[text] = yield from _denied(record, text, settings.check, known)
     return scores
+
+
+def chair(findings: Findings, recall_weight: float) -> float:
+    """-CHAIRi + weight * recall: of the mentions of objects in a text, the share that is invented (0 where none are
+    named); of the objects that are there, the share that is named."""
+    invented, there = len(findings.invented), len(findings.true_names) + len(findings.missing)
+    share = invented / len(findings.named) if findings.named else 0.0
+    return -share + recall_weight * (len(findings.true_names) / there if there else 0.0)
 
 
 def _margins(record: Record, texts: Sequence[str]) -> Generator[Request, Any, dict[str, float]]:

@@ -3,13 +3,15 @@
 Segments of the chosen answer are masked and completed by the model while it looks at a retrieved image that is similar
 to the record's. What comes out is plausible for such an image and wrong for this one. The most similar image is tried
 first; where the answer stays too close to the chosen one, the next. Segments are the ends of sentences, which a model
-that only goes on can complete, as in BDHS. Images are retrieved among the records of the build. The pair brings the
-image that it was made with, which the paper's objective (`re-align`) compares with its own.
+that only goes on can complete, as in BDHS. Images are retrieved among the records of the build by their embeddings,
+which are the vision tower's, averaged over an image (the paper takes CLIP's). The retrieved image stays with the pair,
+as one of which the chosen answer isn't true: the objective `re-align` reads it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions.chosen import WithoutReference, chosen_side
@@ -31,6 +33,8 @@ class ReAlignSettings:
 
     images: Positive = 3
     """Similar images tried, the most similar first."""
+    retrieve_by: Literal["embeddings", "thumbnails"] = "embeddings"
+    """How images are compared: as the model's vision tower sees them, or by thumbnails of 16 x 16 pixels."""
     threshold: Share | None = None
     """Keep an answer whose similarity to the chosen one is below this. Left out, 0.95 for sentence encoders as in the
     paper, and 1 for facts (`--similarity`): one fact that differs is enough."""
@@ -54,7 +58,7 @@ def judge_needs(settings: ReAlignSettings) -> tuple[Kind, ...]:
 def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
     """Chosen: the reference. Rejected: the reference as the model completes it on a similar image."""
     chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
-    similar: list[Record] = yield Retrieve(record, settings.images)
+    similar: list[Record] = yield Retrieve(record, settings.images, settings.retrieve_by)
     if not similar:
         raise Rejected("no-similar-image", "build on more records: images are retrieved among them")
     faults = Faults("rejected", settings.max_words, settings.keep_unfinished)

@@ -2,8 +2,9 @@
 
 The model describes sentence by sentence. Several continuations of a clean context are drawn; a judge checks each. A
 clean one and a hallucinated one make a pair, and the clean one joins the context; where all are hallucinated the
-record ends, for a hallucination invites the next. In the paper two detectors must agree, and what they disagree on is
-ignored; here any judge that detects will do.
+record ends, for a hallucination invites the next. In the paper two detectors must agree (`--judge.name detector` with
+`--judge.second`), and what they disagree on is ignored: so is a sentence with an object that the judge can't tell.
+Any judge that detects will do.
 
 The sides of a pair are the sentences alone. The context that they go on from is the pair's `context`, which training
 reads and does not learn, as in the paper. The end of the turn is left out, for the answer goes on.
@@ -106,7 +107,10 @@ def _sorted(
             faults.add(fault)
             continue
         findings: Findings = yield Detect(record, text.strip())
-        (wrong if findings.wrong else clean).append((text, findings))
+        if findings.wrong or not findings.unsure:
+            (wrong if findings.wrong else clean).append((text, findings))
+        else:
+            faults.add("unsure")
     if not clean and wrong:
         faults.add("all-wrong")
     clean.sort(key=lambda one: not one[1].named)

@@ -27,6 +27,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "nothing-invented": "weaken the image more or draw more candidates; or the model is right about this image",
         "other-object-count": "draw more candidates, or switch match_objects off",
         "alike": "raise the temperature or draw more candidates",
+        "unsure": "lower the judge's thresholds, or take detectors that know these objects",
         "nothing-wrong": "ask the writer more often, or switch verify off",
     }
 )

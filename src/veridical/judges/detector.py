@@ -2,16 +2,17 @@
 
 An object is *present* where its best score reaches one threshold, *absent* where it stays below a lower one, and
 unknown between them; a model with a fixed list of labels doesn't know any other object. Only objects are judged: not
-their number, look or place.
+their number, look or place. Of two detectors that must agree, as in SENTINEL (arXiv 2507.12455), what they differ on is
+unknown.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.bounds import Positive, Share
 from veridical.errors import UserError
@@ -76,11 +77,13 @@ class Detector:
     store: Store | None = None
     batch_size: int = 8
     names_at_once: int = 16
+    second: Detector | None = None
+    """Another one, which must say the same."""
 
     @property
     def name(self) -> str:
-        """The detection model."""
-        return self.model.name
+        """The detection model, or both."""
+        return self.model.name if self.second is None else f"{self.model.name}+{self.second.name}"
 
     def lacks(self, kind: Kind, record: Record) -> JudgeError | None:
         """An image, for everything that is judged by it."""
@@ -90,11 +93,11 @@ class Detector:
 
     def presence(self, requests: Sequence[Presence]) -> list[Mapping[str, Seen] | JudgeError]:
         """Present, absent or unknown by score; without names, for every object that the model knows."""
-        return self._present([r.record for r in requests], [r.names or self._known for r in requests])
+        return self._agreed([r.record for r in requests], [r.names or self._known for r in requests])
 
     def detect(self, requests: Sequence[Detect]) -> list[Findings | JudgeError]:
         """Named objects that are absent are invented, present ones that the text doesn't name are missing."""
-        seen = self._present([r.record for r in requests], [self._known] * len(requests))
+        seen = self._agreed([r.record for r in requests], [self._known] * len(requests))
         return [self._findings(r.text, s) for r, s in zip(requests, seen, strict=True)]
 
     def extract_objects(self, requests: Sequence[ExtractObjects]) -> list[list[Mention]]:
@@ -107,7 +110,7 @@ class Detector:
 
     def make_questions(self, requests: Sequence[MakeQuestions]) -> list[tuple[AnsweredQuestion, ...] | JudgeError]:
         """A question for each object that one description names and the other doesn't, where the detector agrees."""
-        seen = self._present([r.record for r in requests], [self._known] * len(requests))
+        seen = self._agreed([r.record for r in requests], [self._known] * len(requests))
         return [s if isinstance(s, JudgeError) else self._quiz(r, s) for r, s in zip(requests, seen, strict=True)]
 
     @property
@@ -127,12 +130,20 @@ class Detector:
                 Fault("object", m.start, m.end, f"there is no {m.name}") for m in named if seen.get(m.name) == "absent"
             ),
             tuple(name for name, how in seen.items() if how == "present" and name in countable and name not in said),
+            tuple(m for m in named if seen.get(m.name, "unknown") == "unknown"),
         )
 
     def _quiz(self, request: MakeQuestions, seen: Mapping[str, Seen]) -> tuple[AnsweredQuestion, ...]:
         agreed = {claims.exists(name): how for name, how in seen.items()}
         right = {"Yes.": "present", "No.": "absent"}
         return tuple(i for i in claims.questions(request, self.lexicon) if agreed.get(i.question) == right[i.right])
+
+    def _agreed(
+        self, records: Sequence[Record], names: Sequence[Sequence[str]]
+    ) -> list[Mapping[str, Seen] | JudgeError]:
+        """What is in each record's images; of two detectors, what both say of it, and unknown otherwise."""
+        own = self._present(records, names)
+        return own if self.second is None else list(map(agreement, own, self.second._agreed(records, names)))
 
     def _present(
         self, records: Sequence[Record], names: Sequence[Sequence[str]]
@@ -218,6 +229,13 @@ class Detector:
         )
 
 
+def agreement(one: Mapping[str, Seen] | JudgeError, other: Mapping[str, Seen] | JudgeError) -> Any:
+    """What two judges agree on, by name; unknown where they differ. The error of one that has none to give."""
+    if isinstance(one, JudgeError) or isinstance(other, JudgeError):
+        return one if isinstance(one, JudgeError) else other
+    return {name: how if other.get(name) == how else "unknown" for name, how in one.items()}
+
+
 @dataclass(frozen=True)
 class DetectorSettings:
     """Judge by what an object detection model sees."""
@@ -227,6 +245,8 @@ class DetectorSettings:
     model: str = ""
     """An object detection model (DETR, RT-DETR, YOLOS, ...) or a zero-shot one (OWLv2, Grounding DINO, ...), by folder
     or hub name."""
+    second: str = ""
+    """A second detection model that must agree: what the two differ on is unknown (SENTINEL)."""
     present: Share = 0.5
     """An object is present if its best score is at least this."""
     absent: Share = 0.1
@@ -244,19 +264,26 @@ class DetectorSettings:
 
     def open(self, setting: Setting) -> Detector:
         """The judge. Raises UserError where the model can't be loaded, or nothing says what objects are called."""
-        from veridical.judges.detection_models import load_detection_model
-
         if not self.model:
             raise UserError("judge.name detector: give --judge.model, an object detection model by folder or hub name.")
         if min(self.batch_size, self.names_at_once) < 1:
             raise UserError("The detector's batch_size and names_at_once must be at least 1.")
         thresholds = Thresholds(self.present, self.absent)
         given = _read_labels(self.labels) if self.labels else {}
-        model = load_detection_model(self.model, self.device)
-        lexicon = setting.words.lexicon if setting.words else _own_lexicon(model)
-        labels = label_names(model.labels, lexicon, given)
+        lexicon = setting.words.lexicon if setting.words else None
+        second = self._detector(self.second, lexicon, thresholds, given) if self.second else None
+        return replace(self._detector(self.model, lexicon, thresholds, given), second=second)
+
+    def _detector(
+        self, name: str, lexicon: Lexicon | None, thresholds: Thresholds, given: Mapping[str, str]
+    ) -> Detector:
+        from veridical.judges.detection_models import load_detection_model
+
+        model = load_detection_model(name, self.device)
+        words = lexicon or _own_lexicon(model)
+        labels = label_names(model.labels, words, given)
         store = Store((self.cache or default_folder()) / FILE)
-        return Detector(model, lexicon, labels, thresholds, store, self.batch_size, self.names_at_once)
+        return Detector(model, words, labels, thresholds, store, self.batch_size, self.names_at_once)
 
 
 def label_names(labels: Sequence[str] | None, lexicon: Lexicon, given: Mapping[str, str]) -> dict[str, str]:

@@ -74,6 +74,8 @@ class Findings:
     named: tuple[Mention, ...] = ()
     faults: tuple[Fault, ...] = ()
     missing: tuple[str, ...] = ()
+    unsure: tuple[Mention, ...] = ()
+    """The named objects of which the judge can't tell whether they are there."""
 
     @property
     def invented(self) -> tuple[Mention, ...]:

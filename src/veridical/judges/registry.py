@@ -57,9 +57,13 @@ JUDGES: Registry[type[AnyJudgeSettings]] = Registry(
         "language-model": _own("models", "LanguageModelSettings", "a language model, local or behind a url"),
         "vision-language-model": _own("models", "VisionLanguageModelSettings", "a model that sees the images"),
         "detector": _own("detector", "DetectorSettings", "an object detector, which sees what is there"),
+        "image-text": _own("image_text", "ImageTextSettings", "rates a text by its similarity to the image (CLIP)"),
         "reward-model": _own("reward_model", "RewardModelSettings", "rates answers by a trained reward"),
         "verifier": _own("verifier", "VerifierSettings", "checks sentence by sentence, as a judge taught it"),
         "self": _own("implicit", "ImplicitSettings", "the implicit reward of the aligned model itself"),
+        "backbone": _own(
+            "backbone", "BackboneSettings", "the model's own language part injects errors, unseeing (BPO)"
+        ),
     },
     check=lambda made: lacks(made, ("open",)),
 )
@@ -71,9 +75,11 @@ _OFFERING: Mapping[str, str] = MappingProxyType(
         "language-model": "veridical.judges.language:LanguageJudge",
         "vision-language-model": "veridical.judges.language:LanguageJudge",
         "detector": "veridical.judges.detector:Detector",
+        "image-text": "veridical.judges.image_text:ImageTextJudge",
         "reward-model": "veridical.judges.reward_model:VisionReward",
         "verifier": "veridical.judges.verifier:Verifier",
         "self": "veridical.judges.implicit:ImplicitReward",
+        "backbone": "veridical.judges.backbone:Backbone",
     }
 )
 """The classes that say what a judge offers before it is opened."""
@@ -88,6 +94,12 @@ class Same:
 
     def open(self, setting: Setting) -> None:
         """Nothing of its own."""
+
+
+def default_writer(construction: str, model: str) -> str:
+    """Who writes where nobody says so: for bpo-inject the model's own language part, as in the paper, unless that is
+    the bundled model, which can't be told what to write; otherwise the judge."""
+    return "backbone" if construction == "bpo-inject" and model != "bundled" else "same"
 
 
 def writer_type(name: str) -> type[AnyJudgeSettings]:

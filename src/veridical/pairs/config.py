@@ -105,7 +105,8 @@ def config_type(choice: Mapping[str, str]) -> type[BuildConfig]:
     """
     name = choice.get("construction", DEFAULT_CONSTRUCTION)
     several = tuple(choice.get("constructions", "").split())
-    judge, writer = choice.get("judge.name", "oracle"), choice.get("writer.name", "same")
+    judge = choice.get("judge.name", "oracle")
+    writer = choice.get("writer.name") or judges.default_writer(name, choice.get("model", "bundled"))
     settings, judging = group_of(several) if several else settings_type(name), judges.settings_type(judge)
     writing, known = judges.writer_type(writer), judges.JUDGES.names()
     constructions = CONSTRUCTIONS.names()
@@ -176,7 +177,8 @@ def checked(config: BuildConfig) -> BuildConfig:
     judge = judges.settings_type("oracle")() if config.judge is None else config.judge
     if judge.name == "self" and config.adapter is None:
         raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
-    writer = judges.Same() if config.writer is None else config.writer
+    writer = judges.writer_type(judges.default_writer(config.construction, config.model))()
+    writer = writer if config.writer is None else config.writer
     similarity = judges.chosen_similarity(config.similarity)
     if similarity == judges.FACTS and getattr(settings, "threshold", 0) is None:
         settings = dataclasses.replace(settings, threshold=FACTS_THRESHOLD)

@@ -55,7 +55,7 @@ class Engine:
                 return _answered(self, requests, _yes_no)
             case Retrieve():
                 asked = cast("Sequence[Retrieve]", requests)
-                return [self.gallery.similar(one.record, one.count) for one in asked]
+                return [self.gallery.similar(one.record, one.count, one.by) for one in asked]
         return _each_or_its_error(cast("Sequence[JudgeRequest]", requests), self.judges.answer, passing=(UserError,))
 
 

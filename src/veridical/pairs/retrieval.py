@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from veridical.records import Record
 
@@ -17,20 +17,28 @@ SIDE = 16
 
 @dataclass(frozen=True)
 class Gallery:
-    """The records among which images are retrieved, by the distance of their thumbnails.
+    """The records among which images are retrieved, by the distance of their thumbnails or embeddings.
 
     Thumbnails of 16 x 16 pixels tell scenes, layouts and colours apart. They need no model, and the same images
-    are retrieved whatever model the pairs are made with.
+    are retrieved whatever model the pairs are made with. Embeddings are a model's, compared by cosine.
     """
 
     records: Sequence[Record]
+    embed: Callable[[Sequence[Record]], numpy.ndarray] | None = None
+    """Unit vectors [records, width] of records' images; NaN for images that can't be opened."""
 
-    def similar(self, record: Record, count: int) -> list[Record]:
+    def similar(
+        self, record: Record, count: int, by: Literal["embeddings", "thumbnails"] = "thumbnails"
+    ) -> list[Record]:
         """Up to `count` records with other images, the most similar first; of equals, the one that came first."""
         import numpy
 
         mine = {image.sha256 for image in record.images}
-        distances = ((self._thumbnails - _thumbnail(record)) ** 2).sum(1)
+        if by == "thumbnails":
+            distances = ((self._thumbnails - _thumbnail(record)) ** 2).sum(1)
+        else:
+            own = self._embeddings[self._places[record.id]]
+            distances = numpy.nan_to_num(1 - self._embeddings @ own, nan=numpy.inf)
         others = (self.records[place] for place in numpy.argsort(distances, kind="stable"))
         found: dict[str, Record] = {}
         for other in others:
@@ -39,6 +47,17 @@ class Gallery:
             if other.images and mine.isdisjoint(image.sha256 for image in other.images):
                 found.setdefault(other.images[0].sha256, other)
         return list(found.values())
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {record.id: place for place, record in enumerate(self.records)}
+
+    @cached_property
+    def _embeddings(self) -> numpy.ndarray:
+        """[records, width]."""
+        if self.embed is None:
+            raise ValueError("this gallery has no model to embed images with")
+        return self.embed(self.records)
 
     @cached_property
     def _thumbnails(self) -> numpy.ndarray:

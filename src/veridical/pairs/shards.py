@@ -22,6 +22,8 @@ from veridical.records import Record, Rejection
 from veridical.registry import label
 
 if TYPE_CHECKING:
+    import numpy
+
     from veridical.constructions.protocol import Steps
     from veridical.pairs.runner import Outcome
     from veridical.vlm.model.loading import Vlm
@@ -136,7 +138,8 @@ def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Itera
     vlm, panel = source.model(), source.panel
     judge = panel.names(judge_needs(config.construction, config.settings))
     with DecodeAhead() as ahead:
-        engine = Engine(vlm, panel, Gallery(source.records), ahead=ahead)
+        gallery = Gallery(source.records, functools.partial(_embedded, vlm))
+        engine = Engine(vlm, panel, gallery, ahead=ahead)
         if first := next((item for index in todo if isinstance(item := source.items[index], Record)), None):
             fitting = announce(vlm, "build", config.batch_size, Context(first.images, first.prompt))
             if fitting < config.batch_size:
@@ -144,6 +147,13 @@ def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Itera
         starts = _starts(config, source.items, todo, panel)
         for index, outcome in run_concurrently(starts, engine, config.batch_size, engine.expect):
             yield index, _signed(outcome, config, vlm.name, judge)
+
+
+def _embedded(vlm: Vlm, records: Sequence[Record]) -> numpy.ndarray:
+    """Unit vectors [records, width] of the records' images, as the model sees them."""
+    from veridical.vlm.scores.image_embeddings import image_embeddings
+
+    return image_embeddings(vlm, [record.images for record in records]).numpy()
 
 
 def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:
