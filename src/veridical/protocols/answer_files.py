@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from veridical.errors import UserError
-from veridical.protocols.answer_formats.containers import decode, read_bytes, read_table
-from veridical.protocols.answer_formats.registry import Format, converted
+from veridical.protocols.answer_formats.containers import GZIP, decode, read_bytes, read_start, read_table
+from veridical.protocols.answer_formats.registry import RECOGNISED, Format, converted, recognised
 
 Row = Mapping[str, Any]
 
@@ -120,6 +121,57 @@ def read_answers(path: Path, settings: object = None) -> Rows:
     return Rows(path, rows, [*found.unreadable, *bad])
 
 
+def stream_answers(path: Path, settings: object = None) -> Rows:
+    """The rows of a file of answers as `read_answers` gives them; long JSON lines are read whenever they are gone
+    through, instead of being kept. Of these `unreadable` is whole once they were gone through.
+
+    Raises:
+        UserError: the file is of no known form.
+    """
+    form: str = getattr(settings, "format", "auto")
+    if path.suffix != ".jsonl" or form not in ("auto", "rows") or read_start(path).startswith(GZIP):
+        return read_answers(path, settings)
+    lines = JsonLines(path)
+    start = list(islice(lines, RECOGNISED))
+    if not start or (form == "auto" and recognised(start) != "rows"):
+        return read_answers(path, settings)
+    return Rows(path, lines, lines.unreadable)
+
+
+class JsonLines(Sequence[tuple[str, Row]]):
+    """The objects of a file of JSON lines with their places, read anew each time that they are gone through."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is read yet."""
+        self.unreadable: list[str] = []
+        """The lines that were no objects, when they were last gone through."""
+        self._path = path
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        self.unreadable.clear()
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{self._path}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
+                row = _line(self._path, number, text, self.unreadable)
+                if row is not None:
+                    yield row
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[str, Row]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[tuple[str, Row]]: ...
+    def __getitem__(self, at: int | slice) -> tuple[str, Row] | Sequence[tuple[str, Row]]:
+        if isinstance(at, slice):
+            return list(islice(self, at.start, at.stop, at.step))
+        return next(islice(self, at, None))
+
+
 def _rows_of_text(path: Path, text: str) -> Rows:
     """The objects in a JSON array (or its texts), in JSON lines, or the one object that spans several lines."""
     stripped = text.lstrip()
@@ -137,22 +189,29 @@ def _rows_of_text(path: Path, text: str) -> Rows:
 
 def _lines(path: Path, text: str) -> tuple[list[tuple[str, Row]], list[str]]:
     good: list[tuple[str, Row]] = []
-    bad = []
+    bad: list[str] = []
     # Not splitlines(): an answer may hold U+2028 unescaped, which ends no line of a JSON lines file.
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            bad.append(f"{place}: not JSON ({error})")
-            continue
-        if isinstance(row, dict):
-            good.append((place, row))
-        else:
-            bad.append(f"{place}: not an object")
+        row = _line(path, number, line, bad)
+        if row is not None:
+            good.append(row)
     return good, bad
+
+
+def _line(path: Path, number: int, line: str, bad: list[str]) -> tuple[str, Row] | None:
+    """The object in a line with its place; None for an empty line, and for one that is none, which `bad` then names."""
+    if not line.strip():
+        return None
+    place = f"{path}, line {number}"
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        bad.append(f"{place}: not JSON ({error})")
+        return None
+    if not isinstance(row, dict):
+        bad.append(f"{place}: not an object")
+        return None
+    return place, row
 
 
 def _plain_lines(path: Path, text: str) -> list[tuple[str, Row]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -20,7 +20,7 @@ FOREIGN = ("misplaced", "surplus")
 class Joining:
     """Answers as they are gathered from files, with the faults found on the way."""
 
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: MutableMapping[str, str] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, key: str, text: Any, place: str, known: Mapping[str, Any] | None) -> None:
@@ -99,7 +99,6 @@ def join_images(
         UserError: no row has an answer, most belong to no image, or rows name no images and their number differs.
     """
     check_fields(found, fields)
-    joining.faults["unreadable"].extend(found.unreadable)
     known = None if questions is None else {question.id: question for question in questions}
     unnamed = all(first_field(row, fields.id) is None for _, row in found.rows)
     if unnamed and questions is not None:
@@ -112,6 +111,8 @@ def join_images(
             joining.faults["unreadable"].append(f"{place}: lacks {fields.id[0]} or {fields.text[0]}")
         else:
             joining.add(key_of(name, known or ()), first_field(row, fields.text), place, known)
+    # Only now: rows that are read as they are gone through name the lines between them as they come.
+    joining.faults["unreadable"].extend(found.unreadable)
     if questions is not None:
         refuse_foreign(found, questions, joining, 0, 0)
 

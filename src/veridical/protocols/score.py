@@ -26,7 +26,7 @@ from veridical.protocols.table_formats import TableSettings, asked_formats, prin
 from veridical.protocols.types import SHOWN_FAULTS
 
 if TYPE_CHECKING:
-    from veridical.protocols.types import Answers, Question, Scored
+    from veridical.protocols.types import Answers, Item, Question, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +110,13 @@ def _run(config: ScoreConfig) -> None:
     if judged and getattr(config, "make_prompts", None):
         _make_prompts(config, protocol, questions)
         return
-    result = _result(config, protocol, questions, judged, config.json or config.out is not None)
+    result, items = _result(config, protocol, questions, judged, config.json or config.out is not None)
     if config.out:
-        _save(config.out, as_json(result))
+        _save(config.out, json_parts(result, items))
     if config.json:
-        print(as_json(result))
+        for part in json_parts(result, items):
+            print(part, end="")
+        print()
         return
     from veridical.protocols.score_table import as_table, show
 
@@ -129,22 +131,24 @@ def result_of(config: ScoreConfig) -> dict[str, Any]:
     """What `veridical score` prints as JSON. Raises UserError as it does."""
     protocol = benchmark(config.protocol)
     judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
-    return _result(config, protocol, protocol.ask(config), judged)
+    result, items = _result(config, protocol, protocol.ask(config), judged)
+    return {**result, "items": [item.row() for item in items]}
 
 
 def _result(
     config: ScoreConfig, protocol: Any, questions: Sequence[Question], judged: bool, items: bool = True
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Sequence[Item]]:
+    """The result without its items, and these; `items` says whether those of others belong to it."""
     config, rivals = with_rivals(config)
     scored = _score(config, protocol, questions, judged)
-    result = scored.to_json(config.seed, items)
+    result = scored.to_json(config.seed, items=False)
     if all(value is None for value in result["metrics"].values()):
         raise UserError(f"{config.protocol}: no metric is defined for these answers: {_named(scored.named())}.")
     if rivals:
         others = _by_name((name, _score(rival, protocol, questions, judged)) for name, rival in rivals)
         result |= compared(scored, others, config.seed, getattr(protocol, "compare", None), items)
     result["made_with"] = made_with(config)
-    return result
+    return result, scored.items
 
 
 def _by_name(results: Iterable[tuple[str, Scored]]) -> dict[str, Scored]:
@@ -202,23 +206,32 @@ def _make_prompts(config: Any, protocol: Any, questions: Sequence[Question]) -> 
             print(f"- {len(named)} {kind}: {'; '.join(named[:SHOWN_FAULTS])}")
 
 
-def as_json(result: Mapping[str, Any]) -> str:
-    """A result as JSON with an item a line; the encoder is quick only where it need not indent."""
+def json_parts(result: Mapping[str, Any], items: Iterable[Item]) -> Iterator[str]:
+    """A result as JSON, in parts: an item a line, so that no more than one need be in memory."""
 
     def encode(value: Any) -> str:
+        # The encoder is quick only where it need not indent.
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
-    parts = {key: encode(value) for key, value in result.items() if key != "items"}
-    parts["items"] = "[" + ",".join(f"\n  {encode(item)}" for item in result["items"]) + "\n ]"
-    return "{" + ",".join(f"\n {encode(key)}: {part}" for key, part in parts.items()) + "\n}"
+    yield "{"
+    for key, value in result.items():
+        yield f"\n {encode(key)}: {encode(value)},"
+    yield '\n "items": ['
+    mark = ""
+    for item in items:
+        yield f"{mark}\n  {encode(item.row())}"
+        mark = ","
+    yield "\n ]\n}"
 
 
-def _save(path: Path, text: str) -> None:
-    from veridical.files import write_whole
+def _save(path: Path, parts: Iterable[str]) -> None:
+    from veridical.files import whole
 
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; give the name of a file.")
-    write_whole(path, f"{text}\n".encode())
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(parts)
+        file.write("\n")
 
 
 def _without_protocol() -> type[ScoreConfig]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from veridical.protocols.benchmarks import amber, gqa, hallusionbench, mme, object_halbench, pope, textvqa
+from veridical.protocols.benchmarks import amber, gqa, hallusionbench, mme, object_halbench, pope, recall_coco, textvqa
 from veridical.protocols.benchmarks.amber_words import Table, read_description, similarity
 from veridical.protocols.benchmarks.chair_words import refined_pairs
 from veridical.protocols.benchmarks.object_phrases import phrase_words
@@ -321,3 +321,38 @@ def test_object_halbench(seed, write):
     assert values["mention"] == (pytest.approx(100 * invented / mentions) if mentions else None)
     assert values["chair_s"] == pytest.approx(10 * inventing)
     assert values["recall"] == pytest.approx(100 * seen / there)
+    alone = recall_coco.Settings(objects=objects, synonyms=synonyms)
+    assert recall_coco.count(alone, recall_coco.ask(alone), texts).tally.values()["recall"] == values["recall"]
+
+
+@SEEDS
+def test_gqa_s_consistency_validity_and_plausibility(seed, write):
+    rng = random.Random(seed)
+    said = ["yes", "no", "red", "blue", "color"]
+    content = {
+        str(n): {
+            "question": "What is it?", "answer": rng.choice(said[:3]), "imageId": str(n // 3), "isBalanced": n % 5 != 0,
+            "types": {"structural": "query", "semantic": "attr", "detailed": rng.choice(["twoCommon", "exist"])},
+            "groups": {"global": None}, "entailed": sorted({str(rng.randrange(30)) for _ in range(rng.randrange(4))}),
+        }
+        for n in range(30)
+    }  # fmt: skip
+    choices = {key: {"valid": rng.sample(said, 3), "plausible": rng.sample(said, 2)} for key in content}
+    texts = {key: rng.choice(said) for key in content}
+    given = {"questions": write("q.json", content), "choices": write("c.json", choices), "consistency": True}
+    settings = gqa.Settings(**given)
+    values = gqa.count(settings, gqa.ask(settings), Answers(texts)).tally.values()
+    scores = defaultdict(list)
+    for key, row in content.items():
+        if not row["isBalanced"]:
+            continue
+        common = "Common" in row["types"]["detailed"]
+        for metric, name in (("validity", "valid"), ("plausibility", "plausible")):
+            group = ["color", "material", "shape"] if common else choices[key][name]
+            scores[metric].append(float(texts[key] in group))
+        inferred = [other for other in row["entailed"] if other != key]
+        if texts[key] == row["answer"] and inferred:
+            own = [float(texts[other] == content[other]["answer"]) for other in inferred]
+            scores["consistency"].append(sum(own) / len(own))
+    for metric, own in scores.items():
+        assert values[metric] == pytest.approx(100 * sum(own) / len(own))

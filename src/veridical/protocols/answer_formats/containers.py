@@ -20,14 +20,24 @@ LONGEST_CELL = 1 << 27
 Numbered = list[tuple[str, dict[str, Any]]]
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unzipped where it is gzipped. Raises UserError if it can't be read."""
+def read_start(path: Path) -> bytes:
+    """The first bytes of a file, which tell what it is. Raises UserError if it can't be read."""
+    return _opened(path, len(PARQUET))
+
+
+def _opened(path: Path, size: int = -1) -> bytes:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(size)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unzipped where it is gzipped. Raises UserError if it can't be read."""
+    content = _opened(path)
     if not content.startswith(GZIP):
         return content
     try:

@@ -45,7 +45,7 @@ def converted(rows: Numbered, form: str, path: object) -> tuple[Numbered, list[s
     Raises:
         UserError: no row is of the form that was asked for.
     """
-    name = _recognised(rows) if form == "auto" else form
+    name = recognised(rows) if form == "auto" else form
     if name not in TOOLS:
         return rows, []
     tool = TOOLS[name]
@@ -60,7 +60,8 @@ def converted(rows: Numbered, form: str, path: object) -> tuple[Numbered, list[s
     return [(place, tool.convert(row)) for place, row in good], bad
 
 
-def _recognised(rows: Numbered) -> str:
+def recognised(rows: Numbered) -> str:
+    """The form of most of the first rows."""
     looked_at = rows[:RECOGNISED]
     for name, tool in TOOLS.items():
         if 2 * sum(tool.recognise(row) for _, row in looked_at) > len(looked_at):

@@ -22,7 +22,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from veridical.errors import UserError
-from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, Rows, read_answers
+from veridical.protocols.answer_files import TEXT_FIELDS, AnswerSettings, Fields, JsonLines, Rows, stream_answers
 from veridical.protocols.answer_writers import as_lines
 from veridical.protocols.benchmarks.chair_items import Captions
 from veridical.protocols.benchmarks.chair_truth import (
@@ -36,6 +36,7 @@ from veridical.protocols.chair import ChairItem, ObjectReader, caption_metrics, 
 from veridical.protocols.equal_recall import COLUMNS, CutCurve, at_recall, cut_counts
 from veridical.protocols.joining import Joining, join_images
 from veridical.protocols.metrics import Sums, Tally, share
+from veridical.protocols.spooled import SpooledTexts
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Answers, Question, Scored
 
@@ -95,7 +96,7 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers) -
     if unknown:
         faults["unknown_objects"] = unknown
     missing = [] if settings.instances else [q.id for q in questions if q.id not in answers.texts]
-    read = Captions(_each_read(questions, answers.texts, reader), missing)
+    read = Captions(_each_read(questions, answers.texts, reader), answers.texts, missing)
     made = Tally(tuple(read.ids), read.sums, partial(_metrics, recall=None))
     if settings.at_recall is not None or bool(getattr(settings, "against", None)):
         whole = [read.read(at) for at in range(len(read.ids))]
@@ -228,7 +229,7 @@ def _notes(settings: Settings, read: Captions) -> list[str]:
 
 
 def _captions(path: Path, settings: Settings, questions: Sequence[Question] | None = None) -> Answers:
-    joining = Joining()
+    joining = Joining(SpooledTexts())
     fields = Fields(id=ID_FIELDS, text=CAPTION_FIELDS)
     join_images(_caption_rows(path, settings), questions, fields, joining, known_image)
     return joining.done()
@@ -236,7 +237,9 @@ def _captions(path: Path, settings: Settings, questions: Sequence[Question] | No
 
 def _caption_rows(path: Path, settings: Settings) -> Rows:
     """Rows, or the rows inside the published scorer's own input {"imgToEval": {id: row}}."""
-    found = read_answers(path, settings)
+    found = stream_answers(path, settings)
+    if isinstance(found.rows, JsonLines):
+        return found
     inner = found.rows[0][1].get("imgToEval") if len(found.rows) == 1 else None
     if isinstance(inner, dict):
         return Rows(path, [(f"{path}, {key}", row) for key, row in inner.items() if isinstance(row, dict)])

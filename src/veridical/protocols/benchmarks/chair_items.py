@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, overload
 
@@ -13,20 +13,20 @@ from veridical.protocols.chair import ChairItem, ChairMention, caption_sums
 from veridical.protocols.statistics import FloatArray
 from veridical.protocols.types import Item
 
-AT_A_TIME = 1000
+AT_A_TIME = 200
 """Captions that are counted together."""
 
 
 class Captions(Sequence[Item]):
     """The items of captions, put together when they are looked at; and what was counted of them."""
 
-    def __init__(self, read: Iterable[ChairItem], unanswered: Sequence[str] = ()) -> None:
-        """Keep captions and the ids of questions without one."""
+    def __init__(self, read: Iterable[ChairItem], texts: Mapping[str, str], unanswered: Sequence[str] = ()) -> None:
+        """Keep what was found in captions, whose texts are looked up by id, and the ids of questions without one."""
         self.ids: list[str] = []
         self._images: list[str] = []
-        self._texts: list[str] = []
+        self._texts = texts
         self._truths: list[tuple[str, ...]] = []
-        self._marks: list[array[int]] = []
+        self._marks, self._ends, self._empty = array("i"), array("q"), array("b")
         self._names: dict[str, int] = {}
         self._unanswered = unanswered
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -41,9 +41,10 @@ class Captions(Sequence[Item]):
         for item in items:
             self.ids.append(item.id)
             self._images.append(item.image)
-            self._texts.append(item.caption)
             self._truths.append(shared.setdefault(item.truth, item.truth))
-            self._marks.append(array("i", [part for m in item.mentions for part in (self._number(m), m.start, m.end)]))
+            self._empty.append(not item.caption.strip())
+            self._marks.extend(part for m in item.mentions for part in (self._number(m), m.start, m.end))
+            self._ends.append(len(self._marks))
 
     def __len__(self) -> int:
         return len(self.ids) + len(self._unanswered)
@@ -65,19 +66,20 @@ class Captions(Sequence[Item]):
 
     def read(self, at: int) -> ChairItem:
         """A caption with the objects that it names."""
-        marks, truth, names = self._marks[at], self._truths[at], list(self._names)
+        marks = self._marks[self._ends[at - 1] if at else 0 : self._ends[at]]
+        truth, names = self._truths[at], list(self._names)
         parts = zip(marks[::3], marks[1::3], marks[2::3], strict=True)
         mentions = tuple(ChairMention(names[n], start, end, names[n] not in truth) for n, start, end in parts)
-        text = self._texts[at]
+        text = self._texts[self.ids[at]]
         return ChairItem(self.ids[at], self._images[at], text, truth, mentions, len(text.split()))
 
     def any_empty(self) -> bool:
         """Whether a caption is empty."""
-        return any(not text.strip() for text in self._texts)
+        return any(self._empty)
 
     def faults(self) -> Iterator[str]:
         """The fault of each item, without putting the items together."""
-        yield from ("" if text.strip() else "unparsed" for text in self._texts)
+        yield from ("unparsed" if empty else "" for empty in self._empty)
         yield from ("unanswered" for _ in self._unanswered)
 
     def _number(self, mention: ChairMention) -> int:

@@ -129,18 +129,21 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise UserError(f'{path}: objects are {{"image id": ["name", ...]}}.')
-    objects, unknown = {}, []
+    objects, files, unknown = {}, {}, []
+    shared: dict[frozenset[str], frozenset[str]] = {}
     keys = image_keys(content)
-    for image, names in content.items():
+    for image in list(content):
         found: set[str] = set()
-        for name in map(str, names):
+        for name in map(str, content.pop(image)):  # what was read goes, so that memory holds one form of it
             node = classes.get(name.strip().lower()) or next((m.name for m in reader.mentions(name)), None)
             if node is None:
                 unknown.append(f"{path}: image {image}: {name!r} is none of the list's objects")
             else:
                 found.add(node)
-        objects[keys[image.strip()]] = frozenset(found)
-    return Truth(objects, {keys[image.strip()]: image for image in content}, unknown)
+        key, present = keys[image.strip()], frozenset(found)
+        objects[key] = shared.setdefault(present, present)
+        files[key] = image
+    return Truth(objects, files, unknown)
 
 
 def read_coco(
