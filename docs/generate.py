@@ -13,6 +13,7 @@ INTRODUCTIONS = {
     "objectives": "What is minimised: `veridical align --objective.name NAME`.",
     "judges": "Who says what is true: `--judge.name NAME`.",
     "decodings": "Mitigation at decoding: `veridical eval --methods NAME`.",
+    "rewards": "What policy gradient rewards: `veridical rl --rewards NAME=WEIGHT`.",
     "protocols": "How it is measured: `veridical eval --protocols NAME`, `veridical score NAME`.",
     "formats": "Data sets that are read: `veridical data import [NAME] PATH`.",
 }

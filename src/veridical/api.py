@@ -52,6 +52,8 @@ class Run:
         return load(str(self.result))
 
     def __repr__(self) -> str:
+        if "rewards" in self.summary:
+            return f"Run({self.summary['objective']}, {self.summary['steps']} steps of policy gradient; {self.result})"
         pairs, final = self.summary["pairs"], self.summary["final"]
         return (
             f"Run({self.summary['objective']}, {pairs['used']} pairs, {self.summary['steps']} steps, prefers chosen in "
@@ -59,7 +61,8 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        rows = {"result": str(self.result), "steps": self.summary["steps"], **self.summary["final"]}
+        rows = {"result": str(self.result), "steps": self.summary["steps"]}
+        rows |= self.summary["last_fifth"] if "rewards" in self.summary else self.summary["final"]
         return _table(["", repr(self)], [[name, _number(value)] for name, value in rows.items()])
 
 
@@ -292,6 +295,55 @@ def align(
         command.run(config if isinstance(model, str | Path) else _like(config, model))
         summary = json.loads((where / "summary.json").read_text(encoding="utf-8"))
         return Run(where, config.result, source, summary, (keep, held, given[1]))
+
+
+def rl(
+    records: str | Path | Sequence[Record] = "world",
+    *,
+    model: str | Path | Vlm = "bundled",
+    kind: str = "grpo",
+    rewards: Sequence[str] = ("precision", "coverage", "format"),
+    judge: Any = None,
+    settings: Any = None,
+    out: str | Path | None = None,
+    **more: Any,
+) -> Run:
+    """Train by policy gradient on rewards of the model's own answers.
+
+    Args:
+        records: the prompts: world, a folder of images, a file of records, or a sequence of `Record`s.
+        model: a loaded model, or what `load` takes; it stays as it is, and is the reference.
+        kind: grpo, rloo or ppo.
+        rewards: names with weights, such as "precision" and "coverage=0.5" (`veridical list rewards`).
+        judge: who says what is true, by name or by its settings.
+        settings: those of the algorithm, or a mapping of some of them.
+        out: the run folder; the same call continues what is there. A temporary one by default.
+        more: further settings of `veridical rl`, such as `groups`, `learning_rate` or `watch`.
+
+    Raises:
+        UserError: settings that can't be, records that no reward can judge, a folder of another run.
+    """
+    from veridical.rl import command
+    from veridical.rl.algorithms import algorithm_type
+    from veridical.rl.config import RlConfig
+
+    given = None if isinstance(records, str | Path) else list(records)
+    with _folder(out, "rl") as (where, keep), _source(model) as (source, held):
+        own = algorithm_type(kind)(**settings) if isinstance(settings, Mapping) else settings
+        config = _made(
+            RlConfig,
+            more,
+            out=where,
+            records="in memory" if given is not None else str(records),
+            model=source,
+            kind=kind,
+            rewards=tuple(rewards),
+            settings=own,
+            judge=_judge(judge),
+        )
+        command.run(config if isinstance(model, str | Path) else _like(config, model), given)
+        summary = json.loads((where / "summary.json").read_text(encoding="utf-8"))
+        return Run(where, config.result, source, summary, (keep, held))
 
 
 def evaluate(

@@ -17,6 +17,7 @@ KINDS: Mapping[str, str] = {
     "judges": "veridical.judges.registry:JUDGES",
     "decodings": "veridical.decoding.registry:DECODINGS",
     "protocols": "veridical.protocols.registry:PROTOCOLS",
+    "rewards": "veridical.rl.registry:REWARDS",
     "formats": "veridical.formats.published.registry:FORMATS",
 }
 """Where each kind's registry is; a room is imported when it is asked for."""
@@ -24,10 +25,10 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ListConfig:
-    """Lists constructions, objectives, judges, methods of decoding, protocols and formats."""
+    """Lists constructions, objectives, judges, methods of decoding, protocols, rewards and formats."""
 
     kind: str = "all"
-    """constructions, objectives, judges, decodings, protocols or formats; all of them by default."""
+    """constructions, objectives, judges, decodings, protocols, rewards or formats; all of them by default."""
     json: bool = False
     """Print JSON instead: by kind, each one's name, summary and origin."""
 

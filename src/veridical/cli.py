@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
+    "rl": Command("veridical.rl.command", "RlConfig", "Train by policy gradient on rewards: GRPO, RLOO or PPO."),
     "judge train reward-probe": Command(
         "veridical.judge_training.reward_probe", "ProbeConfig", "Train a linear reward on a frozen model's states."
     ),

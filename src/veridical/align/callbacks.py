@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -29,14 +30,14 @@ COLUMNS = (
 )
 
 
-_SHOWN = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy"}
+_SHOWN = {"loss": "loss", "reward": "reward", "rewards/margins": "margin", "rewards/accuracies": "accuracy"}
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]
-    """Appends a row a step to `log.jsonl`: step, epoch, COLUMNS (null for what the objective lacks)."""
+    """Appends a row a step to `log.jsonl`: step, epoch, `columns` (null for what the objective lacks)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+        self.path, self.columns = path, columns
 
     def on_log(
         self,
@@ -48,7 +49,7 @@ class StepLog(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Write the row of the step that was just taken."""
         if "loss" in logs and state.is_world_process_zero:  # the last call of a training carries totals instead
-            known = {"step": state.global_step, "epoch": logs["epoch"], **{c: logs.get(c) for c in COLUMNS}}
+            known = {"step": state.global_step, "epoch": logs["epoch"], **{c: logs.get(c) for c in self.columns}}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**known, **logs}) + "\n")
 
@@ -67,7 +68,7 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float],
         **_: Any,
     ) -> None:
-        """Show the step's loss, and the margin and accuracy of a preference objective."""
+        """Show the step's loss, and the reward, or the margin and accuracy of a preference objective."""
         if "loss" in logs:
             shown = [f"{label} {logs[name]:.3f}" for name, label in _SHOWN.items() if name in logs]
             self.line.advance(1, "  ".join(shown))

@@ -80,9 +80,9 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
-def cut_log(out: Path, last_step: int) -> None:
-    """Drop the log's rows after `last_step`: those steps will be taken again."""
-    log = out / "log.jsonl"
+def cut_log(out: Path, last_step: int, name: str = "log.jsonl") -> None:
+    """Drop a log's rows after `last_step`: those steps will be taken again."""
+    log = out / name
     if log.exists():
         rows = [line for line in log.read_text().splitlines() if _row_step(line) <= last_step]
         write_whole(log, "".join(f"{line}\n" for line in rows).encode())

@@ -121,7 +121,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         examples: Sequence[Example],
         callbacks: Sequence[TrainerCallback],
     ) -> None:
-        _switch_off_dropout(encoder.vlm.model)
+        switch_off_dropout(encoder.vlm.model)
         config = defaults.resolved(config, encoder.vlm.model)
         self._encoder, self._reference, self._objective = encoder, reference, config.objective
         contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
@@ -267,7 +267,7 @@ def micro_batch_of(config: AlignConfig) -> int:
 
 
 @dataclass
-class _Arguments(TrainingArguments):  # type: ignore[misc]
+class PlacedArguments(TrainingArguments):  # type: ignore[misc]
     """One process trains on the one device that its model was loaded on, however many GPUs it sees."""
 
     placed: str = "cpu"
@@ -292,7 +292,7 @@ class _Arguments(TrainingArguments):  # type: ignore[misc]
 def training_arguments(config: AlignConfig, pairs: int, device: torch.device) -> TrainingArguments:
     """The settings in transformers' words."""
     micro_batch = micro_batch_of(config)
-    return _Arguments(
+    return PlacedArguments(
         output_dir=str(config.out / "checkpoints"),
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=config.batch_size // (micro_batch * distributed.count()),
@@ -326,7 +326,8 @@ def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _switch_off_dropout(model: torch.nn.Module) -> None:
+def switch_off_dropout(model: torch.nn.Module) -> None:
+    """Switch off all dropout but the adapter's own."""
     # Policy and reference must differ by the adapter alone, so only the adapter's own dropout stays.
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:

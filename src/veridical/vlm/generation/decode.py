@@ -104,16 +104,16 @@ def begin(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampli
 def append(vlm: Vlm, row: Row, token: int, sampling: SamplingParams) -> None:
     """Add a token to a row, and what was sampled if that ends it."""
     if token in vlm.traits.stop_ids:
-        row.sampled = Sampled(_text(vlm, row), "turn", len(row.ids))
+        row.sampled = Sampled(_text(vlm, row), "turn", len(row.ids), (*row.ids, token))
         return
     row.ids.append(token)
     if sampling.stop:
         text = _text(vlm, row)
         ends = [text.find(stop) + len(stop) for stop in sampling.stop if stop in text]
         if ends:
-            row.sampled = Sampled(text[: min(ends)], "stop", len(row.ids))
+            row.sampled = Sampled(text[: min(ends)], "stop", len(row.ids), tuple(row.ids))
     if row.sampled is None and len(row.ids) == row.limit:
-        row.sampled = Sampled(_text(vlm, row), "length", len(row.ids))
+        row.sampled = Sampled(_text(vlm, row), "length", len(row.ids), tuple(row.ids))
 
 
 def _text(vlm: Vlm, row: Row) -> str:

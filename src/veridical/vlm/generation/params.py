@@ -58,6 +58,8 @@ class SamplingParams:
     """Sample only from this many likeliest tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """End an answer right after any of these texts appears in it; the text found stays in the answer."""
+    never: tuple[int, ...] = ()
+    """Tokens that are never taken, such as those that stand for images."""
     decoding: Decoding | None = None
     """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
 
@@ -88,12 +90,14 @@ class Sampled:
     """A sampled text, without what it goes on from and without the end of its turn.
 
     `ended` says what ended it: the model, by ending its turn; one of the `stop` texts; or the limit on its
-    length, which cut it off. `tokens` counts the new tokens before the end of the turn.
+    length, which cut it off. `tokens` counts the new tokens before the end of the turn. `ids` are the tokens as they
+    were drawn, with the one that ended the turn; encoding the text again may give others.
     """
 
     text: str
     ended: Literal["turn", "stop", "length"]
     tokens: int
+    ids: tuple[int, ...] = ()
 
     @property
     def finished(self) -> bool:

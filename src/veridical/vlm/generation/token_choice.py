@@ -13,6 +13,8 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: SamplingParams) -> Tensor
 
     A row's token is where its number falls in the cumulated probabilities, so it depends on this row alone.
     """
+    if sampling.never:
+        logits = logits.index_fill(-1, torch.tensor(sampling.never, device=logits.device), -torch.inf)
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits / sampling.temperature

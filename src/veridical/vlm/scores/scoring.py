@@ -51,7 +51,7 @@ def likeliest(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> lis
     if not rows or not prefix.shared:
         flat = iter([logits.argmax(-1) for logits in full_forward.answer_logits(vlm, prefix, rows)])
     else:
-        first, later = _shared_logits(vlm, prefix, rows)
+        first, later = shared_logits(vlm, prefix, rows)
         rest = torch.split(later.argmax(-1), [len(ids) - 1 for _, ids in rows])
         flat = iter([torch.cat(one) for one in zip(first.argmax(-1)[:, None], rest, strict=True)])
     return [[next(flat) for _ in texts] for texts in answers]
@@ -130,7 +130,7 @@ def _shared(
 ) -> list[Tensor]:
     import torch
 
-    first_logits, later_logits = _shared_logits(vlm, prefix, rows)
+    first_logits, later_logits = shared_logits(vlm, prefix, rows)
     device = first_logits.device
     first = token_logprobs(first_logits, torch.tensor([ids[0] for ids in targets], device=device))
     wanted = torch.tensor([token for ids in targets for token in ids[1:]], dtype=torch.long, device=device)
@@ -138,7 +138,7 @@ def _shared(
     return [torch.cat([first[row : row + 1], rest]) for row, rest in enumerate(later)]
 
 
-def _shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor]:
+def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor]:
     """Logits of first tokens [rows, vocabulary], the prefix's own prediction unless an opening comes between, and of
     all later tokens [tokens, vocabulary], row after row, from one pass over the branches."""
     import torch

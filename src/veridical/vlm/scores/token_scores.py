@@ -1,0 +1,101 @@
+"""Log-probabilities, entropies and values of answers given as token ids, for policy gradients.
+
+What was sampled is scored as it was sampled: a text encoded again may be cut into other tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from veridical.vlm.model import families
+from veridical.vlm.prefix.encode import Prefix
+from veridical.vlm.scores import full_forward, scoring
+
+if TYPE_CHECKING:
+    from veridical.vlm.model.loading import Vlm
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Of each answer, fp32 [tokens]: log-probabilities, entropies (without gradients), values if there is a head."""
+
+    logps: list[Tensor]
+    entropies: list[Tensor]
+    values: list[Tensor]
+
+
+def score_tokens(
+    vlm: Vlm,
+    prefix: Prefix,
+    rows: Sequence[tuple[int, Sequence[int]]],
+    temperature: float = 1.0,
+    valued: bool = False,
+) -> TokenScores:
+    """Score answers, each given as its context's place in `prefix` and its token ids; gradients flow if enabled.
+
+    Logits are divided by `temperature`, as they were when the tokens were sampled. With `valued`, prefix and answers
+    are scored inside `value_head`, and each token has the value of the state that it was drawn in.
+    """
+    given = [(context, list(ids)) for context, ids in rows]
+    if not prefix.shared:
+        scored = [
+            _of_logits(logits, ids, temperature, valued)
+            for logits, (_, ids) in zip(full_forward.answer_logits(vlm, prefix, given), given, strict=True)
+        ]
+        return TokenScores(*(list(column) for column in zip(*scored, strict=True)))
+    first_logits, later_logits = scoring.shared_logits(vlm, prefix, given)
+    first = _of_logits(first_logits, [ids[0] for _, ids in given], temperature, valued)
+    later = _of_logits(later_logits, [token for _, ids in given for token in ids[1:]], temperature, valued)
+    counts = [len(ids) - 1 for _, ids in given]
+    return TokenScores(*(_joined(one, rest, counts) for one, rest in zip(first, later, strict=True)))
+
+
+def _of_logits(logits: Tensor, ids: Sequence[int], temperature: float, valued: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and values [tokens] out of logits [tokens, vocabulary, and the value]."""
+    values = logits[:, -1].float() if valued else logits.new_zeros(len(logits), dtype=torch.float32)
+    own = logits[:, :-1] if valued else logits
+    wanted = torch.tensor(ids, dtype=torch.long, device=logits.device)
+    everything = torch.log_softmax(own.float() / temperature, -1)
+    seen = everything.detach()
+    entropies = -(seen.exp() * seen).sum(-1)
+    return everything.gather(-1, wanted[:, None])[:, 0], entropies, values
+
+
+def _joined(first: Tensor, later: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    rest = torch.split(later, list(counts))
+    return [torch.cat([first[row : row + 1], tokens]) for row, tokens in enumerate(rest)]
+
+
+@contextmanager
+def value_head(vlm: Vlm, head: torch.nn.Linear | None) -> Iterator[None]:
+    """While this lasts, logits have one more column: what `head` makes of the hidden state they are read from.
+
+    So values come from the same pass as logits, on every path. A model that caps its logits caps values with them.
+    """
+    if head is None:
+        yield
+        return
+    output = families.base_model(vlm.model).get_output_embeddings()
+
+    def widen(_module: Any, given: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        value = head(given[0].float())
+        return torch.cat([logits.float(), value], dim=-1)
+
+    handle = output.register_forward_hook(widen)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def without_value(prefix: Prefix) -> Prefix:
+    """A prefix that was encoded inside `value_head`, for sampling: its logits without the value."""
+    from dataclasses import replace
+
+    return prefix if prefix.logits is None else replace(prefix, logits=prefix.logits[:, :-1])
