@@ -3,7 +3,8 @@
 Each token is an action. Its reward is -kl_coef (log policy - log reference), and the last token's also the answer's
 reward (InstructGPT, arXiv 2203.02155). Advantages are generalised advantage estimates (1506.02438) over the values of
 the policy that sampled, whitened over the step; policy and values are both clipped. Names and defaults are those of
-TRL's PPOTrainer. The value of a token is read from the hidden state that predicts it, by a linear head that starts at zero.
+TRL's PPOTrainer. The value of a token is read from the hidden state that predicts it, by a linear head that starts at
+zero.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 An answer's advantage is its reward less the mean reward of the other answers to the prompt. The KL to the reference is
 taken off the reward, and an answer is one action: its ratio is that of whole answers. The defaults are those of the
-study arXiv 2407.02477, appendix A (k = 4, beta 0.4); names and numbers are those of TRL's RLOOTrainer, with which a test
-compares every step. The study standardises rewards by a mean and deviation measured before: `--standardise base`.
+study arXiv 2407.02477, appendix A (k = 4, beta 0.4); names and numbers are those of TRL's RLOOTrainer, with which a
+test compares every step. The study standardises rewards by a mean and deviation measured before: `--standardise base`.
 """
 
 from __future__ import annotations
