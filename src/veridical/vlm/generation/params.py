@@ -58,7 +58,7 @@ class SamplingParams:
     """Sample only from this many likeliest tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """End an answer right after any of these texts appears in it; the text found stays in the answer."""
-    never: tuple[int, ...] = ()
+    never: tuple[Natural, ...] = ()
     """Tokens that are never taken, such as those that stand for images."""
     decoding: Decoding | None = None
     """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
