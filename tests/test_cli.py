@@ -68,8 +68,8 @@ def test_version():
         (("data", "exprot"), "no command 'data'; did you mean `veridical data export`?"),
         (
             ("judge", "train", "--help"),
-            "`veridical judge train` needs another word: `veridical judge train reward-probe` or `veridical judge "
-            "train verifier`.",
+            "`veridical judge train` needs another word: `veridical judge train reward`, `veridical judge train "
+            "reward-probe` or `veridical judge train verifier`.",
         ),
         (("zzz",), "no command 'zzz'; `veridical --help` lists the commands."),
         (("report", "absent"), "absent: no such run folder; check the path."),

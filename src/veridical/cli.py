@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, Command] = {
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
     "rl": Command("veridical.rl.command", "RlConfig", "Train by policy gradient on rewards: GRPO, RLOO or PPO."),
+    "judge train reward": Command(
+        "veridical.judge_training.reward", "RewardConfig", "Train a reward model on pairs, by LoRA or in full."
+    ),
     "judge train reward-probe": Command(
         "veridical.judge_training.reward_probe", "ProbeConfig", "Train a linear reward on a frozen model's states."
     ),

@@ -194,7 +194,7 @@ def test_edited_tokens_weigh_more_as_worked_out_from_single_scores(tmp_path, lla
         for need in BOTH:
             [policy] = score_requests(encoder, encoder.load([example], [Clean()]), [need])[need]
             [reference] = cache.get([example.score_key(need)])
-            numbers = [*example.answer(need.response).edits, 0]  # the end of the turn is no edit
+            numbers = [*getattr(example, need.response).edits, 0]  # the end of the turn is no edit
             weights = torch.tensor([3.0 if number else 1.0 for number in numbers])
             ratios.append(((policy - reference) * weights).sum() / weights.sum())
             edited += sum(map(bool, numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,11 +20,13 @@ from veridical.runs import Run
 
 if TYPE_CHECKING:
     import torch
+    from transformers import TrainerCallback
 
     from veridical.align.checks import Prepared
     from veridical.align.inputs import BatchEncoder
     from veridical.align.reference import ReferenceCache
     from veridical.align.start_check import StartCheck
+    from veridical.align.trainer import PairTrainer
     from veridical.align.types import Example
     from veridical.vlm.model.loading import Vlm
 
@@ -78,12 +80,12 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
 
     laps = _Laps()
     _refuse_unknown_trackers(config)
-    base, vlm, dtype = _loaded(config, folder, pairs_digest)
+    base, vlm, dtype = load_for_training(config, folder, pairs_digest)
     config = defaults.resolved(config, vlm.model)
     _say_what_runs(config)
     laps.end("load")
-    with _encoder(config, base, vlm, dtype) as encoder:
-        prepared = _checked(config, encoder)
+    with open_encoder(config, base, vlm, dtype) as encoder:
+        prepared = checked_examples(config, encoder)
         examples, kept_aside = held_out.split(prepared.examples, config.held_out)
         _say_held_out(config, len(examples), len(kept_aside))
         _tell_memory(config, vlm, examples)
@@ -134,7 +136,7 @@ def _write(config: AlignConfig, summary: Mapping[str, Any]) -> None:
     (config.out / EXAMPLES).unlink()
 
 
-def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm, torch.dtype]:
+def load_for_training(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm, torch.dtype]:
     """The base model, the same made ready for training, and the number type that it computes in; checks that these are
     the run's.
     """
@@ -166,7 +168,7 @@ def _loaded(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, V
 
 
 @contextmanager
-def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm, dtype: torch.dtype) -> Iterator[BatchEncoder]:
+def open_encoder(config: AlignConfig, base: Vlm, vlm: Vlm, dtype: torch.dtype) -> Iterator[BatchEncoder]:
     """What the model is shown; what serves this start of the run only is removed afterwards."""
     from veridical.align import distributed
     from veridical.align.inputs import BatchEncoder, worker_settings
@@ -197,7 +199,7 @@ def _encoder(config: AlignConfig, base: Vlm, vlm: Vlm, dtype: torch.dtype) -> It
             scratch.clear()
 
 
-def _checked(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
+def checked_examples(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
     """The pairs that can be trained on, with their images looked at; tells the user about the others."""
     from veridical.align import checks, distributed, final_metrics
     from veridical.align.dataset import store
@@ -267,11 +269,36 @@ def _train(
     """Train from the last whole checkpoint on; returns the number of steps of the whole training, and how far policy
     and reference were apart if it began here.
     """
-    from veridical.align import callbacks, distributed, start_check
-    from veridical.align.trainer import PairTrainer, steps_in_all
+    from veridical.align import start_check
+    from veridical.align.trainer import PairTrainer
+
+    if config.gradient_checkpointing:
+        encoder.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    start: StartCheck | None = None
+
+    def make(watching: Sequence[TrainerCallback], begins: bool) -> PairTrainer:
+        nonlocal start
+        trainer = PairTrainer(config, encoder, cache, examples, watching)
+        # An adapter that training continues is not the base that it may be measured against.
+        base_only = config.start is not None and config.reference == "base"
+        if begins:
+            start = start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
+        return trainer
+
+    return run_steps(config, len(examples), make), start
+
+
+def run_steps(config: AlignConfig, pairs: int, make: Callable[[Sequence[TrainerCallback], bool], PairTrainer]) -> int:
+    """Train on so many pairs from the last whole checkpoint on; returns the number of steps of the whole training.
+
+    `make` gets what watches the steps, and whether the training begins here, and gives the trainer. Raises
+    KeyboardInterrupt, with a checkpoint saved, after Ctrl-C.
+    """
+    from veridical.align import callbacks, distributed
+    from veridical.align.trainer import steps_in_all
     from veridical.progress import Line
 
-    steps = steps_in_all(config, len(examples))
+    steps = steps_in_all(config, pairs)
     checkpoint = distributed.on_main(lambda: run_folder.last_checkpoint(config.out))
     done = run_folder.step_of(checkpoint)
     distributed.on_main(lambda: run_folder.cut_log(config.out, done))
@@ -285,18 +312,13 @@ def _train(
             callbacks.WholeCheckpoints(),
             stop,
         )
-        if config.gradient_checkpointing:
-            encoder.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-        trainer = PairTrainer(config, encoder, cache, examples, watching)
-        # An adapter that training continues is not the base that it may be measured against.
-        base_only = config.start is not None and config.reference == "base"
-        start = None if done else start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
+        trainer = make(watching, not done)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
         _say(f"stopped after step {step} of {steps}; the same command continues from there")
         raise KeyboardInterrupt
-    return steps, start
+    return steps
 
 
 def _say_what_runs(config: AlignConfig) -> None:

@@ -203,7 +203,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """The loss of a micro-batch, as its share of the step's."""
         batch = inputs["batch"]
-        loss, metrics = loss_of(self._encoder, self._reference, self._objective, batch)
+        loss, metrics = self.loss(batch)
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower --learning-rate and "
@@ -211,6 +211,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             )
         self._since_log.append((len(batch.examples), metrics))
         return loss * (len(batch.examples) / (num_items_in_batch or len(batch.examples)))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The objective's loss on a batch, with gradients, and its metrics."""
+        return loss_of(self._encoder, self._reference, self._objective, batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's metrics, means over the pairs since the last row."""

@@ -21,7 +21,7 @@ from veridical.bounds import NotNegative, Positive, Seed
 from veridical.errors import UserError
 from veridical.files import read_json, whole, write_json
 from veridical.intervals import wilson
-from veridical.judges.reward_model import HEAD, REWARD, states_after
+from veridical.judges.reward_heads import HEAD, REWARD, states_after
 from veridical.judges.rewards import Scorable
 from veridical.progress import Line
 from veridical.records import Pair

@@ -149,11 +149,13 @@ class Compare:
 class Preference:
     """How much better the first of two texts is, -1 to 1; 0 is a tie.
 
-    `consistent` is False where the judge changed its mind when it saw the two in the other order.
+    `consistent` is False where the judge changed its mind when it saw the two in the other order. `orders` are the
+    margins when the first text was shown first and when it was shown second; None where only one order was asked for.
     """
 
     margin: float
     consistent: bool = True
+    orders: tuple[float, float] | None = None
 
     @property
     def better(self) -> Literal["first", "second", "tie"]:

@@ -252,7 +252,7 @@ def _preference(forward: float | JudgeError, backward: float | JudgeError) -> Pr
         return forward
     if isinstance(backward, JudgeError):
         return backward
-    return Preference((forward - backward) / 2, consistent=forward == -backward)
+    return Preference((forward - backward) / 2, consistent=forward == -backward, orders=(forward, -backward))
 
 
 def _unknown(record: Record) -> JudgeError:

@@ -76,7 +76,7 @@ _OFFERING: Mapping[str, str] = MappingProxyType(
         "vision-language-model": "veridical.judges.language:LanguageJudge",
         "detector": "veridical.judges.detector:Detector",
         "image-text": "veridical.judges.image_text:ImageTextJudge",
-        "reward-model": "veridical.judges.reward_model:VisionReward",
+        "reward-model": "veridical.judges.reward_heads:ProbeReward",
         "verifier": "veridical.judges.verifier:Verifier",
         "self": "veridical.judges.implicit:ImplicitReward",
         "backbone": "veridical.judges.backbone:Backbone",

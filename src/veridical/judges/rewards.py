@@ -40,10 +40,9 @@ def preference(
     requests: Sequence[Compare], rate: Callable[[Sequence[Rate]], list[float | JudgeError]]
 ) -> list[Preference | JudgeError]:
     """2 sigmoid(reward of the first - reward of the second) - 1; order cannot matter."""
-    firsts = [Rate(r.record, r.prompt, r.first) for r in requests]
-    seconds = [Rate(r.record, r.prompt, r.second) for r in requests]
-    rates = rate([*firsts, *seconds])
-    return [_margin(*two) for two in zip(rates[: len(requests)], rates[len(requests) :], strict=True)]
+    # Side by side, so that the two answers of a comparison share what was read of their image and prompt.
+    rates = rate([Rate(r.record, r.prompt, text) for r in requests for text in (r.first, r.second)])
+    return [_margin(*two) for two in zip(rates[::2], rates[1::2], strict=True)]
 
 
 def _margin(first: float | JudgeError, second: float | JudgeError) -> Preference | JudgeError:
@@ -51,7 +50,8 @@ def _margin(first: float | JudgeError, second: float | JudgeError) -> Preference
         return first
     if isinstance(second, JudgeError):
         return second
-    return Preference(math.tanh((first - second) / 2))
+    margin = math.tanh((first - second) / 2)
+    return Preference(margin, orders=(margin, margin))
 
 
 def _batch(

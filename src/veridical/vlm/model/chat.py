@@ -124,6 +124,12 @@ def end_of_turn(
     return (int(tokenizer.eos_token_id),)
 
 
+def closing_ids(processor: Any, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]:
+    """All token ids that the template writes after a dialogue's last answer, a line break behind its end included."""
+    dialogue = (Message("user", "Hello."), Message("assistant", _MARKS[1]))
+    return tuple(tokenizer(_after_mark(processor, dialogue, style.plain), add_special_tokens=False).input_ids)
+
+
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of all tokens that stand for control, not for text."""
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}

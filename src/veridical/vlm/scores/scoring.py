@@ -29,7 +29,7 @@ def score(
     has, those are scored, each after the answer's own tokens before it. Raises `UserError` for an answer that is
     empty, holds a placeholder, or is too long.
     """
-    rows = _rows(vlm, prefix, answers)
+    rows = answer_rows(vlm, prefix, answers)
     if not rows:
         return [[] for _ in answers]
     given = [None] * len(rows) if targets is None else [ids for some in targets for ids in some]
@@ -47,7 +47,7 @@ def likeliest(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> lis
 
     from veridical.vlm.scores import full_forward
 
-    rows = _rows(vlm, prefix, answers)
+    rows = answer_rows(vlm, prefix, answers)
     if not rows or not prefix.shared:
         flat = iter([logits.argmax(-1) for logits in full_forward.answer_logits(vlm, prefix, rows)])
     else:
@@ -57,8 +57,8 @@ def likeliest(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> lis
     return [[next(flat) for _ in texts] for texts in answers]
 
 
-def _rows(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[tuple[int, list[int]]]:
-    """The context and the token ids of each answer."""
+def answer_rows(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> list[tuple[int, list[int]]]:
+    """The context and the token ids of each answer, the end of its turn included."""
     if len(answers) != len(prefix):
         raise ValueError(f"{len(prefix)} contexts were encoded, but answers are given for {len(answers)}")
     rows = [
@@ -143,8 +143,6 @@ def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]
     all later tokens [tokens, vocabulary], row after row, from one pass over the branches."""
     import torch
 
-    from veridical.vlm.model import families
-    from veridical.vlm.prefix import cache as caches
     from veridical.vlm.prefix import forward
 
     device = prefix.mask.device
@@ -153,20 +151,35 @@ def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]
     inputs, shown = forward.right_padded([[*prefix.opening, *ids[:-1]] for _, ids in rows], device)
     if first is not None and not inputs.shape[1]:
         return first, first[:0]
-    cache = caches.branch_cache(prefix.past, owners)
-    places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
-    mask = torch.cat([prefix.mask[owners], shown], -1)
-    given = {"input_ids": inputs, "attention_mask": mask}
-    given |= families.repeated({key: one[owners] for key, one in prefix.beside.items()}, inputs.shape[1])
     wanted = shown.bool()
     wanted[:, : max(len(prefix.opening) - 1, 0)] = False
-    logits = forward.run(vlm, given, places, cache, logits_to_keep=wanted)
+    logits = read_branches(vlm, prefix, owners, inputs, shown, wanted)
     if first is not None:
         return first, logits
     counts = torch.tensor([len(ids) for _, ids in rows], device=device)
     starts = counts.cumsum(0) - counts
     later = torch.ones(len(logits), dtype=torch.bool, device=device).index_fill(0, starts, value=False)
     return logits[starts], logits[later]
+
+
+def read_branches(vlm: Vlm, prefix: Prefix, owners: Tensor, inputs: Tensor, shown: Tensor, wanted: Tensor) -> Tensor:
+    """The logits [kept, vocabulary] at the places `wanted` of token ids `inputs`, each row after its owner's context.
+
+    `owners` [rows] are contexts of a shared prefix; `inputs`, `shown` (1 at tokens, 0 at padding) and `wanted` are
+    [rows, longest].
+    """
+    import torch
+
+    from veridical.vlm.model import families
+    from veridical.vlm.prefix import cache as caches
+    from veridical.vlm.prefix import forward
+
+    cache = caches.branch_cache(prefix.past, owners)
+    places = families.later_positions(prefix.next_position[owners], inputs.shape[1], prefix.positions)
+    mask = torch.cat([prefix.mask[owners], shown], -1)
+    given = {"input_ids": inputs, "attention_mask": mask}
+    given |= families.repeated({key: one[owners] for key, one in prefix.beside.items()}, inputs.shape[1])
+    return forward.run(vlm, given, places, cache, logits_to_keep=wanted)
 
 
 def _separate(
