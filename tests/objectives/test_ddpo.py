@@ -37,7 +37,12 @@ def test_the_paper_takes_weighted_means():
 
 def test_the_released_code_takes_sums_and_raises_what_was_replaced():
     # 1 + 1.1 * 2 + 0.5 = 3.7; 1 - 1.1 - 2 + 0 = -2.1
-    loss, metrics = Ddpo(beta=0.1, gamma=1.1, variant="released").loss(SCORED)
+    objective = Ddpo(beta=0.1, gamma=1.1, variant="released")
+    assert objective.replaced_tokens()
+    assert not Ddpo().replaced_tokens()
+    # Its edits are spans that were replaced: what was put in is none.
+    replaced = {CHOSEN: SCORED[CHOSEN], REJECTED: side([1.0, -1.0, -2.0, 0.0], [0, 1, 0, 0])}
+    loss, metrics = objective.loss(replaced)
     assert loss.item() == pytest.approx(softplus(-0.1 * (3.7 + 2.1)))
     assert metrics["edited"].item() == pytest.approx(2 / 7)
 

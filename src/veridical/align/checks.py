@@ -11,10 +11,12 @@ from veridical.align.types import Answer, Example
 from veridical.align.wide import WideParts, whole_text
 from veridical.edits import edit_spans
 from veridical.objectives.base import Objective, scores_read
+from veridical.objectives.token_weights import reads_replaced_tokens, replaced_spans
 from veridical.pairs.checks import PairWarning, check_pairs
 from veridical.records import FurtherAnswer, ImageFile, Pair, Rejection, Span
 from veridical.vlm.model.chat import answer_encoding, special_ids
 from veridical.vlm.model.loading import Vlm
+from veridical.vlm.scores.scoring import answer_ids
 
 WARNED_ABOUT = 4096
 """Pairs, the first ones, that are looked at for what is suspicious about all."""
@@ -52,7 +54,7 @@ def prepare(
     what it lacks that the `objective` needs: `no-NAME` for a score (also one that is among `reads`), `no-others`,
     `no-contrast`, and `no-image` where the objective looks at weakened images.
     """
-    wide = WideParts(objective)
+    wide, replaced = WideParts(objective), reads_replaced_tokens(objective)
     reads = (*reads, *(scores_read(objective) if objective else ()))
     skipped: list[Rejection] = []
     read = shortened = 0
@@ -66,7 +68,7 @@ def prepare(
             constructions[pair.provenance.construction] += 1
             if len(first) < WARNED_ABOUT:
                 first.append(pair)
-            made = _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long)
+            made = _unstated(pair, reads) or _example(pair, vlm, max_answer_tokens, too_long, replaced)
             if isinstance(made, Example):
                 made = wide.lacking(made) or made
             if isinstance(made, Example):
@@ -94,7 +96,9 @@ def _unstated(pair: Pair, reads: Sequence[str]) -> _Problem | None:
     return f"no-{lacking}", remedy, f"the objective reads the pairs' {lacking!r}, and {pair.id} states none"
 
 
-def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Example | _Problem:
+def _example(
+    pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"], replaced: bool
+) -> Example | _Problem:
     if not pair.chosen.strip() or not pair.rejected.strip():
         return "empty-answer", "Give both sides a text", "the chosen or the rejected answer is empty"
     sides = []
@@ -114,6 +118,9 @@ def _example(pair: Pair, vlm: Vlm, limit: int, too_long: Literal["shorten", "rej
         replace(side, edits=_edits(side.text, [(a + before, b + before) for a, b in places], vlm), weight=weight)
         for side, places, weight in zip(sides, (spans.chosen, spans.rejected), weights, strict=True)
     )
+    if replaced:
+        numbers = replaced_spans(*(answer_ids(vlm, side.text, (pair.id,)) for side in (chosen, rejected)))
+        chosen, rejected = replace(chosen, edits=numbers[0]), replace(rejected, edits=numbers[1])
     others, contrast = _further(pair, chosen, vlm, limit, too_long)
     return Example(
         pair.id,

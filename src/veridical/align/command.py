@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from veridical.align.start_check import StartCheck
     from veridical.align.trainer import PairTrainer
     from veridical.align.types import Example
+    from veridical.objectives.base import LogpRequest
     from veridical.vlm.model.loading import Vlm
 
 __all__ = ["AlignConfig", "config_type", "run"]
@@ -81,7 +82,7 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     laps = _Laps()
     _refuse_unknown_trackers(config)
     base, vlm, dtype = load_for_training(config, folder, pairs_digest)
-    config = defaults.resolved(config, vlm.model)
+    config = _without_image(defaults.resolved(config, vlm.model))
     _say_what_runs(config)
     laps.end("load")
     with open_encoder(config, base, vlm, dtype) as encoder:
@@ -233,15 +234,21 @@ def _fill_reference(
 ) -> int:
     """Score what needs a reference in training or in the measurement after it; returns how many."""
     from veridical.align import distributed
+    from veridical.align.draws import Drawn, every_draw, random_requests
     from veridical.align.final_metrics import BOTH, measured
     from veridical.align.reference import fill, missing
     from veridical.progress import Line
 
     requests = tuple(request for request in config.objective.needs() if request.reference)
     both = tuple(dict.fromkeys((*requests, *BOTH)))
+    redrawn = random_requests(requests) if config.draws == "anew" else ()
+    always = tuple(request for request in requests if request not in redrawn)
+    draws = every_draw(config.draws, config.seed, config.epochs) if redrawn else ()
     adapter = config.reference == "start"
     computed = 0
-    for part, asked in ((examples, requests), (measured(examples), both), (measured(kept_aside), both)):
+    work: list[tuple[Sequence[Example], tuple[LogpRequest, ...]]] = [(examples, always)]
+    work += [(Drawn(examples, draw), redrawn) for draw in draws]
+    for part, asked in (*work, (measured(examples), both), (measured(kept_aside), both)):
         if lacking := missing(cache, part, asked):
             distributed.wait_for_all()  # before anyone writes, so that all find the same missing
             share = distributed.share(len(lacking))
@@ -252,6 +259,16 @@ def _fill_reference(
             cache.look()
             computed += len(lacking)
     return computed
+
+
+def _without_image(config: AlignConfig) -> AlignConfig:
+    """The settings with an objective that doesn't see the image, where that is wanted."""
+    if config.without_image is None:
+        return config
+    from veridical.objectives.blinded import blinded
+    from veridical.vlm.images.views import parse
+
+    return replace(config, objective=blinded(config.objective, parse(config.without_image)))
 
 
 def _trained_weights(config: AlignConfig) -> str:

@@ -35,6 +35,12 @@ class AlignConfig:
     """What is minimised. `--objective.name` picks it: `dpo-nll`, `dpo` (the paper's formula, without the likelihood
     term), a relative such as `mdpo`, `povid`, `ipo` or `simpo`, or `sft` as the control. See docs/methods.md for what
     the default was chosen by."""
+    draws: Literal["anew", "fixed"] = "anew"
+    """How weak views that are random (noise, crops, masks) are drawn: anew in every epoch and for every seed, the same
+    for policy and reference; or fixed, one draw a pair whatever the seed."""
+    without_image: Literal["none", "blank"] | None = None
+    """Train without the image, as a control: both sides are scored on the prompt alone (none) or on a blank image. What
+    this gains as well is learnt from the texts."""
     train: Literal["adapter", "language", "language-and-projector"] = "adapter"
     """`adapter`: LoRA, as `lora` says, and the model stays as it is. `language`: all weights of the language model;
     `language-and-projector`: those of the projector too, as in BPO. Both write a whole new model into `model/`."""
@@ -55,8 +61,8 @@ class AlignConfig:
     batch_size: Positive = 16
     """Pairs in an optimiser step; 16 to 48 in the literature."""
     micro_batch: Positive = field(default=4, metadata=INCIDENTAL)
-    """Pairs in one forward and backward pass; lower it when memory runs out. The result stays the same (except
-    with rpo and spa, which compare the pairs of a pass), and a run may be continued with another."""
+    """Pairs in one forward and backward pass; lower it when memory runs out. The result stays the same, and a run may
+    be continued with another."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, about a third more time."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -125,6 +131,13 @@ class AlignConfig:
             raise UserError(f"start is an adapter to go on with, and train is {self.train}; set train to adapter.")
         if self.reference == "start" and self.start is None:
             raise UserError("reference start needs --start: the adapter that the policy is measured against.")
+        if any(need.asks_reference for need in self.objective.needs()) and (
+            self.train != "adapter" or self.reference == "start"
+        ):
+            raise UserError(
+                f"objective {self.objective.name} compares whole distributions with the reference model's while it "
+                "trains: train an adapter (--train adapter) against the base (--reference base)."
+            )
         if self.feature_cache is not None and not self.feature_disk_mb:
             raise UserError("feature_cache needs --feature-disk-mb: how large it may become.")
         if self.batch_size % self.micro_batch and self.micro_batch < self.batch_size:

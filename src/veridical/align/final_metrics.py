@@ -16,10 +16,12 @@ from veridical.align.reference import ReferenceCache
 from veridical.align.trainer import with_reference
 from veridical.align.types import Example
 from veridical.intervals import mean_interval, wilson
-from veridical.objectives.base import CHOSEN, REJECTED, Objective, Response
+from veridical.objectives.base import CHOSEN, REJECTED, Objective, Response, compares_pairs, embeddings_read
 from veridical.vlm.shrinking import BatchLimit, run_in_batches
 
 PAIRS = 256
+STEP = 16
+"""Pairs whose loss is taken together, for objectives that compare pairs."""
 BOTH = (CHOSEN, REJECTED)
 
 
@@ -46,7 +48,8 @@ def measure(
     drifts: dict[Response, list[float]] = {"chosen": [], "rejected": []}
     encoder.vlm.model.eval()
     examples = measured(examples)
-    limit = BatchLimit(micro_batch, "pairs", "--micro-batch")
+    size = STEP if compares_pairs(objective) else micro_batch
+    limit = BatchLimit(size, "pairs", "--micro-batch")
     for ratios, values in run_in_batches(partial(_measured, encoder, reference, objective), examples, limit):
         for side, ratio in ratios.items():
             drifts[side].append(ratio)
@@ -63,7 +66,9 @@ def _measured(
     requests = list(dict.fromkeys((*objective.needs(), *BOTH)))
     batch = encoder.load(examples, views_of(requests))
     with torch.no_grad():
-        scored = with_reference(score_requests(encoder, batch, requests), reference, objective, examples)
+        embedded = encoder.embeddings.of(examples, embeddings_read(objective))
+        policy = score_requests(encoder, batch, requests)
+        scored = with_reference(policy, reference, objective, examples, embedded=embedded)
         loss, metrics = objective.loss({request: scored[request] for request in objective.needs()})
     values = {name: value.item() for name, value in {"loss": loss, **metrics}.items()}
     ratios = {request.response: scored[request].log_ratios().tolist() for request in BOTH}

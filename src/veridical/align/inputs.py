@@ -17,9 +17,11 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from veridical.align.embeddings import PairEmbeddings
 from veridical.align.types import Example, Shown
 from veridical.records import ImageFile
 from veridical.vlm.images.files import open_image
+from veridical.vlm.images.views import before_tower, is_random
 from veridical.vlm.inputs.context import Context, Prepared, tower_key
 from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.inputs.preprocessed_cache import Scratch
@@ -73,6 +75,10 @@ class BatchEncoder:
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
         self._on_disk = on_disk if self._frozen else None
         self.scratch = scratch
+        self.keeps_random = True
+        """Whether features of random views are kept in memory: not where each is drawn once."""
+        self.embeddings = PairEmbeddings(vlm)
+        """What prompts and images are like, for objectives that ask."""
         self._prepared: dict[str, Prepared] = {}
         self._features: dict[Hashable, Features] = {}
 
@@ -161,7 +167,8 @@ class BatchEncoder:
             with evaluating(self.vlm.model):
                 known |= zip(unseen, features(self.vlm, list(unseen.values())), strict=True)
         for key, seen in known.items():
-            if key not in self._features:
+            once = not self.keeps_random and is_random(before_tower(wanted[key].view))
+            if key not in self._features and not once:
                 self._keep(self._features, key, seen.to(torch.device("cpu")), seen.tensors)
         return known
 

@@ -9,11 +9,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from veridical.align.distributions import Said, blended, divergence, predicted
 from veridical.align.inputs import Batch, BatchEncoder
 from veridical.align.types import Answer, Example, Shown
 from veridical.objectives.base import LogpRequest
 from veridical.vlm.images.views import View
-from veridical.vlm.scores.scoring import likeliest, score
+from veridical.vlm.scores.scoring import likeliest, score, token_logprobs
 
 
 def views_of(needs: Sequence[LogpRequest]) -> list[Shown]:
@@ -35,16 +36,19 @@ def score_requests(
     Gradients flow if enabled. The token that ends the turn comes last, except for a shortened answer.
     """
     rows = {need: [row for example in batch.examples for row in _rows(example, need)] for need in needs}
+    whole, known = _whole(encoder, batch, {need: some for need, some in rows.items() if need.whole})
+    rows = {need: some for need, some in rows.items() if not need.whole}
     targets = _likeliest(encoder, batch, [row for some in rows.values() for row in some])
     # Pairs of one record share its context, and often an answer: neither is computed twice.
     groups: dict[tuple[View, bool], dict[str, dict[_Said, None]]] = {}
     for need, some in rows.items():
-        for row in some:
+        for row in (row for row in some if (row.context, row.said) not in known):
             groups.setdefault((need.view, row.pictured), {}).setdefault(row.context, {})[row.said] = None
-    scores: dict[tuple[str, _Said], Tensor] = {}
+    scores = dict(known)
     for contexts in groups.values():
         scores |= _scores(encoder, batch, contexts, targets)
-    return {need: [_learnt(scores[row.context, row.said], row.answer) for row in some] for need, some in rows.items()}
+    found = {need: [_learnt(scores[row.context, row.said], row.answer) for row in some] for need, some in rows.items()}
+    return {need: whole[need] if need.whole else found[need] for need in needs}
 
 
 # A text to score, and under which context's likeliest tokens: none of them if it is the text's own that count.
@@ -59,13 +63,53 @@ class _Row:
     context: str
     pictured: bool
     said: _Said
+    other: str = ""
+    """The context of the logits that its own are blended with."""
 
 
 def _rows(example: Example, need: LogpRequest) -> Iterable[_Row]:
     for answer, images in ((row.answer, row.images) for row in example.rows(need)):
         teacher = need.likeliest_under
         under = None if teacher is None else example.context_key(teacher, images)
-        yield _Row(answer, example.context_key(need.view, images), bool(images), (answer.text, under))
+        context = example.context_key(need.view, images)
+        blend = need.blend
+        other = "" if blend is None else example.context_key(blend.view or need.view, images)
+        yield _Row(answer, context, bool(images), (answer.text, under), other)
+
+
+def _whole(
+    encoder: BatchEncoder, batch: Batch, rows: Mapping[LogpRequest, Sequence[_Row]]
+) -> tuple[dict[LogpRequest, list[Tensor]], dict[tuple[str, _Said], Tensor]]:
+    """What requests for whole distributions want; and the log-probabilities of the answers that were scored for it,
+    so that they aren't scored again."""
+    asked: dict[tuple[bool, bool, View, bool], dict[Said, None]] = {}
+    for need, some in rows.items():
+        for row in some:
+            text = row.answer.text
+            asked.setdefault((False, True, need.view, row.pictured), {})[row.context, text] = None
+            if need.divergence:
+                asked.setdefault((True, False, need.view, row.pictured), {})[row.context, text] = None
+            if (blend := need.blend) is not None:
+                view = blend.view or need.view
+                key = (blend.model == "reference", False, view, row.pictured)
+                asked.setdefault(key, {})[row.other, text] = None
+    made: dict[tuple[bool, bool], dict[Said, tuple[Tensor, Tensor]]] = {}
+    for (reference, learn, _, _), said in asked.items():
+        made.setdefault((reference, learn), {}).update(predicted(encoder, batch, list(said), reference, learn))
+
+    def of_row(need: LogpRequest, row: _Row) -> Tensor:
+        ids, own = made[False, True][row.context, row.answer.text]
+        if need.blend is None:
+            return divergence(own, made[True, False][row.context, row.answer.text][1])
+        others = made[need.blend.model == "reference", False][row.other, row.answer.text][1]
+        return blended(ids, own, others, need.blend)
+
+    found = {need: [_learnt(of_row(need, row), row.answer) for row in some] for need, some in rows.items()}
+    own = made.get((False, True), {})
+    known: dict[tuple[str, _Said], Tensor] = {}
+    for (context, text), (ids, one) in own.items():
+        known[context, (text, None)] = token_logprobs(one, ids)
+    return found, known
 
 
 def _likeliest(encoder: BatchEncoder, batch: Batch, rows: Sequence[_Row]) -> dict[_Said, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,13 +18,17 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from veridical.align import defaults, distributed
 from veridical.align.config import AlignConfig
+from veridical.align.draws import draw_of, drawn, random_views
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
 from veridical.align.logps import score_requests, views_of
+from veridical.align.memory_of_pairs import PairMemory
 from veridical.align.reference import ReferenceCache
 from veridical.align.sampler import Batches, EpochLoader, SeededOrder
+from veridical.align.step_wide import WholeStep, learning_loss, whole_step
 from veridical.align.types import Answer, Example, Row, key_array
 from veridical.errors import UserError
 from veridical.objectives.base import (
+    AFTER_TRAINING,
     CHOSEN,
     CHOSEN_ALONE,
     REJECTED,
@@ -32,10 +37,14 @@ from veridical.objectives.base import (
     Logps,
     Metrics,
     Objective,
+    TrainingState,
+    compares_pairs,
+    embeddings_read,
     scores_read,
 )
 from veridical.vlm.images.views import Clean
 from veridical.vlm.model.adapters import save_trained
+from veridical.vlm.model.modes import evaluating
 from veridical.vlm.shrinking import BatchLimit, attempt
 
 _WEIGHTS = "trained.safetensors"
@@ -49,19 +58,35 @@ RELIEF = (
 def loss_of(
     encoder: BatchEncoder, reference: ReferenceCache, objective: Objective, batch: Batch
 ) -> tuple[Tensor, Metrics]:
-    """An objective's loss on a batch, a scalar with gradients, and its metrics.
+    """An objective's loss on a batch, a scalar with gradients, and its metrics, with those of `log_prob_means`.
 
-    Adds `logps/chosen` and `logps/rejected`, mean log-probabilities on the clean image, where the objective requests
-    them. Reference scores are read from the cache.
+    Reference scores are read from the cache.
     """
-    scored = with_reference(score_requests(encoder, batch, objective.needs()), reference, objective, batch.examples)
+    scored = score_batch(encoder, reference, objective, batch)
     loss, metrics = objective.loss(scored)
-    log_probs = {
+    return loss, {**metrics, **log_prob_means(scored)}
+
+
+def score_batch(
+    encoder: BatchEncoder,
+    reference: ReferenceCache,
+    objective: Objective,
+    batch: Batch,
+    state: TrainingState = AFTER_TRAINING,
+) -> dict[LogpRequest, Logps]:
+    """All that an objective reads of a batch; gradients flow if enabled."""
+    policy = score_requests(encoder, batch, objective.needs())
+    embedded = encoder.embeddings.of(batch.examples, embeddings_read(objective))
+    return with_reference(policy, reference, objective, batch.examples, state, embedded)
+
+
+def log_prob_means(scored: Mapping[LogpRequest, Logps]) -> Metrics:
+    """`logps/chosen` and `logps/rejected`, mean log-probabilities on the clean image, where they were requested."""
+    return {
         f"logps/{request.response}": logps.log_probs().mean().detach()
         for request, logps in scored.items()
         if request in (CHOSEN, REJECTED, CHOSEN_ALONE, REJECTED_ALONE)
     }
-    return loss, {**metrics, **log_probs}
 
 
 def with_reference(
@@ -69,6 +94,8 @@ def with_reference(
     reference: ReferenceCache,
     objective: Objective,
     examples: Sequence[Example],
+    state: TrainingState = AFTER_TRAINING,
+    embedded: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[LogpRequest, Logps]:
     """Combine the policy's log-probabilities with the reference's, where requested, and the pairs' own scores."""
     logps = {}
@@ -84,6 +111,8 @@ def with_reference(
             scores,
             [place for place, _ in rows],
             _weights([row for _, row in rows]),
+            embedded,
+            state,
         )
     return logps
 
@@ -100,7 +129,7 @@ def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tenso
         return []
     edits = [tokens.new_zeros(len(tokens), dtype=torch.long) for tokens in per_token]
     for answer, numbers in zip(answers, edits, strict=True):
-        learnt = answer.edits[answer.skip :]
+        learnt = answer.edits[answer.skip :][: len(numbers)]
         numbers[: len(learnt)] = torch.tensor(learnt)
     return edits
 
@@ -132,13 +161,20 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._since_log: list[tuple[int, Metrics]] = []
         self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF)
         self._of_step: list[Batch] = []
+        self._memory = PairMemory(config.objective)
+        self._whole: WholeStep | None = None
+        self._slopes: dict[int, dict[LogpRequest, list[Tensor]]] = {}
         views = views_of(config.objective.needs())
-        self._workers = 0 if encoder.keeps(examples, views) else config.workers
+        redrawn = config.draws == "anew" and bool(random_views(views))
+        encoder.keeps_random = not redrawn
+        self._workers = 0 if encoder.keeps(examples, views) and not redrawn else config.workers
         super().__init__(
             model=encoder.vlm.model,
             args=training_arguments(config, len(examples), encoder.vlm.model.device),
             train_dataset=examples,
-            data_collator=lambda batch: {"batch": encoder.load(batch, views)},
+            data_collator=lambda batch: {
+                "batch": encoder.load([drawn(one, self._draw(config)) for one in batch], views)
+            },
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
@@ -166,10 +202,12 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         while (losses := attempt(run, batches)) is None:
             model.zero_grad()
             self._since_log.clear()  # a row is logged each step, so these are this step's
+            self._memory.restart_step()
             batches = list(self._of_step)
             self.limit.halve(min(self.limit.size, max(len(batch.examples) for batch in batches)))
         if self.accelerator.sync_gradients:
             self._of_step.clear()
+            self._memory.end_step()
             distributed.sum_gradients(model.parameters())
         # The log takes the mean over processes, but each has computed its part of a sum.
         return losses[-1] * distributed.count()
@@ -203,18 +241,66 @@ class PairTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """The loss of a micro-batch, as its share of the step's."""
         batch = inputs["batch"]
-        loss, metrics = self.loss(batch)
+        share = len(batch.examples) / (num_items_in_batch or len(batch.examples))
+        if self._whole is None:
+            loss, metrics = self.loss(batch)
+            learnt = loss * share
+        else:
+            loss, metrics = torch.tensor(self._whole.loss), self._whole.metrics
+            learnt, own = self._learn_whole(batch, self._whole.loss * share)
+            metrics = {**metrics, **own}
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower --learning-rate and "
                 f"start again in another --out; checkpoints before it are in {self.args.output_dir}."
             )
         self._since_log.append((len(batch.examples), metrics))
-        return loss * (len(batch.examples) / (num_items_in_batch or len(batch.examples)))
+        return learnt
+
+    def _draw(self, config: AlignConfig) -> tuple[int, ...]:
+        """The draw of this epoch's random views."""
+        return draw_of(config.draws, config.seed, self._batches.order.epoch)
+
+    def _state(self) -> TrainingState:
+        return self._memory.state(self.state.global_step / max(self.state.max_steps, 1))
+
+    def _compare_pairs(self, batches: Sequence[Batch]) -> None:
+        """Take the loss over all pairs of this step, of all processes, before any of its backward passes."""
+        while (parts := attempt(self._score_step, batches)) is None:
+            self.limit.halve(min(self.limit.size, max(len(batch.examples) for batch in batches)))
+        self._whole = whole_step(self._objective, [one for _, one in parts], [len(some) for some, _ in parts])
+        self._slopes.clear()
+        for (examples, scored), slopes in zip(parts, self._whole.slopes, strict=True):
+            for place, example in enumerate(examples):
+                self._slopes[id(example)] = {
+                    need: [s for s, pair in zip(slopes[need], one.pairs, strict=True) if pair == place]
+                    for need, one in scored.items()
+                }
+
+    def _score_step(self, batches: Sequence[Batch]) -> list[tuple[Sequence[Example], dict[LogpRequest, Logps]]]:
+        parts = []
+        with torch.no_grad(), evaluating(self._encoder.vlm.model):
+            for batch in batches:
+                for start in range(0, len(batch.examples), self.limit.size):
+                    part = replace(batch, examples=batch.examples[start : start + self.limit.size])
+                    scored = score_batch(self._encoder, self._reference, self._objective, part, self._state())
+                    parts.append((part.examples, scored))
+        return parts
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The objective's loss on a batch, with gradients, and its metrics."""
-        return loss_of(self._encoder, self._reference, self._objective, batch)
+        scored = score_batch(self._encoder, self._reference, self._objective, batch, self._state())
+        self._memory.note(batch.examples, scored)
+        loss, metrics = self._objective.loss(scored)
+        return loss, {**metrics, **log_prob_means(scored)}
+
+    def _learn_whole(self, batch: Batch, value: float) -> tuple[Tensor, Metrics]:
+        """A micro-batch's part of the loss over its whole step: `value`, with the part's gradient; and its metrics."""
+        scored = score_batch(self._encoder, self._reference, self._objective, batch, self._state())
+        self._memory.note(batch.examples, scored)
+        slopes = {need: [s for e in batch.examples for s in self._slopes[id(e)][need]] for need in scored}
+        learnt = learning_loss(scored, slopes)
+        return learnt + (value - learnt.detach()), log_prob_means(scored)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the objective's metrics, means over the pairs since the last row."""
@@ -235,6 +321,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Batch]], device: torch.device) -> int:
+        # All micro-batches of a step come by here before the first of them is trained on.
+        if compares_pairs(self._objective):
+            self._compare_pairs([sample["batch"] for sample in batch_samples])
         return sum(distributed.gathered(sum(len(sample["batch"].examples) for sample in batch_samples)))
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
@@ -247,8 +336,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         else:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(_trained(vlm.model), folder / _WEIGHTS)
+        self._memory.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        self._memory.load(Path(resume_from_checkpoint))
         if hasattr(self._encoder.vlm.model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return

@@ -51,7 +51,8 @@ class Row:
 class Example:
     """A pair as training uses it; `scores` are those of its provenance.
 
-    `others` are further rejected answers. `contrast` are images of which the chosen answer is not true.
+    `others` are further rejected answers. `contrast` are images of which the chosen answer is not true. `draw` says
+    which draw of random views it is; the empty one is that of measurements.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Example:
     record_id: str = ""
     others: tuple[Answer, ...] = ()
     contrast: tuple[ImageFile, ...] | None = None
+    draw: tuple[int, ...] = ()
 
     def answers(self) -> tuple[Answer, ...]:
         """All answers, the chosen one first."""
@@ -105,8 +107,8 @@ class Example:
         }
 
     def seed_key(self, view: View) -> tuple[str, ...]:
-        """What seeds a view's randomness: the same draw in every epoch and for the reference."""
-        return (self.id, describe(view))
+        """What seeds a view's randomness: the same draw for policy and reference."""
+        return (self.id, describe(view), *map(str, self.draw))
 
     def context_key(self, view: View, images: tuple[ImageFile, ...] | None = None) -> str:
         """A hash of what the model is shown, hex: images (the pair's if None), prompt, view. Pairs of one record share

@@ -26,6 +26,34 @@ PairScores: TypeAlias = "Mapping[str, Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
+class Blend:
+    """Mix an answer's logits with others before they become probabilities: weight * own + (1 - weight) * others.
+
+    The others are those of a model on a view of the same images (the same view, if None), without gradients.
+    """
+
+    weight: float
+    model: Literal["policy", "reference"] = "reference"
+    view: View | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """How far training is, and what the objective had remembered of earlier pairs when this step began.
+
+    `done` is the share of the optimiser's steps that is taken, 1 after training; `remembered` holds one number a pair,
+    the newest last.
+    """
+
+    done: float = 1.0
+    remembered: Sequence[float] = ()
+
+
+AFTER_TRAINING = TrainingState()
+"""What is known where nothing is being trained."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogpRequest:
     """Score a pair's response on a view of its image; with `reference`, by the reference model too.
 
@@ -36,6 +64,10 @@ class LogpRequest:
     `images` says whose images the answer is scored on: `own` are the answer's own where it has any, else the pair's;
     `contrast` are those of which it is not true: for a chosen answer the pair's contrasting image (an edited or
     retrieved one, or the rejected side's), for a rejected one the pair's.
+
+    Two kinds of requests read whole distributions over the vocabulary, and are without a cached reference. With `blend`
+    the log-probabilities are those under blended logits. With `divergence` the policy's numbers are not
+    log-probabilities but, token by token, KL(reference || policy).
     """
 
     response: Response
@@ -43,11 +75,28 @@ class LogpRequest:
     reference: bool = True
     likeliest_under: View | None = None
     images: Literal["own", "contrast"] = "own"
+    blend: Blend | None = None
+    divergence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.whole and (self.reference or self.likeliest_under is not None):
+            raise ValueError("a request for whole distributions has no cached reference and no other tokens")
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole distributions over the vocabulary are read, not only the answer's tokens."""
+        return self.divergence or self.blend is not None
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the reference model itself must be at hand while the policy trains."""
+        return self.divergence or (self.blend is not None and self.blend.model == "reference")
 
     @property
     def views(self) -> tuple[View, ...]:
         """The views that have to be encoded for this request."""
-        return (self.view,) if self.likeliest_under is None else (self.view, self.likeliest_under)
+        further = self.likeliest_under if self.blend is None else self.blend.view
+        return (self.view,) if further is None else (self.view, further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +107,9 @@ class Logps:
     passages in which the two sides differ, from 1, and are 0 where they agree; a number means the same passage on
     both sides. It is empty where the tokenizer has no character offsets. `scores` are those of the pairs that the
     objective reads. `pairs` holds the place in the batch of each answer's pair, since there may be several or none to
-    a pair; left out, there is one. `weights` are those of the answers' log-ratios; left out, all are 1.
+    a pair; left out, there is one. `weights` are those of the answers' log-ratios; left out, all are 1. `embeddings`
+    are those of the pairs' prompts and images, [pairs, width] each, for an objective that reads them; `state` is what
+    it knows of the training so far.
     """
 
     policy: Sequence[Tensor]
@@ -67,6 +118,8 @@ class Logps:
     scores: PairScores = field(default_factory=dict)
     pairs: Sequence[int] = ()
     weights: Sequence[float] = ()
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    state: TrainingState = AFTER_TRAINING
 
     def log_probs(self) -> Tensor:
         """The policy's log-probability of each whole answer, [pairs]."""
@@ -126,6 +179,39 @@ class ReadsParts(Protocol):
         """The parts that it reads; true where a pair without the part can't be used."""
 
 
+Embedded: TypeAlias = Literal["prompt", "image"]
+
+
+@runtime_checkable
+class ReadsEmbeddings(Protocol):
+    """An objective that compares pairs by what their prompts and images are like."""
+
+    def embeds(self) -> tuple[Embedded, ...]:
+        """What it wants embedded."""
+
+
+@runtime_checkable
+class ComparesPairs(Protocol):
+    """An objective whose loss is no mean over single pairs: it compares all pairs of an optimiser step.
+
+    It is computed over the whole step, whatever `micro_batch` and the number of processes are.
+    """
+
+    def compares_pairs(self) -> bool:
+        """Whether it does, by its settings."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An objective that depends on earlier pairs of the training."""
+
+    def remembers(self) -> int:
+        """Of how many pairs, the last ones."""
+
+    def remember(self, scored: Mapping[LogpRequest, Logps]) -> Tensor:
+        """The number to remember of each pair of a batch, [pairs]."""
+
+
 CHOSEN = LogpRequest("chosen")
 REJECTED = LogpRequest("rejected")
 OTHERS = LogpRequest("others")
@@ -147,6 +233,16 @@ def both_without_reference(_: object) -> tuple[LogpRequest, ...]:
 def scores_read(objective: Objective) -> tuple[str, ...]:
     """The names of the pair scores that an objective reads; most read none."""
     return objective.reads() if isinstance(objective, ReadsScores) else ()
+
+
+def embeddings_read(objective: Objective) -> tuple[Embedded, ...]:
+    """What an objective wants embedded; most want nothing."""
+    return objective.embeds() if isinstance(objective, ReadsEmbeddings) else ()
+
+
+def compares_pairs(objective: Objective) -> bool:
+    """Whether an objective's loss is over all pairs of a step; most are means over pairs."""
+    return isinstance(objective, ComparesPairs) and objective.compares_pairs()
 
 
 def parts_read(objective: Objective) -> Mapping[Part, bool]:

@@ -1,7 +1,8 @@
 """Dense DPO of RLHF-V (Yu et al. 2024, arXiv 2312.00849, section 3.2): the tokens that were corrected weigh more.
 
-The paper takes weighted means over an answer's tokens. The authors' released code takes weighted sums, a much smaller
-weight, and raises only what was replaced, not what was put in or taken out; `variant` picks between them.
+The paper takes weighted means over an answer's tokens. The authors' released trainer (Muffin) takes weighted sums and a
+much smaller weight, and compares token ids: runs of fewer than three equal ones don't count as shared, and only what
+was replaced is raised, not what was put in or taken out. `variant` picks between them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from veridical.bounds import AboveZero
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
 from veridical.objectives.dpo import dpo, require_positive
+from veridical.objectives.token_weights import EDITS_NEEDED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,27 +49,21 @@ class Ddpo:
 
     needs = both_answers
 
+    def replaced_tokens(self) -> bool:
+        """Whether edits are Muffin's spans of token ids."""
+        return self.variant == "released"
+
     def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo` on weighted log-ratios; `edited` is the share of the answers' tokens at which the sides differ."""
         import torch
 
         sides = scored[CHOSEN], scored[REJECTED]
         if not all(side.edits for side in sides):
-            raise UserError("objective ddpo: the model's tokenizer doesn't tell which characters a token stands for.")
-        raised = [self._raised(*numbers) for numbers in zip(*(side.edits for side in sides), strict=True)]
+            raise UserError(f"objective ddpo: {EDITS_NEEDED}")
+        raised = [((one > 0).float(), (two > 0).float()) for one, two in zip(*(s.edits for s in sides), strict=True)]
         ratios = [
             weighted(side, [1 + (self.gamma - 1) * one[place] for one in raised], average=self.variant == "paper")
             for place, side in enumerate(sides)
         ]
         loss, metrics = dpo(ratios[0], ratios[1], self.beta)
         return loss, {**metrics, "edited": torch.cat([tokens for one in raised for tokens in one]).mean()}
-
-    def _raised(self, chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens of the two sides weigh more, as 0 and 1."""
-        import torch
-
-        if self.variant == "paper":
-            return (chosen > 0).float(), (rejected > 0).float()
-        return tuple(
-            ((one > 0) & torch.isin(one, other)).float() for one, other in ((chosen, rejected), (rejected, chosen))
-        )  # type: ignore[return-value]
