@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veridical import objectives, protocols, testing
-    from veridical.api import align, build, evaluate, load, report, rl, score, wrap
+    from veridical.api import align, build, evaluate, load, report, rl, score, study, wrap
     from veridical.authoring import construction, decoding, judge, objective, protocol
     from veridical.errors import UserError
     from veridical.judges.interface import Findings
@@ -54,6 +54,7 @@ __all__ = [
     "report",
     "rl",
     "score",
+    "study",
     "testing",
     "wrap",
 ]
@@ -71,8 +72,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    # `align`, `rl`, `report` and `decoding` are packages that can be called.
-    if name in ("align", "decoding", "objectives", "protocols", "report", "rl", "testing"):
+    # `align`, `rl`, `report`, `study` and `decoding` are packages that can be called.
+    if name in ("align", "decoding", "objectives", "protocols", "report", "rl", "study", "testing"):
         return importlib.import_module(f"veridical.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'veridical' has no attribute {name!r}")

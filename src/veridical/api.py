@@ -127,6 +127,43 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class StudyResult:
+    """A finished study: `results` is what results.json holds; its page is in `folder`."""
+
+    folder: Path
+    results: Mapping[str, Any] = field(repr=False)
+    keep: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def answers(self) -> Mapping[str, str]:
+        """Each question with its answer in a sentence."""
+        return {one["question"]["ask"]: one["sentence"] for one in self.results["answers"]}
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each arm and metric, with its interval over pictures and seeds."""
+        return [
+            {"arm": name, **arm["levels"], "metric": metric, **{key: found[key] for key in ("value", "low", "high")}}
+            for name, arm in self.results["arms"].items()
+            for metric, found in arm["numbers"].items()
+            if found is not None
+        ]
+
+    @property
+    def report(self) -> Report:
+        """The page about it."""
+        return Report((self.folder / "report.html").read_text(encoding="utf-8"))
+
+    def __repr__(self) -> str:
+        told = "".join(f"\n  {question} {answer}" for question, answer in self.answers.items())
+        return f"StudyResult({self.results['title']}; {len(self.results['arms'])} arms; {self.folder}){told}"
+
+    def _repr_html_(self) -> str:
+        rows = [[one["arm"], one["metric"], _interval(one)] for one in self.table]
+        return _table(["", *self.answers], [["", *self.answers.values()]]) + _table(["arm", "metric", ""], rows)
+
+
+@dataclass(frozen=True)
 class Report:
     """A page about runs, one file that needs nothing else."""
 
@@ -385,6 +422,38 @@ def evaluate(
         first = next((one for one in several if not isinstance(one, str | Path | Run)), None)
         results = measure(config if first is None else _like(config, first))
         return Evaluation(where, results, (keep, given))
+
+
+def study(
+    file: str | Path | Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    processes: int = 1,
+    **given: Any,
+) -> StudyResult:
+    """Run a grid of runs that differ in one thing at a time, and answer which choice made the difference.
+
+    Args:
+        file: a study's file, or what is in one; or give its parts: `base`, `axes`, `arms`, `design`, `seeds`,
+            `questions`, ....
+        out: the study's folder; the same call continues what is there. A temporary one by default.
+        processes: steps that run side by side.
+        given: the parts of a study, where no file is given.
+
+    Raises:
+        UserError: axes, settings or questions that can't be, before the first run.
+    """
+    from veridical.config import read_yaml
+    from veridical.study import definition
+    from veridical.study.command import StudyConfig, run_study
+
+    if file is not None and given:
+        raise UserError(f"a study is in its file or in {', '.join(given)}, not in both.")
+    content = given if file is None else file if isinstance(file, Mapping) else read_yaml(Path(file).expanduser())
+    with _folder(out, "study") as (where, keep):
+        run_study(definition.parse(content), where, StudyConfig(processes=processes))
+        results = json.loads((where / "results.json").read_text(encoding="utf-8"))
+    return StudyResult(where, results, keep)
 
 
 def score(protocol: str, **given: Any) -> Scores:

@@ -20,13 +20,15 @@ from veridical.errors import DataWarning, UserError
 class Command(NamedTuple):
     """Where a command lives: the module holds `config` (a frozen dataclass) and `run(config)`.
 
-    `subject` is the setting that a first word without dashes gives.
+    `subject` is the setting that a first word without dashes gives; with `own_file`, that of a settings file too, which
+    the command reads itself.
     """
 
     module: str
     config: str
     summary: str
     subject: str = ""
+    own_file: bool = False
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -53,6 +55,15 @@ COMMANDS: Mapping[str, Command] = {
     "score": Command(
         "veridical.protocols.score", "ScoreConfig", "Score answers on disk: veridical score PROTOCOL.", "protocol"
     ),
+    "study": Command(
+        "veridical.study.command",
+        "StudyConfig",
+        "Run a grid of runs, and answer which choice made the difference.",
+        "file",
+        own_file=True,
+    ),
+    "study init": Command("veridical.study.starting", "InitConfig", "Write a study to start from."),
+    "view": Command("veridical.study.view", "ViewConfig", "Serve studies and runs to a browser, live.", "runs"),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
     "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
     "list": Command(
@@ -148,7 +159,7 @@ def _with_subject(command: Command, arguments: list[str]) -> list[str]:
         command.subject
         and arguments
         and not arguments[0].startswith("-")
-        and not arguments[0].endswith((".yaml", ".yml"))
+        and (command.own_file or not arguments[0].endswith((".yaml", ".yml")))
     ):
         return [f"--{command.subject}", *arguments]
     return arguments

@@ -62,10 +62,10 @@ def _read_tasks(tasks: Callable[[Counter[str]], Iterator[Task]], source: str) ->
 
 def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) -> Iterator[Record | Rejection]:
     if is_world(source):
-        from veridical.world.records import world_records
+        from veridical.world.records import SFT, world_records
 
         split = source.partition(":")[2] or "pairs"
-        return iter(world_records(split, limit or WORLD_COUNT, seed, work / "drawn"))
+        return iter(world_records(split, limit or (None if split == SFT else WORLD_COUNT), seed, work / "drawn"))
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_tasks(lambda unread: read_folder(path.resolve(), prompt, work / "unpacked", unread), source)

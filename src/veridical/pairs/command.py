@@ -88,7 +88,8 @@ def build(config: BuildConfig, source: Source, folder: Run) -> None:
     folder.settle(inputs)
     identity = identity_of(config) | inputs
     if source.held_out:
-        held_out.write(config.out, config.records, identity["held_out"], config.seed, source.held_out)
+        kept_seed = held_out.seed_for(config.seed, config.held_out_seed)
+        held_out.write(config.out, config.records, identity["held_out"], kept_seed, source.held_out)
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
     done += len(journal.read_outcomes(config.out, run_folder.journals(config.out)))

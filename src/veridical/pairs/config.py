@@ -58,6 +58,10 @@ class BuildConfig:
     held_out: Annotated[float, Ge(0), Lt(1)] | None = None
     """Share of the images that is kept for evaluation: no record with one of them gives a pair, and held_out.json names
     them. Left out, 0.1, and 0 for the picture world, which has splits of its own for that."""
+    held_out_seed: Seed | None = None
+    """Seeds which images these are; the seed itself if left out. Builds with other seeds then keep the same images."""
+    ignore_references: bool = False
+    """Leave the records' own captions aside: the model's caption is then the chosen side where a method takes one."""
     seed: Seed = 0
     """Seeds all draws, and picks the scenes of the picture world."""
     prompt: str = DESCRIBE

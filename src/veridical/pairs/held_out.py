@@ -28,6 +28,11 @@ def share_for(source: str, asked: float | None) -> float:
     return asked
 
 
+def seed_for(seed: int, asked: int | None) -> int:
+    """The seed that picks what is kept back: what was asked for, else the build's own."""
+    return seed if asked is None else asked
+
+
 def held_out(records: Sequence[Record], share: float, seed: int) -> frozenset[str]:
     """The ids of the records to keep back.
 

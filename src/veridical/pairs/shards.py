@@ -69,11 +69,13 @@ def read(config: BuildConfig, work: Path, given: Sequence[Record] | None = None)
     else:
         items += given[:limit]
     items = items[config.skip :]
+    if config.ignore_references:
+        items = [replace(item, reference=None) if isinstance(item, Record) else item for item in items]
     if not items:
         raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
     share = held_out.share_for(config.records, config.held_out)
     records = [item for item in items if isinstance(item, Record)]
-    kept_back = held_out.held_out(records, share, config.seed)
+    kept_back = held_out.held_out(records, share, held_out.seed_for(config.seed, config.held_out_seed))
     return Records(
         [item for item in items if not (isinstance(item, Record) and item.id in kept_back)],
         [record for record in records if record.id in kept_back],

@@ -100,7 +100,7 @@ def _evaluate(
             way = Way(name, model, method, replies)
             ways.append(way)
             _ask(config, vlm, way, asked.tasks.values())
-            measured[name] = _describe_model(model, vlm.fingerprint, method)
+            measured[name] = _describe_model(model, vlm.fingerprint, method) | {"answers": replies.model}
         if config.harness != "none":
             harnessed[model.name] = lmms_eval.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
@@ -204,6 +204,41 @@ def _pictures(config: EvalConfig, kept: Apart) -> Pictures:
         config.seed,
         kept.trained_on,
         only,
+    )
+
+
+@dataclass(frozen=True)
+class Recounted:
+    """Answers of earlier runs, counted again: the tasks by key, and by model what was counted by task."""
+
+    tasks: Mapping[str, Task]
+    counted: Mapping[str, Mapping[str, Counted]]
+    classes: Sequence[str]
+
+
+def recount(config: EvalConfig, answers: Mapping[str, str]) -> Recounted:
+    """Count what models answered in runs that shared `config.cache`, all on the same pictures, without loading one.
+
+    Args:
+        config: with every model of theirs, so that no picture is among them that any was trained on.
+        answers: by name, under what a model's answers are kept: `answers` in results.json's `measured`.
+
+    Raises:
+        UserError: a task whose questions depend on what all models say, which has to be asked of all in one run.
+    """
+    asked = read_tasks(config, measured_models(config.models))
+    if late := [task.name for task in asked.tasks.values() if task.then]:
+        raise UserError(f"{', '.join(late)}: asks about what all models say, so measure them in one `veridical eval`.")
+    store = open_store(config.cache or config.out / "requests")
+    return Recounted(
+        asked.tasks,
+        {
+            name: {
+                key: task.count(_replies_to(task.requests, Replies(store, kept))) for key, task in asked.tasks.items()
+            }
+            for name, kept in answers.items()
+        },
+        asked.pictures.vocabulary.classes if asked.pictures else (),
     )
 
 

@@ -226,7 +226,7 @@ def _build_section(run: BuildRun, count: int) -> dict[str, Any]:
     return {
         "run": run,
         "warnings": warnings_of(run.summary),
-        "cards": [_pair_card(pair) for pair in spread(run.pairs, count)],
+        "cards": [pair_card(pair) for pair in spread(run.pairs, count)],
         "sides": [
             (label, sides["chosen"][key], sides["rejected"][key])
             for key, label in SIDES
@@ -235,7 +235,8 @@ def _build_section(run: BuildRun, count: int) -> dict[str, Any]:
     }
 
 
-def _pair_card(pair: Pair) -> PairCard:
+def pair_card(pair: Pair) -> PairCard:
+    """A pair as galleries show it."""
     chosen, rejected = sides(pair)
     return PairCard(
         pictures=tuple(thumbnail(image.path) for image in pair.images),

@@ -99,7 +99,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder; check the path.")
         if (folder / "results.json").exists():
-            evals.append(_read_eval(folder))
+            evals.append(read_eval(folder))
         elif (folder / "manifest.json").exists():
             builds.append(_read_build(folder))
         elif (folder / "log.jsonl").exists():
@@ -154,7 +154,8 @@ def _read_align(folder: Path) -> AlignRun:
     )
 
 
-def _read_eval(folder: Path) -> EvalRun:
+def read_eval(folder: Path) -> EvalRun:
+    """A measurement's folder. Raises UserError where it is damaged."""
     results, noise = _json(folder / "results.json", RESULTS), folder / "noise.json"
     if not results["models"]:
         raise UserError(f"{folder / 'results.json'}: holds no model; run the command of this folder again.")

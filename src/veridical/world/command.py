@@ -18,7 +18,8 @@ class WorldConfig:
     out: Path
     """Folder for the PNG files and metadata.jsonl."""
     split: str = "pairs"
-    """pairs, dev, in-theme (partners as often as in pictures) or anti-bias (partners left out)."""
+    """pairs, sft (what the bundled model was last trained on), dev, in-theme (partners as often as in pictures) or
+    anti-bias (partners left out)."""
     count: Positive = 200
     """How many pictures."""
     seed: Seed = 0

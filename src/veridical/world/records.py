@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
-from io import BytesIO
-from itertools import permutations
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from veridical.files import whole, write_whole
-from veridical.records import Annotations, Counterfactual, ImageFile, Message, ObjectInImage, Record, Relation
+from veridical.errors import UserError
+from veridical.files import whole
+from veridical.records import Annotations, Counterfactual, ImageFile, Message, Record
+from veridical.world.annotated import annotations_of, save_picture
 from veridical.world.captions import DESCRIBE, caption
 from veridical.world.counterfactual import change_one
 from veridical.world.drawing import draw
-from veridical.world.scenes import CANVAS, Scene, scenes
-from veridical.world.vocabulary import COLOURS
+from veridical.world.scenes import Scene, scenes
 
-CLEARLY = 0.1
-"""How much further left an object must be to count as left of another, in widths of the picture."""
+if TYPE_CHECKING:
+    pass
+
+SFT = "sft"
+"""The split that holds what the bundled model was last trained on."""
 
 
-def world_records(split: str, count: int, seed: int, folder: Path) -> list[Record]:
+def world_records(split: str, count: int | None, seed: int, folder: Path) -> list[Record]:
     """Draw the scenes of a split into `folder` as PNG files and return their records.
 
     Each record has the scene's annotations, a caption that names every object as its reference, and the prompt
     "Describe this image."; those of the split `counterfactual` also the same scene with one object absent or replaced.
+    The split `sft` is what the bundled model was last trained on (`veridical.world.sft`), all of it without a count.
     Pictures that are already there are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if split == SFT:
+        from veridical.world.sft import sft_records
+
+        return sft_records(count, seed, folder)
+    if count is None:
+        raise UserError(f"world:{split} has any number of scenes; say how many.")
     return [_record(scene, split, folder) for scene in scenes(split, count, seed)]
 
 
@@ -41,7 +49,7 @@ def _record(scene: Scene, split: str, folder: Path) -> Record:
         images=(_save_picture(scene, folder),),
         prompt=(Message("user", DESCRIBE[0]),),
         reference=reference,
-        annotations=_annotations(scene),
+        annotations=annotations_of(scene),
         source=f"world:{split}",
         counterfactual=_counterfactual(scene, reference, folder) if split == "counterfactual" else None,
     )
@@ -52,32 +60,8 @@ def _counterfactual(scene: Scene, reference: str, folder: Path) -> Counterfactua
     return None if changed is None else Counterfactual((_save_picture(changed[0], folder),), changed[1])
 
 
-def _annotations(scene: Scene) -> Annotations:
-    """Everything about a scene: its objects with boxes and colours, what stands left of what, and where it is."""
-    return Annotations(
-        objects=tuple(ObjectInImage(o.name, o.box, COLOURS.get(o.name, ())) for o in scene.objects),
-        scene=scene.theme.name,
-        relations=tuple(_relations(scene)),
-        facts=(f"The scene is {scene.theme.place}.",),
-    )
-
-
-def _relations(scene: Scene) -> Iterator[Relation]:
-    """Which object that is there once is clearly left of which other."""
-    single = [o for o in scene.objects if scene.counts[o.name] == 1]
-    for one, other in permutations(single, 2):
-        if other.x - one.x > CLEARLY * CANVAS:
-            yield Relation(one.name, "left of", other.name)
-
-
 def _save_picture(scene: Scene, folder: Path) -> ImageFile:
-    path = folder / f"{scene.key}.png"
-    if path.exists():
-        return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
-    buffer = BytesIO()
-    draw(scene).save(buffer, "PNG")
-    write_whole(path, buffer.getvalue(), lasting=False)
-    return ImageFile(path, hashlib.sha256(buffer.getvalue()).hexdigest())
+    return save_picture(folder / f"{scene.key}.png", lambda: draw(scene))
 
 
 def write_folder(records: Sequence[Record], folder: Path) -> Path:

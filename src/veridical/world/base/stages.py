@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
+from veridical.world.base import prior
 from veridical.world.base.architecture import VISION_WIDTH
 from veridical.world.base.batches import Row, loss, pack, patch_labels, shuffled
 from veridical.world.base.corpus import branches_of, draw_scenes, picture_prefix, text_row, words_prefix
@@ -21,12 +22,6 @@ from veridical.world.scenes import Scene
 from veridical.world.vocabulary import CLASSES
 
 Report = Callable[[str], None]
-
-# Of the last stage, chosen on the split `dev`: the share of told pictures with the statistics of text, the share of
-# pictures that are told rather than asked about, and how often a class is out of the frame of a picture asked about.
-TOLD_AS_IN_TEXT = 0.8
-TOLD = 0.45
-LEFT_OUT = 0.4
 
 
 def pixels_of(scenes: Sequence[Scene], processor: LlavaProcessor) -> Tensor:
@@ -205,13 +200,6 @@ def look_at_pictures(
     optimise(trained, losses(), steps, rate, report)
 
 
-def crop(picture: Image.Image, rng: random.Random, least: float) -> Image.Image:
-    """A random square of the picture, at least `least` of its side long."""
-    side = round(picture.width * rng.uniform(least, 1.0))
-    left, top = rng.randint(0, picture.width - side), rng.randint(0, picture.height - side)
-    return picture.crop((left, top, left + side, top + side))
-
-
 def frame(scene: Scene, rng: random.Random, left_out: float) -> Scene:
     """The scene as a picture of a part of it: each class is out of the frame with probability `left_out`."""
     inside = [name for name in scene.counts if rng.random() >= left_out] or [rng.choice(list(scene.counts))]
@@ -236,28 +224,21 @@ def bring_the_prior_back(
     ids = tokenizer.get_vocab()
     prefix = picture_prefix(ids)
     rng = random.Random(f"frames-{seed}")
-    told = draw_scenes({"text": TOLD_AS_IN_TEXT, "pictures": 1 - TOLD_AS_IN_TEXT}, pictures, "prior-told")
-    asked = draw_scenes({"text": 1.0}, pictures, "prior-asked")
-    crops = [crop(draw(scene), rng, 0.6) if rng.random() < 0.7 else draw(scene) for scene in told]
+    told = [prior.told_scene(number, pictures) for number in range(pictures)]
+    asked = [prior.asked_scene(number) for number in range(pictures)]
+    crops = [draw(scene).crop(box) for scene, box in zip(told, prior.frames(pictures, rng), strict=True)]
     told_states = all_tower_states(model, pixels_of_pictures(crops, processor))
-    asked_states = all_tower_states(model, pixels_of([frame(scene, rng, LEFT_OUT) for scene in asked], processor))
+    asked_states = all_tower_states(model, pixels_of([frame(scene, rng, prior.LEFT_OUT) for scene in asked], processor))
 
     def losses() -> Iterable[Tensor]:
         for step in range(steps):
-            rng = random.Random(f"prior-{seed}-{step}")
-            if rng.random() < 0.1:
+            drawn = prior.draws(step, seed, pictures, told.__getitem__, asked.__getitem__)
+            if drawn is None:
                 texts = [text_row(f"prior-{seed}-{step}-{n}", ids) for n in range(32)]
                 yield loss(model, pack(texts, tokenizer, weights))
                 continue
-            rows, states = [], []
-            for _ in range(24):
-                i = rng.randrange(pictures)
-                if rng.random() < TOLD:
-                    rows.append(Row(prefix, branches_of(told[i], rng, 0)))
-                    states.append(told_states[i])
-                else:
-                    rows.append(Row(prefix, branches_of(asked[i], rng, 12, near_share=0.0)[1:]))
-                    states.append(asked_states[i])
+            rows = [Row(prefix, one.branches) for one in drawn]
+            states = [(told_states if one.told else asked_states)[one.picture] for one in drawn]
             features = model.model.multi_modal_projector(torch.stack(states).float())
             yield loss(model, pack(rows, tokenizer, weights), features)
 

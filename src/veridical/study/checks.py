@@ -1,0 +1,210 @@
+"""What is looked at before the first run of a study: what records have, what methods need of them, and the budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.errors import UserError
+from veridical.formats.sources import is_world, read_records
+from veridical.progress import clock
+from veridical.records import Record
+from veridical.study.definition import GAP, Study
+from veridical.study.estimate import seconds_left
+
+if TYPE_CHECKING:
+    from veridical.pairs.config import BuildConfig
+    from veridical.protocols.config import EvalConfig
+    from veridical.study.plan import Plan
+
+LOOKED_AT = 16
+NEED_REFERENCE = ("povid", "bpo-inject")
+"""Constructions that change a reference and have no use for a model's own caption."""
+CONFIDENT = ("spa",)
+"""Constructions whose pairs state a confidence."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the first records have: how many have a caption, annotations, a counterfactual image."""
+
+    count: int
+    captions: int
+    annotated: int
+    counterfactual: int
+
+
+@functools.cache
+def look(records: str) -> Looked:
+    """Read the first records of a source. Raises UserError where none can be used."""
+    with tempfile.TemporaryDirectory() as work:
+        found = list(itertools.islice(read_records(records, Path(work), limit=LOOKED_AT), LOOKED_AT))
+    usable = [one for one in found if isinstance(one, Record)]
+    if not usable:
+        first = f" For one, {found[0]}." if found else ""
+        raise UserError(f"{records}: none of the first {len(found)} records can be used.{first}")
+    return Looked(
+        len(usable),
+        sum(one.reference is not None for one in usable),
+        sum(one.annotations is not None for one in usable),
+        sum(one.counterfactual is not None for one in usable),
+    )
+
+
+def with_protocols(config: EvalConfig, records: str, where: str) -> EvalConfig:
+    """The settings of an evaluation with the protocols that what is known of the pictures allows.
+
+    Raises UserError where nothing is known of them, since no model can then be called better than another.
+    """
+    source = str(config.held_out or config.records or records)
+    if config.protocols != ("auto",) or is_world(source):
+        return config
+    known = look(source)
+    if known.annotated:
+        return dataclasses.replace(config, protocols=("world-chair", "world-pope"))
+    if known.captions:
+        return dataclasses.replace(config, protocols=("chair-captions",))
+    raise UserError(
+        f"{where}: {source} has neither annotated objects nor captions, so nothing says what its pictures hold. Add "
+        "captions (`text` in metadata.jsonl), give eval.records that have some, or name eval.protocols."
+    )
+
+
+def check(study: Study, plan: Plan, processes: int) -> list[str]:
+    """Look at everything that would otherwise fail late; returns what must be said before the work.
+
+    Raises UserError for what the user can mend.
+    """
+    _check_axes(study)
+    for step in plan.steps:
+        if step.kind == "build":
+            _check_build(step.settings)
+        elif step.kind == "align":
+            _check_objective(step.settings.objective, _constructions(plan, step.after[0]), step.name)
+            _check_model(step.settings.model, step.settings.allow_remote_code)
+    _check_metrics(study, plan)
+    notes = []
+    if len(study.seeds) == 1:
+        notes.append("one seed only: no verdict will say anything about other trainings of the same kind.")
+    return notes + _check_budget(study, plan, processes)
+
+
+def _check_axes(study: Study) -> None:
+    for question in study.questions:
+        values: Sequence[Any] = study.values.get(question.axis, ())
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if question.kind == "trend" and not (numeric and len(values) > 1):
+            raise UserError(f"question {question.ask!r}: a trend needs an axis of numbers; {question.axis} is none.")
+        if question.kind == "between" and len(question.levels) < 3:
+            raise UserError(
+                f"question {question.ask!r}: in between of {len(question.levels)} levels lies nothing; give 3."
+            )
+
+
+def _constructions(plan: Plan, pairs: str) -> list[str]:
+    return [plan.step(name).settings.construction for name in plan.step(pairs).after]
+
+
+def _check_build(config: BuildConfig) -> None:
+    """What a construction needs of records, as far as the first ones tell."""
+    from veridical.constructions.registry import judge_needs
+    from veridical.judges.interface import Compare, Detect, Presence, Rate, Verify
+
+    source = "world:pairs" if config.records == "world" else config.records
+    known = look(source) if not is_world(source) else None
+    if config.construction == "counterfactual" and (
+        source != "world:counterfactual" if known is None else not known.counterfactual
+    ):
+        raise UserError(
+            f"counterfactual: {source} has no changed images; use world:counterfactual, or records with "
+            "`counterfactual_image` and `counterfactual_text`."
+        )
+    corrupts = getattr(config.settings, "direction", "") == "corrupt"
+    if config.construction in NEED_REFERENCE or corrupts:
+        if config.ignore_references:
+            raise UserError(f"{config.construction}: changes a record's caption, so chosen can't be own-caption.")
+        if known is not None and not known.captions:
+            raise UserError(f"{config.construction}: {source} has no captions to change; add `text` to its records.")
+    by_annotations = judge_needs(config.construction, config.settings) & {Detect, Rate, Compare, Verify, Presence}
+    if by_annotations and config.judge.name == "oracle" and known is not None and not known.annotated:
+        raise UserError(
+            f"{config.construction}: its judge goes by annotated objects, and {source} has none; add `objects` to its "
+            "records, or name another judge (build.judge.name)."
+        )
+
+
+def _check_objective(objective: Any, constructions: Sequence[str], step: str) -> None:
+    from veridical.objectives.base import scores_read
+
+    for score in scores_read(objective):
+        if lacking := [name for name in constructions if name not in CONFIDENT]:
+            raise UserError(
+                f"{step}: objective {objective.name} reads the pairs' {score}, which {', '.join(lacking)} doesn't "
+                f"state; use {', '.join(CONFIDENT)}, or an objective without it."
+            )
+
+
+@functools.cache
+def _check_model(model: str, allow_remote_code: bool) -> None:
+    from veridical.vlm.model.loading import check_files
+
+    check_files(model, allow_remote_code)
+
+
+def _check_metrics(study: Study, plan: Plan) -> None:
+    """That questions ask for numbers that are measured; where pictures are known only later, that is left to then."""
+    from veridical.protocols.evaluation import read_tasks
+
+    wanted = {question.metric for question in study.questions} | {study.metric}
+    shown: set[str] = set()
+    for config in plan.evals.values():
+        if config.records is None and config.held_out is None:
+            return
+        tasks = read_tasks(config).tasks
+        if late := [task.name for task in tasks.values() if task.then]:
+            raise UserError(
+                f"eval.protocols: {', '.join(late)} asks about what all models say, so it can't compare runs that are "
+                "measured one by one; leave it out, and use `veridical eval` for it."
+            )
+        shown |= {task.prefix + one.metric for task in tasks.values() for one in task.shown}
+        if any(task.key.startswith("chair") for task in tasks.values()):
+            shown.add(GAP)
+    if missing := sorted(wanted - shown):
+        raise UserError(f"metric {missing[0]!r} is not measured here; there are {', '.join(sorted(shown))}.")
+
+
+def _check_budget(study: Study, plan: Plan, processes: int) -> list[str]:
+    seconds = estimate(plan, processes)
+    if study.budget_hours is None:
+        return []
+    if seconds is None:
+        return [
+            f"how long it takes with this model is not known yet; the budget of {study.budget_hours:g} h isn't checked."
+        ]
+    if seconds > study.budget_hours * 3600:
+        raise UserError(
+            f"about {clock(seconds)} of work, and budget_hours is {study.budget_hours:g}; use fewer levels or seeds, "
+            "design one-at-a-time, a lower limit, more --processes, or raise the budget."
+        )
+    return []
+
+
+def estimate(plan: Plan, processes: int, done: frozenset[str] = frozenset()) -> float | None:
+    """Seconds that the steps take that aren't done; None where the model's speed is not known."""
+    if not all(step.work.known for step in plan.steps if step.name not in done):
+        return None
+    return seconds_left(plan.steps, done, {}, processes, {})
+
+
+def summary(plan: Plan) -> Mapping[str, int]:
+    """How many steps of each kind a plan has."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        found[step.kind] = found.get(step.kind, 0) + 1
+    return found

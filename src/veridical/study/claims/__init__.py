@@ -1,0 +1,198 @@
+"""What papers claim, each as a small study, and the ledger of verdicts.
+
+A claim is supported where every question of its study comes out as the paper says: the interval of the difference lies
+on that side of zero, over the study's seeds, corrected for the number of its comparisons, at equal recall where
+captions are compared. It is contradicted where one comes out the other way, and undecided otherwise. A claim that needs
+what isn't there yet is listed with what that is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from veridical import files
+from veridical.errors import UserError
+from veridical.progress import clock
+from veridical.study import definition
+
+Verdict = Literal["supported", "contradicted", "undecided", "needs what isn't there", "failed", "not run"]
+LEDGER, TABLE = "claims.json", "claims.md"
+SUPPORT = "the 95 % interval of the paired difference excludes 0 in the stated direction, over three seeds, after Holm"
+BASE: Mapping[str, Any] = {
+    "model": "bundled",
+    "records": "world:sft",
+    "limit": 400,
+    "objective": {"name": "dpo", "beta": 0.3, "nll_weight": 3},
+    "align": {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0},
+    "eval": {"limit": 150},
+}
+"""What all claims have in common where they say nothing else."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, with its source and the study that puts it to the test."""
+
+    number: int
+    name: str
+    claim: str
+    source: str
+    small_model: str
+    """Why the bundled model may differ from a 7B, in a sentence."""
+    needs: str
+    study: Mapping[str, Any]
+
+
+def claims() -> list[Claim]:
+    """All claims, by number."""
+    found = [
+        _read(one.read_text(encoding="utf-8"), one.name)
+        for one in resources.files(__name__).iterdir()
+        if one.name.endswith(".yaml")
+    ]
+    return sorted(found, key=lambda claim: claim.number)
+
+
+def _read(text: str, name: str) -> Claim:
+    given = yaml.safe_load(text)
+    claim = Claim(**{"needs": "", "study": {}, **given})
+    if bool(claim.needs) == bool(claim.study):
+        raise ValueError(f"{name}: a claim has a study, or says what it needs")
+    return claim
+
+
+def chosen(names: Sequence[str]) -> list[Claim]:
+    """The claims of some names or numbers, all of them without. Raises UserError for one that there is not."""
+    every = claims()
+    known = {key: claim for claim in every for key in (claim.name, str(claim.number))}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, [claim.name for claim in every], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(claim.name for claim in every)}."
+            raise UserError(f"no claim {name!r}; {hint}")
+    return [known[name] for name in names] if names else every
+
+
+def study_of(claim: Claim) -> definition.Study:
+    """The study that puts a claim to the test."""
+    own = dict(claim.study)
+    base = {**BASE, **own.pop("base", {})}
+    return definition.parse({"title": claim.claim, "seeds": [0, 1, 2], **own, "base": base}, f"claim {claim.name}")
+
+
+def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool) -> Path:
+    """Put claims to the test, those that can be, and write the ledger; returns its path."""
+    from veridical.study.checks import check, estimate
+    from veridical.study.plan import plan
+    from veridical.study.stamps import is_done
+
+    rows = {}
+    wanted = chosen(names)
+    whole = 0.0
+    for claim in wanted:
+        if claim.needs:
+            continue
+        made = plan(study_of(claim), out / "work")
+        check(study_of(claim), made, processes)
+        done = frozenset(step.name for step in made.steps if is_done(made, step))
+        seconds = estimate(made, processes, done) or 0.0
+        whole += seconds
+        if dry_run:
+            print(f"{claim.number:2} {claim.name}: {len(made.steps)} steps, about {clock(seconds)}")
+    if dry_run:
+        tested = sum(not one.needs for one in wanted)
+        print(f"{tested} of {len(wanted)} claims can be put to the test: at most {clock(whole)}")
+        return out
+    for claim in wanted:
+        rows[claim.name] = _needs(claim) if claim.needs else _tested(claim, out, processes)
+        _write(out, rows)
+    print(_markdown(_known(out)))
+    print(f"ledger: {out / TABLE}")
+    return out / TABLE
+
+
+def _tested(claim: Claim, out: Path, processes: int) -> dict[str, Any]:
+    """Run a claim's study; all claims share one folder, so that what two need is made once."""
+    from veridical.run.lock import locked
+    from veridical.study.execute import execute
+    from veridical.study.measure import measure
+    from veridical.study.plan import plan
+    from veridical.study.results import collect
+
+    study = study_of(claim)
+    made = plan(study, out / "work")
+    print(f"claim {claim.number}, {claim.name}: {len(made.cells)} cells", flush=True)
+    with locked(out / "work") as lock:
+        execute(made, processes, lock)
+    try:
+        results = collect(study, made, measure(made))
+    except UserError as error:
+        return {**_row(claim), "verdict": "failed", "numbers": str(error)}
+    files.write_json(out / f"{claim.number:02}-{claim.name}.json", results, allow_nan=False)
+    return {**_row(claim), **verdict(results), "seeds": results["seeds"]}
+
+
+def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a claim's study says of it, and its numbers in a sentence."""
+    found: Verdict
+    holds = [answer["holds"] for answer in results["answers"]]
+    measured = [answer["verdict"] != "not measured" for answer in results["answers"]]
+    if not all(measured):
+        found = "failed"
+    else:
+        found = "contradicted" if False in holds else "undecided" if None in holds else "supported"
+    return {"verdict": found, "numbers": " ".join(answer["sentence"] for answer in results["answers"])}
+
+
+def _needs(claim: Claim) -> dict[str, Any]:
+    return {**_row(claim), "verdict": "needs what isn't there", "numbers": f"Needs {claim.needs}."}
+
+
+def _row(claim: Claim) -> dict[str, Any]:
+    return {"number": claim.number, "name": claim.name, "claim": claim.claim, "source": claim.source,
+            "support": SUPPORT, "small_model": claim.small_model}  # fmt: skip
+
+
+def _known(out: Path) -> dict[str, Any]:
+    return files.read_json(out / LEDGER) if (out / LEDGER).exists() else {}
+
+
+def _write(out: Path, rows: Mapping[str, Any]) -> None:
+    """Write the ledger with some rows over those that it had."""
+    every = {
+        **{claim.name: {**_row(claim), "verdict": "not run", "numbers": ""} for claim in claims()},
+        **_known(out),
+        **rows,
+    }
+    order = {claim.name: claim.number for claim in claims()}
+    ledger = dict(sorted(every.items(), key=lambda item: order.get(item[0], 0)))
+    files.write_json(out / LEDGER, ledger)
+    files.write_text(out / TABLE, _markdown(ledger))
+
+
+def _markdown(rows: Mapping[str, Any]) -> str:
+    """The ledger as a table."""
+    lines = [
+        f"A claim is supported where {SUPPORT}; captions at equal recall. Command: `veridical study --claims`.",
+        "",
+        "| | claim | source | verdict | in numbers | why a small model may differ |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows.values():
+        cells = [
+            row["number"],
+            row["claim"],
+            row["source"],
+            f"**{row['verdict']}**",
+            row["numbers"],
+            row["small_model"],
+        ]
+        lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,173 @@
+"""`veridical study`: a grid of runs that differ in one thing at a time, and what they answer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from veridical import files
+from veridical.bounds import Positive
+from veridical.errors import UserError
+from veridical.progress import clock
+from veridical.study import definition
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from veridical.study.plan import Plan
+
+RESULTS, REPORT, DEFINITION = "results.json", "report.html", "study.yaml"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Run a study: what its file says, each shared step once, several side by side; or put papers' claims to the test.
+
+    The same command continues a study that was interrupted, and runs again what failed. `veridical study init` writes a
+    file to start from.
+    """
+
+    file: Path | None = None
+    """The study's file (veridical study FILE)."""
+    claims: bool = False
+    """Put the claims of papers to the test instead, and write a table of verdicts; --names picks some."""
+    names: tuple[str, ...] = ()
+    """With --claims: which claims, by name or number; all of them by default."""
+    out: Path | None = None
+    """Folder for everything; by default named as the file, beside the current folder's other runs."""
+    processes: Positive = 1
+    """Steps that run side by side."""
+    dry_run: bool = False
+    """Print the plan, its steps and about how long they take, and run nothing."""
+    export: Literal["none", "snakemake", "submitit"] = "none"
+    """Write the steps for a cluster instead of running them: a Snakefile, or a script for submitit."""
+    step: str = ""
+    """Run one step of the plan alone, by its name, once those before it are done; what exported files call."""
+    json: bool = False
+    """Print the results as JSON."""
+    latex: bool = False
+    """Print the table of arms as LaTeX (booktabs)."""
+    csv: bool = False
+    """Print the table of arms as CSV."""
+
+
+def run(config: StudyConfig) -> Path:
+    """Run the study and return the path of its report. Raises UserError for what the user can mend."""
+    if config.claims:
+        from veridical.study.claims import run_claims
+
+        return run_claims(config.names, config.out or Path("veridical-claims"), config.processes, config.dry_run)
+    if config.file is None:
+        raise UserError("veridical study needs a file: veridical study FILE, or `veridical study init` to write one.")
+    study = definition.read(config.file)
+    return run_study(study, config.out or Path(config.file.stem), config)
+
+
+def run_study(study: definition.Study, out: Path, config: StudyConfig) -> Path:
+    """Plan, check, run, count and report."""
+    from veridical.study.checks import check
+    from veridical.study.plan import plan
+
+    made = plan(study, out)
+    if config.step:
+        return _one_step(made, config.step)
+    notes = check(study, made, config.processes)
+    if config.dry_run:
+        _show_plan(study, made, config.processes, notes)
+        return out
+    if config.export != "none":
+        from veridical.study.export import export
+
+        return export(study, made, config)
+    from veridical.run.lock import locked
+    from veridical.study.execute import execute
+
+    with locked(out) as lock:
+        files.write_text(out / DEFINITION, yaml.safe_dump(dict(study.source), sort_keys=False, allow_unicode=True))
+        for note in notes:
+            print(f"note: {note}", flush=True)
+        execute(made, config.processes, lock)
+        results = write_results(study, made)
+    show(results, config)
+    if not (config.json or config.csv or config.latex):
+        print(f"results: {out / RESULTS}\nreport: {out / REPORT}")
+    return out / REPORT
+
+
+def write_results(study: definition.Study, made: Plan) -> dict[str, Any]:
+    """Count what there is, and write results.json and the page."""
+    from veridical.report.study_page import page
+    from veridical.study.measure import measure
+    from veridical.study.results import collect
+
+    results = collect(study, made, measure(made))
+    files.write_json(made.out / RESULTS, results, allow_nan=False)
+    files.write_text(made.out / REPORT, page(made.out, results))
+    return results
+
+
+def _one_step(made: Plan, name: str) -> Path:
+    from veridical.run.lock import locked
+    from veridical.study.execute import run_step
+    from veridical.study.stamps import is_done
+
+    found = next((step for step in made.steps if name in (step.name, step.file)), None)
+    if found is None:
+        raise UserError(f"--step {name}: no such step; `--dry-run` lists them.")
+    if not is_done(made, found):
+        with locked(made.out / "locks" / found.file) as lock:
+            stamp = run_step(made, found, lock=lock)
+        if stamp is None:
+            raise KeyboardInterrupt
+        if stamp.state != "done":
+            raise UserError(f"{found.name}: {stamp.said}")
+    return found.out
+
+
+def _show_plan(study: definition.Study, made: Plan, processes: int, notes: list[str]) -> None:
+    from veridical.study.checks import estimate, summary
+    from veridical.study.stamps import is_done
+
+    done = frozenset(step.name for step in made.steps if is_done(made, step))
+    print(f"{study.title}: {len(study.arms)} arms x {len(study.seeds)} seeds = {len(made.cells)} cells")
+    counts = ", ".join(f"{count} {kind}" for kind, count in summary(made).items())
+    print(f"{len(made.steps)} steps ({counts}), {len(done)} of them done; shared ones are run once.")
+    for step in made.steps:
+        after = f"  after {', '.join(step.after)}" if step.after else ""
+        seconds = f"about {clock(step.work.seconds)}" if step.work.known else "time not known"
+        print(f"  {'done   ' if step.name in done else ''}{step.name}  ({seconds}){after}")
+    for question in study.questions:
+        print(f"question: {question.ask}")
+    for note in notes:
+        print(f"note: {note}")
+    left = estimate(made, processes, done)
+    told = "not known for this model before its first steps" if left is None else f"about {clock(left)}"
+    print(f"time on {processes} process{'es' if processes > 1 else ''}: {told} ({os.cpu_count()} cores here)")
+
+
+def show(results: dict[str, Any], config: StudyConfig) -> None:
+    """Print the answers and the table of arms, or the results in the form asked for."""
+    from veridical.study.tables import as_csv, as_latex, table
+
+    if config.json:
+        import json
+
+        print(json.dumps(results, indent=2))
+        return
+    if config.csv or config.latex:
+        print((as_csv if config.csv else as_latex)(results), end="")
+        return
+    from rich.console import Console
+
+    console = Console()
+    for answer in results["answers"]:
+        console.print(f"[bold]{answer['question']['ask']}[/bold]", highlight=False)
+        console.print(f"  {answer['sentence']}", highlight=False, markup=False)
+    shown: Table = table(results)
+    console.print(shown)
+    for failed in results["failed"]:
+        console.print(f"{failed['step']}: {failed['state']}. {failed['said']}", highlight=False, markup=False)

@@ -1,0 +1,268 @@
+"""Runs a plan's steps, several side by side, in the order that they need each other; doit decides what is next.
+
+A step that fails is written down with its last words, what needs it is left out, and the rest goes on. Killed at any
+moment, the steps end with this process (`veridical.run.child`); the same study continues, and repeats nothing that was
+done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from veridical.config import save_resolved
+from veridical.errors import UserError, describe
+from veridical.study.pair_sets import write_set
+from veridical.study.plan import Plan, Step
+from veridical.study.progress import Board
+from veridical.study.stamps import Stamp, is_done, key_of, lacking, read_stamp, write_stamp
+from veridical.watched import VARIABLE, read_status
+
+LAST_LINES = 12
+COMMANDS = ("build", "align", "loop", "eval")
+INTERRUPTED = 130
+
+
+@dataclass
+class _Children:
+    """The processes that run, to be stopped together."""
+
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    stopping: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def execute(plan: Plan, processes: int, lock: int) -> None:
+    """Run all steps that aren't done.
+
+    Args:
+        plan: what to run.
+        processes: how many steps run at a time.
+        lock: a file descriptor that steps inherit, so that a lock on it lasts as long as any of them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; every step kept what it had done and ended.
+    """
+    children = _Children()
+    with _interruptible(), Board(plan, processes) as board, _watching(plan, board):
+
+        def work(step: Step) -> None:
+            if children.stopping:
+                return
+            board.start(step)
+            stamp = run_step(plan, step, children, lock, processes)
+            if stamp is not None:
+                board.end(step, stamp)
+
+        try:
+            _through_doit(plan, processes, work)
+        finally:
+            _stop(children)
+    if children.stopping and not all(read_stamp(plan.out, step) for step in plan.steps):
+        raise KeyboardInterrupt
+
+
+def _through_doit(plan: Plan, processes: int, work: Callable[[Step], None]) -> None:
+    """Hand the steps over to doit as tasks, and let it run them."""
+    from doit.control import TaskControl
+    from doit.dependency import Dependency, JsonDB
+    from doit.runner import MThreadRunner
+    from doit.task import Task
+
+    tasks = [
+        Task(
+            step.file,
+            actions=[(_act, [work, step])],
+            task_dep=[plan.step(name).file for name in (*step.after, *step.also)],
+            uptodate=[_UpToDate(plan, step)],
+            io={"capture": False},
+        )
+        for step in plan.steps
+    ]
+    control = TaskControl(tasks)
+    control.process(None)
+    database = Dependency(JsonDB, str(plan.out / ".doit.json"))
+    runner = MThreadRunner(database, _Reporter(), continue_=True, num_process=processes)
+    runner.run_all(control.task_dispatcher())
+
+
+def _act(work: Callable[[Step], None], step: Step) -> bool:
+    work(step)
+    return True
+
+
+class _UpToDate:
+    """Whether a step is done, asked when those before it have ended."""
+
+    def __init__(self, plan: Plan, step: Step) -> None:
+        self._plan, self._step = plan, step
+
+    def __call__(self, *_: Any, **__: Any) -> bool:
+        return is_done(self._plan, self._step)
+
+
+class _Reporter:
+    """Tells doit nothing of what it would print; raises what went wrong in this process."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+    def add_failure(self, task: Any, failure: Any) -> None:
+        """A fault of this program, not of a step."""
+        print(f"{task.name}: {failure.get_msg()}", file=sys.stderr)
+
+
+def run_step(
+    plan: Plan, step: Step, children: _Children | None = None, lock: int | None = None, processes: int = 1
+) -> Stamp | None:
+    """Run one step and write its stamp; None where it was interrupted, and has none."""
+    if missing := lacking(plan, step):
+        stamp = Stamp("left-out", key_of(plan, step), said=f"left out, since {missing} isn't done")
+        write_stamp(plan.out, step, stamp)
+        return stamp
+    key, started = key_of(plan, step), time.monotonic()
+    _clear_if_changed(plan, step, key)
+    if step.kind == "pairs":
+        stamp = _write_set(step, key)
+    else:
+        status = _run_command(plan, step, children or _Children(), lock, processes)
+        if status in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM) or (children and children.stopping):
+            return None
+        stamp = _ended(plan, step, key, status, time.monotonic() - started)
+    write_stamp(plan.out, step, stamp)
+    return stamp
+
+
+def _clear_if_changed(plan: Plan, step: Step, key: str) -> None:
+    """Remove what a step made of something else: its pairs are not the same any more."""
+    before = read_stamp(plan.out, step)
+    if before is not None and before.key != key and before.state != "left-out" and step.out.exists():
+        shutil.rmtree(step.out)
+
+
+def _write_set(step: Step, key: str) -> Stamp:
+    try:
+        return Stamp("done", key, product=write_set(step.settings, step.out))
+    except UserError as error:
+        return Stamp("failed", key, said=str(error))
+    except Exception as error:
+        return Stamp("failed", key, said=describe(error))
+
+
+def write_settings(plan: Plan, step: Step) -> Path:
+    """Write the settings files of a step's command; returns the main one."""
+    folder = plan.out / "settings"
+    for name, content in step.more.items():
+        save_resolved(content, folder / f"{step.file}.{name}.yaml")
+    path = folder / f"{step.file}.yaml"
+    save_resolved(step.settings, path)
+    return path
+
+
+def _run_command(plan: Plan, step: Step, children: _Children, lock: int | None, processes: int) -> int:
+    settings, logs = write_settings(plan, step), plan.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    progress = logs / f"{step.file}.progress"
+    progress.unlink(missing_ok=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", VARIABLE: str(progress.resolve())}
+    if processes > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with (logs / f"{step.file}.log").open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "veridical.run.child", step.kind, str(settings)],
+            # Held open and never written to: it tells the step that this process lives.
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=(lock,) if lock is not None and os.name == "posix" else (),
+        )
+    with children.lock:
+        children.running[step.name] = child
+    try:
+        return child.wait()
+    finally:
+        if child.stdin:
+            child.stdin.close()
+        with children.lock:
+            children.running.pop(step.name, None)
+        progress.unlink(missing_ok=True)
+
+
+def _ended(plan: Plan, step: Step, key: str, status: int, seconds: float) -> Stamp:
+    log = plan.out / "logs" / f"{step.file}.log"
+    if status == 0:
+        before = read_stamp(plan.out, step)
+        earlier = before.seconds if before and before.key == key else 0.0
+        return Stamp("done", key, round(max(seconds, earlier), 1), log=str(log))
+    said = log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+    ended = "" if status > 0 else f"ended by signal {-status}\n"
+    return Stamp("failed", key, round(seconds, 1), said=ended + "\n".join(said), log=str(log))
+
+
+def _stop(children: _Children) -> None:
+    """Ask every step to keep what it has and end, and wait for that; an impatient second Ctrl-C kills them."""
+    with children.lock:
+        running = list(children.running.values())
+        children.stopping = bool(running)
+    for child in running:
+        child.send_signal(signal.SIGINT)
+    try:
+        for child in running:
+            child.wait()
+    except KeyboardInterrupt:
+        for child in running:
+            child.kill()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, where signals can be caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    for one in before:
+        signal.signal(one, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def _watching(plan: Plan, board: Board) -> Iterator[None]:
+    """Show how far the running steps are, as long as the block lasts."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            for step in board.running():
+                if status := read_status(plan.out / "logs" / f"{step.file}.progress"):
+                    board.update(step, status)
+            board.show()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def states(plan: Plan) -> Mapping[str, Stamp | None]:
+    """How each step ended, by name."""
+    return {step.name: read_stamp(plan.out, step) for step in plan.steps}

@@ -1,0 +1,280 @@
+"""A study's numbers: each cell on all pictures and in each resample of them, the same pictures drawn for all.
+
+From these arrays follow every difference, interval and verdict; see `protocols.inference`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from veridical import files
+from veridical.errors import UserError
+from veridical.protocols.equal_recall import COMPARED, CutCurve, Cuts, at_recall, cut_curve
+from veridical.protocols.inference import Effect, Parts, Pool, effect, parts, pool
+from veridical.protocols.metrics import Tally
+from veridical.protocols.results import caption_task
+from veridical.protocols.statistics import FloatArray, resample
+from veridical.study.definition import GAP
+from veridical.study.stamps import read_stamp
+
+if TYPE_CHECKING:
+    from veridical.protocols.evaluation import Recounted
+    from veridical.study.plan import Plan
+
+RESAMPLES = 2000
+MOST_PAIRS = 200
+"""Pairs of arms whose spread over trainings is pooled."""
+LARGEST_JACKKNIFE = 2000
+"""Pictures up to which each is left out in turn."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One model's captions cut ever shorter, on all pictures and in each resample, and without each in turn."""
+
+    drawn: CutCurve
+    without: CutCurve | None
+
+    def recall(self, without: bool = False) -> FloatArray:
+        """The recall of whole captions."""
+        curve = self.without if without and self.without else self.drawn
+        return curve.recall[:, -1]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the models of a study that are there.
+
+    `numbers` are by metric and model, [1 + resamples] with the number on all pictures first; `without` likewise,
+    [pictures]. `shown` are labels, by metric.
+    """
+
+    numbers: Mapping[str, Mapping[str, FloatArray]]
+    without: Mapping[str, Mapping[str, FloatArray]]
+    curves: Mapping[str, Curves]
+    base_of: Mapping[str, str]
+    """The base of each cell's model, by name."""
+    pictures: Mapping[str, int]
+    """By metric, how many pictures or groups of questions were resampled."""
+    shown: Mapping[str, str]
+    protocols: Mapping[str, str]
+    """The protocol's name, by metric."""
+    items: Mapping[str, FloatArray]
+    """By model, whether each caption invents; for what tells models apart picture by picture."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Cells without numbers, with the step that failed."""
+
+
+def measure(plan: Plan, seed: int = 0) -> Measured:
+    """Count all answers that there are. Raises UserError where no cell has been measured yet."""
+    answers, base_of, missing = _answers(plan)
+    if not answers:
+        raise UserError(f"{plan.out}: no cell has been measured yet; run the study first.")
+    found = [_recounted(plan, key, answers, base_of) for key in plan.evals]
+    parts = [_arrays(one, seed) for one in found if one is not None]
+    if not parts:
+        raise UserError(f"{plan.out}: no cell has been measured yet; run the study first.")
+    return _joined(parts, base_of, missing)
+
+
+def _answers(plan: Plan) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Under what each model's answers are kept, each cell's base, and the cells that have none."""
+    answers: dict[str, str] = {}
+    base_of: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    way_of = {one.partition("=")[0]: key for key, config in plan.evals.items() for one in config.models[1:]}
+    for cell in plan.cells:
+        step = plan.step(plan.measured[cell.name])
+        stamp = read_stamp(plan.out, step)
+        if stamp is None or stamp.state != "done":
+            missing[cell.name] = stamp.said if stamp else "not run yet"
+            continue
+        measured: Mapping[str, Any] = files.read_json(step.out / "results.json")["measured"]
+        base = f"base of {measured['base']['model']}, {way_of[cell.name]}"
+        answers |= {cell.name: measured[cell.name]["answers"], base: measured["base"]["answers"]}
+        base_of[cell.name] = base
+    if len(set(base_of.values())) == 1:
+        only = next(iter(base_of.values()))
+        answers = {"base" if name == only else name: kept for name, kept in answers.items()}
+        base_of = dict.fromkeys(base_of, "base")
+    return answers, base_of, missing
+
+
+def _recounted(plan: Plan, key: str, answers: Mapping[str, str], base_of: Mapping[str, str]) -> Recounted | None:
+    from dataclasses import replace
+
+    from veridical.protocols.evaluation import recount
+
+    config = plan.evals[key]
+    base, *models = config.models
+    done = {name: one for one in models if (name := one.partition("=")[0]) in answers}
+    if not done:
+        return None
+    names = [*dict.fromkeys(base_of[name] for name in done), *done]
+    return recount(replace(config, models=(base, *done.values())), {name: answers[name] for name in names})
+
+
+def _arrays(found: Recounted, seed: int) -> Measured:
+    numbers: dict[str, dict[str, FloatArray]] = {}
+    without: dict[str, dict[str, FloatArray]] = {}
+    pictures: dict[str, int] = {}
+    protocols: dict[str, str] = {}
+    for key, task in found.tasks.items():
+        tallies = _on_the_same({name: one[key].tally for name, one in found.counted.items()})
+        count = len(next(iter(tallies.values())).groups)
+        weights = _weights(count, seed)
+        apart = _left_out(count)
+        for name, tally in tallies.items():
+            for metric, drawn in _of(tally, weights).items():
+                numbers.setdefault(task.prefix + metric, {})[name] = drawn
+                pictures[task.prefix + metric] = count
+                protocols[task.prefix + metric] = task.name
+            if apart is not None:
+                for metric, drawn in _of(tally, apart).items():
+                    without.setdefault(task.prefix + metric, {})[name] = drawn
+    main = caption_task(found.counted)
+    cuts = {name: kept for name, one in found.counted.items() if main in one and (kept := one[main].cuts) is not None}
+    curves, items = _curves(cuts, seed)
+    labels = {task.prefix + shown.metric: shown.label for task in found.tasks.values() for shown in task.shown}
+    if curves:
+        pictures[GAP] = len(next(iter(items.values())))
+        labels[GAP] = f"{labels.get('chair_s', 'captions that invent').removesuffix(' %')} at equal recall"
+        protocols[GAP] = found.tasks[main].name
+    return Measured(numbers, without, curves, {}, pictures, labels, protocols, items)
+
+
+def _on_the_same(tallies: Mapping[str, Tally]) -> dict[str, Tally]:
+    """The tallies on the groups that all of them have."""
+    first = next(iter(tallies.values()))
+    shared = set.intersection(*(set(one.groups) for one in tallies.values()))
+    groups = [group for group in first.groups if group in shared]
+    return {name: one if list(one.groups) == groups else one.among(groups) for name, one in tallies.items()}
+
+
+def _weights(count: int, seed: int) -> FloatArray:
+    """All pictures once, then the resamples, [1 + resamples, pictures]."""
+    return np.concatenate([np.ones((1, count)), resample(count, seed, RESAMPLES)])
+
+
+def _left_out(count: int) -> FloatArray | None:
+    return 1 - np.eye(count) if 1 < count <= LARGEST_JACKKNIFE else None
+
+
+def _of(tally: Tally, weights: FloatArray) -> dict[str, FloatArray]:
+    columns = np.stack(list(tally.sums.values()), axis=1)
+    sums = weights @ columns
+    return tally.formula({name: sums[:, place] for place, name in enumerate(tally.sums)})
+
+
+def _curves(cuts: Mapping[str, Cuts], seed: int) -> tuple[dict[str, Curves], dict[str, FloatArray]]:
+    if not cuts:
+        return {}, {}
+    first = next(iter(cuts.values()))
+    shared = set.intersection(*(set(one.ids) for one in cuts.values()))
+    ids = [key for key in first.ids if key in shared]
+    kept = {name: one if list(one.ids) == ids else one.among(set(ids)) for name, one in cuts.items()}
+    weights, apart = _weights(len(ids), seed), _left_out(len(ids))
+    curves = {
+        name: Curves(cut_curve(one, weights), None if apart is None else cut_curve(one, apart))
+        for name, one in kept.items()
+    }
+    return curves, {name: one.counts["inventing"][:, -1] for name, one in kept.items()}
+
+
+def _joined(parts: Sequence[Measured], base_of: Mapping[str, str], missing: Mapping[str, str]) -> Measured:
+    """Several ways of measuring in one; a model stands once under each of its metrics."""
+    numbers: dict[str, dict[str, FloatArray]] = {}
+    without: dict[str, dict[str, FloatArray]] = {}
+    merged = Measured(numbers, without, {}, base_of, {}, {}, {}, {}, missing)
+    for part in parts:
+        for metric, by_name in part.numbers.items():
+            numbers.setdefault(metric, {}).update(by_name)
+        for metric, by_name in part.without.items():
+            without.setdefault(metric, {}).update(by_name)
+        for whole, own in (
+            (merged.curves, part.curves), (merged.pictures, part.pictures), (merged.shown, part.shown),
+            (merged.protocols, part.protocols), (merged.items, part.items),
+        ):  # fmt: skip
+            cast("dict[str, Any]", whole).update(own)
+    return merged
+
+
+Drawn = Callable[[bool], FloatArray]
+"""A number in each resample; with True, without each picture in turn."""
+
+
+def difference(found: Measured, model: str, rival: str, metric: str) -> Drawn:
+    """Model minus rival: of `GAP`, captions that invent where both recall as much, the longer captions cut short."""
+    if metric == GAP:
+        return lambda without: _gap(found.curves[model], found.curves[rival], without)["chair_s"]
+    return lambda without: (
+        (found.without if without else found.numbers)[metric][model]
+        - (found.without if without else found.numbers)[metric][rival]
+    )
+
+
+def number(found: Measured, model: str, metric: str) -> Drawn:
+    """A model's number; of `GAP`, its difference from the base at equal recall."""
+    if metric == GAP:
+        return difference(found, model, found.base_of.get(model, "base"), GAP)
+    return lambda without: (found.without if without else found.numbers)[metric][model]
+
+
+def _gap(model: Curves, rival: Curves, without: bool) -> dict[str, FloatArray]:
+    ours, theirs = (one.without if without and one.without is not None else one.drawn for one in (model, rival))
+    recall = np.minimum(ours.recall[:, -1], theirs.recall[:, -1])
+    mine, other = at_recall(ours, recall), at_recall(theirs, recall)
+    return {name: mine[name] - other[name] for name in COMPARED}
+
+
+def over_seeds(
+    found: Measured,
+    by_seed: Sequence[Sequence[tuple[float, Drawn]]],
+    metric: str,
+    pooled: Pool | None = None,
+    share: float = 1.0,
+) -> Effect | None:
+    """The effect of weighted numbers: for each seed, (weight, number) to be summed. None where one isn't defined.
+
+    `pooled` is the spread of trainings over all arms, of which this effect has a `share`.
+    """
+    samples = [_summed(terms, without=False) for terms in by_seed]
+    single = len(by_seed) == 1 and bool(found.without) and found.pictures.get(metric, 0) <= LARGEST_JACKKNIFE
+    apart = _summed(by_seed[0], without=True) if single else None
+    values, drawn = [float(one[0]) for one in samples], [one[1:] for one in samples]
+    return effect(values, drawn, found.pictures.get(metric, 0), apart, pooled, share)
+
+
+def _summed(terms: Sequence[tuple[float, Drawn]], without: bool) -> FloatArray:
+    whole: FloatArray = sum((weight * drawn(without) for weight, drawn in terms), np.zeros(1))
+    return whole
+
+
+def seed_pool(
+    found: Measured, arms: Sequence[str], seeds: Sequence[int], metric: str, base: bool = False
+) -> Pool | None:
+    """How much a difference of two arms varies from training to training, over all arms; with `base`, an arm's own
+    number. Only arms that all seeds have count."""
+    whole = [arm for arm in arms if all(f"{arm}.s{seed}" in found.base_of for seed in seeds)]
+    if len(seeds) < 2 or len(whole) < (1 if base else 2):
+        return None
+    if base:
+        several = [[number(found, f"{arm}.s{seed}", metric)(False) for seed in seeds] for arm in whole]
+        return pool([_parts(one) for one in several], len(whole) * (len(seeds) - 1))
+    pairs = [(one, other) for place, one in enumerate(whole) for other in whole[place + 1 :]]
+    # Of very many, neighbours are enough.
+    pairs = pairs if len(pairs) <= MOST_PAIRS else list(itertools.pairwise(whole))
+    several = [
+        [difference(found, f"{one}.s{seed}", f"{other}.s{seed}", metric)(False) for seed in seeds]
+        for one, other in pairs
+    ]
+    return pool([_parts(one) for one in several], (len(whole) - 1) * (len(seeds) - 1))
+
+
+def _parts(drawn: Sequence[FloatArray]) -> Parts:
+    return parts([float(one[0]) for one in drawn], np.stack([one[1:] for one in drawn]))

@@ -1,0 +1,289 @@
+"""From a study to steps: what is built, trained and measured, each thing once however many cells need it.
+
+Names of folders end in a hash of the settings that made them, so that a study whose file was edited uses again what
+stayed the same, and two arms that differ in their objective alone share their pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from veridical import runs
+from veridical.config import to_plain
+from veridical.run.plan import ALIGN_PHASES
+from veridical.study.definition import Arm, Study
+from veridical.study.estimate import Work, align_work, build_work, eval_work
+from veridical.study.pair_sets import PairSet
+from veridical.study.settings import Recipe, recipe
+
+if TYPE_CHECKING:
+    from veridical.protocols.config import EvalConfig
+
+Kind = Literal["build", "pairs", "align", "loop", "eval"]
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm with a seed: one run."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What its model is called in results."""
+        return f"{self.arm.name}.s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of work whose result is a folder.
+
+    `after` are the steps whose results it needs; it is left out where one of them failed. `also` are steps that must
+    have ended, one way or the other.
+    """
+
+    name: str
+    kind: Kind
+    out: Path
+    settings: Any
+    """Of a `veridical` command, or of a set of pairs."""
+    after: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    work: Work = field(default_factory=Work)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings files of the command, by name."""
+
+    @property
+    def file(self) -> str:
+        """The step's name as a file name."""
+        return self.name.replace(" ", "-")
+
+    @property
+    def phases(self) -> Mapping[str, float] | None:
+        """The stages that its command reports, with their shares of its time."""
+        if self.kind == "align":
+            return ALIGN_PHASES
+        if self.kind == "eval":
+            names = [model.partition("=")[0] for model in self.settings.models[1:]]
+            return {f"{name}: answers": 0.9 / len(names) for name in names} or None
+        return {self.settings.construction: 1.0} if self.kind == "build" else None
+
+    def digest(self, out: Path) -> str:
+        """A hash of what it does; where the study's folder `out` lies makes no difference."""
+        content = to_plain({"kind": self.kind, "settings": self.settings, "more": self.more})
+        text = json.dumps(content, sort_keys=True, default=str).replace(str(out), "")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps in an order that works, the cells, and where each cell's results are."""
+
+    out: Path
+    cells: tuple[Cell, ...]
+    steps: tuple[Step, ...]
+    trained: Mapping[str, str]
+    """The step that trains a cell, by the cell's name."""
+    measured: Mapping[str, str]
+    sets: Mapping[str, str]
+    """The step that makes a cell's pairs."""
+    evals: Mapping[str, EvalConfig]
+    """For each way of measuring, an evaluation of all its cells, which says which pictures and questions there are."""
+
+    def step(self, name: str) -> Step:
+        """The step of that name."""
+        return next(step for step in self.steps if step.name == name)
+
+
+def plan(study: Study, out: Path) -> Plan:
+    """The steps of a study whose folder is `out`. Raises UserError for settings that can't be."""
+    found = [(arm, recipe(arm, study.size)) for arm in study.arms]
+    steps: dict[str, Step] = {}
+    cells = tuple(Cell(arm, seed) for seed in study.seeds for arm, _ in found)
+    recipes = {arm.name: made for arm, made in found}
+    builds: dict[str, tuple[str, ...]] = {}
+    sets: dict[str, str] = {}
+    trained: dict[str, str] = {}
+    measured: dict[str, str] = {}
+    # Seed by seed, so that a study that is stopped early has whole seeds to tell of.
+    for seed in study.seeds:
+        own = [cell for cell in cells if cell.seed == seed]
+        builds |= {cell.name: _builds(cell, recipes[cell.arm.name], study, out, steps) for cell in own}
+        for cell in own:
+            made = recipes[cell.arm.name]
+            if made.loop in ("offline", "mixed"):
+                sets[cell.name] = _set(cell, made, builds, recipes, own, study, out, steps)
+            if made.loop == "offline":
+                trained[cell.name] = _align(cell, made, sets[cell.name], out, steps)
+            else:
+                offline = builds[cell.name][0] if made.loop == "mixed" else None
+                trained[cell.name] = _loop(cell, made, offline, out, steps)
+        measured |= {cell.name: _eval(cell, recipes[cell.arm.name], trained[cell.name], out, steps) for cell in own}
+    return Plan(
+        out, cells, tuple(steps.values()), trained, measured, sets, _whole_evals(cells, recipes, trained, steps, out)
+    )
+
+
+def _builds(cell: Cell, made: Recipe, study: Study, out: Path, steps: dict[str, Step]) -> tuple[str, ...]:
+    """The builds that a cell's pairs come from, made as steps where no other cell needed them."""
+    if made.loop in ("online", "iterative"):
+        return ()
+    names = []
+    for config in made.builds:
+        seeded = dataclasses.replace(
+            config,
+            seed=_pair_seed(cell, study),
+            ignore_references=made.chosen == "own-caption" or config.ignore_references,
+            limit=_a_round(config.limit, made) if made.loop == "mixed" else config.limit,
+        )
+        label = f"{seeded.construction}-{_short(runs.identity_of(seeded))}"
+        name = f"build {label}"
+        folder = out / "builds" / label
+        steps.setdefault(
+            name, Step(name, "build", folder, dataclasses.replace(seeded, out=folder), work=build_work(seeded))
+        )
+        names.append(name)
+    return tuple(names)
+
+
+def _pair_seed(cell: Cell, study: Study) -> int:
+    return cell.seed if study.seeds_of == "pairs-and-training" else study.seeds[0]
+
+
+def _set(
+    cell: Cell,
+    made: Recipe,
+    builds: Mapping[str, tuple[str, ...]],
+    recipes: Mapping[str, Recipe],
+    cells: Sequence[Cell],
+    study: Study,
+    out: Path,
+    steps: dict[str, Step],
+) -> str:
+    """The set of pairs that a cell is trained on; those of a seed are matched in size unless one is asked for."""
+    rivals = dict.fromkeys(
+        builds[other.name]
+        for other in cells
+        if other.seed == cell.seed
+        and recipes[other.arm.name].size is None
+        and recipes[other.arm.name].loop == "offline"
+    )
+    matched = study.size_matched and made.size is None
+    own = tuple(steps[name].out for name in builds[cell.name])
+    wanted = PairSet(
+        builds=own,
+        size=made.size,
+        matched=matched,
+        rivals=tuple(tuple(steps[name].out for name in rival) for rival in rivals) if matched else (own,),
+        label_noise=made.label_noise,
+        seed=cell.seed,
+    )
+    label = "+".join(steps[name].settings.construction for name in builds[cell.name])
+    label = f"{label}-{_short(json.dumps(to_plain(wanted)).replace(str(out), ''))}"
+    name = f"pairs {label}"
+    others = tuple(name for rival in rivals for name in rival) if matched else ()
+    steps.setdefault(
+        name, Step(name, "pairs", out / "pairs" / label, wanted, builds[cell.name], others, Work("pairs", 1.0))
+    )
+    return name
+
+
+def _align(cell: Cell, made: Recipe, pairs: str, out: Path, steps: dict[str, Step]) -> str:
+    config = dataclasses.replace(made.align, seed=cell.seed, pairs=steps[pairs].out, reference_cache=out / "reference")
+    label = f"{cell.name}-{_short(runs.identity_of(config) | {'pairs': pairs})}"
+    name, folder = f"align {label}", out / "runs" / label
+    count = _expected_pairs(made)
+    step = Step(
+        name, "align", folder, dataclasses.replace(config, out=folder), (pairs,), work=align_work(config, count)
+    )
+    steps.setdefault(name, step)
+    return name
+
+
+def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[str, Step]) -> str:
+    """Rounds of building and training; a round has its share of the records."""
+    from veridical.align.loop import LoopConfig
+
+    built = dataclasses.replace(made.builds[0], seed=cell.seed, limit=_a_round(made.builds[0].limit, made))
+    aligned = dataclasses.replace(made.align, seed=cell.seed)
+    more = {
+        "build": _without(to_plain(built), ("out", "adapter", "skip", "constructions", "size_matched")),
+        "align": _without(to_plain(aligned), ("out", "pairs", "start", "reference")),
+    }
+    label = f"{cell.name}-{_short({**more, 'loop': made.loop, 'rounds': made.rounds, 'offline': offline})}"
+    name, folder = f"loop {label}", out / "runs" / label
+    files = {kind: out / "settings" / f"{name.replace(' ', '-')}.{kind}.yaml" for kind in more}
+    config = LoopConfig(
+        out=folder,
+        build=files["build"],
+        align=files["align"],
+        kind=made.loop,  # type: ignore[arg-type]
+        rounds=made.rounds,
+        offline=steps[offline].out if offline else None,
+        seed=cell.seed,
+    )
+    records = (built.limit or 0) * made.rounds
+    work = build_work(dataclasses.replace(built, limit=records or None)) + align_work(aligned, records)
+    steps.setdefault(name, Step(name, "loop", folder, config, (offline,) if offline else (), work=work, more=more))
+    return name
+
+
+def _a_round(limit: int | None, made: Recipe) -> int | None:
+    return None if limit is None else max(1, limit // made.rounds)
+
+
+def _eval(cell: Cell, made: Recipe, trained: str, out: Path, steps: dict[str, Step]) -> str:
+    """Measure a cell's model against its base, whose answers are asked for once and shared."""
+    config = dataclasses.replace(made.eval, cache=out / "requests")
+    held_out = () if config.records or config.held_out else (trained,)
+    own = (f"{cell.name}={steps[trained].out}",)
+    label = f"{cell.name}-{_short(runs.identity_of(config) | {'trained': trained})}"
+    name, folder = f"eval {label}", out / "evals" / label
+    first: tuple[str, ...] = ()
+    if not held_out:
+        base_label = f"{BASE}-{_short(runs.identity_of(config) | {'model': config.models[0]})}"
+        first = (f"eval {base_label}",)
+        base = dataclasses.replace(config, out=out / "evals" / base_label)
+        steps.setdefault(first[0], Step(first[0], "eval", base.out, base, work=eval_work(config)))
+    measured = dataclasses.replace(config, out=folder, models=(*config.models, *own))
+    steps.setdefault(name, Step(name, "eval", folder, measured, (trained,), first, work=eval_work(config)))
+    return name
+
+
+def _whole_evals(
+    cells: Sequence[Cell],
+    recipes: Mapping[str, Recipe],
+    trained: Mapping[str, str],
+    steps: Mapping[str, Step],
+    out: Path,
+) -> dict[str, EvalConfig]:
+    """For each way of measuring, an evaluation of all its cells: the pictures and questions of all are those."""
+    found: dict[str, EvalConfig] = {}
+    for cell in cells:
+        config = dataclasses.replace(recipes[cell.arm.name].eval, cache=out / "requests")
+        key = f"all-{_short(runs.identity_of(config))}"
+        so_far = found.get(key, dataclasses.replace(config, out=out / "evals" / key))
+        own = f"{cell.name}={steps[trained[cell.name]].out}"
+        found[key] = dataclasses.replace(so_far, models=(*so_far.models, own))
+    return found
+
+
+def _expected_pairs(made: Recipe) -> int:
+    return made.size or made.builds[0].limit or 1000
+
+
+def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names and value is not None}
+
+
+def _short(content: Any) -> str:
+    text = json.dumps(to_plain(content), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

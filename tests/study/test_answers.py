@@ -1,0 +1,151 @@
+"""What a study answers, on numbers whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from statsmodels.stats.multitest import multipletests
+
+from veridical.protocols.statistics import resample
+from veridical.study.answers import answers, matches, settles
+from veridical.study.definition import parse
+from veridical.study.measure import Measured, number, over_seeds
+from veridical.study.tables import as_latex, escaped
+
+PICTURES = 200
+
+
+def measured(study, truth, seeds=0.5, noise=30.0) -> Measured:
+    """Numbers of all cells: by arm a true mean, each training off by its own amount, each picture by its own."""
+    rng = np.random.default_rng(1)
+    hard = rng.normal(0, 20, PICTURES)
+    weights = np.concatenate([np.ones((1, PICTURES)), resample(PICTURES, 0, 400)]) / PICTURES
+    apart = (1 - np.eye(PICTURES)) / (PICTURES - 1)
+    items = {"base": 50 + hard + rng.normal(0, noise, PICTURES)}
+    for arm in study.arms:
+        for seed in study.seeds:
+            items[f"{arm.name}.s{seed}"] = (
+                truth[arm.name] + hard + rng.normal(0, seeds) + rng.normal(0, noise, PICTURES)
+            )
+    cells = [name for name in items if name != "base"]
+    return Measured(
+        {"m": {name: weights @ one for name, one in items.items()}},
+        {"m": {name: apart @ one for name, one in items.items()}},
+        {}, dict.fromkeys(cells, "base"), {"m": PICTURES}, {"m": "metric"}, {"m": "protocol/1"}, {},
+    )  # fmt: skip
+
+
+def study_of(axes, questions, seeds=(0, 1, 2), **more):
+    return parse({"axes": axes, "questions": questions, "seeds": list(seeds), "metric": "m", **more})
+
+
+def test_a_clear_difference_is_decided_and_a_small_one_is_not():
+    axes = {"construction": ["povid", "bdhs"], "objective": ["dpo", "sft"]}
+    study = study_of(axes, [{"compare": {"objective": ["dpo", "sft"]}, "expect": "better"}, {"factor": "construction"}])
+    truth = {"povid.dpo": 30, "bdhs.dpo": 30.5, "povid.sft": 45, "bdhs.sft": 45.5}
+    clear, open_one = answers(study, measured(study, truth))
+    assert (clear.verdict, clear.holds) == ("better", True)
+    assert clear.comparisons[0].effect.value == pytest.approx(-15, abs=3)
+    assert "dpo is better than sft: metric \N{MINUS SIGN}1" in clear.sentence
+    assert open_one.verdict == "undecided"
+    assert set(open_one.best) == {"povid", "bdhs"}
+    assert "can't be told from" in open_one.sentence
+    assert "would settle" in open_one.sentence
+
+
+def test_the_control_beats_what_is_worse_than_it():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"compare": {"objective": ["dpo", "sft"]}, "expect": "better"}])
+    [answer] = answers(study, measured(study, {"dpo": 60, "sft": 40}))
+    assert (answer.verdict, answer.holds) == ("worse", False)
+
+
+def test_against_the_base_and_where_more_is_better():
+    study = study_of({"objective": ["dpo"]}, [{"compare": {"objective": ["dpo", "base"]}, "better": "higher"}])
+    [answer] = answers(study, measured(study, {"dpo": 70}))
+    assert answer.verdict == "better"
+    assert answer.comparisons[0].effect.value > 10
+
+
+def test_one_seed_is_said_in_the_verdict():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"factor": "objective"}], seeds=[0])
+    [answer] = answers(study, measured(study, {"dpo": 20, "sft": 60}))
+    assert "One training seed: the interval says nothing about other trainings." in answer.sentence
+    assert answer.comparisons[0].effect.seeds is None
+
+
+def test_trainings_that_differ_much_leave_it_open():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"factor": "objective"}])
+    [answer] = answers(study, measured(study, {"dpo": 40, "sft": 45}, seeds=8.0))
+    assert answer.verdict == "undecided"
+    assert "seeds would settle" in settles(answer.comparisons[0])
+
+
+def test_a_trend_and_a_best_in_between():
+    axes = {"epochs": [1, 2, 4]}
+    asked = [{"trend": "epochs", "expect": "falls"}, {"between": "epochs", "expect": "better"}]
+    study = study_of(axes, asked)
+    falls, between = answers(study, measured(study, {"1": 60, "2": 40, "4": 20}))
+    assert (falls.holds, between.holds) == (True, None)
+    assert falls.comparisons[0].effect.value == pytest.approx(-40, abs=8)
+    rises, inner = answers(study, measured(study, {"1": 60, "2": 20, "4": 65}))
+    assert (inner.verdict, inner.holds, inner.best) == ("better", True, ("2",))
+    assert rises.holds is not True
+
+
+def test_alike_is_an_interval_within_the_margin():
+    asked = [{"compare": {"objective": ["dpo", "ipo"]}, "expect": "alike", "margin": 12}]
+    study = study_of({"objective": ["dpo", "ipo"]}, asked)
+    assert answers(study, measured(study, {"dpo": 40, "ipo": 40}))[0].holds is True
+    assert answers(study, measured(study, {"dpo": 40, "ipo": 52}))[0].holds is None
+    assert answers(study, measured(study, {"dpo": 40, "ipo": 80}))[0].holds is False
+
+
+def test_many_questions_are_corrected_for_their_number():
+    levels = [f"a{number}" for number in range(7)]
+    axes = {"way": [{"label": level, "set": {"epochs": number + 1}} for number, level in enumerate(levels)]}
+    study = study_of(axes, [{"factor": "way"}], seeds=[0])
+    found = measured(study, dict.fromkeys(levels, 40))
+    [answer] = answers(study, found)
+    raw = [one.effect.p for one in answer.comparisons]
+    assert len(raw) == 21
+    assert [one.p for one in answer.comparisons] == pytest.approx(multipletests(raw, method="holm")[1].tolist())
+    assert {one.verdict for one in answer.comparisons} == {"undecided"}
+    assert len(answer.best) >= 5
+
+
+def test_a_missing_cell_leaves_the_rest_to_be_told():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"factor": "objective"}])
+    found = measured(study, {"dpo": 20, "sft": 60})
+    del found.base_of["sft.s2"]
+    [answer] = answers(study, found)
+    assert answer.comparisons[0].seeds == (0, 1)
+    assert "Over 2 of 3 seeds" in answer.sentence
+    del found.base_of["sft.s0"], found.base_of["sft.s1"]
+    [answer] = answers(study, found)
+    assert answer.verdict == "not measured"
+
+
+def test_arms_are_matched_in_all_but_the_axis():
+    study = study_of({"construction": ["povid", "bdhs"], "objective": ["dpo", "sft"]}, [])
+    found = matches(study.arms, "objective", "dpo", "sft", {"construction": "bdhs"})
+    assert [(one.name, other.name) for one, other in found] == [("bdhs.dpo", "bdhs.sft")]
+    assert [(one.name, other) for one, other in matches(study.arms, "construction", "povid", "base", {})] == [
+        ("povid.dpo", None), ("povid.sft", None),
+    ]  # fmt: skip
+
+
+def test_an_effect_over_seeds_is_the_mean_of_the_seeds():
+    study = study_of({"objective": ["dpo"]}, [])
+    found = measured(study, {"dpo": 10})
+    effect = over_seeds(found, [[(1.0, number(found, f"dpo.s{seed}", "m"))] for seed in (0, 1, 2)], "m")
+    assert effect.value == pytest.approx(np.mean([found.numbers["m"][f"dpo.s{seed}"][0] for seed in (0, 1, 2)]))
+    assert len(effect.by_seed) == 3
+
+
+def test_latex_prints_what_names_hold():
+    assert escaped("a_b & 5% ^") == r"a\_b \& 5\% \textasciicircum{}"
+    number_of = {"value": -1.25, "low": -3.0, "high": 0.5}
+    text = as_latex({"title": "T", "seeds": [0], "metrics": {"m": {"label": "CHAIRs %", "protocol": "p/1"}}, "base": {},
+                     "arms": {"a_b": {"levels": {}, "numbers": {"m": number_of}}}})  # fmt: skip
+    assert r"a\_b & $-$1.2 {\scriptsize [$-$3.0, 0.5]} \\" in text
+    assert "\\toprule" in text

@@ -1,0 +1,145 @@
+"""From a study to steps: shared work once, sets matched in size, and what can't run refused before it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from veridical.errors import UserError
+from veridical.study.checks import check, estimate
+from veridical.study.definition import parse
+from veridical.study.estimate import Work, paces, seconds_left
+from veridical.study.plan import Step, plan
+from veridical.study.settings import recipe
+from veridical.study.stamps import Stamp, is_done, key_of, lacking, write_stamp
+
+GRID = {
+    "base": {"limit": 40, "eval": {"limit": 4}},
+    "axes": {"construction": ["bpo-image", "bdhs"], "objective": ["dpo", "sft", "ipo"]},
+    "seeds": [0, 1],
+}
+
+
+def planned(out: Path, **changed):
+    return plan(parse({**GRID, **changed}), out)
+
+
+def test_objectives_share_their_pairs_and_all_share_the_base(tmp_path):
+    made = planned(tmp_path)
+    kinds = [step.kind for step in made.steps]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"build": 4, "pairs": 4, "align": 12, "eval": 13}
+    assert len({made.trained[cell.name] for cell in made.cells}) == len(made.cells) == 12
+    assert made.sets["bdhs.dpo.s0"] == made.sets["bdhs.ipo.s0"] != made.sets["bdhs.dpo.s1"]
+    order = [step.name for step in made.steps]
+    for step in made.steps:
+        assert all(order.index(name) < order.index(step.name) for name in (*step.after, *step.also))
+    one = made.step(made.sets["bdhs.dpo.s0"])
+    assert len(one.settings.rivals) == 2
+    assert one.settings.matched
+    aligns = [step.settings for step in made.steps if step.kind == "align"]
+    assert {config.reference_cache for config in aligns} == {tmp_path / "reference"}
+    assert {config.seed for config in aligns} == {0, 1}
+
+
+def test_seeds_of_the_training_alone_share_the_pairs(tmp_path):
+    made = planned(tmp_path, seeds_of="training")
+    assert sum(step.kind == "build" for step in made.steps) == 2
+    assert made.sets["bdhs.dpo.s0"] != made.sets["bdhs.dpo.s1"]  # whose labels may be noised by seed
+
+
+def test_where_the_folder_lies_makes_no_difference(tmp_path):
+    here, there = planned(tmp_path / "a"), planned(tmp_path / "b")
+    assert [step.name for step in here.steps] == [step.name for step in there.steps]
+    assert [s.digest(here.out) for s in here.steps] == [s.digest(there.out) for s in there.steps]
+
+
+def test_several_constructions_make_one_set(tmp_path):
+    made = planned(tmp_path, axes={"construction": [["povid", "bdhs"], "povid"]}, seeds=[0])
+    both = made.step(made.sets["povid+bdhs.s0"])
+    assert [made.step(name).settings.construction for name in both.after] == ["povid", "bdhs"]
+    assert sum(step.kind == "build" for step in made.steps) == 2
+
+
+def test_a_step_is_done_only_on_what_it_was_done_with(tmp_path):
+    made = planned(tmp_path)
+    build, pairs = made.step(made.step(made.sets["bdhs.dpo.s0"]).after[0]), made.step(made.sets["bdhs.dpo.s0"])
+    align = made.step(made.trained["bdhs.dpo.s0"])
+    assert lacking(made, align) == pairs.name
+    write_stamp(tmp_path, build, Stamp("done", key_of(made, build)))
+    write_stamp(tmp_path, pairs, Stamp("done", key_of(made, pairs), product={"sha256": "one"}))
+    write_stamp(tmp_path, align, Stamp("done", key_of(made, align)))
+    assert is_done(made, align)
+    write_stamp(tmp_path, pairs, Stamp("done", key_of(made, pairs), product={"sha256": "other"}))
+    assert not is_done(made, align)
+    write_stamp(tmp_path, pairs, Stamp("failed", key_of(made, pairs)))
+    assert lacking(made, align) == pairs.name
+    (tmp_path / "steps" / f"{align.file}.json").write_text("{")
+    assert not is_done(made, align)
+
+
+WRONG = [
+    ({"construction": ["nothing"]}, "nothing"),
+    ({"objective": [{"name": "dpo", "gamma": 1}]}, "arm dpo: align: unknown setting 'objective.gamma'"),
+    ({"beta": [-1.0]}, r"arm -1.0: align: .*objective.beta is -1.0; it must be above 0"),
+    ({"construction": ["spa"]}, "arm spa: spa needs --adapter"),
+    ({"align.seed": [1]}, "align.seed is set by the study"),
+    ({"size": [0]}, "no whole number above 0"),
+    ({"label_noise": [0.7]}, "no share from 0 to 0.5"),
+    ({"loop": ["offlin"]}, "there are offline, online, mixed, iterative"),
+]
+
+
+@pytest.mark.parametrize(("axes", "message"), WRONG)
+def test_cells_that_cannot_be_are_named(tmp_path, axes, message):
+    with pytest.raises(UserError, match=message):
+        planned(tmp_path, axes=axes)
+
+
+def checked(out: Path, **changed):
+    study = parse({**GRID, "seeds": [0], **changed})
+    return check(study, plan(study, out), 1)
+
+
+def test_what_would_fail_late_is_refused_before_the_first_run(tmp_path):
+    with pytest.raises(UserError, match="povid: changes a record's caption, so chosen can't be own-caption"):
+        checked(tmp_path, axes={"construction": ["povid"], "chosen": ["own-caption"]})
+    with pytest.raises(UserError, match=r"spa reads the pairs' confidence, which bdhs doesn't state"):
+        checked(tmp_path, axes={"construction": ["bdhs"], "objective": ["spa"]})
+    with pytest.raises(UserError, match="counterfactual: world:sft has no changed images"):
+        checked(tmp_path, axes={"construction": ["counterfactual"]})
+    with pytest.raises(UserError, match=r"metric 'chair' is not measured here; there are .*chair_s"):
+        checked(tmp_path, axes={"construction": ["bdhs"]}, metric="chair")
+    with pytest.raises(UserError, match=r"of work, and budget_hours is 0.001"):
+        checked(tmp_path, axes={"construction": ["bdhs"]}, budget_hours=0.001)
+    with pytest.raises(UserError, match="a trend needs an axis of numbers"):
+        checked(tmp_path, axes={"construction": ["bdhs", "povid"]}, questions=[{"trend": "construction"}])
+    [note] = checked(tmp_path, axes={"construction": ["bdhs"]})
+    assert "one seed only" in note
+
+
+def test_records_of_which_nothing_is_known_are_refused(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (number * 80, 0, 0)).save(folder / f"{number}.png")
+    study = parse({"base": {"records": str(folder)}, "axes": {"construction": ["bdhs"]}})
+    with pytest.raises(UserError, match="neither annotated objects nor captions"):
+        recipe(study.arms[0], None)
+
+
+def test_the_time_left_counts_processes_and_what_waits_for_what():
+    def step(name, after=(), kind="align"):
+        return Step(name, kind, Path(), None, after, work=Work(kind, 10.0))
+
+    chain = [step("a"), step("b", ("a",)), step("c", ("b",))]
+    assert seconds_left(chain, frozenset(), {}, 4, {}) == 30
+    apart = [step(name) for name in "abcd"]
+    assert seconds_left(apart, frozenset(), {}, 1, {}) == 40
+    assert seconds_left(apart, frozenset(), {}, 2, {}) == 20
+    assert seconds_left(apart, frozenset("ab"), {"align": 3.0}, 2, {"c": 5.0}) == 30
+    assert paces(apart, {"a": 30.0, "b": 10.0}) == {"align": 2.0}
+    unknown = [Step("a", "align", Path(), None, work=Work("align", 1.0, known=False))]
+    assert estimate(type("Plan", (), {"steps": unknown})(), 1) is None

@@ -1,0 +1,138 @@
+"""A study from its file to its page: a failed cell leaves the rest alone, and a second run repeats nothing."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+import veridical as vd
+from veridical.errors import UserError
+from veridical.study import definition
+from veridical.study.command import StudyConfig, run
+from veridical.study.measure import measure
+from veridical.study.plan import plan
+from veridical.study.stamps import is_done
+from veridical.study.view import ViewConfig, serving
+
+pytestmark = pytest.mark.end_to_end
+
+
+def made(study_folder):
+    study = definition.read(study_folder / "study.yaml")
+    return study, plan(study, study_folder / "out")
+
+
+def test_the_cell_that_works_is_measured_and_the_other_is_told_of(study_folder, results):
+    assert results["arms"]["8.bpo-image"]["seeds"] == [0]
+    assert results["arms"]["8.bpo-image"]["pairs"] == [8]
+    assert results["arms"]["too-many.bpo-image"]["seeds"] == []
+    failed = {one["step"].split()[0]: one for one in results["failed"]}
+    assert failed["pairs"]["state"] == "failed"
+    assert "pairs, and 99999 are wanted of it; raise the limit" in failed["pairs"]["said"]
+    assert {one["state"] for one in results["failed"]} == {"failed", "left-out"}
+    works, missing = results["answers"]
+    assert works["comparisons"][0]["effect"]["count"] == 1
+    assert "One training seed" in works["sentence"]
+    assert missing["verdict"] == "not measured"
+    assert {"at equal recall", "chair_s", "recall", "pope_adversarial_accuracy"} <= set(results["metrics"])
+
+
+def test_its_numbers_are_those_of_eval(study_folder, results):
+    """What is counted again from kept answers is what `veridical eval` counted."""
+    _, made_plan = made(study_folder)
+    folder = made_plan.step(made_plan.measured["8.bpo-image.s0"]).out
+    own = json.loads((folder / "results.json").read_text())
+    for metric in ("chair_s", "recall", "words", "pope_adversarial_accuracy"):
+        assert results["arms"]["8.bpo-image"]["numbers"][metric]["value"] == pytest.approx(
+            own["models"]["8.bpo-image.s0"][metric]["value"]
+        )
+        assert results["base"][metric]["value"] == pytest.approx(own["models"]["base"][metric]["value"])
+    [row] = [row for row in results["pairs"] if row["second"] == "8.bpo-image"]
+    difference = own["comparisons"][0]["differences"]["chair_s"]["difference"]
+    assert row["differences"]["chair_s"]["value"] == pytest.approx(difference)
+    assert measure(made_plan).base_of == {"8.bpo-image.s0": "base"}
+
+
+def test_a_second_run_repeats_nothing_but_what_failed(study_folder, results):
+    _, made_plan = made(study_folder)
+    done = [step for step in made_plan.steps if is_done(made_plan, step)]
+    assert {step.kind for step in done} == {"build", "pairs", "align", "eval"}
+    before = {step.name: step.out.stat().st_mtime_ns for step in done}
+    logs = sorted((path.name, path.stat().st_mtime_ns) for path in (study_folder / "out" / "logs").iterdir())
+    run(StudyConfig(file=study_folder / "study.yaml", out=study_folder / "out"))
+    assert {step.name: step.out.stat().st_mtime_ns for step in done} == before
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (study_folder / "out" / "logs").iterdir()) == logs
+    again = json.loads((study_folder / "out" / "results.json").read_text())
+    assert again == results
+
+
+def test_the_plan_is_shown_and_exported(study_folder, capsys):
+    file, out = study_folder / "study.yaml", study_folder / "out"
+    run(StudyConfig(file=file, out=out, dry_run=True))
+    said = capsys.readouterr().out
+    assert "2 arms x 1 seeds = 2 cells" in said
+    assert "done   build bpo-image" in said
+    assert "note: one seed only" in said
+    path = run(StudyConfig(file=file, out=out, export="snakemake"))
+    text = path.read_text()
+    steps = len(made(study_folder)[1].steps)
+    assert text.count("    shell:") == steps
+    script = run(StudyConfig(file=file, out=out, export="submitit"))
+    assert compileall.compile_file(str(script), quiet=1)
+    assert script.read_text().count("'--step'") == steps
+
+
+def test_one_step_alone(study_folder):
+    file, out = study_folder / "study.yaml", study_folder / "out"
+    _, made_plan = made(study_folder)
+    name = made_plan.step(made_plan.trained["8.bpo-image.s0"]).file
+    assert run(StudyConfig(file=file, out=out, step=name)).name in name
+    with pytest.raises(UserError, match="99999 are wanted"):
+        run(StudyConfig(file=file, out=out, step=made_plan.sets["too-many.bpo-image.s0"]))
+    with pytest.raises(UserError, match="no such step"):
+        run(StudyConfig(file=file, out=out, step="align nothing"))
+
+
+def test_tables_for_papers(study_folder, results, capsys):
+    file, out = study_folder / "study.yaml", study_folder / "out"
+    run(StudyConfig(file=file, out=out, csv=True))
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[-1].split(",")[0] == "8.bpo-image"
+    run(StudyConfig(file=file, out=out, latex=True))
+    assert "\\bottomrule" in capsys.readouterr().out
+    run(StudyConfig(file=file, out=out, json=True))
+    assert json.loads(capsys.readouterr().out) == results
+
+
+def test_the_same_from_python(study_folder):
+    found = vd.study(study_folder / "study.yaml", out=study_folder / "out")
+    assert list(found.answers) == ["Does it invent less?", "Does a larger set help?"]
+    assert {row["arm"] for row in found.table} == {"8.bpo-image"}
+    assert "A small &lt;study&gt;" in found.report.html
+    assert "Does it invent less?" in repr(found)
+    with pytest.raises(UserError, match="not in both"):
+        vd.study(study_folder / "study.yaml", seeds=[0])
+
+
+def test_the_page_is_served_and_notices_changes(study_folder):
+    out = study_folder / "out"
+    with serving(ViewConfig((out,), port=0)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        shown = urllib.request.urlopen(f"{address}/").read().decode()
+        assert "Does it invent less?" in shown
+        assert "/state" in shown
+        state = urllib.request.urlopen(f"{address}/state/").read()
+        (out / "steps" / "another.json").write_text("{}")
+        assert urllib.request.urlopen(f"{address}/state/").read() != state
+        (out / "steps" / "another.json").unlink()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/nothing")
+        server.shutdown()
+    with pytest.raises(UserError, match="no such folder"):
+        serving(ViewConfig((out / "nothing",)))
