@@ -14,6 +14,7 @@ from veridical.protocols.equal_recall import (
     cut,
     cut_curve,
     equal_recall,
+    pair_at_recall,
     sides,
 )
 from veridical.protocols.statistics import resample
@@ -175,3 +176,18 @@ def test_the_base_against_itself_differs_by_nothing_in_every_resample():
     found = equal_recall(items, items, resample(40, 0, 300))
     assert (found.difference, found.low, found.high) == (0, 0, 0)
     assert {(one.difference, one.low, one.high) for one in found.others.values()} == {(0, 0, 0)}
+
+
+def test_of_two_models_the_one_that_recalls_more_is_cut_whichever_stands_first():
+    long = [item(n, ["cup", "spoon"], {"cup", "fork"}) for n in range(4)]  # recall 50, all invent
+    short = [item(n, ["cup"] if n < 2 else ["knife"], {"cup", "fork"}) for n in range(4)]  # recall 25, half invent
+    found = pair_at_recall(long, short, resample(4, 0, 200))
+    # The longer captions have recall 25 halfway between no object and one, where they invent nothing.
+    assert (found.recall, found.against) == (25, "cut")
+    assert (found.base_cut, found.aligned, found.difference) == (0, 50, 50)
+    turned = pair_at_recall(short, long, resample(4, 0, 200))
+    assert (turned.recall, turned.against, turned.difference) == (25, "uncut", -50)
+    assert (turned.low, turned.high) == (-found.high, -found.low)
+    assert pair_at_recall(long, long, resample(4, 0, 50)).difference == 0
+    with pytest.raises(ValueError, match="same pictures"):
+        pair_at_recall(long, short[::-1], resample(4, 0, 50))

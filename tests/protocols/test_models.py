@@ -46,3 +46,19 @@ def test_what_cannot_be_measured_is_named(run, tmp_path):
         measured_models(["bundled", str(tmp_path)])
     with pytest.raises(UserError, match="folder's name"):
         measured_models(["bundled", f"..={run}"])
+
+
+def test_an_adapter_may_stand_first(run, tmp_path):
+    other = tmp_path / "sft" / "adapter"
+    other.mkdir(parents=True)
+    (other / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="doesn't say which model it belongs to"):
+        measured_models([str(run), str(other)])
+    (run / "config.yaml").write_text("model: some/model\n")
+    assert measured_models([str(run), str(other)]) == [
+        Measured("dpo", "some/model", run / "adapter"),
+        Measured("sft", "some/model", other),
+    ]
+    (run / "config.yaml").unlink()
+    (run / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "another/model"}')
+    assert measured_models([f"first={run / 'adapter'}"]) == [Measured("first", "another/model", run / "adapter")]

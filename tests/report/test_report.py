@@ -109,7 +109,7 @@ def test_a_gallery_is_spread_evenly(length, count):
     ("low", "high", "better", "verdict"),
     [
         (-5, -1, "lower", "better"), (-5, -1, "higher", "worse"), (1, 5, "lower", "worse"),
-        (-1, 5, "lower", "could be chance"), (0, 5, "higher", "could be chance"), (-5, -1, "", ""),
+        (-1, 5, "lower", "undecided"), (0, 5, "higher", "undecided"), (-5, -1, "", ""),
         (None, None, "lower", ""),
     ],
 )  # fmt: skip

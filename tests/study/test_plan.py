@@ -81,7 +81,7 @@ def test_a_step_is_done_only_on_what_it_was_done_with(tmp_path):
 WRONG = [
     ({"construction": ["nothing"]}, "nothing"),
     ({"objective": [{"name": "dpo", "gamma": 1}]}, "arm dpo: align: unknown setting 'objective.gamma'"),
-    ({"beta": [-1.0]}, r"arm -1.0: align: .*objective.beta is -1.0; it must be above 0"),
+    ({"beta": [-1.0]}, r"arm 1.0: align: .*objective.beta is -1.0; it must be above 0"),
     ({"construction": ["spa"]}, "arm spa: spa needs --adapter"),
     ({"align.seed": [1]}, "align.seed is set by the study"),
     ({"size": [0]}, "no whole number above 0"),
@@ -104,8 +104,8 @@ def checked(out: Path, **changed):
 def test_what_would_fail_late_is_refused_before_the_first_run(tmp_path):
     with pytest.raises(UserError, match="povid: changes a record's caption, so chosen can't be own-caption"):
         checked(tmp_path, axes={"construction": ["povid"], "chosen": ["own-caption"]})
-    with pytest.raises(UserError, match=r"spa reads the pairs' confidence, which bdhs doesn't state"):
-        checked(tmp_path, axes={"construction": ["bdhs"], "objective": ["spa"]})
+    with pytest.raises(UserError, match=r"dpo reads the pairs' confidence, which bdhs doesn't state"):
+        checked(tmp_path, axes={"construction": ["bdhs"], "objective": [{"name": "dpo", "labels": "stated"}]})
     with pytest.raises(UserError, match="counterfactual: world:sft has no changed images"):
         checked(tmp_path, axes={"construction": ["counterfactual"]})
     with pytest.raises(UserError, match=r"metric 'chair' is not measured here; there are .*chair_s"):

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from veridical.protocols.chair import ChairItem, ChairMention
+from veridical.protocols.inference import tail
 from veridical.protocols.metrics import share
 from veridical.protocols.statistics import FloatArray, interval
 
@@ -98,6 +99,8 @@ class AtRecall:
     difference: float | None
     low: float | None
     high: float | None
+    p: float | None = field(default=None, kw_only=True)
+    """Two-sided, as goes with the interval."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +230,49 @@ def equal_recall(
         difference=main.difference,
         low=main.low,
         high=main.high,
+        p=main.p,
         recall=recall,
         against="uncut" if recall >= whole else "cut",
+        others=found,
+    )
+
+
+def pair_at_recall(
+    first: Sequence[ChairItem] | Cuts, second: Sequence[ChairItem] | Cuts, weights: FloatArray
+) -> EqualRecall:
+    """Compare two models where both recall as much: in each resample, whichever recalls more is cut to the other.
+
+    `base_cut` and `aligned` are the first's and the second's numbers there, `against` says whether the first was cut.
+    """
+    first, second = (side if isinstance(side, Cuts) else cuts(side) for side in (first, second))
+    if first.ids != second.ids:
+        raise ValueError("both models must caption the same pictures in the same order")
+    once = np.ones((1, len(first.ids)))
+    points = [cut_curve(side, once) for side in (first, second)]
+    curves = [cut_curve(side, weights) for side in (first, second)]
+    return pair_of_curves(points, curves)
+
+
+def pair_of_curves(points: Sequence[CutCurve], curves: Sequence[CutCurve]) -> EqualRecall:
+    """`pair_at_recall` from both models' curves on all pictures and in each resample."""
+    recall = np.minimum(points[0].recall[:, -1], points[1].recall[:, -1])
+    values = [at_recall(curve, recall) for curve in points]
+    least = np.minimum(curves[0].recall[:, -1], curves[1].recall[:, -1])
+    samples = [at_recall(curve, least) for curve in curves]
+    found = {
+        name: _at_recall(values[0][name], values[1][name], samples[1][name] - samples[0][name]) for name in COMPARED
+    }
+    main = found.pop("chair_s")
+    cut_first = points[0].recall[0, -1] > points[1].recall[0, -1]
+    return EqualRecall(
+        base_cut=main.base_cut,
+        aligned=main.aligned,
+        difference=main.difference,
+        low=main.low,
+        high=main.high,
+        p=main.p,
+        recall=float(recall[0]),
+        against="cut" if cut_first else "uncut",
         others=found,
     )
 
@@ -237,7 +281,7 @@ def _at_recall(rival: FloatArray, model: FloatArray, differences: FloatArray) ->
     one, other = float(rival[0]), float(model[0])
     if np.isnan(one) or np.isnan(other):
         return AtRecall(None, None, None, None, None)
-    return AtRecall(one, other, other - one, *interval(differences))
+    return AtRecall(one, other, other - one, *interval(differences), p=tail(differences))
 
 
 def _first_mentions(item: ChairItem) -> list[ChairMention]:

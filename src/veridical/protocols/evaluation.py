@@ -346,7 +346,7 @@ def _summaries(config: EvalConfig, counted: Mapping[str, Mapping[str, Counted]],
     for split, records in splits.items():
         ids = frozenset(record.id for record in records)
         part = {name: among(found, ids) for name, found in counted.items()}
-        by_split[split] = summarise(part, asked.tasks, classes, config.seed)
+        by_split[split] = summarise(part, asked.tasks, classes, config.seed, pairs=False)
     return {**summarise(counted, asked.tasks, classes, config.seed), "by_split": by_split}
 
 

@@ -232,6 +232,15 @@ def p_of(low: float | None, high: float | None, value: float | None) -> float:
     return min(found, 1 - LEVEL - 1e-9) if clear else max(found, 1 - LEVEL)
 
 
+def corrected(differences: Sequence[Mapping[str, float | None]], correction: Correction = "holm") -> list[float]:
+    """The p-values of differences as results hold them, corrected for their number; 1 where there is none."""
+    found = [
+        p if (p := one.get("p")) is not None else p_of(one.get("low"), one.get("high"), one.get("difference"))
+        for one in differences
+    ]
+    return adjusted(found, correction)
+
+
 def confidence_set(losses: FloatArray, names: Sequence[str], size: float = 1 - LEVEL) -> list[str]:
     """The names that can't be told from the best, by the model confidence set; `losses` are [pictures, names]."""
     if len(names) < 2 or np.ptp(losses - losses[:, :1]) == 0:

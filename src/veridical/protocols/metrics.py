@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from veridical.protocols.inference import tail
 from veridical.protocols.statistics import RESAMPLES, Estimate, FloatArray, Ratio, interval
 
 Sums = Mapping[str, FloatArray]
@@ -105,23 +106,29 @@ def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
 
     What is fixed has none, and no difference where the groups differ.
     """
-    known = set(base.groups)
-    shared = [group for group in model.groups if group in known]
+    return {name: found for name, (found, _) in compared(model, base, seed).items()}
+
+
+def compared(model: Tally, base: Tally, seed: int = 0) -> dict[str, tuple[Estimate, float | None]]:
+    """`difference`, and for each the two-sided p-value that goes with its interval; None where there is none."""
+    groups = set(base.groups)
+    shared = [group for group in model.groups if group in groups]
     ours, theirs = model.among(shared), base.among(shared)
     values, rivals = ours.values(), theirs.values()
     samples, rival_samples = ours.resampled(seed), theirs.resampled(seed)
-    found = {}
+    found: dict[str, tuple[Estimate, float | None]] = {}
     for name in [name for name in values if name in rivals]:
         one, other = values[name], rivals[name]
-        found[name] = (
-            Estimate(None, None, None)
-            if one is None or other is None
-            else Estimate(one - other, *map(_number, interval(samples[name] - rival_samples[name])))
-        )
-    same = set(model.groups) == known
+        if one is None or other is None:
+            found[name] = Estimate(None, None, None), None
+        else:
+            apart = samples[name] - rival_samples[name]
+            found[name] = Estimate(one - other, *map(_number, interval(apart))), tail(apart)
+    same = set(model.groups) == groups
     for name in [name for name in model.fixed if name in base.fixed]:
         one, other = model.fixed[name], base.fixed[name]
-        found[name] = Estimate(one - other if same and one is not None and other is not None else None, None, None)
+        known = one - other if same and one is not None and other is not None else None
+        found[name] = Estimate(known, None, None), None
     return found
 
 

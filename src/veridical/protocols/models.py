@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from veridical.config import read_yaml
 from veridical.errors import UserError
+from veridical.files import read_json
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,9 @@ class Measured:
 def measured_models(names: Sequence[str]) -> list[Measured]:
     """Read what stands after `--models`.
 
-    The first is the base: a folder, a hub name or "bundled", called "base". Each further one is a folder
-    with an adapter on that base, a run of `veridical align`, or another full model. "NAME=" before any of
+    The first is the base: a folder, a hub name or "bundled", called "base"; or an adapter, with which the others are
+    then compared. Each further one is a folder with an adapter on that base, a run of `veridical align`, or another
+    full model. "NAME=" before any of
     them gives the name that stands in the results; else that is the run's or the model's own.
 
     Raises:
@@ -31,7 +34,14 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
     if not names:
         raise UserError("--models: give the base model first, then what to compare with it")
     base_label, base = _split(names[0])
-    found = [Measured(base_label or "base", base)]
+    first = _adapter_folder(Path(base).expanduser())
+    if first is not None:
+        # An adapter is the first: others are compared with it, on the model that it belongs to.
+        place = Path(base).expanduser()
+        base = _model_of(place, first)
+        found = [Measured(base_label or _own_name(place), base, first)]
+    else:
+        found = [Measured(base_label or "base", base)]
     for given in names[1:]:
         label, place = _split(given)
         adapter = _adapter_folder(Path(place).expanduser())
@@ -69,6 +79,21 @@ def _adapter_folder(place: Path) -> Path | None:
             "(config.json); give a finished run of `veridical align`, its adapter folder, or a model"
         )
     return None
+
+
+def _model_of(place: Path, adapter: Path) -> str:
+    """The model that an adapter belongs to, by its run's settings or by PEFT's own.
+
+    Raises:
+        UserError: neither says.
+    """
+    for run in (place, adapter.parent):
+        if (run / "config.yaml").is_file() and (model := read_yaml(run / "config.yaml").get("model")):
+            return str(model)
+    named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if not named:
+        raise UserError(f"--models {place}: its adapter doesn't say which model it belongs to; give that model first")
+    return str(named)
 
 
 def _model_folder(place: Path) -> Path | None:

@@ -1,17 +1,18 @@
-"""From counts to results: every metric with its interval, every model against the base."""
+"""From counts to results: every metric with its interval, every model against the base and against every other."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from veridical.protocols.by_object import by_object
-from veridical.protocols.equal_recall import COMPARED, Cuts, cut_curve, equal_recall
+from veridical.protocols.equal_recall import COMPARED, CutCurve, Cuts, cut_curve, equal_recall, pair_of_curves
 from veridical.protocols.eval_task import Counted, Task
-from veridical.protocols.metrics import difference
+from veridical.protocols.metrics import compared
 from veridical.protocols.statistics import Estimate, FloatArray, interval, resample
 
 ByTask = Mapping[str, Counted]
@@ -40,15 +41,19 @@ def equal_metrics(task: Task) -> dict[str, str]:
 
 
 def summarise(
-    counted: Mapping[str, ByTask], tasks: Mapping[str, Task], classes: Sequence[str], seed: int
+    counted: Mapping[str, ByTask], tasks: Mapping[str, Task], classes: Sequence[str], seed: int, pairs: bool = True
 ) -> dict[str, Any]:
-    """The parts `models`, `comparisons`, `by_object` and `cut_curves` of results.json.
+    """The parts `models`, `comparisons`, `pairs`, `by_object` and `cut_curves` of results.json.
+
+    `comparisons` are with the base, which is cut short to what a model recalls; `pairs` are of every two other models,
+    of which the one that recalls more is cut short.
 
     Args:
         counted: by model, the base first, and by task; all about the same pictures.
         tasks: by key.
         classes: that `by_object` is about.
         seed: of the resamples, which all models and metrics share.
+        pairs: whether to compare every two models too.
     """
     base = next(iter(counted))
     main = caption_task(counted)
@@ -65,6 +70,9 @@ def summarise(
             for name, one in counted.items()
             if name != base
         ],
+        "pairs": every_two({name: one for name, one in counted.items() if name != base}, tasks, main, seed)
+        if pairs
+        else [],
         "by_object": {
             name: {o: asdict(rates) for o, rates in by_object(one.captions, classes).items()}
             for name, one in shown.items()
@@ -72,6 +80,48 @@ def summarise(
         },
         "cut_curves": {name: cut_points(one.cuts, seed) for name, one in shown.items() if one.cuts is not None},
     }
+
+
+def every_two(counted: Mapping[str, ByTask], tasks: Mapping[str, Task], main: str, seed: int) -> list[dict[str, Any]]:
+    """Every two models compared as each is with the base: second minus first, in the metrics that are shown."""
+    curves = {key: _curves(counted, key, seed) for key in tasks}
+    return [
+        {
+            "base": first,
+            "model": second,
+            "differences": _shown(_differences(counted[second], counted[first], tasks, seed), tasks),
+            **_pair_at_recall(first, second, curves, main),
+        }
+        for first, second in combinations(counted, 2)
+    ]
+
+
+def _shown(differences: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    shown = [task.prefix + one.metric for task in tasks.values() for one in task.shown]
+    return {metric: differences[metric] for metric in shown if metric in differences}
+
+
+def _curves(counted: Mapping[str, ByTask], key: str, seed: int) -> dict[str, tuple[CutCurve, CutCurve]]:
+    """Each model's captions cut ever shorter, on all pictures that all models captioned and in each resample."""
+    known = {name: one[key].cuts for name, one in counted.items() if key in one}
+    cuts = {name: one for name, one in known.items() if one is not None}
+    shared = set.intersection(*(set(one.ids) for one in cuts.values())) if cuts else set()
+    if not shared:
+        return {}
+    weights, once = resample(len(shared), seed), np.ones((1, len(shared)))
+    kept = {name: one.among(shared) for name, one in cuts.items()}
+    return {name: (cut_curve(one, once), cut_curve(one, weights)) for name, one in kept.items()}
+
+
+def _pair_at_recall(
+    first: str, second: str, curves: Mapping[str, Mapping[str, tuple[CutCurve, CutCurve]]], main: str
+) -> dict[str, Any]:
+    found = {}
+    for key, by_name in curves.items():
+        if first in by_name and second in by_name:
+            points, drawn = zip(by_name[first], by_name[second], strict=True)
+            found[key] = asdict(pair_of_curves(points, drawn))
+    return {"at_equal_recall": found.get(main), "at_equal_recall_by": found}
 
 
 def cut_points(cuts: Cuts, seed: int) -> list[dict[str, Any]]:
@@ -127,8 +177,8 @@ def _differences(
     model: ByTask, base: ByTask, tasks: Mapping[str, Task], seed: int
 ) -> dict[str, dict[str, float | None]]:
     return {
-        tasks[key].prefix + metric: {"difference": found.value, "low": found.low, "high": found.high}
+        tasks[key].prefix + metric: {"difference": found.value, "low": found.low, "high": found.high, "p": p}
         for key, one in model.items()
         if key in base
-        for metric, found in difference(one.tally, base[key].tally, seed).items()
+        for metric, (found, p) in compared(one.tally, base[key].tally, seed).items()
     }

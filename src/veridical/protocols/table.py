@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from veridical.protocols import table_formats as plain
+from veridical.protocols.inference import corrected
+from veridical.protocols.statistics import LEVEL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +36,7 @@ def tables(results: Results) -> list[Table]:
     if not results["comparisons"]:
         return [_alone(results, base)]
     compared = [_compared(results, comparison) for comparison in results["comparisons"]]
-    return [_at_a_glance(results), *compared] if len(compared) > 1 else compared
+    return [_at_a_glance(results), *compared, *_every_two(results)] if len(compared) > 1 else compared
 
 
 def as_table(results: Results) -> plain.Table:
@@ -143,9 +145,36 @@ def _even(found: Mapping[str, Any], places: int) -> tuple[str, str, str]:
     return before, after, _difference(found, places)
 
 
+def _every_two(results: Results) -> list[Table]:
+    """Every two models but the base: the row's captions that invent less the column's, where both recall as much."""
+    from rich.table import Table
+
+    found = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
+    if not found:
+        return []
+    names = list(dict.fromkeys(name for one in found for name in (one["base"], one["model"])))
+    label = _label(results, results["equal"][results["captions"]]["chair_s"])
+    table = Table(
+        title=f"every two models: row less column, {label} at equal recall",
+        caption="* where it is clear of zero, corrected for the number of pairs (Holm)",
+        box=None, padding=(0, 1), pad_edge=False,
+    )  # fmt: skip
+    for name in ("", *names):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    clear = [p < 1 - LEVEL for p in corrected([one["at_equal_recall"] for one in found])]
+    shown = {}
+    for one, star in zip(found, clear, strict=True):
+        difference = one["at_equal_recall"]["difference"]
+        shown[one["model"], one["base"]] = f"{difference:+.1f}{'*' if star else ' '}"
+        shown[one["base"], one["model"]] = f"{-difference:+.1f}{'*' if star else ' '}"
+    for row in names:
+        table.add_row(row, *(shown.get((row, column), "") for column in names))
+    return [table]
+
+
 def _at_a_glance(results: Results) -> Table:
-    """All models' numbers; a star where the paired difference from the base is clear of zero."""
-    table = _start(results, "all models; * where the difference from the first is clear of zero")
+    """All models' numbers; a star where the paired difference from the base is clear of zero, corrected by Holm."""
+    table = _start(results, "all models; * where the difference from the first is clear of zero (Holm)")
     for name in results["models"]:
         table.add_column(name, justify="right", no_wrap=True)
     for key, metrics in _sections(results):
@@ -160,10 +189,12 @@ def _glance(results: Results, name: str, metric: str) -> str:
     if value is None:
         return "- "
     differences: dict[str, Any] = {
-        one["model"]: one["differences"].get(metric, NOTHING) for one in results["comparisons"]
+        one["model"]: found
+        for one in results["comparisons"]
+        if (found := one["differences"].get(metric, NOTHING))["low"] is not None
     }
-    low, high = (differences.get(name, {}).get(bound) for bound in ("low", "high"))
-    clear = low is not None and high is not None and (low > 0 or high < 0)
+    p_values = dict(zip(differences, corrected(list(differences.values())), strict=True))
+    clear = p_values.get(name, 1.0) < 1 - LEVEL
     return f"{value:.{_places(results, metric)}f}{'*' if clear else ' '}"
 
 

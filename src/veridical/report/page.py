@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from veridical import __version__
+from veridical.protocols.inference import corrected
 from veridical.records import Pair, Provenance
 from veridical.report import charts
 from veridical.report.captions import SAYS
@@ -128,10 +129,10 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
         "base": base,
         "tables": _by_protocol([row for row in table if is_main(row.metric, results)]),
         "more": _by_protocol([row for row in table if not is_main(row.metric, results)]),
+        "every_two": _every_two(results),
         "comparisons": [
-            Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower"))
-            for one in results["comparisons"]
-            if one["at_equal_recall"]
+            Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower", p))
+            for one, p in _corrected([one for one in results["comparisons"] if one["at_equal_recall"]])
         ],
         "recall_chart": Markup(
             charts.recall_curve(
@@ -155,6 +156,33 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
         "wrong": metric_of(names["chair_s"], results).label,
         "notes": results.get("notes", []),
     }
+
+
+@dataclass(frozen=True)
+class Against:
+    """One model against another where both recall as much; `verdict` is the row's against the column's."""
+
+    label: str
+    verdict: Verdict
+
+
+def _every_two(results: Mapping[str, Any]) -> tuple[list[str], dict[str, dict[str, Against]]]:
+    """The models but the base, and each against each other: the row's less the column's, corrected for their number."""
+    found = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
+    names = list(dict.fromkeys(name for one in found for name in (one["base"], one["model"])))
+    table: dict[str, dict[str, Against]] = {name: {} for name in names}
+    for one, p in _corrected(found):
+        even = one["at_equal_recall"]
+        turned = {**even, "difference": -even["difference"], "low": -even["high"], "high": -even["low"]}
+        for row, column, shown in ((one["model"], one["base"], even), (one["base"], one["model"], turned)):
+            label = f"{number(shown['difference'], signed=True)} {bounds(shown, signed=True)}"
+            table[row][column] = Against(label, judge(shown, "lower", p))
+    return names, table
+
+
+def _corrected(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Comparisons at equal recall, each with its p-value corrected for their number."""
+    yield from zip(comparisons, corrected([one["at_equal_recall"] for one in comparisons]), strict=True)
 
 
 def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.protocols.inference import corrected
+from veridical.protocols.statistics import LEVEL
+
 Better = Literal["lower", "higher", ""]
-Verdict = Literal["better", "worse", "could be chance", ""]
+Verdict = Literal["better", "worse", "undecided", ""]
 
 
 NONE = "\N{EN DASH}"
@@ -122,12 +125,19 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     others = [metric_of(key, results) for key in dict.fromkeys((*shown, *keys))]
     order = [*known, *(metric for metric in others if metric not in known)]
     differences = {comparison["model"]: comparison["differences"] for comparison in results["comparisons"]}
+    verdicts = {metric.key: _verdicts(metric, differences) for metric in order}
     return [
         Row(
             metric,
             results["protocols"].get(metric.protocol, metric.protocol),
             tuple(
-                _cell(metric, name, values.get(metric.key, NOTHING), differences.get(name))
+                _cell(
+                    metric,
+                    values.get(metric.key, NOTHING),
+                    name,
+                    differences.get(name),
+                    verdicts[metric.key].get(name, ""),
+                )
                 for name, values in models.items()
             ),
         )
@@ -176,13 +186,17 @@ def bounds(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
     return f"[{number(estimate['low'], signed=signed)}, {number(estimate['high'], signed=signed)}]"
 
 
-def judge(difference: Mapping[str, Any], better: Better) -> Verdict:
-    """What a paired difference says: clear of zero in the good or in the bad direction, or neither."""
+def judge(difference: Mapping[str, Any], better: Better, p: float | None = None) -> Verdict:
+    """What a paired difference says: clearly in the good or in the bad direction, or neither.
+
+    `p` is its p-value, corrected where it is one of several comparisons; without, its own counts.
+    """
     if not better or difference["low"] is None:
         return ""
-    if difference["low"] <= 0 <= difference["high"]:
-        return "could be chance"
-    return "better" if (difference["high"] < 0) == (better == "lower") else "worse"
+    [own] = corrected([difference])
+    if (own if p is None else p) >= 1 - LEVEL:
+        return "undecided"
+    return "better" if (difference["difference"] < 0) == (better == "lower") else "worse"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -196,7 +210,20 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return found
 
 
-def _cell(metric: Metric, name: str, value: Mapping[str, Any], differences: Mapping[str, Any] | None) -> Cell:
+def _verdicts(metric: Metric, differences: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict]:
+    """What each model's difference in a metric says, corrected for the number of models."""
+    found = {
+        name: one[metric.key] for name, one in differences.items() if one.get(metric.key, NOTHING)["low"] is not None
+    }
+    return {
+        name: judge(one, metric.better, p)
+        for (name, one), p in zip(found.items(), corrected(list(found.values())), strict=True)
+    }
+
+
+def _cell(
+    metric: Metric, value: Mapping[str, Any], name: str, differences: Mapping[str, Any] | None, verdict: Verdict
+) -> Cell:
     unit = "%" if metric.percent else ""
     shown = number(value["value"])
     cell = Cell(name, shown + unit * (shown != NONE), bounds(value))
@@ -211,7 +238,7 @@ def _cell(metric: Metric, name: str, value: Mapping[str, Any], differences: Mapp
         cell.interval,
         number(difference["difference"], signed=True),
         bounds(difference, signed=True),
-        judge(difference, metric.better),
+        verdict,
     )
 
 

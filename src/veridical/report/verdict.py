@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from veridical.protocols.inference import corrected
 from veridical.report.captions import Caption
 from veridical.report.runs import EvalRun
 from veridical.report.tables import NOTHING, Better, Verdict, bounds, judge, metric_of, number
@@ -100,7 +101,10 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
         groups.setdefault(key, []).append(run)
     found = [(runs, model) for runs in groups.values() for model in list(runs[0].results["models"])[1:]]
     scale = _scale([_difference(run, model) for runs, model in found for run in runs])
-    lines = tuple(_line(runs, model, scale, len(groups) > 1) for runs, model in found)
+    p_values = _corrected(found)
+    lines = tuple(
+        _line(runs, model, scale, len(groups) > 1, own) for (runs, model), own in zip(found, p_values, strict=True)
+    )
     first = evals[0]
     headline = _headline(first)
     judged = [(line.verdict, runs, model) for line, (runs, model) in zip(lines, found, strict=True)]
@@ -166,10 +170,27 @@ def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:
     return NOTHING
 
 
-def _line(runs: Sequence[EvalRun], model: str, scale: tuple[float, float], several: bool) -> Line:
+def _corrected(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[list[float]]:
+    """For each model the p-value of each of its measurements, corrected for the number of models."""
+    p_values: list[list[float]] = [[] for _ in found]
+    for seed in range(max((len(runs) for runs, _ in found), default=0)):
+        having = [place for place, (runs, _) in enumerate(found) if seed < len(runs)]
+        own = corrected([_difference(found[place][0][seed], found[place][1]) for place in having])
+        for place, p in zip(having, own, strict=True):
+            p_values[place].append(p)
+    return p_values
+
+
+def _line(
+    runs: Sequence[EvalRun], model: str, scale: tuple[float, float], several: bool, p_values: Sequence[float]
+) -> Line:
     headline = _headline(runs[0])
     differences = [_difference(run, model) for run in runs]
-    bars = tuple(_bar(one, scale, headline.better) for one in differences if one["difference"] is not None)
+    bars = tuple(
+        _bar(one, scale, headline.better, p)
+        for one, p in zip(differences, p_values, strict=True)
+        if one["difference"] is not None
+    )
     values = [one["difference"] for one in differences if one["difference"] is not None]
     verdicts = {bar.verdict for bar in bars}
     worst = (min if headline.better == "higher" else max)(values, default=None)
@@ -185,7 +206,7 @@ def _line(runs: Sequence[EvalRun], model: str, scale: tuple[float, float], sever
         difference=number(sum(values) / len(values) if values else None, signed=True),
         worst=number(worst, signed=True) if len(values) > 1 else "",
         bars=bars,
-        verdict=verdicts.pop() if len(verdicts) == 1 else "could be chance" if verdicts - {""} else "",
+        verdict=verdicts.pop() if len(verdicts) == 1 else "undecided" if verdicts - {""} else "",
     )
 
 
@@ -210,13 +231,13 @@ def _place(value: float, scale: tuple[float, float]) -> float:
     return round(100 * (value - scale[0]) / (scale[1] - scale[0]), 2)
 
 
-def _bar(difference: Mapping[str, Any], scale: tuple[float, float], better: Better) -> Bar:
+def _bar(difference: Mapping[str, Any], scale: tuple[float, float], better: Better, p: float) -> Bar:
     middle = difference["difference"]
     low = middle if difference["low"] is None else difference["low"]
     high = middle if difference["high"] is None else difference["high"]
     left = _place(low, scale)
     label = f"{number(middle, signed=True)} {bounds(difference, signed=True)}".strip()
-    return Bar(left, _place(high, scale) - left, _place(middle, scale), label, judge(difference, better))
+    return Bar(left, _place(high, scale) - left, _place(middle, scale), label, judge(difference, better, p))
 
 
 def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[Line]) -> str:
@@ -251,25 +272,39 @@ def _basis(evals: Sequence[EvalRun], records: Mapping[str, Any]) -> str:
     parts = [f"{records.get('count', 0)} pictures"] if records.get("count") else []
     parts += [kept] if kept else []
     parts += [f"{len(evals)} measurements"] if len(evals) > 1 else []
+    trained = any(len(run.results["models"]) > 1 for run in evals)
+    parts += ["intervals are over pictures, not over trainings"] if trained else []
     return ", ".join(parts)
 
 
 def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
     """Every number that got clearly worse, by model."""
     said = []
+    p_values = {id(run): _by_model_and_metric(run) for runs, _ in found for run in runs}
     for runs, model in found:
         hits: dict[str, list[str]] = {}
         for run in runs:
             [one] = [one for one in run.results["comparisons"] if one["model"] == model]
             for key, difference in one["differences"].items():
                 metric = metric_of(key, run.results)
-                if judge(difference, metric.better) == "worse":
+                if judge(difference, metric.better, p_values[id(run)].get((model, key))) == "worse":
                     change = number(difference["difference"], signed=True)
                     hits.setdefault(metric.label, []).append(f"{change} {bounds(difference, signed=True)}")
         for label, changes in hits.items():
             seeds = f" in {len(changes)} of {len(runs)} seeds" if len(runs) > 1 else ""
             said.append(f"{label} of {model} {changes[0]}{seeds}")
     return said
+
+
+def _by_model_and_metric(run: EvalRun) -> dict[tuple[str, str], float]:
+    """p-values of all differences of an evaluation, corrected by Benjamini-Hochberg, as so many are looked through."""
+    flat = {
+        (one["model"], key): difference
+        for one in run.results["comparisons"]
+        for key, difference in one["differences"].items()
+        if difference["low"] is not None and metric_of(key, run.results).better
+    }
+    return dict(zip(flat, corrected(list(flat.values()), "bh"), strict=True))
 
 
 def _compared(run: EvalRun, model: str, sign: int) -> list[Example]:
