@@ -24,8 +24,8 @@ axes:
     - {name: bpo-image, temperature: 0.7}
 seeds: [0]
 questions:
-  - {ask: Does it invent less?, compare: {size: [8, base]}, expect: better}
-  - {ask: Does a larger set help?, compare: {size: [too-many, 8]}}
+  - {ask: "Does it invent less?", compare: {size: [8, base]}, expect: better}
+  - {ask: "Does a larger set help?", compare: {size: [too-many, 8]}}
 """
 
 
