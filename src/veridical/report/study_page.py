@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ def page(folder: Path, results: Mapping[str, Any]) -> str:
         forest(answer, place, _label(results, answer["question"]["metric"]))
         for place, answer in enumerate(results["answers"])
     ]
+    # What its marks mean is said below the first.
+    known = [place for place, one in enumerate(forests) if one is not None]
+    forests = [one and (replace(one, caption="") if place in known[1:] else one) for place, one in enumerate(forests)]
     shown = charts(results)
     vega = bundle()
     return environment.get_template("study.html.j2").render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,7 +90,7 @@ def run_study(study: definition.Study, out: Path, config: StudyConfig) -> Path:
     with locked(out) as lock:
         files.write_text(out / DEFINITION, yaml.safe_dump(dict(study.source), sort_keys=False, allow_unicode=True))
         for note in notes:
-            print(f"note: {note}", flush=True)
+            print(f"note: {note}", file=sys.stderr, flush=True)
         execute(made, config.processes, lock)
         results = write_results(study, made)
     show(results, config)

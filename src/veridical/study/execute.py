@@ -91,7 +91,10 @@ def _through_doit(plan: Plan, processes: int, work: Callable[[Step], None]) -> N
     ]
     control = TaskControl(tasks)
     control.process(None)
-    database = Dependency(JsonDB, str(plan.out / ".doit.json"))
+    # What is done is known from stamps; doit's own notes may be half written if this process is killed.
+    notes = plan.out / ".doit.json"
+    notes.unlink(missing_ok=True)
+    database = Dependency(JsonDB, str(notes))
     runner = MThreadRunner(database, _Reporter(), continue_=True, num_process=processes)
     runner.run_all(control.task_dispatcher())
 
@@ -135,6 +138,8 @@ def run_step(
     if step.kind == "pairs":
         stamp = _write_set(step, key)
     else:
+        # So that a folder that was begun with something else is known as such, however this process ends.
+        write_stamp(plan.out, step, Stamp("begun", key, said="interrupted; the same command continues"))
         status = _run_command(plan, step, children or _Children(), lock, processes)
         if status in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM) or (children and children.stopping):
             return None
@@ -204,7 +209,7 @@ def _ended(plan: Plan, step: Step, key: str, status: int, seconds: float) -> Sta
     log = plan.out / "logs" / f"{step.file}.log"
     if status == 0:
         before = read_stamp(plan.out, step)
-        earlier = before.seconds if before and before.key == key else 0.0
+        earlier = before.seconds if before and before.key == key and before.state == "done" else 0.0
         return Stamp("done", key, round(max(seconds, earlier), 1), log=str(log))
     said = log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
     ended = "" if status > 0 else f"ended by signal {-status}\n"

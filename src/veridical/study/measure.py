@@ -6,7 +6,7 @@ From these arrays follow every difference, interval and verdict; see `protocols.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ from veridical.study.definition import GAP
 from veridical.study.stamps import read_stamp
 
 if TYPE_CHECKING:
+    from veridical.protocols.eval_task import Task
     from veridical.protocols.evaluation import Recounted
     from veridical.study.plan import Plan
 
@@ -140,12 +141,24 @@ def _arrays(found: Recounted, seed: int) -> Measured:
     main = caption_task(found.counted)
     cuts = {name: kept for name, one in found.counted.items() if main in one and (kept := one[main].cuts) is not None}
     curves, items = _curves(cuts, seed)
-    labels = {task.prefix + shown.metric: shown.label for task in found.tasks.values() for shown in task.shown}
+    labels = {metric: label for task in found.tasks.values() for metric, label in _labels(task)}
     if curves:
         pictures[GAP] = len(next(iter(items.values())))
         labels[GAP] = f"{labels.get('chair_s', 'captions that invent').removesuffix(' %')} at equal recall"
         protocols[GAP] = found.tasks[main].name
     return Measured(numbers, without, curves, {}, pictures, labels, protocols, items)
+
+
+def _labels(task: Task) -> Iterator[tuple[str, str]]:
+    """What a task's metrics are called; one that stands indented below another is called after it too."""
+    above = ""
+    for shown in task.shown:
+        indented = shown.label.startswith(" ") and above
+        yield (
+            task.prefix + shown.metric,
+            f"{above.removesuffix(' %')}: {shown.label.strip()}" if indented else shown.label,
+        )
+        above = above if indented else shown.label
 
 
 def _on_the_same(tallies: Mapping[str, Tally]) -> dict[str, Tally]:

@@ -16,7 +16,10 @@ from veridical.study.stamps import read_stamp
 
 BASE = "base"
 MOST_METRICS = 12
-FIRST = (GAP, "chair_s", "chair_i", "recall", "objects", "words", "repetition")
+FIRST = (
+    GAP, "chair_s", "recall", "chair_i", "words", "objects", "repetition", "pope_adversarial_accuracy",
+    "pope_adversarial_yes_ratio",
+)  # fmt: skip
 """Metrics that stand first in the table, where they were measured."""
 LOWER = ("chair_s", "chair_i", "repetition", "repeated_ngrams", GAP)
 HIGHER = ("recall", "accuracy", "acc", "acc_plus")
@@ -24,7 +27,7 @@ HIGHER = ("recall", "accuracy", "acc", "acc_plus")
 
 def collect(study: Study, plan: Plan, found: Measured) -> dict[str, Any]:
     """Everything about a study's numbers, as JSON values."""
-    metrics = _metrics(found)
+    metrics = _metrics(found, [study.metric, *(question.metric for question in study.questions)])
     arms = {arm.name: [seed for seed in study.seeds if f"{arm.name}.s{seed}" in found.base_of] for arm in study.arms}
     measured = {name: seeds for name, seeds in arms.items() if seeds}
     return {
@@ -81,10 +84,10 @@ def _one_base(found: Measured) -> bool:
     return set(found.base_of.values()) == {"base"}
 
 
-def _metrics(found: Measured) -> list[str]:
-    known = [metric for metric in FIRST if metric in found.pictures]
-    others = [metric for metric in found.shown if metric in found.numbers and metric not in known]
-    return [*known, *others][:MOST_METRICS]
+def _metrics(found: Measured, asked: Sequence[str]) -> list[str]:
+    """What the study asks about, then what stands first, then what else was measured and there is room for."""
+    wanted = dict.fromkeys((*asked, *FIRST, *found.shown))
+    return [metric for metric in wanted if metric in found.pictures][:MOST_METRICS]
 
 
 def _answer(one: Answer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is known of each step: done, failed or left out, how long it took, and what came out.
+"""What is known of each step: begun, done, failed or left out, how long it took, and what came out.
 
 A step is done where its stamp says so of just this work on just these results of the steps before it.
 """
@@ -17,7 +17,7 @@ from veridical import files
 if TYPE_CHECKING:
     from veridical.study.plan import Plan, Step
 
-State = Literal["done", "failed", "left-out"]
+State = Literal["begun", "done", "failed", "left-out"]
 FOLDER = "steps"
 
 

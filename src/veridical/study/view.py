@@ -152,7 +152,8 @@ def study_page(folder: Path) -> str:
 
     study = definition.read(folder / "study.yaml")
     made = plan(study, folder)
-    ended = sum(read_stamp(folder, step) is not None for step in made.steps)
+    stamps = [read_stamp(folder, step) for step in made.steps]
+    ended = sum(stamp is not None and stamp.state != "begun" for stamp in stamps)
     try:
         return page(folder, collect(study, made, measure(made)))
     except UserError as error:
