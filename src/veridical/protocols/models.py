@@ -37,9 +37,9 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
     first = _adapter_folder(Path(base).expanduser())
     if first is not None:
         # An adapter is the first: others are compared with it, on the model that it belongs to.
-        place = Path(base).expanduser()
-        base = _model_of(place, first)
-        found = [Measured(base_label or _own_name(place), base, first)]
+        run = Path(base).expanduser()
+        base = _model_of(run, first)
+        found = [Measured(base_label or _own_name(run), base, first)]
     else:
         found = [Measured(base_label or "base", base)]
     for given in names[1:]:
