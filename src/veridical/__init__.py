@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veridical import objectives, protocols, testing
-    from veridical.api import align, build, evaluate, load, report, rl, score, study, wrap
+    from veridical.api import align, build, evaluate, evaluate_judge, load, report, rl, score, study, wrap
     from veridical.authoring import construction, decoding, judge, objective, protocol
     from veridical.errors import UserError
     from veridical.judges.interface import Findings
@@ -45,6 +45,7 @@ __all__ = [
     "construction",
     "decoding",
     "evaluate",
+    "evaluate_judge",
     "judge",
     "load",
     "objective",
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    **dict.fromkeys(("build", "evaluate", "load", "score", "wrap"), "veridical.api"),
+    **dict.fromkeys(("build", "evaluate", "evaluate_judge", "load", "score", "wrap"), "veridical.api"),
     **dict.fromkeys(("construction", "objective", "judge", "protocol"), "veridical.authoring"),
     **dict.fromkeys(("ImageFile", "Message", "Pair", "Record", "Rejection"), "veridical.records"),
     "PairSet": "veridical.pairset",

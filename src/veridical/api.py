@@ -127,6 +127,29 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class JudgeEvaluation:
+    """A measured judge: `results` is what judge.json holds: counts, accuracy, groups, position, length."""
+
+    folder: Path
+    results: Mapping[str, Any] = field(repr=False)
+    keep: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """The share of pairs that it judges right, a tie counted half, with its interval, from 0 to 1."""
+        from veridical.protocols.statistics import Estimate
+
+        return Estimate(self.results["accuracy"], *self.results["interval"])
+
+    def __repr__(self) -> str:
+        found = self.accuracy
+        return (
+            f"JudgeEvaluation({self.results['judge']}, {self.results['pairs']} pairs, accuracy {found.value:.1%} "
+            f"[{found.low:.1%}, {found.high:.1%}]; {self.folder})"
+        )
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """A finished study: `results` is what results.json holds; its page is in `folder`."""
 
@@ -422,6 +445,30 @@ def evaluate(
         first = next((one for one in several if not isinstance(one, str | Path | Run)), None)
         results = measure(config if first is None else _like(config, first))
         return Evaluation(where, results, (keep, given))
+
+
+def evaluate_judge(
+    judge: Any, pairs: PairSet | str | Path, *, out: str | Path | None = None, **more: Any
+) -> JudgeEvaluation:
+    """Measure how often a judge or a reward prefers the better side of labelled pairs.
+
+    Args:
+        judge: a name (`veridical list judges`) or a judge's settings, such as
+            `RewardModelSettings(model="runs/reward")`.
+        pairs: what `build` gave, a run folder, or a file or folder of a published set.
+        out: the folder to keep; the same call continues what is there. A temporary one by default.
+        more: further settings of `veridical judge eval`, such as `by`, `group` or `limit`.
+
+    Raises:
+        UserError: pairs that can't be read, a judge that can't say which side is better.
+    """
+    from veridical.files import read_json
+    from veridical.judge_eval.command import RESULTS, JudgeEvalConfig, measure
+
+    source, held = _pairs_folder(pairs)
+    with _folder(out, "judge-eval") as (where, keep):
+        measure(_made(JudgeEvalConfig, more, judge=_judge(judge), pairs=source, out=where))
+        return JudgeEvaluation(where, read_json(where / RESULTS), (keep, held))
 
 
 def study(

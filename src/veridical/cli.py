@@ -49,6 +49,12 @@ COMMANDS: Mapping[str, Command] = {
     "judge train verifier": Command(
         "veridical.judge_training.verifier", "VerifierConfig", "Train a checker of sentences on what a judge finds."
     ),
+    "judge eval": Command(
+        "veridical.judge_eval.command",
+        "JudgeEvalConfig",
+        "Measure a judge on labelled pairs: veridical judge eval JUDGE.",
+        "judge.name",
+    ),
     "eval": Command(
         "veridical.protocols.command", "EvalConfig", "Measure what models make up, and what they leave out."
     ),

@@ -28,6 +28,7 @@ from veridical.config import chosen
 from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.intervals import wilson
+from veridical.judge_training.build_records import build_records
 from veridical.judge_training.reward_probe import is_held_out
 from veridical.judges import registry as judges
 from veridical.judges.interface import Detect, FaultKind, Findings, JudgeError, Verify
@@ -147,17 +148,10 @@ def _train(config: VerifierConfig) -> None:
 
 def _records(config: VerifierConfig, settings: judges.AnyJudgeSettings) -> tuple[dict[str, Record], Panel]:
     """The records of the build, by id, and the judge of them."""
-    from veridical.formats.sources import is_world, read_records
-
-    manifest = config.pairs / "manifest.json"
-    if not manifest.is_file():
-        raise UserError(f"{config.pairs}: is no finished `veridical build`; there is no manifest.json.")
-    built = read_json(manifest)["identity"]
-    items = read_records(
-        built["records"], config.out / "records", limit=built["limit"], seed=built["seed"], prompt=built["prompt"]
-    )
-    records = {item.id: item for item in items if isinstance(item, Record)}
-    words = find_words(built["lexicon"], is_world(built["records"]), list(records.values()))
+    records, world, lexicon = build_records(config.pairs, config.out)
+    if not records:
+        raise UserError(f"{config.pairs}: is no finished `veridical build`; no manifest.json names its records.")
+    words = find_words(lexicon, world, list(records.values()))
     panel = judges.open_panel(settings, judges.Same(), judges.Setting(words))
     panel.require([Detect], "A verifier's teacher")
     return records, panel

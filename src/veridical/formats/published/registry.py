@@ -45,6 +45,9 @@ FORMATS: Registry[Format] = Registry(
         "llama-factory": _own("llama_factory", "LLaMA-Factory: sharegpt and alpaca with ranking (JSON, parquet)"),
         "mdpo": _own("mdpo", "mDPO: 10,000 pairs with Vicuna prompts (JSON)"),
         "mm-rlhf": _own("mm_rlhf", "MM-RLHF: pairs out of people's rankings (JSON lines)"),
+        "vl-rewardbench": _own(
+            "vl_rewardbench", "VL-RewardBench: two responses and people's ranking (JSON lines, parquet)"
+        ),
         "trl": _own(
             "trl",
             "TRL: prompt, chosen, rejected as messages or texts, with images (parquet, JSON lines, saved data sets)",
