@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from veridical import __version__
-from veridical.cli import COMMANDS
+from veridical.cli import COMMANDS, main
 
 COMMAND = [sys.executable, "-m", "veridical"]
 
@@ -126,3 +128,35 @@ def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(tmp_path):
     assert said.strip() == (
         "Interrupted. Finished work is kept; to continue, run again: veridical world --out pictures --count 100000"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/.a.json.12-345.partial"),
+            "out/a.json: can't be read or",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", b"out/b"), r"out/b: .*Read-only file system"),
+        (RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)"), "No space left on device"),
+    ],
+)
+def test_what_a_full_or_read_only_disk_says_is_one_sentence(monkeypatch, capsys, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("veridical.vlm.command.run", fail)
+    with pytest.raises(SystemExit) as ended:
+        main(["models"])
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(said, line)
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("veridical.vlm.command.run", fail)
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["models"])

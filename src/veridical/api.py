@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
+from veridical.files import read_json_lines, read_state
 from veridical.pairset import PairSet
 from veridical.records import Record
 
@@ -42,8 +43,7 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """A row a step: loss, learning rate, rewards."""
-        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        return read_json_lines(self.folder / "log.jsonl")
 
     def load(self) -> Vlm:
         """The model that was trained."""
@@ -353,7 +353,7 @@ def align(
             model=source,
         )
         command.run(config if isinstance(model, str | Path) else _like(config, model))
-        summary = json.loads((where / "summary.json").read_text(encoding="utf-8"))
+        summary = read_state(where / "summary.json")
         return Run(where, config.result, source, summary, (keep, held, given[1]))
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import io
+import os
+import re
 import shlex
 import sys
 import warnings
@@ -14,7 +18,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from veridical import __version__
-from veridical.errors import DataWarning, UserError
+from veridical.errors import DataWarning, UserError, printable
+
+_DISK = frozenset(
+    getattr(errno, name, -1)
+    for name in [
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EMFILE",
+        "EIO",
+        "ELOOP",
+    ]
+)
+_DISK_SAYS = re.compile("No space left on device|Read-only file system|Disk quota exceeded|Input/output error")
 
 
 class Command(NamedTuple):
@@ -92,12 +114,14 @@ COMMANDS: Mapping[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Exits 2 after a mistake of the user's, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no Unicode, a terminal no UTF-8
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             status = _dispatch(arguments)
     except UserError as error:
-        print(f"veridical: {error}", file=sys.stderr)
+        print(f"veridical: {printable(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         again = shlex.join(["veridical", *arguments])
@@ -107,13 +131,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output went away (`veridical ... | head`); nothing is left to tell it.
         sys.stderr.close()
         status = 141
+    except Exception as error:
+        if (sentence := _about_disk(error)) is None:
+            raise
+        print(f"veridical: {printable(sentence)}", file=sys.stderr)
+        status = 2
     sys.exit(status)
+
+
+def _about_disk(error: Exception) -> str | None:
+    """What a full, read-only or forbidding disk said, whichever library met it; None for any other error."""
+    from veridical.files import final_name
+
+    if isinstance(error, OSError) and error.errno in _DISK:
+        named = error.filename2 or error.filename
+        where = final_name(Path(os.fsdecode(named))) if isinstance(named, str | bytes | os.PathLike) else "a file"
+        said = error.strerror
+    elif found := _DISK_SAYS.search(str(error)):
+        where, said = "a file", found.group()
+    else:
+        return None
+    return (
+        f"{where}: can't be read or written ({said}). Finished work is kept: make room, or give another place, and run "
+        "the same command again."
+    )
 
 
 def _show_warning(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
     """A warning about the user's data as a sentence; any other as Python shows it."""
     if issubclass(category, DataWarning):
-        print(f"Warning: {message}", file=sys.stderr)
+        print(f"Warning: {printable(str(message))}", file=sys.stderr)
     else:
         usual(message, category, *where)
 

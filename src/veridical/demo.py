@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.bounds import Positive, Seed
-from veridical.files import write_whole
+from veridical.files import read_state, write_whole
 from veridical.protocols.config import EvalConfig, NoiseCurve
 from veridical.run.lock import locked
 from veridical.run.plan import align_step, build_step, eval_step
@@ -175,7 +175,7 @@ def _decoding(config: DemoConfig) -> dict[str, Any]:
 
 
 def _evaluation(config: DemoConfig, seed: int, name: str = "eval") -> dict[str, Any]:
-    results = json.loads((config.out / f"seed-{seed}" / name / "results.json").read_text())
+    results = read_state(config.out / f"seed-{seed}" / name / "results.json", {"comparisons": list, "models": dict})
     return {**results, "base": results["comparisons"][0]["base"]}
 
 

@@ -17,7 +17,11 @@ def describe(error: Exception) -> str:
     """An error's type, message and place in the code, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+    try:
+        said = " ".join(str(error).split())[:300]
+    except Exception:  # a message may hold what is nested too deeply to be shown
+        said = "no message"
+    return f"{type(error).__name__}: {said}{place}"
 
 
 def printable(text: str) -> str:

@@ -11,9 +11,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-_PARTIAL = re.compile(r"\..*?(?:\.(?P<process>\d+)-\d+)?\.partial|\.partial-.*|.*\.part", re.DOTALL)
+from veridical.errors import UserError, describe
+
+_PARTIAL = re.compile(r"\.(?P<name>.*?)(?:\.(?P<process>\d+)-\d+)?\.partial|\.partial-.*|.*\.part", re.DOTALL)
 """Names of what is being written: ours, and those of version 0.1.0."""
 
 
@@ -86,6 +89,61 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+AGAIN = "run the command of this folder again"
+"""What to do about a damaged file, where nothing else is known."""
+_ANYTHING: Mapping[str, type] = MappingProxyType({})
+
+
+def read_state(path: Path, kinds: Mapping[str, type] = _ANYTHING, remedy: str = AGAIN) -> dict[str, Any]:
+    """The mapping in a JSON file of a run folder, which may have been damaged or edited since it was written.
+
+    `kinds` are what it must hold, by name. Raises UserError, with the remedy, where it is missing or something else.
+    """
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {remedy}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged (no JSON object); {remedy}.")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
+        raise UserError(f"{path}: damaged ({', '.join(wrong)} missing or no {kinds[wrong[0]].__name__}); {remedy}.")
+    return content
+
+
+@contextmanager
+def naming(path: Path, remedy: str = AGAIN) -> Iterator[None]:
+    """Turn what comes of using a damaged file's content into a UserError that names the file and the remedy."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({describe(error)}); {remedy}.") from error
+
+
+def read_json_lines(path: Path, remedy: str = AGAIN) -> list[dict[str, Any]]:
+    """The mappings in a file of JSON lines, split at line feeds alone: a text may hold U+2028 and its like.
+
+    Raises UserError, with the remedy, where it is missing or holds anything else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}); {remedy}.") from None
+    numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line]
+    return [_row(line, f"{path}, line {number}", remedy) for number, line in numbered]
+
+
+def _row(line: bytes, place: str, remedy: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON ({error}); {remedy}.") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: no JSON object; {remedy}.")
+    return row
+
+
 def try_lock(descriptor: int) -> bool:
     """Lock an open file for this process, until it is closed; whether that worked, as it doesn't while another has it.
 
@@ -116,6 +174,12 @@ def try_lock(descriptor: int) -> bool:
 def is_partial(name: str) -> bool:
     """Whether a file or folder of this name is one that was being written."""
     return _PARTIAL.fullmatch(name) is not None
+
+
+def final_name(path: Path) -> Path:
+    """The name that a file gets once it is whole; any other path as it is."""
+    match = _PARTIAL.fullmatch(path.name)
+    return path.with_name(match["name"]) if match and match["name"] else path
 
 
 def remove_partial(folder: Path, skip: Callable[[Path], bool] = lambda _: False) -> None:

@@ -41,16 +41,18 @@ class PairSet:
         self._keep = keep
 
     @classmethod
-    def load(cls, folder: str | Path) -> PairSet:
+    def load(cls, folder: str | Path, *, image_root: str | Path | Sequence[str | Path] = ()) -> PairSet:
         """The pairs of a run folder of `veridical build`, or of a file or folder that is imported first.
 
-        Raises UserError where there are none.
+        `image_root` is where an imported set's image paths start from, by default its own folder. Raises UserError
+        where there are no pairs.
         """
         from veridical.pairs.dataset import read_pairs
         from veridical.pairs.opening import pairs_folder
 
         work = tempfile.TemporaryDirectory(prefix="veridical-pairs-")
-        where = pairs_folder(Path(folder), Path(work.name))
+        roots = [image_root] if isinstance(image_root, str | Path) else image_root
+        where = pairs_folder(Path(folder), Path(work.name), [Path(root) for root in roots])
         return cls(read_pairs(where), folder=where, rejects=_rejects(where), keep=work)
 
     @classmethod
@@ -159,12 +161,15 @@ class PairSet:
 
 
 def _rejects(folder: Path) -> list[Rejection]:
-    import json
+    from veridical.files import read_json_lines
 
     path = folder / "rejects.jsonl"
     if not path.is_file():
         return []
-    return [Rejection(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    try:
+        return [Rejection(**row) for row in read_json_lines(path)]
+    except TypeError as error:
+        raise UserError(f"{path}: holds a row that is no rejection ({error}); build or import again.") from None
 
 
 def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def read(out: Path) -> dict[str, Any] | None:
         about = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete {out} to start it again, or give another folder.") from None
     if not isinstance(about, dict) or not isinstance(about.get("identity"), dict) or "command" not in about:
         raise UserError(f"{path}: damaged (no identity); delete {out} to start it again, or give another folder.")

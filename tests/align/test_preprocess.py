@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -38,7 +39,7 @@ def opened(monkeypatch, tmp_path):
 
     def noted(path, *arguments, **more):
         with log.open("a") as file:
-            file.write(f"{path}\n")
+            file.write(f"{hashlib.sha256(path.getvalue()).hexdigest()}\n")
         return really(path, *arguments, **more)
 
     monkeypatch.setattr(PIL.Image, "open", noted)
@@ -118,7 +119,7 @@ def test_a_damaged_picture_is_told(pairs, vlm, tmp_path):
     path = tmp_path / "half.png"
     whole = pairs[0].images[0].path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert reject(vlm, replace(pairs[0], images=(ImageFile(path, "0" * 64),)), tmp_path).reason == "corrupt-image"
+    assert reject(vlm, replace(pairs[0], images=(ImageFile(path, "0"),)), tmp_path).reason == "corrupt-image"
 
 
 def test_another_picture_under_the_same_name_is_told(pairs, vlm, tmp_path):

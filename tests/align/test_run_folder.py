@@ -87,19 +87,42 @@ def test_pairs_that_are_not_there(tmp_path):
         run_folder.pairs_digest(tmp_path)
 
 
-def test_only_whole_checkpoints_are_continued_from(tmp_path):
-    assert run_folder.last_checkpoint(tmp_path) is None
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Two whole checkpoints, one that a crash left in pieces, and what was on its way to its name."""
     for name, whole in (("checkpoint-9", True), ("checkpoint-10", True), ("checkpoint-12", False)):
         folder = tmp_path / "checkpoints" / name
         folder.mkdir(parents=True)
-        (folder / "optimizer.pt").write_bytes(b"")
+        (folder / "optimizer.pt").write_bytes(name.encode())
+        (folder / "rng_state.pth").write_bytes(b"numbers")
         if whole:
-            (folder / run_folder.COMPLETE).touch()
-    (tmp_path / "checkpoints" / ".checkpoint-12-x7").mkdir()
+            run_folder.mark_complete(folder)
+    (tmp_path / "checkpoints" / ".checkpoint-12.7-7.partial").mkdir()
+    return tmp_path / "checkpoints"
+
+
+def test_only_whole_checkpoints_are_continued_from(tmp_path, checkpoints):
+    assert run_folder.last_checkpoint(tmp_path / "elsewhere") is None
     last = run_folder.last_checkpoint(tmp_path)
     assert last is not None
     assert run_folder.step_of(last) == 10
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "complete"])
+def test_a_damaged_checkpoint_is_named_and_stepped_back_from(tmp_path, checkpoints, capsys, damage, name):
+    damage(checkpoints / "checkpoint-10" / name)
+    assert run_folder.last_checkpoint(tmp_path) == checkpoints / "checkpoint-9"
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-9"]
+    if (damage, name) != (Path.unlink, "complete"):  # that is one which was never whole
+        assert f"checkpoint-10: {name} is" in capsys.readouterr().err
+    damage(checkpoints / "checkpoint-9" / "optimizer.pt")
+    assert run_folder.last_checkpoint(tmp_path) is None
 
 
 def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):

@@ -1,7 +1,6 @@
 """Whole builds on a tiny model that speaks the picture world's grammar: same bytes however they come about."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from tests.killing import run_until
 
 from veridical.constructions.balanced_correction import BalancedCorrectionSettings
 from veridical.constructions.bpo_image import BpoImageSettings
@@ -104,20 +104,27 @@ run(BuildConfig(Path(sys.argv[1]), model=sys.argv[2], limit=22, seed=3, batch_si
 @pytest.mark.parametrize(("how", "marks"), [(signal.SIGKILL, 1), (signal.SIGINT, 2), (signal.SIGKILL, 4)])
 def test_a_build_that_is_killed_goes_on_to_the_same_bytes(config, finished, tmp_path, how, marks):
     out = tmp_path / "run"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), config.model], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600  # a busy machine is slow
-    while len(list((out / ".work" / "marks").glob("0*.json"))) < marks:
-        assert child.poll() is None, "the build ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(child.pid, how)
-    assert child.wait(timeout=30) != 0
-    assert not (out / "manifest.json").exists()
-    made = {path: path.stat().st_mtime_ns for path in (out / "pairs").glob("[0-9]*.parquet")}
-    (out / "images" / ".partial-x.png").write_bytes(b"half")
+    assert run_until(CHILD, r"os\.rename .*/marks/", marks + 1, how, out, config.model) != 0
+    assert len(list((out / ".work" / "marks").glob("*.json"))) == marks
     run(replace(config, out=out))
     assert bytes_of(out) == bytes_of(finished)
-    assert sum(path.stat().st_mtime_ns == made.get(path) for path in (out / "pairs").iterdir()) >= marks
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+@pytest.mark.parametrize("name", ["marks/00001.json", "../pairs/00001.parquet", "journal/0.jsonl"])
+def test_what_was_damaged_of_an_unfinished_build_is_made_again(config, finished, tmp_path, capsys, damage, name):
+    out = tmp_path / "run"
+    assert run_until(CHILD, r"open .*/journal/0\.jsonl$", 14, signal.SIGKILL, out, config.model) != 0
+    damage(out / ".work" / name)
+    run(replace(config, out=out))
+    assert bytes_of(out) == bytes_of(finished)
+    assert "journal" in name or damage is Path.unlink or "shard 00001" in capsys.readouterr().err
 
 
 def test_a_changed_model_is_noticed_in_the_middle(config, finished, llava_folder, tmp_path):
@@ -291,21 +298,16 @@ def test_a_build_that_is_killed_within_a_shard_resumes_after_the_last_finished_r
 ):
     whole = run(replace(config, out=tmp_path / "whole", shard_size=100))
     out = tmp_path / "run"
-    child = subprocess.Popen([sys.executable, "-c", SLOW_CHILD, str(out), config.model], stderr=subprocess.DEVNULL)
+    assert run_until(SLOW_CHILD, r"open .*/journal/0\.jsonl$", 8, how, out, config.model) != 0
     journal = out / ".work" / "journal" / "0.jsonl"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 7:
-        assert child.poll() is None, "the build ended before it could be killed"
-        time.sleep(0.002)
-    os.kill(child.pid, how)
-    assert child.wait(timeout=30) != 0
     kept = journal.read_bytes()
     journal.write_bytes(kept + b'{"index": 20, "pa')  # a line that was being written
-    finished = {json.loads(line)["index"] for line in kept.split(b"\n")[:-1]}
+    finished = {json.loads(line.partition(b" ")[2])["index"] for line in kept.split(b"\n")[:-1]}
     started = []
     monkeypatch.setattr(shards, "_constructed", _noting(started, shards._constructed))
     run(replace(config, out=out, shard_size=100))
     assert bytes_of(out) == bytes_of(whole)
-    assert len(finished) >= 7
+    assert len(finished) >= 6
     assert sorted(started) == [index for index in range(22) if index not in finished]
 
 

@@ -1,6 +1,8 @@
 """Pairs from somebody else: no file outside their folder is read, damage is noticed, TRL's files are imported."""
 
 import json
+import os
+import warnings
 from pathlib import Path
 
 import pyarrow
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from veridical import PairSet
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.pairs.dataset import read_pairs, to_trl, write_shard
 from veridical.pairs.export import ExportConfig, run
 from veridical.pairs.opening import check_source, pairs_folder
@@ -61,6 +63,20 @@ def test_no_file_outside_the_folder_is_opened(folder, name, column):
             read(folder)
 
 
+def test_pairs_that_nothing_vouches_for_are_used_with_a_word(folder):
+    (folder / "manifest.json").unlink()
+    with pytest.warns(DataWarning, match=r"has no manifest\.json, so nothing says whether its pairs are whole"):
+        assert len(PairSet.load(folder)) == 2
+    PairSet.load(folder).save(folder.parent / "saved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(PairSet.load(folder.parent / "saved")) == 2
+    flip = folder.parent / "saved" / "pairs" / "00000.parquet"
+    flip.write_bytes(flip.read_bytes().replace(b"A cup.", b"A cat."))
+    with pytest.raises(UserError, match="is damaged or was altered"):
+        PairSet.load(folder.parent / "saved")
+
+
 def test_a_shard_that_was_altered_is_not_used(folder):
     shard = folder / "pairs" / "00001.parquet"
     shard.write_bytes(shard.read_bytes().replace(b"A cup.", b"A cat."))
@@ -88,12 +104,27 @@ def test_a_shard_that_is_gone_or_came_along_is_noticed(folder):
         {"prompt": "a text"},
         {"parameters": "{"},
         {"images": None},
+        {"id": None},
+        {"seed": None},
+        {"parameters": "[1]"},
+        {"prompt": [{"role": "user", "content": None}]},
     ],
 )
 def test_a_row_that_is_no_pair_is_named(folder, columns):
     edit(folder, **columns)
     with pytest.raises(UserError, match=r"00000\.parquet, row 0: no pair as veridical writes them"):
         read_pairs(folder)
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "giant.png"])
+def test_pipes_and_sparse_giants_are_no_images(folder, name):
+    os.mkfifo(folder / "images" / "pipe.png")
+    (folder / "images" / "giant.png").touch()
+    os.truncate(folder / "images" / "giant.png", 2**42)
+    edit(folder, images=[{"bytes": None, "path": f"images/{name}"}], image_sha256=["0"])
+    with pytest.raises(UserError, match=r"is a device or a pipe|has 4398046511104 bytes"):
+        run(ExportConfig(folder, folder.parent / "x.parquet"))
+    assert not (folder.parent / "x.parquet").exists()
 
 
 def test_bytes_that_flipped_are_told_in_a_sentence(folder):

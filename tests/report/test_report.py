@@ -204,7 +204,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_an_unfinished_training_is_refused(folders, tmp_path):
     shutil.copytree(folders.align, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
-    with pytest.raises(UserError, match=r"summary\.json: missing"):
+    with pytest.raises(UserError, match=r"summary\.json: is missing"):
         read_runs([tmp_path / "run"])
 
 

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.vlm import plain
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.generation.token_choice import choose
 from veridical.vlm.images.views import Noise
 from veridical.vlm.inputs.context import Context
-from veridical.vlm.model.loading import Sharing
+from veridical.vlm.model.generation_settings import read_settings
+from veridical.vlm.model.loading import Sharing, assemble
 from veridical.vlm.prefix.encode import encode
 
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0)
@@ -190,3 +191,58 @@ def test_wrong_settings_are_refused(wrong):
     [(name, value)] = wrong.items()
     with pytest.raises(UserError, match=f"^{name} is {value}; it must be a"):
         SamplingParams(**wrong)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1.4},
+        {"no_repeat_ngram_size": 1},
+        {"suppress_tokens": lambda said: said[3:6]},
+        {"begin_suppress_tokens": lambda said: said[:1], "bad_words_ids": lambda said: [said[1:3], said[5:6]]},
+    ],
+)
+def test_a_models_own_generation_settings_are_followed_as_generate_does(vlm, settings):
+    """Greedy texts are those of `generate`, and others than without the settings."""
+    contexts, branches = plain.contexts(), [Branch(0), Branch(1), Branch(2), Branch(0, after="A dog")]
+    plainly = texts(generate(vlm, encode(vlm, contexts), branches, GREEDY))
+    inputs = plain.prompt_inputs(vlm, contexts[0])
+    said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, inputs["input_ids"].shape[1] :].tolist()
+    settings = {name: value(said) if callable(value) else value for name, value in settings.items()}
+    config = vlm.model.generation_config
+    before = {name: getattr(config, name, None) for name in settings}
+    try:
+        config.update(**settings)
+        asked, ignored = read_settings(config)
+        assert asked
+        assert not ignored
+        own = dataclasses.replace(vlm, traits=dataclasses.replace(vlm.traits, generation=asked))
+        found = texts(generate(own, encode(own, contexts), branches, GREEDY))
+        assert found == [generated(vlm, contexts[branch.context], branch.after) for branch in branches]
+        assert found != plainly
+    finally:
+        config.update(**before)
+
+
+def test_generation_settings_that_are_not_followed_are_named(vlm):
+    model = vlm.model
+    before = model.generation_config.num_beams, model.generation_config.repetition_penalty
+    try:
+        model.generation_config.num_beams, model.generation_config.repetition_penalty = 4, 1.05
+        with pytest.warns(DataWarning, match=r"its generation settings num_beams=4 are not followed"):
+            found = assemble("tiny", model, vlm.processor, vlm.weights)
+        assert found.traits.generation.repetition_penalty == 1.05
+        assert found.fingerprint != vlm.fingerprint
+    finally:
+        model.generation_config.num_beams, model.generation_config.repetition_penalty = before
+
+
+@pytest.mark.parametrize("value", ["x", -1, [1], {}])
+def test_generation_settings_that_hold_something_else_are_named(value):
+    class Config:
+        repetition_penalty = value
+        bad_words_ids = (("a",),)
+
+    asked, ignored = read_settings(Config())
+    assert not asked
+    assert ignored == [f"repetition_penalty={value!r}", "bad_words_ids=(('a',),)"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
 import struct
 import zlib
@@ -39,7 +41,7 @@ def near(pixel, wanted, tolerance=40) -> bool:
 def test_an_ordinary_picture_and_its_record(tmp_path):
     path = tmp_path / "gräßlich 图.png"
     halves(RED, BLUE).save(path)
-    for image in (path, ImageFile(path, "0" * 64)):
+    for image in (path, ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())):
         opened = open_image(image)
         assert (opened.mode, opened.size) == ("RGB", (32, 16))
         assert opened.getpixel((0, 0)) == RED
@@ -81,6 +83,27 @@ def test_what_is_no_picture(tmp_path, content, reason):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
     assert refused(path).reason == reason
+
+
+def test_an_image_that_was_changed_since_it_was_read_is_named(tmp_path):
+    path = tmp_path / "a.png"
+    halves(RED, BLUE).save(path)
+    image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    halves(BLUE, RED).save(path)
+    with pytest.raises(ImageError, match="holds other bytes than") as caught:
+        open_image(image)
+    assert caught.value.reason == "image-changed"
+    assert open_image(path).getpixel((0, 0)) == BLUE
+
+
+def test_pipes_devices_and_sparse_giants_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "giant.png").touch()
+    os.truncate(tmp_path / "giant.png", 2**40)
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    assert [refused(tmp_path / name).reason for name in ("pipe.png", "zero.png", "giant.png")] == [
+        "not-an-image", "not-an-image", "image-too-large",
+    ]  # fmt: skip
 
 
 def test_missing_files_and_folders(tmp_path):

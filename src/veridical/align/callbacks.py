@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from veridical.align import distributed
-from veridical.align.run_folder import COMPLETE
+from veridical.align.run_folder import mark_complete
 from veridical.progress import Line
 
 COLUMNS = (
@@ -75,13 +75,13 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]
 
 
 class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint when all of it is written; one without the mark is not continued from."""
+    """Marks a checkpoint, with the hashes of its files, when all of it is written; no other is continued from."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint of this step, when every process has written its part."""
         distributed.wait_for_all()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]

@@ -26,6 +26,8 @@ class AlignConfig:
 
     pairs: Path = field(metadata=INCIDENTAL)
     """The run folder of a build; or a file or folder of pairs in TRL's shape or a published one, which is imported."""
+    image_root: tuple[Path, ...] = field(default=(), metadata=INCIDENTAL)
+    """Folders that the image paths of an imported set start from; by default the set's own. No other file is opened."""
     out: Path = field(metadata=INCIDENTAL)
     """The run folder to write. The same command continues or, when finished, does nothing."""
     model: str = "bundled"

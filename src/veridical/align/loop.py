@@ -15,7 +15,6 @@ OUT/round-1/mixed     the mixture, if mixed   OUT/adapter         the last round
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from veridical.align import command as align
 from veridical.bounds import Positive, Seed, Share, check
 from veridical.config import dotted, flags, parse, read_yaml
 from veridical.errors import UserError
-from veridical.files import whole_folder
+from veridical.files import read_json_lines, whole_folder
 from veridical.formats.sources import is_world, read_records
 from veridical.pairs import command as build
 from veridical.records import Pair
@@ -144,7 +143,7 @@ def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:
 
     assert config.offline is not None
     fresh, known = _by_record(read_pairs(online)), _by_record(read_pairs(config.offline))
-    rejected = [json.loads(line)["id"] for line in (online / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    rejected = [row["id"] for row in read_json_lines(online / "rejects.jsonl")]
     mixed: list[Pair] = []
     for record in [*fresh, *(one for one in rejected if one in known)]:
         heads = float(generator("mixed loop", (config.seed, number, record)).random()) < config.online_share

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from veridical.align.sampler import in_groups
 from veridical.align.types import Example, Shown, key_array
 from veridical.errors import UserError
 from veridical.records import ImageFile, Rejection
-from veridical.vlm.images.files import ImageError, open_image
+from veridical.vlm.images.files import ImageError, open_image, read_image_file
 from veridical.vlm.images.views import Clean
 from veridical.vlm.inputs.context import PromptError
 from veridical.vlm.inputs.preprocessed_cache import Places
@@ -109,7 +108,7 @@ def _look(encoder: BatchEncoder, views: Sequence[Shown], examples: Sequence[Exam
     rejects: list[Rejection | None] = []
     unkept = 0
     for _, same in itertools.groupby(examples, key=attrgetter("images")):
-        check, opens = functools.cache(_refuse_changed), functools.cache(open_image)
+        check, opens = functools.cache(read_image_file), functools.cache(open_image)
         lengths: dict[str, int] = {}
         for example in same:
             try:
@@ -151,18 +150,6 @@ def _refuse_too_long(vlm: Vlm, example: Example, prompt: int) -> None:
     if vlm.traits.max_length is not None and length > vlm.traits.max_length:
         detail = f"prompt, images and answer take {length} tokens of the model's {vlm.traits.max_length}"
         raise PromptError(example.id, "too-long", detail, "Lower --max-answer-tokens, or leave the pair out")
-
-
-def _refuse_changed(image: ImageFile) -> None:
-    """Raise `ImageError` where an image is not the file that the pair was built on."""
-    try:
-        if hashlib.sha256(image.path.read_bytes()).hexdigest() == image.sha256:
-            return
-    except OSError:
-        pass
-    open_image(image)  # says what is wrong with it where it is no sound image at all
-    remedy = "Put the file back, or build the pairs again"
-    raise ImageError(image.path, "image-changed", "holds other bytes than when the pair was built", remedy)
 
 
 def _reject(example: Example, error: ImageError | PromptError) -> Rejection:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from veridical import runs
 from veridical.align.config import AlignConfig
-from veridical.files import write_whole
+from veridical.errors import UserError
+from veridical.files import read_state, write_json, write_whole
 from veridical.pairs.opening import pairs_folder
 from veridical.pairs.rows import shards
 from veridical.runs import Run
@@ -51,7 +53,7 @@ def opened(config: AlignConfig) -> Iterator[Run]:
 
 def pairs_of(config: AlignConfig) -> Path:
     """The run folder of the pairs; a file or folder of another tool is imported into `out` for that."""
-    return pairs_folder(config.pairs, config.out)
+    return pairs_folder(config.pairs, config.out, config.image_root)
 
 
 def pairs_digest(run: Path) -> str:
@@ -64,15 +66,49 @@ def pairs_digest(run: Path) -> str:
     return digest.hexdigest()
 
 
+def mark_complete(checkpoint: Path) -> None:
+    """Say that a checkpoint is whole: the SHA-256 of each of its files."""
+    hashes = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in _files_in(checkpoint)}
+    write_json(checkpoint / COMPLETE, {"sha256": hashes})
+
+
 def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint; those that a crash left in pieces are removed."""
-    whole = []
-    for folder in (out / "checkpoints").glob("*checkpoint-*"):
-        if (folder / COMPLETE).exists():
-            whole.append(folder)
-        else:
+    """The newest checkpoint that is whole and as it was written.
+
+    Those that a crash left in pieces are removed, and, with a word, those that were damaged since.
+    """
+    found = list((out / "checkpoints").glob("*checkpoint-*"))
+    whole = sorted((one for one in found if (one / COMPLETE).exists()), key=step_of, reverse=True)
+    for folder in found:
+        if folder not in whole:
             shutil.rmtree(folder)
-    return max(whole, key=step_of, default=None)
+    for checkpoint in whole:
+        if (wrong := _wrong_with(checkpoint)) is None:
+            return checkpoint
+        print(f"{checkpoint}: {wrong}; the training continues from an earlier checkpoint.", file=sys.stderr)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _wrong_with(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that was whole; None where it is as it was written."""
+    try:
+        told = read_state(checkpoint / COMPLETE, {"sha256": dict})["sha256"]
+    except UserError:
+        return f"{COMPLETE} is damaged"
+    found = {path.relative_to(checkpoint).as_posix(): path for path in _files_in(checkpoint)}
+    if lacking := sorted(told.keys() - found.keys()):
+        return f"{lacking[0]} is missing"
+    return next((f"{name} is damaged" for name in sorted(told) if _sha256(found[name]) != told[name]), None)
+
+
+def _files_in(checkpoint: Path) -> list[Path]:
+    return [path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -84,12 +120,12 @@ def cut_log(out: Path, last_step: int, name: str = "log.jsonl") -> None:
     """Drop a log's rows after `last_step`: those steps will be taken again."""
     log = out / name
     if log.exists():
-        rows = [line for line in log.read_text().splitlines() if _row_step(line) <= last_step]
-        write_whole(log, "".join(f"{line}\n" for line in rows).encode())
+        rows = [line for line in log.read_bytes().split(b"\n") if line and _row_step(line) <= last_step]
+        write_whole(log, b"".join(line + b"\n" for line in rows))
 
 
-def _row_step(line: str) -> float:
+def _row_step(line: bytes) -> float:
     try:
         return int(json.loads(line)["step"])
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return float("inf")  # half a row: the crash came while it was written

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from veridical.constructions.protocol import Steps
+from veridical.errors import UserError
 from veridical.judges.interface import Kind
 from veridical.registry import Own, Registry
 
@@ -88,6 +89,24 @@ def judge_needs(name: str, settings: Any) -> frozenset[Kind]:
     """
     needs: Callable[[Any], tuple[Kind, ...]] = getattr(_module(name), "judge_needs", lambda _: ())
     return frozenset(needs(settings))
+
+
+def without(name: str, settings: Any, kinds: Iterable[Kind]) -> str:
+    """How to have a construction ask nothing of some kinds, as a sentence; "" where no settings do that."""
+    lacking, flags = frozenset(kinds), []
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if not isinstance(value, int) or not value:
+            continue  # a number or a switch that is on may be turned off
+        try:
+            less = replace(settings, **{one.name: type(value)(0)})
+        except UserError:
+            continue
+        if lacking & judge_needs(name, settings) - judge_needs(name, less):
+            word = one.name.replace("_", "-")
+            flags.append(f"--settings.no-{word}" if isinstance(value, bool) else f"--settings.{word} 0")
+            settings = less
+    return f" To do without: {' '.join(flags)}." if flags and not lacking & judge_needs(name, settings) else ""
 
 
 def why_adapter(name: str) -> str:

@@ -138,15 +138,18 @@ def _search(
     import torch
 
     from veridical.vlm.generation import decode
+    from veridical.vlm.generation.rules import rules_of
 
-    device = prefix.mask.device
+    rules, device = rules_of(vlm, prefix), prefix.mask.device
     row = decode.begin(vlm, [prefix], branch, sampling)
     now = Written((Beam(row, torch.empty(0, dtype=torch.float64, device=device)),))
     stepper = decode.going_on(vlm, prefix, [row])
     retrospection = Retrospection(settings)
     while True:
         # Each candidate is read once: for its penalty, and to go on from if it is chosen.
-        logits, tokens = stepper.logits.double().topk(settings.candidates)
+        own = stepper.logits.float()
+        own = own if rules is None else rules(own, [beam.row for beam in now.beams])
+        logits, tokens = own.double().topk(settings.candidates)
         stepper.keep_rows(torch.arange(len(now.beams), device=device).repeat_interleave(settings.candidates))
         seen.clear()
         stepper.advance(tokens.flatten())

@@ -33,7 +33,6 @@ KNOWN_FIELDS = frozenset((*IMAGE_FIELDS, *TEXT_FIELDS, *FIELDS, *_OTHERS))
 FOREIGN_FIELDS = frozenset(("conversations", "messages", "chosen", "rejected", "completions"))
 _MAX_BYTES = 2**28
 _DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.IGNORECASE)
-_HUB_CACHE = re.compile(r"(?:datasets|models|spaces)--.+")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -158,10 +157,10 @@ def inside(root: Path, path: Path) -> Path:
 
 
 def _hub_blobs(root: Path) -> Path | None:
-    """The folder of the Hub cache that holds the content of a snapshot, whose files are links to there."""
+    """The folder of a Hub cache that holds the content of a snapshot, whose files are links to there."""
     for folder in (root, *root.parents):
-        if folder.parent.name == "snapshots" and _HUB_CACHE.fullmatch(folder.parent.parent.name):
-            return folder.parent.parent / "blobs"
+        if folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir():
+            return (folder.parent.parent / "blobs").resolve()
     return None
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from veridical.errors import UserError
 from veridical.formats.rows import Row, UnusableError
@@ -70,7 +71,7 @@ def _next(found: csv.DictReader[str]) -> Row | UnusableError | None:
     before = csv.field_size_limit(MAX_FIELD)
     try:
         row = next(found)
-        "".join(str(value) for value in row.values()).encode()
+        "".join(str(text) for text in (*row.keys(), *row.values())).encode()
     except StopIteration:
         return None
     except UnicodeEncodeError:
@@ -88,13 +89,24 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | UnusableError]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a parquet file ({error}).") from error
     number = 0
     try:
         for batch in file.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
+            for row in _parquet_rows(batch):
                 number += 1
                 yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield number + 1, UnusableError("damaged", f"from here on: {error}"[:_SHOWN], "fetch or write the file again")
+
+
+def _parquet_rows(batch: Any) -> list[Row | UnusableError]:
+    """The rows of a batch; Arrow holds dates, numbers and bytes that Python's types don't."""
+    try:
+        rows: list[Row | UnusableError] = batch.to_pylist()
+        return rows
+    except Exception as error:
+        if batch.num_rows > 1:
+            return [row for place in range(batch.num_rows) for row in _parquet_rows(batch.slice(place, 1))]
+        return [UnusableError("bad-value", str(error)[:_SHOWN], "mend the row or delete it")]

@@ -19,7 +19,7 @@ from veridical import runs
 from veridical.align.run_folder import pairs_digest
 from veridical.bounds import NotNegative, Positive, Seed
 from veridical.errors import UserError
-from veridical.files import read_json, whole, write_json
+from veridical.files import naming, read_state, whole, write_json
 from veridical.intervals import wilson
 from veridical.judges.reward_heads import HEAD, REWARD, states_after
 from veridical.judges.rewards import Scorable
@@ -79,13 +79,14 @@ def run(config: ProbeConfig) -> Path:
         with runs.opened(config.out, COMMAND, config) as folder:
             folder.settle({"pairs": digest})
             _train(config, pairs)
-    about = read_json(config.out / REWARD)
-    low, high = about["held_out"]["interval"]
-    print(
-        f"{config.out}: on {about['held_out']['pairs']} held-out pairs the chosen side has the higher reward in "
-        f"{100 * about['held_out']['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]; "
-        f"on the {about['train']['pairs']} it was trained on in {100 * about['train']['accuracy']:.1f} %."
-    )
+    about = read_state(config.out / REWARD, {"held_out": dict, "train": dict})
+    with naming(config.out / REWARD, "delete it, and run the same command again"):
+        low, high = about["held_out"]["interval"]
+        print(
+            f"{config.out}: on {about['held_out']['pairs']} held-out pairs the chosen side has the higher reward in "
+            f"{100 * about['held_out']['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]; "
+            f"on the {about['train']['pairs']} it was trained on in {100 * about['train']['accuracy']:.1f} %."
+        )
     return config.out
 
 

@@ -26,7 +26,7 @@ from veridical.align.run_folder import pairs_digest
 from veridical.bounds import AboveZero, Positive, Seed
 from veridical.config import chosen
 from veridical.errors import UserError
-from veridical.files import read_json, write_json, write_json_lines
+from veridical.files import naming, read_state, write_json, write_json_lines
 from veridical.intervals import wilson
 from veridical.judge_training.build_records import build_records
 from veridical.judge_training.reward_probe import is_held_out
@@ -109,16 +109,17 @@ def run(config: VerifierConfig) -> Path:
         with runs.opened(config.out, COMMAND, config) as folder:
             folder.settle({"pairs": pairs_digest(config.pairs)})
             _train(config)
-    about = read_json(config.out / VERIFIER)
-    score, (low, high) = about["balanced_accuracy"], about["interval"]
-    held_out = about["held_out"]
-    print(
-        f"{config.out}: balanced accuracy {100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on "
-        f"{held_out['right']} right and {held_out['wrong']} wrong held-out sentences (chance: 50 %). Of the "
-        f"{held_out['caught']} wrong ones that it finds it names the class of {100 * about['class_accuracy']:.1f} % "
-        f"(always the commonest class: {100 * about['class_chance']:.1f} %; "
-        f"not to be read: {100 * about['unreadable']:.1f} %). Teacher: {about['teacher']}."
-    )
+    about = read_state(config.out / VERIFIER, {"held_out": dict, "interval": list})
+    with naming(config.out / VERIFIER, "delete it, and run the same command again"):
+        score, (low, high) = about["balanced_accuracy"], about["interval"]
+        held_out = about["held_out"]
+        print(
+            f"{config.out}: balanced accuracy {100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on "
+            f"{held_out['right']} right and {held_out['wrong']} wrong held-out sentences (chance: 50 %). Of the "
+            f"{held_out['caught']} wrong ones that it finds it names the class of "
+            f"{100 * about['class_accuracy']:.1f} % (always the commonest class: {100 * about['class_chance']:.1f} %; "
+            f"not to be read: {100 * about['unreadable']:.1f} %). Teacher: {about['teacher']}."
+        )
     return config.out
 
 

@@ -105,10 +105,10 @@ def data_url(image: ImageFile, longest_side: int = 0) -> str:
 
     import PIL.Image
 
-    from veridical.vlm.images.files import open_image
+    from veridical.vlm.images.files import open_image, read_image_file
 
     upright = open_image(image)
-    content = image.path.read_bytes()
+    content = read_image_file(image)
     with PIL.Image.open(io.BytesIO(content)) as opened:
         format_, turned = opened.format or "", opened.getexif().get(_ORIENTATION, 1) != 1
     large = 0 < longest_side < max(upright.size)

@@ -5,7 +5,7 @@ A *writer* among them makes the texts (`WRITING`), whoever else could.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +61,16 @@ class Panel:
         found = (self.who(kind) for kind in METHODS if kind in set(kinds))
         return "+".join(dict.fromkeys(judge.name for judge in found if judge is not None))
 
-    def require(self, kinds: Iterable[Kind], who: str) -> None:
-        """Raise UserError that names what `who` needs and no judge here answers, before any work is done."""
+    def require(self, kinds: Iterable[Kind], who: str, without: Callable[[Iterable[Kind]], str] = lambda _: "") -> None:
+        """Raise UserError that names what `who` needs and no judge here answers, before any work is done.
+
+        `without` says how to do without some kinds, as a sentence.
+        """
         if lacking := sorted(METHODS[kind] for kind in set(kinds) - self.kinds):
             have = ", ".join(judge.name for judge in self.members) or "none"
             raise UserError(
                 f"{who} needs a judge for: {', '.join(lacking)}; the judges here are: {have}. "
-                f"{_remedies(lacking)} An oracle needs annotated records ("
+                f"{_remedies(lacking)}{without(set(kinds) - self.kinds)} An oracle needs annotated records ("
                 '"objects") and words for them (--lexicon).'
             )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from veridical.bounds import Positive
 from veridical.errors import UserError
-from veridical.files import read_json
+from veridical.files import read_state
 from veridical.judges.interface import Detect, Fault, FaultKind, Findings, JudgeError, Rate, Rewrite, Verify
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.rewards import Scorable, each
@@ -184,7 +184,8 @@ class VerifierSettings:
                 f"judge.model {self.model!r}: is no run folder of `veridical judge train verifier`, which the verifier "
                 "needs."
             )
-        verifier = load_verifier(folder, read_json(folder / VERIFIER)["model"], self.device, self.batch_size)
+        about = read_state(folder / VERIFIER, {"model": str}, "train it again")
+        verifier = load_verifier(folder, about["model"], self.device, self.batch_size)
         return replace(verifier, lexicon=setting.words.lexicon) if setting.words else verifier
 
 

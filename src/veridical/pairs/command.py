@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical import files, runs
-from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
 from veridical.pairs import held_out, journal, run_folder, shards
@@ -83,7 +82,7 @@ def build(config: BuildConfig, source: Source, folder: Run) -> None:
     Raises UserError, before the model is loaded, where no judge answers what the construction asks; and at the end
     where a judge could not be reached about some records, which stay open.
     """
-    source.panel.require(judge_needs(config.construction, config.settings), config.construction)
+    shards.require_judges(source.panel, config)
     inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
     folder.settle(inputs)
     identity = identity_of(config) | inputs
@@ -153,12 +152,22 @@ def match_lengths(out: Path) -> None:
 
 def write_part(folder: Path, pairs: Sequence[Pair], of: Path) -> None:
     """Write some of the pairs of a finished build as a run folder of their own, unless it holds them already."""
-    from veridical.pairs.dataset import read_pairs, write_build
+    from veridical.pairs.dataset import write_build
 
-    if not (folder / "pairs").exists() or [pair.id for pair in read_pairs(folder)] != [pair.id for pair in pairs]:
+    if not _holds(folder, pairs):
         write_build(folder, pairs)
     if (kept_back := of / held_out.FILE).exists():
         files.write_whole(folder / held_out.FILE, kept_back.read_bytes())
+
+
+def _holds(folder: Path, pairs: Sequence[Pair]) -> bool:
+    """Whether a folder holds these pairs, undamaged."""
+    from veridical.pairs.dataset import read_pairs
+
+    try:
+        return run_folder.is_finished(folder) and [one.id for one in read_pairs(folder)] == [one.id for one in pairs]
+    except UserError:
+        return False
 
 
 def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,23 +182,25 @@ def show(out: Path) -> None:
     from veridical.pairs.checks import PairWarning
     from veridical.pairs.summary import table
 
-    manifest = files.read_json(out / run_folder.MANIFEST)
+    manifest = files.read_state(out / run_folder.MANIFEST, run_folder.COUNTED)
     console = Console()
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
     if not manifest["pairs_out"]:
         raise UserError(f"{out}: none of {manifest['records_in']} records gave a pair ({reasons}); see rejects.jsonl.")
-    summary = files.read_json(out / "summary.json")
-    console.print(table(summary))
-    yes, no = summary["questions"]["chosen_yes"], summary["questions"]["chosen_no"]
-    if yes or no:
-        console.print(f"{yes + no} pairs of yes/no answers: {yes} chosen yes, {no} chosen no")
-    console.print(f"chosen side: {', '.join(f'{source} ({n})' for source, n in summary['chosen_from'].items())}")
+    summary = files.read_state(out / "summary.json")
+    with files.naming(out / "summary.json", f"delete {out / run_folder.MANIFEST}, and run the same command again"):
+        console.print(table(summary))
+        yes, no = summary["questions"]["chosen_yes"], summary["questions"]["chosen_no"]
+        if yes or no:
+            console.print(f"{yes + no} pairs of yes/no answers: {yes} chosen yes, {no} chosen no")
+        console.print(f"chosen side: {', '.join(f'{source} ({n})' for source, n in summary['chosen_from'].items())}")
     console.print(
         f"{manifest['records_in']} records = {manifest['records_used']} used + "
         f"{sum(manifest['rejected'].values())} rejected{f' ({reasons})' if reasons else ''}{_kept_back(manifest)}"
     )
-    for warning in summary.get("warnings", ()):
-        console.print(f"[yellow]Warning:[/] {escape(str(PairWarning(**warning)))}")
+    with files.naming(out / "summary.json"):
+        for warning in summary.get("warnings", ()):
+            console.print(f"[yellow]Warning:[/] {escape(str(PairWarning(**warning)))}")
     console.print(f"{manifest['pairs_out']} pairs in {out}")
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError, describe
-from veridical.files import write_whole
+from veridical.files import write_json, write_whole
 from veridical.formats.published.own import TEXTS, pair_row
 from veridical.formats.rows import UnusableError
 from veridical.pairs.images import store_image
-from veridical.pairs.rows import image_path, stream_rows
+from veridical.pairs.rows import MANIFEST, image_path, stream_rows
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
 if TYPE_CHECKING:
@@ -45,17 +45,24 @@ def to_trl(run: Path, *, embed: bool = False) -> datasets.Dataset:
     """
     import datasets
 
-    rows = []
-    for place, row in stream_rows(run):
-        paths = [image.path for image in _checked_pair(row, run, place).images]
-        images = [_embedded(path) if embed else {"bytes": None, "path": str(path)} for path in paths]
-        rows.append(row | {"images": images})
-    return datasets.Dataset(pyarrow_table(rows))
+    def cells(images: Sequence[ImageFile] | None) -> list[dict[str, Any]] | None:
+        if images is None:
+            return None
+        return [_embedded(image) if embed else {"bytes": None, "path": str(image.path)} for image in images]
+
+    return datasets.Dataset(pyarrow_table([pair_row(pair, cells) for pair in stream_pairs(run)]))
 
 
 def write_build(run: Path, pairs: Sequence[Pair]) -> Path:
-    """Make a run folder of pairs that are there already: their images and one shard. Returns the folder."""
-    write_shard(pairs, run, "00000")
+    """Make a run folder of pairs that are there already: their images, one shard, and a manifest with its hash.
+
+    Returns the folder.
+    """
+    (run / MANIFEST).unlink(missing_ok=True)
+    shard = {"file": "pairs/00000.parquet", "sha256": write_shard(pairs, run, "00000"), "pairs": len(pairs)}
+    records = len({pair.record_id for pair in pairs})
+    counts = {"records_in": records, "records_used": records, "rejected": {}, "pairs_out": len(pairs)}
+    write_json(run / MANIFEST, {**counts, "shards": [shard]})
     return run
 
 
@@ -139,8 +146,10 @@ def pyarrow_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
     return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
 
 
-def _embedded(path: Path) -> dict[str, Any]:
-    return {"bytes": path.read_bytes(), "path": path.name}
+def _embedded(image: ImageFile) -> dict[str, Any]:
+    from veridical.vlm.images.files import read_image_file
+
+    return {"bytes": read_image_file(image), "path": image.path.name}
 
 
 def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
@@ -149,8 +158,7 @@ def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
         if row["images"] is None:
             raise ValueError("it has no list of images")
         pair = pair_of(row, run)
-        if not all(isinstance(text, str) for text in (pair.id, pair.chosen, pair.rejected)):
-            raise ValueError("its id, chosen or rejected answer is no text")
+        check_fields(pair)
         return pair
     except UnusableError as error:
         raise UserError(f"{place} ({row.get('id')}): {error.detail}; {error.remedy}, or delete the row.") from error
@@ -159,6 +167,33 @@ def _checked_pair(row: dict[str, Any], run: Path, place: str) -> Pair:
             f"{place}: no pair as veridical writes them ({describe(error)}). Build again, or, if another tool wrote "
             f"the file, give the file itself, which is imported then."
         ) from error
+
+
+def check_fields(pair: Pair) -> None:
+    """Raise ValueError where a field of a pair that came from elsewhere holds what no shard can."""
+    made = pair.provenance
+    texts = [
+        pair.id,
+        pair.record_id,
+        pair.chosen,
+        pair.rejected,
+        pair.context,
+        *(getattr(made, name) for name in TEXTS),
+    ]
+    texts += [text for turn in pair.prompt for text in (turn.role, turn.text)]
+    texts += [text for other in pair.others for text in (other.text, other.source)]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("its id, a turn, an answer or another text is no text")
+    "".join(texts).encode()  # half of a character is no Unicode, which is a ValueError too
+    spans = () if pair.spans is None else (*pair.spans.chosen, *pair.spans.rejected)
+    whole = [made.seed, made.attempts, *(end for span in spans for end in span)]
+    if not all(isinstance(number, int) and abs(number) < 2**63 for number in whole):
+        raise ValueError("its seed, attempts or spans are no whole numbers")
+    numbers = [*(pair.weights or ()), *(other.score for other in pair.others if other.score is not None)]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError("its weights or scores are no numbers")
+    if not isinstance(made.parameters, dict) or not isinstance(made.scores, dict):
+        raise ValueError("its parameters or scores are no JSON object")
 
 
 def row_of(pair: Pair, run: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from veridical.errors import UserError
-from veridical.files import whole
+from veridical.files import read_state, whole, write_json, write_whole
+from veridical.pairs.rows import warn_unverified
 from veridical.records import ImageFile, Pair
+from veridical.vlm.images.files import read_image_file
 
 if TYPE_CHECKING:
     from veridical.formats.published.types import Format
@@ -58,6 +59,7 @@ def run(config: ExportConfig) -> Path:
 
 def export(run: Path, to: Path, form: str = "") -> Exported:
     """Write the pairs of a run folder to `to`, a few at a time. Raises UserError for an unknown format or suffix."""
+    warn_unverified(run)
     from veridical.formats.published.registry import FORMATS
     from veridical.pairs.dataset import stream_pairs
 
@@ -145,15 +147,14 @@ def _copied(image: ImageFile, folder: Path) -> str:
     name = f"images/{image.sha256}{image.path.suffix}"
     target = folder / name
     if not target.exists():
-        with whole(target, lasting=False) as partial:
-            shutil.copyfile(image.path, partial)
+        write_whole(target, read_image_file(image), lasting=False)
     return name
 
 
 def _describe(to: Path) -> None:
     """Add the file to LLaMA-Factory's list of data sets beside it, as a set of pairs."""
     path = to.with_name("dataset_info.json")
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = read_state(path, remedy="mend it or move it away") if path.exists() else {}
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     about = {
         "file_name": to.name,
@@ -161,7 +162,7 @@ def _describe(to: Path) -> None:
         "ranking": True,
         "columns": {**columns, "system": "system"},
     }
-    path.write_text(json.dumps({**known, to.stem: about}, indent=2) + "\n", encoding="utf-8")
+    write_json(path, {**known, to.stem: about})
 
 
 def _write_parquet(pairs: Iterator[Pair], to: Path) -> Exported:
@@ -182,4 +183,4 @@ def _write_parquet(pairs: Iterator[Pair], to: Path) -> Exported:
 def _embedded(images: Sequence[ImageFile] | None) -> list[dict[str, Any]] | None:
     if images is None:
         return None
-    return [{"bytes": image.path.read_bytes(), "path": image.path.name} for image in images]
+    return [{"bytes": read_image_file(image), "path": image.path.name} for image in images]

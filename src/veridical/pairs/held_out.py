@@ -61,7 +61,7 @@ def write(folder: Path, source: str, share: float, seed: int, records: Sequence[
 def read(folder: Path) -> Mapping[str, Any] | None:
     """What `write` wrote: `records`, `share`, `seed`, `ids` and `images`; None for a build that kept nothing back."""
     path = folder / FILE
-    return files.read_json(path) if path.exists() else None
+    return files.read_state(path, {"records": str, "images": list}) if path.exists() else None
 
 
 def _groups(records: Sequence[Record]) -> list[str]:

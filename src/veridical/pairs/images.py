@@ -30,10 +30,11 @@ def store_image(image: ImageFile, folder: Path) -> ImageFile:
 def _plain(image: ImageFile) -> tuple[bytes, str]:
     import PIL.Image
 
-    from veridical.vlm.images.files import open_image
+    from veridical.vlm.images.files import open_image, read_image_file
 
+    content = read_image_file(image)
     try:
-        opened_image = PIL.Image.open(image.path)
+        opened_image = PIL.Image.open(BytesIO(content))
     except (OSError, SyntaxError, ValueError):
         open_image(image)  # Says what is wrong with it.
         raise
@@ -42,7 +43,7 @@ def _plain(image: ImageFile) -> tuple[bytes, str]:
         several = getattr(opened, "n_frames", 1) > 1
         odd = turned or several or opened.mode != "RGB" or opened.has_transparency_data
         if opened.format in _SUFFIXES and not odd:
-            return image.path.read_bytes(), _SUFFIXES[opened.format]
+            return content, _SUFFIXES[opened.format]
     buffer = BytesIO()
     open_image(image).save(buffer, "PNG")
     return buffer.getvalue(), ".png"

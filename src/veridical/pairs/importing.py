@@ -14,8 +14,8 @@ import tyro
 
 from veridical import runs
 from veridical.bounds import Positive, Seed
-from veridical.errors import UserError
-from veridical.files import read_json, write_json, write_whole
+from veridical.errors import UserError, describe, printable
+from veridical.files import read_state, write_json, write_whole
 from veridical.records import ImageFile, Pair, Record, Rejection
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from veridical.formats.published.types import Comparison, Example
 
 COMMAND = "data import"
+_IMPORTED = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict, "import": dict}
 SHARD = 512
 SUMMARISED = 5000
 """Pairs that the summary is about at most, evenly spread, so that memory doesn't grow with their number."""
@@ -67,7 +68,7 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
     reading, items = read_published(path, name, ReadOptions(config.aspect, config.seed))
     if run_folder.is_finished(config.out):
         runs.check(config.out, COMMAND, config)
-        return read_json(config.out / run_folder.MANIFEST)
+        return read_state(config.out / run_folder.MANIFEST, _IMPORTED)
     identity = _identity(config, path, reading.format.name)
     roots = config.image_root or (path.parent if path.is_file() else path,)
     find = ImageFinder(roots, config.out / run_folder.WORK / "unpacked")
@@ -77,6 +78,7 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
     kept = bool(run_folder.finished_shards(config.out))
     with runs.opened(config.out, COMMAND, config, kept=lambda: kept) as folder:
         folder.settle({"source_bytes": path.stat().st_size, "format": reading.format.name})
+        run_folder.forget_damaged(config.out)
         return made(config, items, reading, find, identity)
 
 
@@ -151,7 +153,7 @@ def _counts(reading: Reading) -> dict[str, Any]:
         "format": reading.format.name,
         "rows": reading.rows,
         "rows_without_comparison": reading.no_comparison,
-        "unknown_fields": dict(sorted(reading.unknown_fields.items())),
+        "unknown_fields": {printable(str(name)): count for name, count in sorted(reading.unknown_fields.items())},
     }
 
 
@@ -165,6 +167,7 @@ def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen
     from veridical.formats.published.images import check_image_headers
     from veridical.formats.published.types import Comparison
     from veridical.formats.rows import UnusableError
+    from veridical.pairs.dataset import check_fields
 
     if not isinstance(item, Comparison):
         return item if isinstance(item, Rejection) else Rejection(item.id, "no-comparison", "import it as records")
@@ -173,12 +176,12 @@ def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen
     seen.add(_pair_id(item, name))
     try:
         pair = to_pair(item, find, name)
+        check_fields(pair)
         check_image_headers(pair)
     except UnusableError as error:
         return Rejection(item.id, error.reason, error.remedy, error.detail)
     except Exception as error:
-        detail = f"{type(error).__name__}: {error}"[:160]
-        return Rejection(item.id, "unusable-row", "repair or delete the row", detail)
+        return Rejection(item.id, "unusable-row", "repair or delete the row", describe(error))
     return [pair]
 
 
@@ -194,6 +197,10 @@ def _stored(outcome: list[Pair] | Rejection, out: Path) -> list[Pair] | Rejectio
         return store(outcome, out)
     except (UnusableError, ImageError) as error:
         return Rejection(outcome[0].record_id, error.reason, error.remedy, error.detail)
+    except OSError:
+        raise  # the disk
+    except Exception as error:  # decoders raise whatever comes of bytes that they didn't expect
+        return Rejection(outcome[0].record_id, "unusable-image", "replace the image", describe(error))
 
 
 def _import_records(
@@ -209,6 +216,7 @@ def _import_records(
     from veridical.formats.published.types import Comparison
     from veridical.formats.rows import UnusableError
     from veridical.pairs import run_folder
+    from veridical.pairs.failures import printable_rejection
     from veridical.pairs.images import store_image
 
     stored: dict[str, ImageFile] = {}
@@ -226,13 +234,19 @@ def _import_records(
                 for image in record.images:
                     if image.sha256 not in stored:
                         stored[image.sha256] = store_image(image, config.out / "images")
+                row = _record_row(record, stored, config.out)
+                json.dumps(row, ensure_ascii=False).encode()  # half of a character can't be written
             except UnusableError as error:
                 rejects.append(Rejection(item.id, error.reason, error.remedy, error.detail))
-                continue
-            yield _record_row(record, stored, config.out)
+            except OSError:
+                raise  # the disk
+            except Exception as error:
+                rejects.append(Rejection(item.id, "unusable-row", "repair or delete the row", describe(error)))
+            else:
+                yield row
 
     write_json_lines(config.out / "metadata.jsonl", rows())
-    write_json_lines(config.out / "rejects.jsonl", map(asdict, rejects))
+    write_json_lines(config.out / "rejects.jsonl", map(asdict, map(printable_rejection, rejects)))
     reasons: dict[str, int] = {}
     for reject in rejects:
         reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
@@ -270,7 +284,7 @@ def _say(out: Path) -> None:
     """Print what came in, what came out, and what was left out and why."""
     from veridical.pairs.run_folder import MANIFEST
 
-    manifest = read_json(out / MANIFEST)
+    manifest = read_state(out / MANIFEST, _IMPORTED)
     read = manifest["import"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
     left = manifest["records_in"] - manifest["records_used"]

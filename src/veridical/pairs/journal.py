@@ -1,12 +1,15 @@
 """What a build has made of records whose shard isn't finished: a line of JSON a record, so that nothing is made twice.
 
 A process appends to a file of its own. When a shard is finished, what is in it is left out of the file again, which
-therefore stays small. A line that a killed process left unfinished is dropped when the file is read.
+therefore stays small. Each line begins with a checksum: one that a killed process left unfinished, or that was altered,
+is dropped when the file is read, and its record is made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +33,10 @@ class Journal:
 
         Raises UnicodeEncodeError for a text that is no Unicode.
         """
-        line = json.dumps(_plain(index, outcome, self.out, usage), ensure_ascii=False).encode() + b"\n"
+        line = _line(_plain(index, outcome, self.out, usage))
         with self.path.open("ab") as file:
-            file.write(line)
+            # What a killed process left of a line must not become the beginning of this one.
+            file.write(line if file.tell() == 0 or _ends_whole(self.path) else b"\n" + line)
 
     def outcomes(self, wanted: Callable[[int], bool] = lambda _: True) -> dict[int, Outcome]:
         """The outcomes that are kept, by the record's place."""
@@ -42,7 +46,7 @@ class Journal:
     def rewrite(self, outcomes: Mapping[int, Outcome], usage: Mapping[str, Any]) -> None:
         """Keep these outcomes and no others."""
         rows = [_plain(index, outcome, self.out, {}) for index, outcome in outcomes.items()]
-        files.write_json_lines(self.path, [*rows, *([{"usage": dict(usage)}] if usage else [])])
+        files.write_whole(self.path, b"".join(map(_line, [*rows, *([{"usage": dict(usage)}] if usage else [])])))
 
 
 def open_journal(out: Path, folder: Path, part: str) -> Journal:
@@ -78,11 +82,22 @@ def _outcome(row: Mapping[str, Any], out: Path) -> Outcome:
     return [pair_of(pair, out) for pair in row["pairs"]]
 
 
+def _line(row: Mapping[str, Any]) -> bytes:
+    content = json.dumps(row, ensure_ascii=False).encode()
+    return _checksum(content) + b" " + content + b"\n"
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:16].encode()
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # Its record is made again.
-    return rows
+    """The rows whose checksum is right; the records of others are made again."""
+    lines = (line.partition(b" ") for line in path.read_bytes().split(b"\n"))
+    return [json.loads(content) for checksum, _, content in lines if content and _checksum(content) == checksum]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical import files, runs
-from veridical.constructions.registry import judge_needs
 from veridical.errors import UserError
 from veridical.pairs import command, run_folder, shards
 from veridical.pairs.config import BuildConfig, parts
@@ -36,7 +35,7 @@ def run(config: BuildConfig) -> Path:
         records = shards.read(config, out / run_folder.WORK / "records")
         source = shards.open_source(builds[0], records.items, records.held_out)
         for build in builds:
-            source.panel.require(judge_needs(build.construction, build.settings), build.construction)
+            shards.require_judges(source.panel, build)
             if run_folder.is_finished(build.out):
                 command.refuse_other_build(build, records.items)
         for build in builds:
@@ -44,22 +43,26 @@ def run(config: BuildConfig) -> Path:
                 with run_folder.opened(build) as folder:
                     command.build(build, source, folder)
         for build in builds:
-            if config.length_matched and files.read_json(build.out / run_folder.MANIFEST)["pairs_out"]:
+            if (
+                config.length_matched
+                and files.read_state(build.out / run_folder.MANIFEST, run_folder.COUNTED)["pairs_out"]
+            ):
                 command.match_lengths(build.out)
         matched = _match(out, builds) if config.size_matched else None
         overview = {"constructions": {build.construction: _overview(build.out) for build in builds}, "matched": matched}
         files.write_json(out / MANIFEST, overview)
         run_folder.clear_work(out)
-    _show(out, overview)
+    with files.naming(out / MANIFEST):
+        _show(out, overview)
     return out
 
 
 def _overview(folder: Path) -> dict[str, Any]:
     """What the manifest and the summary of a build say, as far as constructions are compared by it."""
-    manifest = files.read_json(folder / run_folder.MANIFEST)
+    manifest = files.read_state(folder / run_folder.MANIFEST, {**run_folder.COUNTED, "attempts": dict})
     counts = {key: manifest[key] for key in ("records_in", "records_used", "rejected", "pairs_out", "attempts")}
     path = folder / "summary.json"
-    return counts | ({"captions": files.read_json(path)["captions"]} if path.exists() else {})
+    return counts | ({"captions": files.read_state(path, {"captions": dict})["captions"]} if path.exists() else {})
 
 
 def table(overview: Mapping[str, Any]) -> Table:
@@ -144,7 +147,7 @@ def same_counts(by_record: Sequence[Mapping[str, Sequence[Pair]]]) -> dict[str, 
 def _grouped(folder: Path) -> dict[str, list[Pair]]:
     from veridical.pairs.dataset import read_pairs
 
-    if not files.read_json(folder / run_folder.MANIFEST)["pairs_out"]:
+    if not files.read_state(folder / run_folder.MANIFEST, run_folder.COUNTED)["pairs_out"]:
         return {}
     grouped: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in read_pairs(folder):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veridical.errors import UserError
+from veridical.pairs.rows import warn_unverified
 
 _OWN = frozenset(("image_sha256", "record_id", "parameters"))
 
@@ -40,6 +41,8 @@ def check_source(source: Path) -> None:
         raise UserError(f"{source}: is an unfinished build; run the same command again, which finishes it.")
     if source.is_dir() and not any(source.iterdir()):
         raise UserError(f"{source}: no pairs/*.parquet here; give the run folder of a `veridical build`.")
+    if is_run_folder(source):
+        warn_unverified(source)
 
 
 def pairs_folder(source: Path, work: Path, image_root: Sequence[Path] = ()) -> Path:

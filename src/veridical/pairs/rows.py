@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.formats.rows import inside
 
 _ROWS = 512
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 def shards(run: Path) -> list[Path]:
@@ -42,6 +43,13 @@ def damage(run: Path) -> str | None:
     return f"{extra[0]} is none of the shards that it was finished with" if extra else None
 
 
+def warn_unverified(run: Path) -> None:
+    """Warn where nothing says whether a folder's pairs are whole."""
+    if not (run / MANIFEST).exists():
+        message = f"{run}: has no {MANIFEST}, so nothing says whether its pairs are whole; they are used as they are."
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
 def stream_rows(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row of the shards in order, with a name of its place, some hundreds in memory at a time.
 
@@ -51,7 +59,7 @@ def stream_rows(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if wrong := damage(run):
         raise UserError(
             f"{run}: {wrong}; its manifest knows all shards by their SHA-256. Run the same build again, which makes it "
-            f"anew, or copy the folder again. If you changed it yourself, delete its {_MANIFEST}."
+            f"anew, or copy the folder again. If you changed it yourself, delete its {MANIFEST}."
         )
     for shard in files:
         for number, row in enumerate(_rows_of(shard)):
@@ -70,13 +78,13 @@ def _found(run: Path) -> list[Path]:
 def _told(run: Path) -> Mapping[str, str] | None:
     """The shards that the manifest names, with their hashes; None where there is none that names any."""
     try:
-        manifest = json.loads((run / _MANIFEST).read_bytes())
+        manifest = json.loads((run / MANIFEST).read_bytes())
         return {str(shard["file"]): str(shard["sha256"]) for shard in manifest["shards"]}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{run / _MANIFEST}: damaged ({type(error).__name__}: {error}); run the same build again, or delete this "
+            f"{run / MANIFEST}: damaged ({type(error).__name__}: {error}); run the same build again, or delete this "
             "file to use the shards as they are."
         ) from error
 

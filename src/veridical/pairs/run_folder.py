@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from veridical import __version__, files, runs
 from veridical.errors import UserError
 from veridical.judges.messages import Usage
 from veridical.pairs.dataset import write_stored
+from veridical.pairs.failures import printable_rejection
 from veridical.pairs.journal import usages
 from veridical.pairs.runner import Outcome
 from veridical.records import Record, Rejection
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 COMMAND = "build"
 WORK = ".work"
 MANIFEST = "manifest.json"
+COUNTED: Mapping[str, type] = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict}
+"""What every manifest counts."""
+_MARK: Mapping[str, type] = {"pairs": int, "attempts": dict, "records_in": int, "rejects": list}
 MORE = {"veridical": __version__}
 """Another version may make other pairs."""
 
@@ -46,6 +51,7 @@ def opened(config: BuildConfig) -> Iterator[Run]:
         if not holds_work(out):
             for leftover in (WORK, "images", "pairs"):
                 shutil.rmtree(out / leftover, ignore_errors=True)
+        forget_damaged(out)
         yield run
 
 
@@ -57,6 +63,30 @@ def is_finished(out: Path) -> bool:
 def finished_shards(out: Path) -> set[int]:
     """The numbers of the shards that need not be made again."""
     return {int(path.stem) for path in (out / WORK / "marks").glob("*.json") if path.stem.isdecimal()}
+
+
+def forget_damaged(out: Path) -> None:
+    """Let shards that are missing, altered, or without a mark that can be read, be made again; says which.
+
+    For an unfinished build or import, once it is known to be this one's.
+    """
+    for mark in sorted((out / WORK / "marks").glob("*.json")):
+        if wrong := _wrong_with(out, mark):
+            print(f"{out}: shard {mark.stem} {wrong}; it is made again.", file=sys.stderr)
+            mark.unlink()
+
+
+def _wrong_with(out: Path, mark: Path) -> str | None:
+    try:
+        said = files.read_state(mark, _MARK)
+        if said["file"] is None:
+            return None
+        shard = out / "pairs" / f"{mark.stem}.parquet"
+        return None if hashlib.sha256(shard.read_bytes()).hexdigest() == said["sha256"] else "was altered"
+    except UserError:
+        return "has a damaged mark"
+    except OSError:
+        return "is missing"
 
 
 def holds_work(out: Path) -> bool:
@@ -72,7 +102,7 @@ def journals(out: Path) -> Path:
 def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
     """Write a shard's pairs, whose images are stored, and then its mark. A shard without pairs is a mark only."""
     pairs = [pair for outcome in outcomes if not isinstance(outcome, Rejection) for pair in outcome]
-    rejects = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+    rejects = [printable_rejection(outcome) for outcome in outcomes if isinstance(outcome, Rejection)]
     name = f"{number:05d}"
     mark = {
         "file": f"pairs/{name}.parquet" if pairs else None,
@@ -106,9 +136,10 @@ def forget_postponed(out: Path) -> None:
 
 def refuse_postponed(out: Path, records: int) -> None:
     """Raise UserError where records are open because a service could not be asked about them."""
-    lines = [line for path in sorted((out / WORK / "postponed").glob("*.jsonl")) for line in path.open("rb")]
-    if lines:
-        postponed = [json.loads(line) for line in lines]
+    postponed = [
+        row for path in sorted((out / WORK / "postponed").glob("*.jsonl")) for row in files.read_json_lines(path)
+    ]
+    if postponed:
         counts = sorted(Counter(one["reason"] for one in postponed).items())
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         raise UserError(
@@ -125,7 +156,7 @@ def manifest_of(
 
     `attempts` counts the pairs by how many tries they took: what a construction with a budget of retries is tuned by.
     """
-    marks = [files.read_json(path) for path in sorted((out / WORK / "marks").glob("*.json"))]
+    marks = [files.read_state(path, _MARK) for path in sorted((out / WORK / "marks").glob("*.json"))]
     rejects = [reject for mark in marks for reject in mark["rejects"]]
     records_in = sum(mark["records_in"] for mark in marks)
     files.write_json_lines(out / "rejects.jsonl", rejects)

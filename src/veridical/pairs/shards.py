@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veridical.constructions.protocol import Rejected, signed
-from veridical.constructions.registry import construction, judge_needs
+from veridical.constructions.registry import construction, judge_needs, without
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
 from veridical.judges import registry as judges
@@ -96,6 +96,12 @@ def open_source(
     setting = judges.Setting(words, model)
     panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
     return Source(items, words, model, panel, kept_back)
+
+
+def require_judges(panel: Panel, config: BuildConfig) -> None:
+    """Raise UserError where no judge answers what the construction asks."""
+    name, settings = config.construction, config.settings
+    panel.require(judge_needs(name, settings), name, functools.partial(without, name, settings))
 
 
 def load_model(config: BuildConfig) -> Vlm:

@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
 def _parse(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         early = str(error).startswith("Unterminated") or getattr(error, "pos", 0) >= len(text.rstrip())
         where = " (it ends too early)" if early else ""
         raise UserError(f"{path}: not valid JSON{where}: {error}; write the file again.") from None
@@ -205,7 +205,7 @@ def _line(path: Path, number: int, line: str, bad: list[str]) -> tuple[str, Row]
     place = f"{path}, line {number}"
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         bad.append(f"{place}: not JSON ({error})")
         return None
     if not isinstance(row, dict):

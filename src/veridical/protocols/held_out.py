@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical.config import read_yaml
 from veridical.errors import UserError
-from veridical.files import read_json
+from veridical.files import read_state
 from veridical.formats.sources import is_world
 from veridical.protocols.models import Measured
 
@@ -110,6 +110,6 @@ def _kept_back(build: Path) -> dict[str, Any]:
     """What a build kept back; that of several constructions lies beside their folders."""
     for folder in (build, build.parent):
         if (folder / HELD_OUT).is_file():
-            found = read_json(folder / HELD_OUT)
+            found = read_state(folder / HELD_OUT, {"records": str, "images": list})
             return found if found.get("images") else {}
     return {}

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from veridical import __version__
+from veridical.errors import UserError, describe
 from veridical.protocols.inference import corrected
 from veridical.records import Pair, Provenance
 from veridical.report import charts
@@ -26,6 +27,8 @@ SIDES = (
     ("inventing", "answers that invent something (%)"),
     ("partners", "answers with an object and its usual companion (%)"),
 )
+_ODD = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, jinja2.UndefinedError)
+"""What comes of files that were damaged or edited since they were written."""
 TURNS = {"user": "asked", "assistant": "answered before", "system": "told beforehand"}
 
 
@@ -87,7 +90,35 @@ def render(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[s
         pairs: how many pairs of each build are shown.
         captions: how many pictures of each evaluation are shown with their captions.
         seconds: wall time by stage, if known.
+
+    Raises UserError that names the run folders whose files hold what no command wrote.
     """
+    try:
+        return _page(runs, title, pairs, captions, seconds)
+    except _ODD as error:
+        damaged = {run.folder: wrong for run, alone in _each(runs) if (wrong := _wrong_with(alone, pairs, captions))}
+        if not damaged:
+            raise
+        named = "; ".join(f"{folder}: damaged ({wrong})" for folder, wrong in damaged.items())
+        raise UserError(f"{named}; run the command of this folder again.") from error
+
+
+def _each(runs: Runs) -> Iterator[tuple[BuildRun | AlignRun | EvalRun, Runs]]:
+    """Each run, and a report's content that is it alone."""
+    yield from ((run, Runs(builds=(run,))) for run in runs.builds)
+    yield from ((run, Runs(aligns=(run,))) for run in runs.aligns)
+    yield from ((run, Runs(evals=(run,))) for run in runs.evals)
+
+
+def _wrong_with(runs: Runs, pairs: int, captions: int) -> str | None:
+    try:
+        _page(runs, "", pairs, captions, None)
+    except _ODD as error:
+        return describe(error)
+    return None
+
+
+def _page(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[str, float] | None) -> str:
     templates = jinja2.PackageLoader("veridical.report")
     environment = jinja2.Environment(
         loader=templates,

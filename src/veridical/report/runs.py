@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
+from veridical import files
 from veridical.config import read_yaml
 from veridical.errors import UserError
 from veridical.pairs.dataset import read_pairs
@@ -96,6 +95,12 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     """
     builds, aligns, evals = [], [], []
     for folder in (one for given in folders for one in _folders(given)):
+        if folder.is_file():
+            raise UserError(
+                f"{folder}: is a file, and a report is about run folders. For pairs in a file: `veridical data import "
+                f"{folder} --out FOLDER` and then `veridical report FOLDER`, or `veridical data check {folder} --page "
+                "PAGE.html`."
+            )
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder; check the path.")
         if (folder / "results.json").exists():
@@ -130,7 +135,9 @@ def _told_apart(runs: Sequence[Named]) -> list[Named]:
 def _folders(folder: Path) -> tuple[Path, ...]:
     """A run folder itself, or those of the constructions in it; the sets matched in size are not shown again."""
     several = folder / "constructions.json"
-    return tuple(folder / name for name in _json(several)["constructions"]) if several.exists() else (folder,)
+    if not several.exists():
+        return (folder,)
+    return tuple(folder / name for name in files.read_state(several, {"constructions": dict})["constructions"])
 
 
 def _read_build(folder: Path) -> BuildRun:
@@ -138,8 +145,8 @@ def _read_build(folder: Path) -> BuildRun:
         folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
-        manifest=_json(folder / "manifest.json", MANIFEST),
-        summary=_json(folder / "summary.json"),
+        manifest=files.read_state(folder / "manifest.json", MANIFEST),
+        summary=files.read_state(folder / "summary.json"),
         pairs=tuple(read_pairs(folder)),
     )
 
@@ -149,14 +156,14 @@ def _read_align(folder: Path) -> AlignRun:
         folder=folder,
         name=folder.name,
         config=_yaml(folder / "config.yaml"),
-        summary=_json(folder / "summary.json"),
-        log=tuple(_json_lines(folder / "log.jsonl")),
+        summary=files.read_state(folder / "summary.json"),
+        log=tuple(files.read_json_lines(folder / "log.jsonl")),
     )
 
 
 def read_eval(folder: Path) -> EvalRun:
     """A measurement's folder. Raises UserError where it is damaged."""
-    results, noise = _json(folder / "results.json", RESULTS), folder / "noise.json"
+    results, noise = files.read_state(folder / "results.json", RESULTS), folder / "noise.json"
     if not results["models"]:
         raise UserError(f"{folder / 'results.json'}: holds no model; run the command of this folder again.")
     shown = caption_protocol(folder, results)
@@ -168,13 +175,13 @@ def read_eval(folder: Path) -> EvalRun:
         results=results,
         shown=shown,
         captions={name: _captions(path) for name, path in paths.items() if shown and path.exists()},
-        noise=_json(noise, {"model": str, "points": list}) if noise.exists() else None,
+        noise=files.read_state(noise, {"model": str, "points": list}) if noise.exists() else None,
     )
 
 
 def _captions(path: Path) -> tuple[Caption, ...]:
     try:
-        return read_captions(_json_lines(path))
+        return read_captions(files.read_json_lines(path))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
             f"{path}: holds a row that is no caption ({error!r}); run the command of this folder again."
@@ -185,39 +192,6 @@ def caption_protocol(folder: Path, results: Mapping[str, Any]) -> str:
     """The key of the protocol whose captions are shown; "" where none has any."""
     wanted = (results.get("captions", ""), *CAPTIONS)
     return next((key for key in wanted if key and any((folder / "items").glob(f"*/{key}.jsonl"))), "")
-
-
-def _json(path: Path, kinds: Mapping[str, type] = MappingProxyType({})) -> Mapping[str, Any]:
-    """The mapping in a file; `kinds` are what it must hold. Raises UserError for a file that is absent or damaged."""
-    content = _parsed(path, _text(path)) if path.exists() else None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: missing or not a JSON object; run the command of this folder again.")
-    if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
-        damage = f"{', '.join(wrong)} missing or no {kinds[wrong[0]].__name__}"
-        raise UserError(f"{path}: damaged ({damage}); run the command of this folder again.")
-    return content
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read ({error}); run the command of this folder again.") from None
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    # At line feeds alone: a caption may hold what `splitlines` takes for the end of a line.
-    rows = [(number, _parsed(path, line, number)) for number, line in enumerate(_text(path).split("\n"), 1) if line]
-    if odd := next((number for number, row in rows if not isinstance(row, dict)), 0):
-        raise UserError(f"{path}, line {odd}: no JSON object; run the command of this folder again.")
-    return [row for _, row in rows]
-
-
-def _parsed(path: Path, text: str, line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {line}: not JSON ({error}); run the command of this folder again.") from None
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

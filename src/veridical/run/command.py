@@ -99,8 +99,12 @@ def _show(config: RunConfig, page: Path) -> None:
     from veridical.protocols.table import show
     from veridical.report.runs import warnings_of
 
-    show(files.read_json(config.out / EVAL / "results.json"))
+    results = files.read_state(config.out / EVAL / "results.json")
+    with files.naming(config.out / EVAL / "results.json"):
+        show(results)
     for name in (PAIRS, ALIGNED):
-        for warning in warnings_of(files.read_json(config.out / name / "summary.json")):
-            print(f"warning ({name}): {warning}")
+        summary = config.out / name / "summary.json"
+        with files.naming(summary):
+            for warning in warnings_of(files.read_state(summary)):
+                print(f"warning ({name}): {warning}")
     print(f"adapter: {config.out / ALIGNED}\nresults: {config.out / EVAL / 'results.json'}\nreport: {page}")

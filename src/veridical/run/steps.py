@@ -5,7 +5,6 @@ Killed at any moment, also by SIGKILL, the steps end with this process (see `chi
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.files import write_json
+from veridical.files import read_json, write_json
 from veridical.run.board import Board
 from veridical.watched import VARIABLE, read_status
 
@@ -156,8 +155,11 @@ class _Running:
 
     def _remembered(self, seconds: float) -> float:
         """What the step took when it did its work; run again when finished, it only looks at the result."""
-        before = json.loads(self._record.read_text()) if self._record.exists() else {}
-        if before.get("command") == list(self.step.command) and before["seconds"] > seconds:
-            return float(before["seconds"])
+        try:
+            before = read_json(self._record)
+            if before["command"] == list(self.step.command) and float(before["seconds"]) > seconds:
+                return float(before["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # of the first run, or damaged: it only says how long the step took
         write_json(self._record, {"command": list(self.step.command), "seconds": round(seconds, 1)})
         return round(seconds, 1)

@@ -93,10 +93,10 @@ def check_set(pairs: Sequence[Pair], config: CheckConfig, before: Sequence[Findi
 
 def _import_findings(folder: Path) -> Iterator[Finding]:
     """What reading the set left out; nothing for what veridical built itself."""
-    from veridical.files import read_json
+    from veridical.files import read_state
 
     path = folder / "manifest.json"
-    about = read_json(path) if path.exists() else {}
+    about = read_state(path) if path.exists() else {}
     if "import" not in about:
         return
     for reason, count in about["rejected"].items():

@@ -13,6 +13,7 @@ from veridical.errors import UserError
 from veridical.vlm import seeds
 from veridical.vlm.generation import contrast, token_choice
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
+from veridical.vlm.generation.rules import Rules, rules_of
 from veridical.vlm.inputs.context import name
 from veridical.vlm.prefix.encode import Prefix
 from veridical.vlm.prefix.rows import SharedRows
@@ -56,19 +57,23 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
     """See `sampling.sample`; runs without gradients, in evaluation mode."""
     if sampling.decoding is None:
         rows = [begin(vlm, [prefix], branch, sampling) for branch in branches]
-        return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling)
+        return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling, rules_of(vlm, prefix))
     with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, exits):
         rows = [begin(vlm, prefixes, branch, sampling) for branch in branches]
         written = torch.tensor([len(row.after_ids) for row in rows], device=prefix.mask.device)
         steppers = [_stepper(vlm, one, rows, sampling) for one in prefixes]
-        return _decode(vlm, rows, contrast.Together(sampling.decoding, steppers, exits, written), sampling)
+        together = contrast.Together(sampling.decoding, steppers, exits, written)
+        return _decode(vlm, rows, together, sampling, rules_of(vlm, prefix))
 
 
-def _decode(vlm: Vlm, rows: Sequence[Row], stepper: Stepper, sampling: SamplingParams) -> list[Sampled]:
+def _decode(
+    vlm: Vlm, rows: Sequence[Row], stepper: Stepper, sampling: SamplingParams, rules: Rules | None
+) -> list[Sampled]:
     running = list(rows)
     while True:
         uniforms = torch.stack([row.uniforms[min(len(row.ids), row.limit - 1)] for row in running])
-        tokens = token_choice.choose(stepper.logits.float(), uniforms, sampling)
+        logits = stepper.logits.float()
+        tokens = token_choice.choose(logits if rules is None else rules(logits, running), uniforms, sampling)
         for index, (row, token) in enumerate(zip(running, tokens.tolist(), strict=True)):
             if row.pending:
                 tokens[index] = row.pending.pop(0)

@@ -17,8 +17,8 @@ def generate(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sam
     """One text for each branch.
 
     A text depends on its branch's key and context, never on what else is in the batch (floating-point ties
-    aside). At temperature 0 it is what `generate` gives with `do_sample=False` and no further logits
-    processors.
+    aside). At temperature 0 it is what transformers' `generate` gives with `do_sample=False`, by the model's own
+    generation settings (`vlm.model.generation_settings` says which are followed).
     """
     if not branches:
         return []

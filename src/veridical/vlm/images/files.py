@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import stat
 import struct
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +22,8 @@ T = TypeVar("T")
 # EPS, PDF and the like are left out: reading them starts other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 _MAX_PIXELS = 64_000_000
+_MAX_BYTES = 2**28
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MIN_SIDE = 8
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 _DECODING_ERRORS = (
@@ -55,10 +61,32 @@ class ImageError(UserError):
 def open_image(image: ImageFile | Path) -> Image:
     """The image as 8-bit RGB: upright, its first frame, without transparency (on white).
 
-    Raises `ImageError` with the reason `missing-image`, `not-an-image`, `corrupt-image`, `image-too-large` or
-    `image-too-small`.
+    Raises `ImageError` with the reason `missing-image`, `not-an-image`, `corrupt-image`, `image-too-large`,
+    `image-too-small`, or `image-changed` where the file is no longer the one that the record was made of.
     """
-    return _loaded(image.path if isinstance(image, ImageFile) else image, lambda opened: _to_rgb(_upright(opened)))
+    return _loaded(image, lambda opened: _to_rgb(_upright(opened)))
+
+
+def read_image_file(image: ImageFile | Path) -> bytes:
+    """The bytes of an image's file. Raises `ImageError` for one that is missing, no regular file, huge, or altered."""
+    path = image.path if isinstance(image, ImageFile) else image
+    try:
+        # Looked at first: a pipe would block, a device or a sparse file never end.
+        about = path.stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            raise ImageError(path, "not-an-image", "is a device or a pipe", "Give an image file")
+        if about.st_size > _MAX_BYTES:
+            raise _too_large(path, f"has {about.st_size} bytes")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        remedy = "Check the path and that the file may be read"
+        raise ImageError(path, "missing-image", f"can't be read ({reason})", remedy) from error
+    known = image.sha256 if isinstance(image, ImageFile) and _SHA256.fullmatch(image.sha256) else None
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
+        detail = "holds other bytes than when the data was read"
+        raise ImageError(path, "image-changed", detail, "Put the file back, or start again in a new folder")
+    return content
 
 
 def check_image(path: Path) -> None:
@@ -68,13 +96,15 @@ def check_image(path: Path) -> None:
     _loaded(path, lambda _: None, coarse=True)
 
 
-def _loaded(path: Path, make: Callable[[Image], T], coarse: bool = False) -> T:
+def _loaded(image: ImageFile | Path, make: Callable[[Image], T], coarse: bool = False) -> T:
     """What `make` makes of an image that is open and decoded, whole or as small as its decoder makes it."""
     import PIL.Image
 
     PIL.Image.init()  # without it Pillow knows only the commonest formats by name
+    path = image.path if isinstance(image, ImageFile) else image
+    content = read_image_file(image)
     try:
-        with PIL.Image.open(path, formats=_FORMATS) as opened:
+        with PIL.Image.open(BytesIO(content), formats=_FORMATS) as opened:
             _check_size(path, opened.size)
             opened.seek(0)
             if coarse:
@@ -83,13 +113,10 @@ def _loaded(path: Path, make: Callable[[Image], T], coarse: bool = False) -> T:
             return make(opened)
     except ImageError:
         raise
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        remedy = "Check the path and that the file may be read"
-        raise ImageError(path, "missing-image", f"can't be read ({error.strerror})", remedy) from error
     except PIL.Image.DecompressionBombError as error:
         raise _too_large(path, "its header claims an enormous size") from error
     except PIL.UnidentifiedImageError as error:
-        raise _unidentified(path) from error
+        raise _unidentified(path, content[:16]) from error
     except Exception as error:
         # Decoders raise whatever comes of bytes that they didn't expect.
         raise _corrupt(path, str(error)) from error
@@ -112,9 +139,7 @@ def _corrupt(path: Path, detail: str) -> ImageError:
     return ImageError(path, "corrupt-image", f"is damaged ({detail})", "Fetch or export the file again")
 
 
-def _unidentified(path: Path) -> ImageError:
-    with path.open("rb") as file:
-        head = file.read(16)
+def _unidentified(path: Path, head: bytes) -> ImageError:
     if head.startswith(_MAGIC):
         return _corrupt(path, "its header can't be decoded")
     detail = "is empty" if not head else "is not an image, whatever its name says"

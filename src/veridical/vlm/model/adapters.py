@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from annotated_types import Ge, Lt
 
 from veridical.bounds import Positive
 from veridical.errors import UserError
-from veridical.files import read_json, write_json
+from veridical.files import read_json, read_state, whole_folder, write_json
 from veridical.vlm.model.weights import KEEP_FLOAT32
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
 
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no adapter: there is no adapter_config.json in it. Give a PEFT folder.")
-    saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    saved = read_state(folder / "adapter_config.json", remedy="give an adapter as PEFT writes it")
     acts_on = "answers" if saved.get("alora_invocation_tokens") else "everything"
     if (saved.get("lora_alpha"), acts_on) != (settings.alpha, settings.acts_on):
         raise UserError(
@@ -272,20 +270,18 @@ def save_trained(vlm: Vlm, folder: Path) -> None:
     """Write what was trained, whole or not at all: an adapter in PEFT's layout (`PeftModel.from_pretrained(model,
     folder)` loads it), or else the model with its processor, as `from_pretrained` reads them.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as fresh:
         _save(vlm, fresh)
-        fresh.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for path in fresh.rglob("*"):
+            if path.is_file():  # safetensors writes files that nobody else may read
+                path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    """What the user takes from the rights of new files; it can only be read by setting it."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def _save(vlm: Vlm, folder: Path) -> None:
@@ -303,5 +299,4 @@ def _save(vlm: Vlm, folder: Path) -> None:
 
 def _name_opening(path: Path, opening: tuple[int, ...]) -> None:
     """Tell PEFT from which tokens on the adapter acts."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "alora_invocation_tokens": list(opening)}, indent=2), encoding="utf-8")
+    write_json(path, {**read_json(path), "alora_invocation_tokens": list(opening)})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from veridical.vlm.model.chat import ChatFormat
+from veridical.vlm.model.generation_settings import GenerationSettings
 
 # Families that see the image through cross-attention or before the prompt, not as tokens of it.
 IMAGE_OUTSIDE_THE_PROMPT = frozenset({"git", "mllama"})
@@ -27,7 +28,7 @@ class Traits:
     `end_ids` end an answer; `stop_ids` end decoding; `placeholder_ids` stand for features and have no place
     in a text; `takes_features` says that the model accepts image features computed earlier, `demands_image` that
     it can't be called without any; `max_length` is its length limit. `control_ids` are special tokens that have no
-    place in a text; `chat` is what the chat template does.
+    place in a text; `chat` is what the chat template does; `generation` what the model's own settings ask of decoding.
     """
 
     image_id: int | None
@@ -39,6 +40,7 @@ class Traits:
     demands_image: bool = False
     control_ids: frozenset[int] = frozenset()
     chat: ChatFormat = field(default_factory=ChatFormat)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
 
 
 def base_model(model: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.vlm.model.weights import KEEP_FLOAT32, files_of, hash_in_memory, hash_of_adapter, hash_of_files
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def assemble(
     `weights` is the base's hash, worked out here if it isn't known; `opening` and `limits` as in `Vlm`.
     """
     from veridical.vlm.model import chat, families, support
+    from veridical.vlm.model.generation_settings import read_settings
 
     base = families.base_model(model)
     tokenizer = getattr(processor, "tokenizer", None)
@@ -182,6 +183,7 @@ def assemble(
     eos_ids = _eos_ids(base, tokenizer)
     style = chat.read_format(processor, tokenizer)
     end_ids = chat.end_of_turn(processor, tokenizer, eos_ids, style.plain)
+    generation, ignored = read_settings(getattr(base, "generation_config", None))
     traits = families.Traits(
         image_id=families.image_id(base.config),
         placeholder_ids=families.placeholder_ids(base.config),
@@ -193,7 +195,13 @@ def assemble(
         # A tokenizer writes the unknown token for characters that it lacks.
         control_ids=chat.special_ids(tokenizer) - {tokenizer.unk_token_id},
         chat=style,
+        generation=generation,
     )
+    if ignored:
+        message = (
+            f"{name}: its generation settings {', '.join(ignored)} are not followed; its answers may differ by that."
+        )
+        warnings.warn(message, DataWarning, stacklevel=2)
     family = str(base.config.model_type)
     sharing = Sharing(tested=family in support.shared_families())
     weights = weights or hash_in_memory(base)
@@ -203,12 +211,17 @@ def assemble(
 
 def fingerprint(weights: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
     """SHA-256, in hex, over a base model's weights (given as their hash), its adapter, the processor, the chat
-    template, and where an answer-only adapter begins."""
+    template, where an answer-only adapter begins, and generation settings that change answers."""
+    from veridical.vlm.model.families import base_model
+    from veridical.vlm.model.generation_settings import read_settings
+
     digest = hashlib.sha256(f"{weights} {hash_of_adapter(model)}\n".encode())
     digest.update(processor.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
     digest.update(repr(opening).encode() if opening else b"")
+    generation, _ = read_settings(getattr(base_model(model), "generation_config", None))
+    digest.update(repr(generation).encode() if generation else b"")
     return digest.hexdigest()
 
 
