@@ -128,7 +128,8 @@ def _good_images(folder: Path) -> list[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     noise = Image.effect_noise((40, 24), 60)
     found = []
-    for kind, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "CMYK"),
+    for kind, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"),
+                       ("JPEG", "CMYK"),
                        ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "F"), ("PPM", "RGB"),
                        ("TGA", "RGB"), ("ICO", "RGBA")):  # fmt: skip
         buffer = BytesIO()

@@ -15,7 +15,8 @@ NASTY: tuple[Any, ...] = (
     "/etc/passwd", "/proc/self/environ", "/dev/zero", "pipe.png", "giant.png", "link.png", "http://127.0.0.1:9/a.jpg",
     "file:///etc/passwd", "..\\..\\a.jpg", "<image>" * 40, "<|im_end|>", "{{ 1/0 }}", '{"a": ',
     "data:image/png;base64,!!",
-        b"\xff\xd8\xff", b"GIF89a", {"bytes": b"<html>", "path": "/etc/passwd"}, {"bytes": None, "path": "/etc/hostname"},
+        b"\xff\xd8\xff", b"GIF89a",
+    {"bytes": b"<html>", "path": "/etc/passwd"}, {"bytes": None, "path": "/etc/hostname"},
     "没有狗。", "yes", "No", "C:\\con", "a" * 300 + ".png",
 )  # fmt: skip
 """What stands where something else belongs."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
-from veridical.files import read_json
+from veridical.files import read_state
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
 from veridical.records import ImageFile, Message
@@ -121,8 +121,11 @@ def load_reward(folder: Path, device: str = "auto", batch_size: int = 8) -> Scal
 
     from veridical.vlm.load import load
 
-    about = read_json(folder / REWARD)
-    weights = load_file(folder / HEAD)["weights"]
+    about = read_state(folder / REWARD, {"model": str}, "train it again")
+    try:
+        weights = load_file(folder / HEAD)["weights"]
+    except Exception as error:  # whatever a damaged file raises
+        raise UserError(f"{folder / HEAD}: is missing or damaged ({error}); train the reward model again.") from error
     if about.get("kind") == SCALAR_HEAD:
         vlm = _load_trained(folder, about, device)
         return ScalarReward(f"reward:{_digest(folder, vlm)}", vlm, weights, batch_size=batch_size)
@@ -183,7 +186,9 @@ def load_value_head(model: str, head: Path, device: str, batch_size: int) -> Sca
         raise UserError(f"{head}: holds no {_SUMMARY}.weight of one output; it has {', '.join(sorted(found))}.")
     folder = Path(model).expanduser()
     if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        base = read_state(folder / "adapter_config.json", remedy="give an adapter as PEFT writes it").get(
+            "base_model_name_or_path"
+        )
         vlm = load(str(base), adapter=folder, device=device)
     else:
         vlm = load(model, device=device)
