@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from veridical.errors import UserError
 from veridical.protocols import chair
 from veridical.protocols.benchmark_task import YES_NO, as_answers, as_counted
 from veridical.protocols.captioning import caption_name, caption_requests, caption_row, caption_settings
@@ -135,6 +136,31 @@ def mme_task(pictures: Pictures, config: EvalConfig) -> Task:
             *(Shown(f"{name}_{metric}", f"{name} {label}") for name in asked for metric, label in _MME_SHOWN),
             Shown("yes_ratio", "  says yes %"),
             Shown("unparsed", "  unparsed %"),
+        ),
+        settings={},
+    )
+
+
+def skills_task(pictures: Pictures, config: EvalConfig) -> Task:
+    """How many, on which side, which place: what a model may lose while it learns to describe."""
+    from veridical.protocols.annotated import skills
+
+    questions = [q for record in pictures.records for q in skills.ask(record, config.seed)]
+    if not questions:
+        raise UserError("world-skills asks in the picture world's words; measure it on --records world:SPLIT")
+    return _asked(
+        pictures,
+        questions,
+        key="skills",
+        name=skills.NAME,
+        limit=skills.MAX_NEW_TOKENS,
+        count=lambda answers: skills.count(questions, answers),
+        shown=(
+            Shown("mean_acc", "skills, mean %"),
+            Shown("count_one_acc", "  counts one %"),
+            Shown("count_more_acc", "  counts more %"),
+            Shown("side_acc", "  tells side %"),
+            Shown("place_acc", "  tells place %"),
         ),
         settings={},
     )
