@@ -1,9 +1,9 @@
 """Skills beside description, in the picture world's own questions: how many, on which side, which place.
 
 What a model may lose by alignment (arXiv 2407.02477 sees MM-Vet fall for nearly every preference set). The questions
-are those that the bundled model was trained to answer, in its own words; a picture asks each kind once. Objects that are
-there once and those that are there several times are asked about and counted apart, since always saying one would be
-right too often.
+are those that the bundled model was trained to answer, in its own words; a picture asks each kind once. Objects that
+are there once and those that are there several times are asked about and counted apart, since always saying one would
+be right too often.
 """
 
 from __future__ import annotations
