@@ -85,11 +85,11 @@ def test_all_models_stand_in_it_and_what_got_worse_is_said(folders, tmp_path):
 
 
 def test_markers_do_not_repeat(folders, tmp_path):
-    from veridical.report.charts import _look
+    from veridical.report.charts import look
 
-    looks = [tuple(sorted(_look(number).items())) for number in range(20)]
-    assert len(set(looks)) == 20
-    assert all(dict(look)["marker"] != "o" for look in looks)
+    looks = [look(number) for number in range(28)]
+    assert len(set(looks)) == 28
+    assert all(shape != "circle" for _, shape in looks)
 
 
 PREFIXES = {"chair-captions": "captions_", "chair-detector": "detector_"}

@@ -1,16 +1,22 @@
-"""The report's plots, as inline SVG in the page's colours."""
+"""The report's plots: drawn by Vega-Lite, as inline SVG in the page's colours."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from veridical.report.runs import AlignRun
-from veridical.report.svg import BASE, DASHES, GRID, INK, MARKERS, SERIES, axes, plain, to_svg
+from veridical.report.vega import BASE, GRID, SERIES, SHAPES, WIDTH, finished, static
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from veridical.report.runs import AlignRun
 
 MOST_OBJECTS = 14
+DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [6, 3, 2, 3])
 
 
 def recall_curve(
@@ -19,9 +25,8 @@ def recall_curve(
     models: Mapping[str, Mapping[str, Any]],
     recall_metric: str,
     invented_metric: str,
-    prefix: str,
     covered: str = "recall",
-) -> str:
+) -> Markup:
     """The base's captions cut ever shorter as a line with its band, each aligned model as a point with its interval.
 
     Args:
@@ -30,125 +35,160 @@ def recall_curve(
         models: `models` of results.json.
         recall_metric: a key of each model's numbers: how much of what is there is named.
         invented_metric: likewise, how many captions invent.
-        prefix: as for `to_svg`.
         covered: what the first of them is called.
     """
-    recall = [point["recall"]["value"] for point in curve]
-    invented, low, high = ([point["chair_s"][key] for point in curve] for key in ("value", "low", "high"))
-    with axes() as (figure, plot):
-        plot.fill_between(recall, low, high, color=BASE, alpha=0.15, linewidth=0)
-        plot.plot(recall, invented, color=BASE, zorder=2, label=plain(f"{base}, cut ever shorter"))
-        plot.plot(recall[-1:], invented[-1:], "o", color=BASE, markersize=8, zorder=3, label=plain(base))
-        measured = [
-            (name, one) for name, one in _others(models, base) if one.get(recall_metric, {}).get("value") is not None
-        ]
-        for number, (name, metrics) in enumerate(measured):
-            x, y = metrics[recall_metric], metrics[invented_metric]
-            plot.errorbar(
-                [x["value"]],
-                [y["value"]],
-                xerr=_bars(x),
-                yerr=_bars(y),
-                label=plain(name),
-                zorder=4,
-                linestyle="none",
-                elinewidth=1.1,
-                **_look(number),
-            )
-        plot.set(xlabel=f"{covered}: objects named, of those there (%)", ylabel="captions with something wrong (%)")
-        plot.set_ylim(bottom=0)
-        plot.legend(loc="upper left")
-        label = f"Captions with something wrong against {covered}, for {base} cut shorter and for each aligned model"
-        return to_svg(figure, label, prefix)
+    import altair as alt
+
+    line = [
+        {"x": point["recall"]["value"], **{key: point["chair_s"][key] for key in ("value", "low", "high")}}
+        for point in curve
+    ]
+    points = [{"name": base, "x": line[-1]["x"], "y": line[-1]["value"]}]
+    points += [
+        {"name": name, **_ends(one[recall_metric]["value"], one[recall_metric], one[invented_metric])}
+        for name, one in models.items()
+        if name != base and one.get(recall_metric, {}).get("value") is not None
+    ]
+    across = alt.X("x:Q", title=f"{covered}: objects named, of those there (%)", scale=alt.Scale(zero=False))
+    up = alt.Y("value:Q", title="captions with something wrong (%)")
+    drawn = alt.Chart(alt.Data(values=line)).encode(x=across)
+    marks = alt.Chart(alt.Data(values=points)).encode(color=_colours([point["name"] for point in points], base))
+    chart = alt.layer(
+        drawn.mark_area(color=BASE, opacity=0.15).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
+        drawn.mark_line(color=BASE, strokeWidth=2).encode(y=up),
+        marks.mark_rule(strokeWidth=1.1).encode(x="x_low:Q", x2="x_high:Q", y="y:Q"),
+        marks.mark_rule(strokeWidth=1.1).encode(x="x:Q", y="y_low:Q", y2="y_high:Q"),
+        marks.mark_point(filled=True, size=75, opacity=1).encode(
+            x="x:Q", y="y:Q", shape=_shapes([point["name"] for point in points], base)
+        ),
+    )
+    label = f"Captions with something wrong against {covered}, for {base} cut shorter and for each aligned model"
+    return _svg(chart.properties(width=WIDTH, height=270), label)
 
 
-def noise_curve(noise: Mapping[str, Any], prefix: str) -> str:
+def _ends(across: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
+    """A point with both intervals."""
+    return {
+        "x": across,
+        "x_low": x["low"],
+        "x_high": x["high"],
+        "y": y["value"],
+        "y_low": y["low"],
+        "y_high": y["high"],
+    }
+
+
+def noise_curve(noise: Mapping[str, Any]) -> Markup:
     """CHAIRs and recall of one model as noise is put on the pictures."""
-    points = noise["points"]
-    steps = [point["step"] for point in points]
-    with axes() as (figure, plot):
-        for number, (metric, name) in enumerate((("chair_s", "captions that invent"), ("recall", "recall"))):
-            values, low, high = ([p[metric][key] for p in points] for key in ("value", "low", "high"))
-            colour = BASE if metric == "recall" else SERIES[0]
-            plot.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-            plot.plot(steps, values, color=colour, label=name, marker=MARKERS[number], linestyle=DASHES[number])
-        plot.set(xlabel="noise step (0: the clean picture)", ylabel="%", ylim=(0, 101))
-        plot.legend(loc="best")
-        return to_svg(figure, "Captions that invent something, and recall, by the strength of the noise", prefix)
+    import altair as alt
+
+    names = {"chair_s": "captions that invent", "recall": "recall"}
+    rows = [
+        {"step": point["step"], "what": name, **{key: point[metric][key] for key in ("value", "low", "high")}}
+        for metric, name in names.items()
+        for point in noise["points"]
+    ]
+    both = list(names.values())
+    drawn = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("step:Q", title="noise step (0: the clean picture)"),
+        color=alt.Color("what:N", title=None, sort=both, scale=alt.Scale(domain=both, range=[SERIES[0], BASE])),
+    )
+    chart = alt.layer(
+        drawn.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title="%"), y2="high:Q"),
+        drawn.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(filled=True, size=50)).encode(
+            y=alt.Y("value:Q", scale=alt.Scale(domain=[0, 100])),
+            strokeDash=alt.StrokeDash("what:N", sort=both, legend=None, scale=alt.Scale(range=[*DASHES[:2]])),
+        ),
+    )
+    label = "Captions that invent something, and recall, by the strength of the noise"
+    return _svg(chart.properties(width=WIDTH, height=270), label)
 
 
-def object_rates(
-    base: str, others: Sequence[str], by_object: Mapping[str, Mapping[str, Mapping[str, Any]]], prefix: str
-) -> str:
+def object_rates(base: str, others: Sequence[str], by_object: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Markup:
     """How often each object is named where it is absent, by the base and by each model; the base's worst first.
 
     Objects that nobody invents are left out; rates are None only where no picture lacks the object.
     """
+    import altair as alt
+
     models = [name for name in (base, *others) if name in by_object]
     rates = {
         name: [by_object[model].get(name, {}).get("invented_rate") or 0.0 for model in models]
         for name in by_object[base]
     }
     worst = sorted((name for name in rates if any(rates[name])), key=lambda name: (-rates[name][0], name))
-    shown = worst[:MOST_OBJECTS][::-1]
-    with axes(height=0.9 + 0.22 * len(shown)) as (figure, plot):
-        rows = range(len(shown))
-        ends = [[end(rates[name]) for name in shown] for end in (min, max)]
-        plot.hlines(rows, *ends, color=GRID, linewidth=3, zorder=1)
-        for number, model in enumerate(models):
-            look = {"color": BASE, "marker": "o"} if model == base else _look(number - 1)
-            values = [rates[name][number] for name in shown]
-            plot.plot(values, rows, linestyle="none", label=plain(model), zorder=2 + number, **look)
-        plot.set_yticks(rows, [plain(name) for name in shown])
-        plot.tick_params(axis="y", labelcolor=INK)
-        plot.grid(visible=False, axis="y")
-        plot.set_xlabel("named where it is not (% of such pictures)")
-        plot.set_xlim(left=-0.5)
-        plot.legend(loc="lower right")
-        return to_svg(figure, f"How often each object is invented, by {', '.join(models)}", prefix)
+    shown = worst[:MOST_OBJECTS]
+    points = [
+        {"object": name, "model": model, "rate": rate}
+        for name in shown
+        for model, rate in zip(models, rates[name], strict=True)
+    ]
+    spans = [{"object": name, "low": min(rates[name]), "high": max(rates[name])} for name in shown]
+    rows = alt.Y("object:N", sort=shown, title=None, axis=alt.Axis(grid=False))
+    across = alt.X("rate:Q", title="named where it is not (% of such pictures)")
+    chart = alt.layer(
+        alt.Chart(alt.Data(values=spans)).mark_rule(color=GRID, strokeWidth=3).encode(y=rows, x="low:Q", x2="high:Q"),
+        alt.Chart(alt.Data(values=points))
+        .mark_point(filled=True, size=55, opacity=1)
+        .encode(y=rows, x=across, color=_colours(models, base, "model"), shape=_shapes(models, base, "model")),
+    )
+    label = f"How often each object is invented, by {', '.join(models)}"
+    return _svg(chart.properties(width=WIDTH - 60, height=max(21 * len(shown), 40)), label)
 
 
-def training(runs: Sequence[AlignRun], key: str, label: str, prefix: str) -> str:
+def training(runs: Sequence[AlignRun], key: str, label: str) -> Markup:
     """One column of the training logs by step: the rows faint, their running mean on top."""
-    with axes(height=2.7) as (figure, plot):
-        for number, run in enumerate(runs):
-            rows = [row for row in run.log if row.get(key) is not None]
-            if not rows:
-                continue
-            steps = np.array([row["step"] for row in rows])
-            values = np.array([row[key] for row in rows], float)
-            look = _look(number)
-            plot.plot(steps, values, color=look["color"], alpha=0.3, linewidth=0.9)
-            plot.plot(
-                steps,
-                _running_mean(values),
-                color=look["color"],
-                linestyle=DASHES[number // len(SERIES) % len(DASHES)],
-                label=plain(run.name),
-            )
-        plot.set(xlabel="step", ylabel=label)
-        plot.legend(loc="best")
-        return to_svg(figure, f"{label} by training step", prefix)
+    import altair as alt
+
+    rows = []
+    for run in runs:
+        logged = [row for row in run.log if row.get(key) is not None]
+        means = _running_mean(np.array([row[key] for row in logged], float)) if logged else []
+        rows += [
+            {"step": row["step"], "value": float(row[key]), "mean": float(mean), "run": run.name}
+            for row, mean in zip(logged, means, strict=True)
+        ]
+    names = [run.name for run in runs]
+    drawn = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("step:Q", title="step"),
+        color=_colours(names, "", "run"),
+        strokeDash=alt.StrokeDash(
+            "run:N", sort=names, legend=None,
+            scale=alt.Scale(domain=names, range=[DASHES[n // len(SERIES) % len(DASHES)] for n in range(len(names))]),
+        ),
+    )  # fmt: skip
+    chart = alt.layer(
+        drawn.mark_line(strokeWidth=0.9, opacity=0.3).encode(
+            y=alt.Y("value:Q", title=label, scale=alt.Scale(zero=False))
+        ),
+        drawn.mark_line(strokeWidth=2).encode(y=alt.Y("mean:Q", title=label)),
+    )
+    return _svg(chart.properties(width=WIDTH, height=220), f"{label} by training step")
 
 
-def _others(models: Mapping[str, Mapping[str, Any]], base: str) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(name, metrics) for name, metrics in models.items() if name != base]
+def look(number: int) -> tuple[str, str]:
+    """Colour and shape of the n-th model: no two of 28 share both. The base has the circle for itself."""
+    return SERIES[number % len(SERIES)], SHAPES[number % len(SHAPES)]
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Colour and marker of the n-th model: no two share both, and markers are full once and then hollow.
+def _colours(names: Sequence[str], base: str, field: str = "name") -> Any:
+    import altair as alt
 
-    The base has the circle for itself.
-    """
-    hollow = number // len(MARKERS) % 2 == 1
-    colour = SERIES[number % len(SERIES)]
-    look = {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
-    return {**look, "markerfacecolor": "none"} if hollow else look
+    others = iter(range(len(names)))
+    colours = [BASE if name == base else look(next(others))[0] for name in names]
+    return alt.Color(f"{field}:N", title=None, sort=list(names), scale=alt.Scale(domain=list(names), range=colours))
 
 
-def _bars(estimate: Mapping[str, float]) -> list[list[float]]:
-    """The interval as matplotlib's [[below], [above]]."""
-    return [[estimate["value"] - estimate["low"]], [estimate["high"] - estimate["value"]]]
+def _shapes(names: Sequence[str], base: str, field: str = "name") -> Any:
+    import altair as alt
+
+    others = iter(range(len(names)))
+    shapes = ["circle" if name == base else look(next(others))[1] for name in names]
+    return alt.Shape(f"{field}:N", title=None, sort=list(names), scale=alt.Scale(domain=list(names), range=shapes))
+
+
+def _svg(chart: Any, label: str) -> Markup:
+    return static(json.dumps(finished(chart, "", label, "").spec, sort_keys=True), label)
 
 
 def _running_mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -139,7 +139,7 @@ def _page(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[st
         ),
         version=__version__,
         style=Markup(templates.get_source(environment, "report.css")[0]),
-        evals=[_eval_section(run, place, captions) for place, run in enumerate(runs.evals)],
+        evals=[_eval_section(run, captions) for run in runs.evals],
         builds=[_build_section(run, pairs) for run in runs.builds],
         aligns=runs.aligns,
         training=_training_charts(runs.aligns),
@@ -148,7 +148,7 @@ def _page(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[st
     )
 
 
-def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
+def _eval_section(run: EvalRun, captions: int) -> dict[str, Any]:
     results = run.results
     base = next(iter(results["models"]))
     table = rows(results)
@@ -165,20 +165,10 @@ def _eval_section(run: EvalRun, place: int, captions: int) -> dict[str, Any]:
             Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower", p))
             for one, p in _corrected([one for one in results["comparisons"] if one["at_equal_recall"]])
         ],
-        "recall_chart": Markup(
-            charts.recall_curve(
-                base,
-                curve,
-                results["models"],
-                names["recall"],
-                names["chair_s"],
-                f"recall{place}",
-                covered,
-            )
-            if curve
-            else ""
-        ),
-        "charts": list(_eval_charts(run, base, place)),
+        "recall_chart": charts.recall_curve(base, curve, results["models"], names["recall"], names["chair_s"], covered)
+        if curve
+        else "",
+        "charts": list(_eval_charts(run, base)),
         "cards": _caption_cards(run, captions),
         "worse": _worst_cards(run, captions),
         "pictures": results["records"],
@@ -221,19 +211,19 @@ def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return [(protocol, [row for row in table if row.protocol == protocol]) for protocol in protocols]
 
 
-def _eval_charts(run: EvalRun, base: str, place: int) -> list[Chart]:
+def _eval_charts(run: EvalRun, base: str) -> list[Chart]:
     found = []
     others = [name for name in run.results["models"] if name != base]
     if others and run.results["by_object"]:
-        svg = charts.object_rates(base, others, run.results["by_object"], f"objects{place}")
+        svg = charts.object_rates(base, others, run.results["by_object"])
         found.append(
-            Chart(Markup(svg), "Each object: how often captions name it where it is not. A line to the left is a gain.")
+            Chart(svg, "Each object: how often captions name it where it is not. A line to the left is a gain.")
         )
     if run.noise:
-        svg = charts.noise_curve(run.noise, f"noise{place}")
+        svg = charts.noise_curve(run.noise)
         found.append(
             Chart(
-                Markup(svg),
+                svg,
                 f"{run.noise['model']} under noise: the less it can see, the more it falls back on what is usual. "
                 "This is what makes rejected answers for the pairs.",
             )
@@ -349,7 +339,7 @@ def _training_charts(aligns: Sequence[AlignRun]) -> list[Chart]:
         ("rewards/margins", "margin", "Margin: how far the preferred answer has pulled ahead of the rejected one."),
     )
     return [
-        Chart(Markup(charts.training(having, key, label, f"training-{label}")), caption)
+        Chart(charts.training(having, key, label), caption)
         for key, label, caption in wanted
         if (having := [run for run in aligns if any(row.get(key) is not None for row in run.log)])
     ]
