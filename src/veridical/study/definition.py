@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from veridical.config import read_yaml
 from veridical.errors import UserError
-from veridical.protocols.inference import Correction
+
+if TYPE_CHECKING:
+    from veridical.protocols.inference import Correction
 
 Design = Literal["grid", "one-at-a-time", "list"]
 Better = Literal["lower", "higher"]
