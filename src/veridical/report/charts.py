@@ -143,7 +143,9 @@ def training(runs: Sequence[AlignRun], key: str, label: str) -> Markup:
     rows = []
     for run in runs:
         logged = [row for row in run.log if row.get(key) is not None]
-        means = _running_mean(np.array([row[key] for row in logged], float)) if logged else []
+        if not logged:
+            continue
+        means = _running_mean(np.array([row[key] for row in logged], float))
         rows += [
             {"step": row["step"], "value": float(row[key]), "mean": float(mean), "run": run.name}
             for row, mean in zip(logged, means, strict=True)
