@@ -319,7 +319,7 @@ def build(
 
 
 def align(
-    pairs: PairSet | str | Path,
+    pairs: PairSet | str | Path | Sequence[PairSet | str | Path],
     *,
     model: str | Path | Vlm = "bundled",
     objective: str | Objective | None = None,
@@ -329,11 +329,12 @@ def align(
     """Train an adapter, or the language model itself, on pairs.
 
     Args:
-        pairs: what `build` gave, or a run folder of pairs.
+        pairs: what `build` gave, or a run folder, file or Hub name of pairs; several are joined, as `mix` says.
         model: a loaded model, or what `load` takes; it stays as it is, and is the reference.
         objective: such as `veridical.objectives.Dpo(beta=0.1)`, or a name; DPO with a likelihood term by default.
         out: the run folder; the same call continues what is there. A temporary one by default.
-        more: further settings of `veridical align`, such as `learning_rate`, `epochs` or `lora`.
+        more: further settings of `veridical align`, such as `learning_rate`, `epochs`, `lora` or
+            `mix={"weights": (2, 1)}`.
 
     Raises:
         UserError: settings that can't be, pairs that can't be used, a folder of another run.
@@ -341,20 +342,31 @@ def align(
     from veridical.align import command
     from veridical.align.config import AlignConfig
     from veridical.objectives.registry import objective_type
+    from veridical.pairs.joining import MixSettings
 
     chosen = objective_type(objective)() if isinstance(objective, str) else objective
     with _folder(out, "run") as (where, keep), _source(model) as (source, held):
-        given = _pairs_folder(pairs)
+        several = [pairs] if isinstance(pairs, PairSet | str | Path) else list(pairs)
+        folders = [_pairs_folder(one) for one in several]
+        if len(several) > 1:  # where temporary folders lie must not decide what a set is called
+            named = [isinstance(one, PairSet) for one in several]
+            folders = [
+                (Path(f"set-{number}={folder}") if own else folder, kept)
+                for number, (own, (folder, kept)) in enumerate(zip(named, folders, strict=True), start=1)
+            ]
+        mix = more.pop("mix", None)
+        if mix is not None:
+            more["mix"] = MixSettings(**mix) if isinstance(mix, Mapping) else mix
         config = _made(
             AlignConfig,
             {**more, **({} if chosen is None else {"objective": chosen})},
-            pairs=given[0],
+            pairs=folders[0][0] if len(folders) == 1 else tuple(folder for folder, _ in folders),
             out=where,
             model=source,
         )
         command.run(config if isinstance(model, str | Path) else _like(config, model))
         summary = read_state(where / "summary.json")
-        return Run(where, config.result, source, summary, (keep, held, given[1]))
+        return Run(where, config.result, source, summary, (keep, held, [kept for _, kept in folders]))
 
 
 def rl(

@@ -101,6 +101,7 @@ COMMANDS: Mapping[str, Command] = {
     "data import": Command(
         "veridical.pairs.importing", "ImportConfig", "Read a published preference set into a folder of pairs."
     ),
+    "data join": Command("veridical.pairs.joined", "JoinConfig", "Join sets of pairs, or draw a part of one."),
     "data check": Command(
         "veridical.pairs.audit.command", "CheckConfig", "Find what is wrong with a set of pairs, and clean it."
     ),

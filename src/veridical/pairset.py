@@ -17,6 +17,8 @@ from veridical.records import ImageFile, Pair, Rejection
 if TYPE_CHECKING:
     import datasets
 
+    from veridical.pairs.joining import Counts
+
 _SHOWN = 5
 
 
@@ -39,20 +41,25 @@ class PairSet:
         self.folder = folder
         self.rejects = tuple(rejects)
         self._keep = keep
+        self.counts: tuple[Counts, ...] = ()
+        """What became of each set's pairs, where this one was mixed."""
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_root: str | Path | Sequence[str | Path] = ()) -> PairSet:
-        """The pairs of a run folder of `veridical build`, or of a file or folder that is imported first.
+    def load(
+        cls, source: str | Path, *, format: str = "", image_root: str | Path | Sequence[str | Path] = ()
+    ) -> PairSet:
+        """The pairs of a run folder of `veridical build`; or of a file, a folder or a data set on the Hub
+        ("hf://OWNER/NAME:SPLIT") in a published format, which is imported first.
 
-        `image_root` is where an imported set's image paths start from, by default its own folder. Raises UserError
-        where there are no pairs.
+        `format` is the format's name, recognised if left out; `image_root` the folder that its image paths start from.
+        Raises UserError where there are none.
         """
         from veridical.pairs.dataset import read_pairs
         from veridical.pairs.opening import pairs_folder
 
         work = tempfile.TemporaryDirectory(prefix="veridical-pairs-")
         roots = [image_root] if isinstance(image_root, str | Path) else image_root
-        where = pairs_folder(Path(folder), Path(work.name), [Path(root) for root in roots])
+        where = pairs_folder(Path(source), Path(work.name), [Path(root) for root in roots], format)
         return cls(read_pairs(where), folder=where, rejects=_rejects(where), keep=work)
 
     @classmethod
@@ -114,6 +121,42 @@ class PairSet:
             raise UserError(f"{where}: there are no pairs to save.")
         write_build(where, self._pairs)
         return PairSet.load(where)
+
+    def push(self, name: str, *, format: str = "", private: bool = False, license: str = "") -> None:
+        """Write the pairs to the data set `name` ("OWNER/NAME") on the Hugging Face Hub, with a card.
+
+        Raises UserError for what the Hub refuses.
+        """
+        from functools import partial
+
+        from veridical.pairs.dataset import write_build
+        from veridical.pairs.export import export
+        from veridical.pairs.pushing import push
+
+        with tempfile.TemporaryDirectory(prefix="veridical-push-") as work:
+            folder = self.folder or write_build(Path(work) / "pairs", self._pairs)
+            push(folder, name, partial(export, folder), format, private=private, licence=license)
+
+    def mix(self, *others: PairSet, **settings: Any) -> PairSet:
+        """These pairs joined with `others`, or a part of them, by the settings of `veridical align --mix`: `weights`,
+        `size`, `stratify`, `keep`, `copies`, `seed`.
+
+        The sets are called set-1, set-2, …; `counts` of the result says what became of each. Raises UserError for
+        settings that don't fit, and where no pair is left.
+        """
+        from veridical.bounds import check
+        from veridical.pairs.joining import MixSettings, join
+
+        try:
+            given = MixSettings(**settings)
+        except TypeError as error:
+            raise UserError(f"mix: {str(error).partition(') ')[2] or error}.") from None
+        check(given)
+        sets = [(f"set-{number}", each.__iter__) for number, each in enumerate((self, *others), start=1)]
+        pairs, counts = join(sets, given)
+        mixed = PairSet(pairs, keep=(self, *others))
+        mixed.counts = tuple(counts)
+        return mixed
 
     def filter(self, keep: Callable[[Pair], bool]) -> PairSet:
         """The pairs for which `keep` is true."""

@@ -254,6 +254,9 @@ def raw(folder, *lines):
         ('{"image": "x.png", "objects": [{"name": "cup", "box": [0.5, 0.5, 0.1, 0.1]}]}', "bad-objects"),
         ('{"image": "x.png", "regions": [{"text": "a cup", "box": [NaN, 0, 1, 1]}]}', "bad-regions"),
         ('{"image": "x.png", "conversations": [{"from": "human", "value": "<image>What?"}]}', "published-format"),
+        ('{"image": "x.png", "text": "A cup.", "ratings": [1, 2]}', "published-format"),
+        ('{"image": "x.png", "text": "A cup.", "question": "What?"}', "published-format"),
+        ('{"image": "x.png", "text": "[1, 2]"}', "published-format"),
     ],
 )
 def test_a_bad_line_is_rejected_and_the_next_one_is_read(tmp_path, read, line, reason):
@@ -264,6 +267,26 @@ def test_a_bad_line_is_rejected_and_the_next_one_is_read(tmp_path, read, line, r
     assert reject.reason == reason
     assert reject.remedy
     json.dumps([reject.id, reject.detail], ensure_ascii=False).encode()
+
+
+def test_rows_of_published_sets_are_refused_with_their_name_and_the_command(tmp_path, read):
+    """RLHF-V's parquet has JSON in `text`, which was taken for the caption."""
+    picture(tmp_path / "x.png")
+    texts = {"question": "What is there?", "chosen": "A cup.", "rejected": "A cat."}
+    rows = {
+        "rlhf-v": {"image": "x.png", "text": json.dumps(texts), "ds_name": "RLHF-V", "idx": 1},
+        "rlaif-v": {"image": "x.png", "ds_name": "R", "idx": 1, "origin_dataset": "o", **texts},
+        "spa-vl": {"image": "x.png", "image_name": "x", **texts},
+        "llava": {"id": "1", "image": "x.png", "conversations": [{"from": "human", "value": "What?"}]},
+    }
+    for name, row in rows.items():
+        records, rejects = read(raw(tmp_path, json.dumps(row)))
+        assert not records
+        [reject] = rejects.values()
+        assert reject.reason == "published-format"
+        assert f"`veridical data import {name} " in reject.remedy
+    records, _ = read(raw(tmp_path, '{"image": "x.png", "text": "[A cup] {on} a table."}'))
+    assert [record.reference for record in records.values()] == ["[A cup] {on} a table."]
 
 
 def test_a_data_url_is_an_image(tmp_path, read):

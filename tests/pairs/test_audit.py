@@ -169,3 +169,62 @@ def test_sets_are_compared_and_cut_to_one_size(sound, tmp_path, capsys):
     cut = read_pairs(tmp_path / "cut" / "whole")
     assert len(cut) == len(read_pairs(tmp_path / "cut" / "half")) == 50
     assert [p.id for p in cut] == [p.id for p in sound if p.id in {q.id for q in cut}]
+
+
+def test_an_implicit_reward_tells_which_side_a_model_prefers(tmp_path, capsys):
+    """A model against itself prefers nothing; against another, what its likelihoods say, counted by hand."""
+    from tests.align.conftest import adapted
+    from tests.models import tiny_llava
+
+    from veridical.pairs.audit.margins import check_margins
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.prefix.encode import encode
+    from veridical.vlm.scores.scoring import score
+
+    base = tiny_llava(tmp_path / "model")
+    vlm = adapted(base, perturb=True)
+    vlm.model.save_pretrained(tmp_path / "adapter")
+    pairs = [
+        Pair(
+            f"p{n}",
+            f"r{n}",
+            (picture(tmp_path, n),),
+            (Message("user", "Describe it."),),
+            f"A cup {n}.",
+            f"A dog {n}.",
+            MADE,
+        )
+        for n in range(6)
+    ]
+    (same,) = check_margins(pairs, str(base), reference=str(base))
+    assert same.numbers["margin"] == 0
+    assert (same.severity, same.numbers["pairs"]) == ("note", 6)
+
+    def likelihoods(model):
+        import torch
+
+        with torch.no_grad():
+            prefix = encode(model, [Context(pair.images, pair.prompt) for pair in pairs])
+            return [
+                [t.sum().item() for t in two] for two in score(model, prefix, [[p.chosen, p.rejected] for p in pairs])
+            ]
+
+    import veridical as vd
+
+    ours, theirs = likelihoods(vlm), likelihoods(vd.load(base, device="cpu"))
+    wanted = [a[0] - b[0] - a[1] + b[1] for a, b in zip(ours, theirs, strict=True)]
+    (found,) = check_margins(pairs, str(base), str(tmp_path / "adapter"), most=4)
+    assert found.numbers["pairs"] == 3  # every second of six
+    assert found.numbers["margin"] == pytest.approx(sum(wanted[::2]) / 3, abs=1e-3)
+    assert set(found.pairs) == {pair.id for pair, margin in list(zip(pairs, wanted, strict=True))[::2] if margin < 0}
+
+    write_build(tmp_path / "set", pairs)
+    main_exit(["data", "check", str(tmp_path / "set"), "--model", str(base), "--reference", str(base)])
+    assert "implicit reward: the model prefers" in capsys.readouterr().out
+    assert main_exit(["data", "check", str(tmp_path / "set"), "--model", str(base)]) == 2
+
+
+def main_exit(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code

@@ -46,6 +46,16 @@ def edit(folder: Path, **columns) -> None:
     (folder / "manifest.json").unlink()
 
 
+def test_a_report_shows_pairs_of_any_file(folder, tmp_path):
+    from veridical.pairs.export import export
+    from veridical.report.command import ReportConfig
+    from veridical.report.command import run as report
+
+    file = export(folder, tmp_path / "swift.jsonl", "ms-swift").path
+    page = report(ReportConfig((file,), tmp_path / "report.html")).read_text()
+    assert "2 pairs by <em>ms-swift</em>" in page
+
+
 def test_a_whole_folder_is_read(folder):
     (folder / "pairs" / ".00002.parquet.1-1.partial").write_bytes(b"half")
     (folder / "pairs" / ".partial-00002.parquet").write_bytes(b"half")

@@ -47,11 +47,11 @@ def run(config: AlignConfig) -> Path:
         _say(f"{config.out} is already complete; its result is {config.result}")
         return config.out
     from veridical.align import distributed
-    from veridical.pairs.opening import check_source
+    from veridical.pairs.opening import check_sources
 
     distributed.init(config.device)
     try:
-        distributed.on_main(lambda: check_source(config.pairs))
+        distributed.on_main(lambda: check_sources(config.sources))
         with run_folder.opened(config) as folder, _told_when_memory_runs_out():
             pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
             _align(replace(config, pairs=pairs), folder, distributed.on_main(lambda: run_folder.pairs_digest(pairs)))
@@ -77,6 +77,7 @@ def _told_when_memory_runs_out() -> Iterator[None]:
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     from veridical.align import defaults, distributed, final_metrics, held_out, outcome
     from veridical.align.reference import ReferenceCache, model_key
+    from veridical.pairs.joined import joined_manifest, lines
     from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
@@ -86,6 +87,9 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     _say_what_runs(config)
     laps.end("load")
     with open_encoder(config, base, vlm, dtype) as encoder:
+        mix = distributed.on_main(lambda: joined_manifest(config.sources[0]))
+        for line in lines(mix) if mix else ():
+            _say(line)
         prepared = checked_examples(config, encoder)
         examples, kept_aside = held_out.split(prepared.examples, config.held_out)
         _say_held_out(config, len(examples), len(kept_aside))
@@ -113,6 +117,7 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
             "skipped": prepared.reasons(),
             "answers_shortened": prepared.shortened,
             "constructions": dict(prepared.constructions),
+            **({"mix": mix} if mix else {}),
             "warnings": [asdict(warning) for warning in prepared.warnings],
         },
         "reference_computed": computed,
@@ -210,7 +215,7 @@ def checked_examples(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
     from veridical.progress import Line
 
     keep, objective = partial(store, path=config.out / EXAMPLES), config.objective
-    pairs, limit = stream_pairs(config.pairs), config.max_answer_tokens
+    pairs, limit = stream_pairs(config.sources[0]), config.max_answer_tokens
     answers = distributed.on_main(
         lambda: checks.prepare(pairs, encoder.vlm, limit, config.too_long, keep=keep, objective=objective)
     )

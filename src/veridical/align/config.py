@@ -16,6 +16,7 @@ from veridical.errors import UserError
 from veridical.objectives.base import Objective
 from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.registry import OBJECTIVES, objective_type
+from veridical.pairs.joining import MixSettings
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 
@@ -24,10 +25,13 @@ from veridical.vlm.model.adapters import LoraSettings
 class AlignConfig:
     """Train an adapter, or the language model itself, on the pairs of a build."""
 
-    pairs: Path = field(metadata=INCIDENTAL)
-    """The run folder of a build; or a file or folder of pairs in TRL's shape or a published one, which is imported."""
+    pairs: Path | tuple[Path, ...] = field(metadata=INCIDENTAL)
+    """The run folder of a build; or a file or folder of pairs in TRL's shape or a published one, or on the Hub
+    (hf://OWNER/NAME[:SPLIT]), which is imported. Several are joined; NAME=PATH gives one a name."""
     image_root: tuple[Path, ...] = field(default=(), metadata=INCIDENTAL)
     """Folders that the image paths of an imported set start from; by default the set's own. No other file is opened."""
+    mix: MixSettings = field(default_factory=MixSettings)
+    """Which of the pairs, and how much of each set."""
     out: Path = field(metadata=INCIDENTAL)
     """The run folder to write. The same command continues or, when finished, does nothing."""
     model: str = "bundled"
@@ -129,6 +133,8 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.sources:
+            raise UserError("pairs: give at least one folder or file of pairs.")
         if self.start is not None and self.train != "adapter":
             raise UserError(f"start is an adapter to go on with, and train is {self.train}; set train to adapter.")
         if self.reference == "start" and self.start is None:
@@ -149,6 +155,11 @@ class AlignConfig:
             )
         if self.dtype == "float16":
             raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Where the pairs are, one set or several."""
+        return (self.pairs,) if isinstance(self.pairs, Path) else tuple(self.pairs)
 
     @property
     def result(self) -> Path:

@@ -81,7 +81,7 @@ def run(config: LoopConfig) -> Path:
             built, aligned = _settings(config, number, adapter)
             build.run(built)
             if config.kind == "mixed":
-                _mix(config, number, built.out, aligned.pairs)
+                _mix(config, number, built.out, aligned.sources[0])
             align.run(aligned)
             adapter = aligned.out / "adapter"
         if adapter is not None:

@@ -20,7 +20,9 @@ from veridical import runs
 from veridical.align.config import AlignConfig
 from veridical.errors import UserError
 from veridical.files import read_state, write_json, write_whole
-from veridical.pairs.opening import pairs_folder
+from veridical.pairs.joined import joined_in
+from veridical.pairs.joining import MixSettings
+from veridical.pairs.opening import named, pairs_folder
 from veridical.pairs.rows import shards
 from veridical.runs import Run
 
@@ -52,8 +54,12 @@ def opened(config: AlignConfig) -> Iterator[Run]:
 
 
 def pairs_of(config: AlignConfig) -> Path:
-    """The run folder of the pairs; a file or folder of another tool is imported into `out` for that."""
-    return pairs_folder(config.pairs, config.out, config.image_root)
+    """The run folder of the pairs: a file or folder of another tool is imported into `out` for that, several are joined
+    there."""
+    sets = {name: pairs_folder(path, config.out, config.image_root) for name, path in named(config.sources).items()}
+    if len(sets) == 1 and config.mix == MixSettings():
+        return next(iter(sets.values()))
+    return joined_in(sets, config.mix, config.out)
 
 
 def pairs_digest(run: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.formats import tables
+from veridical.formats.published.catalogue import recognise_row
 from veridical.formats.rows import (
     FOREIGN_FIELDS,
     KNOWN_FIELDS,
@@ -58,7 +59,7 @@ def read_folder(root: Path, prompt: str, unpack: Path, unread: Counter[str]) -> 
     unread.update(_unread(files, metadata, root))
     named, seen = set[str](), Counter[str]()
     for table in metadata:
-        place = Place(table.parent, root, unpack)
+        place = Place(table.parent, root, unpack, recognise_row)
         for number, row in tables.rows(table):
             origin = f"{_name(table, root)}:{number}"
             if isinstance(row, UnusableError):

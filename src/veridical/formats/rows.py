@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,14 @@ IMAGE_FIELDS = ("file_name", "image", "images")
 TEXT_FIELDS = ("text", "caption", "reference")
 _OTHERS = ("id", "prompt", "source", "counterfactual_image", "counterfactual_text")
 KNOWN_FIELDS = frozenset((*IMAGE_FIELDS, *TEXT_FIELDS, *FIELDS, *_OTHERS))
-FOREIGN_FIELDS = frozenset(("conversations", "messages", "chosen", "rejected", "completions"))
+FOREIGN_FIELDS = frozenset(
+    (
+        "conversations", "messages", "chosen", "rejected", "completions", "question", "questions", "answer", "answers",
+        "response", "responses", "rejected_response", "rejected_messages", "output_1", "output_2", "preference",
+        "ratings", "rating", "y_win", "y_lose", "instruction",
+    )
+)  # fmt: skip
+"""Fields in which sets of other tools keep what people asked, answered or preferred; no record of ours has them."""
 _MAX_BYTES = 2**28
 _DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.IGNORECASE)
 _ROLES = ("system", "user", "assistant")
@@ -52,6 +60,8 @@ class Place:
     root: Path
     unpack: Path
     """Where the bytes of embedded images are written."""
+    format_of: Callable[[Row], str | None] = lambda _: None
+    """The name of the published format that a row is in; None where it is none of them."""
 
 
 def record_of(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record | Rejection:
@@ -91,12 +101,7 @@ def own_id(image: str, seen: Counter[str]) -> str:
 def to_record(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record:
     """Check everything about a row, its images included. Raises UnusableError."""
     names = image_names(row)
-    if foreign := next((field for field in sorted(FOREIGN_FIELDS) if row.get(field)), None):
-        raise UnusableError(
-            "published-format",
-            f"has `{foreign}`, as data sets of other tools do, which is not read here",
-            "read the file with `veridical data import` first, and build from what it writes",
-        )
+    _refuse_foreign(row, place)
     if not names:
         raise UnusableError(
             "no-image", f"has none of the fields {', '.join(IMAGE_FIELDS)}", "name the image's file in `file_name`"
@@ -110,6 +115,34 @@ def to_record(row: Row, default_id: str, default_prompt: str, place: Place, sour
         source=source,
         counterfactual=_counterfactual(row, place),
     )
+
+
+def _refuse_foreign(row: Row, place: Place) -> None:
+    """Raise UnusableError for a row of another tool's, whose texts would be taken for what they are not."""
+    fields = [field for field in sorted(FOREIGN_FIELDS) if row.get(field) not in (None, "", [])]
+    if fields:
+        what = f"has `{fields[0]}`, as data sets of other tools do, which is not read here"
+    elif texts := [field for field in TEXT_FIELDS if _is_json(row.get(field))]:
+        what = f"`{texts[0]}` is JSON, not a caption"
+    else:
+        return
+    name = place.format_of(row)
+    command = f"veridical data import {name} FILE --out DIR" if name else "veridical data import FILE --out DIR"
+    raise UnusableError(
+        "published-format",
+        f"{what}{f'; it is a row of {name}' if name else ''}",
+        f"read the file with `{command}` first; in records of your own, call what is asked `prompt`, a caption `text`",
+    )
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a text is an object or a list of JSON."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
+        return False
+    try:
+        return isinstance(json.loads(value), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _counterfactual(row: Row, place: Place) -> Counterfactual | None:
@@ -149,14 +182,14 @@ def checked_image(path: Path) -> ImageFile:
 def inside(root: Path, path: Path) -> Path:
     """The real path of something that data names. Raises UnusableError where it lies outside `root`."""
     real, base = path.resolve(), root.resolve()
-    if not real.is_relative_to(base) and not real.is_relative_to(_hub_blobs(base) or base):
+    if not real.is_relative_to(base) and not real.is_relative_to(hub_blobs(base) or base):
         raise UnusableError(
             "path-outside", f"{path} leads out of the data's folder", "copy the file into the folder of the data"
         )
     return real
 
 
-def _hub_blobs(root: Path) -> Path | None:
+def hub_blobs(root: Path) -> Path | None:
     """The folder of a Hub cache that holds the content of a snapshot, whose files are links to there."""
     for folder in (root, *root.parents):
         if folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir():

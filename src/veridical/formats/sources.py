@@ -1,7 +1,10 @@
-"""A source, as a user names it, to records: `world`, `world:SPLIT`, a folder, or a file of records."""
+"""A source, as a user names it, to records: `world`, `world:SPLIT`, a folder, a file of records, or a data set on the
+Hub (`hf://OWNER/NAME[:SPLIT]`).
+"""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +14,9 @@ from pathlib import Path
 from veridical.errors import DataWarning, UserError
 from veridical.formats import tables
 from veridical.formats.folder import Task, read_folder
+from veridical.formats.hub import fetch, is_hub_name
 from veridical.formats.parallel import in_order
+from veridical.formats.published.catalogue import recognise_row
 from veridical.formats.rows import (
     FOREIGN_FIELDS,
     KNOWN_FIELDS,
@@ -66,6 +71,8 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
 
         split = source.partition(":")[2] or "pairs"
         return iter(world_records(split, limit or (None if split == SFT else WORLD_COUNT), seed, work / "drawn"))
+    if is_hub_name(source):
+        return _read_hub(source, prompt, work / "unpacked")
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_tasks(lambda unread: read_folder(path.resolve(), prompt, work / "unpacked", unread), source)
@@ -73,11 +80,28 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
         return _read_tasks(lambda unread: _read_file(path.resolve(), prompt, work / "unpacked", unread), source)
     if path.is_file():
         raise UserError(f"{source}: records are read from {', '.join(tables.SUFFIXES)} files and folders of images.")
-    raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.")
+    hub = f" A data set on the Hub is named hf://{source}." if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
+    raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.{hub}")
 
 
-def _read_file(path: Path, prompt: str, unpack: Path, unread: Counter[str]) -> Iterator[Task]:
-    place, seen = Place(path.parent, path.parent, unpack), Counter[str]()
+def _read_hub(source: str, prompt: str, unpack: Path) -> Iterator[Record | Rejection]:
+    """The records of a data set on the Hub: of a split its tables, else the folder as any other is read."""
+    fetched = fetch(source)
+    if not fetched.split:
+        yield from _read_tasks(lambda unread: read_folder(fetched.folder, prompt, unpack, unread), source)
+        return
+    for file in fetched.files:
+        if file.suffix.lower() not in tables.SUFFIXES:
+            raise UserError(
+                f"{source}: {file.name} is none of {', '.join(tables.SUFFIXES)}; records are read from these."
+            )
+        yield from _read_tasks(partial(_read_file, file, prompt, unpack, root=fetched.folder), source)
+
+
+def _read_file(
+    path: Path, prompt: str, unpack: Path, unread: Counter[str], *, root: Path | None = None
+) -> Iterator[Task]:
+    place, seen = Place(path.parent, root or path.parent, unpack, recognise_row), Counter[str]()
     for number, row in tables.rows(path):
         origin = f"{path.name}:{number}"
         if isinstance(row, UnusableError):

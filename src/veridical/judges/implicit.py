@@ -48,16 +48,16 @@ class ImplicitReward:
         from veridical.vlm.model.adapters import adapters_off
 
         vlm = self.model()
-        policy = _log_probs(vlm, batch)
+        policy = log_probs(vlm, batch)
         with adapters_off(vlm):
-            reference = _log_probs(vlm, batch)
+            reference = log_probs(vlm, batch)
         return [
             self.beta * (sum(ours) - sum(theirs)) / (len(ours) if self.per_token else 1)
             for ours, theirs in zip(policy, reference, strict=True)
         ]
 
 
-def _log_probs(vlm: Vlm, batch: Sequence[Scorable]) -> list[list[float]]:
+def log_probs(vlm: Vlm, batch: Sequence[Scorable]) -> list[list[float]]:
     """Log-probabilities of each answer's tokens."""
     import torch
 

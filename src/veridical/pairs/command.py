@@ -180,13 +180,15 @@ def show(out: Path) -> None:
     from rich.markup import escape
 
     from veridical.pairs.checks import PairWarning
+    from veridical.pairs.opening import first_of
     from veridical.pairs.summary import table
 
     manifest = files.read_state(out / run_folder.MANIFEST, run_folder.COUNTED)
     console = Console()
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
     if not manifest["pairs_out"]:
-        raise UserError(f"{out}: none of {manifest['records_in']} records gave a pair ({reasons}); see rejects.jsonl.")
+        none = f"{out}: none of {manifest['records_in']} records gave a pair ({reasons}); see rejects.jsonl."
+        raise UserError(none + first_of(out))
     summary = files.read_state(out / "summary.json")
     with files.naming(out / "summary.json", f"delete {out / run_folder.MANIFEST}, and run the same command again"):
         console.print(table(summary))

@@ -73,7 +73,7 @@ def write_shard(pairs: Sequence[Pair], run: Path, name: str) -> str:
 
 def store(pairs: Sequence[Pair], run: Path) -> list[Pair]:
     """Store the images of pairs in a run folder; returns the pairs with the stored images."""
-    images = {image: store_image(image, run / "images") for image in {i for pair in pairs for i in _all_images(pair)}}
+    images = {image: store_image(image, run / "images") for image in {i for pair in pairs for i in all_images(pair)}}
     return [_with_images(pair, images) for pair in pairs]
 
 
@@ -87,7 +87,8 @@ def write_stored(pairs: Sequence[Pair], run: Path, name: str) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def _all_images(pair: Pair) -> Iterator[ImageFile]:
+def all_images(pair: Pair) -> Iterator[ImageFile]:
+    """The images of a pair and of its answers."""
     yield from pair.images
     yield from pair.rejected_images or ()
     for other in pair.others:

@@ -1,4 +1,6 @@
-"""`veridical data export`: writes pairs as another trainer's file, or as one parquet file that holds everything."""
+"""`veridical data export`: writes pairs as another trainer's file, or as one parquet file that holds everything; with
+`--push`, to the Hugging Face Hub.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +18,7 @@ import tyro
 from veridical.errors import UserError
 from veridical.files import read_state, whole, write_json, write_whole
 from veridical.pairs.rows import warn_unverified
+from veridical.pairs.wide import wide_features
 from veridical.records import ImageFile, Pair
 from veridical.vlm.images.files import read_image_file
 
@@ -31,12 +35,25 @@ class ExportConfig:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of a build or an import."""
-    to: Path
+    to: Path | None = None
     """The file to write. NAME.parquet holds the images and is in TRL's shape; NAME.json or NAME.jsonl has its images
-    beside it, in a folder `images`."""
+    beside it, in a folder `images`. Only with --push it may be left out."""
     format: str = ""
     """Whose format a .json or .jsonl file has: veridical (all that is known of a pair), trl, llama-factory, ms-swift or
     povid (LLaVA's conversations). veridical if left out."""
+    push: str = ""
+    """OWNER/NAME of a data set on the Hugging Face Hub, which is made unless it exists; the pairs and a card with
+    counts and provenance go there, as parquet or, with --format, as JSON lines."""
+    private: bool = False
+    """With --push: make a new data set private."""
+    license: str = ""
+    """With --push: the data set's licence in the Hub's words, such as cc-by-4.0; images keep their own."""
+
+    def __post_init__(self) -> None:
+        if self.to is None and not self.push:
+            raise UserError("give --to, the file to write, or --push, a data set on the Hub.")
+        if not self.push and (self.private or self.license):
+            raise UserError("private and license go with --push.")
 
 
 @dataclass(frozen=True)
@@ -49,12 +66,27 @@ class Exported:
 
 
 def run(config: ExportConfig) -> Path:
-    """Write the file and return its path. Raises UserError for a folder without pairs or another kind of file."""
+    """Write the file, or push it, or both; returns the file's path, or the folder of the pairs.
+
+    Raises UserError for a folder without pairs, an unknown format, and what the Hub refuses.
+    """
+    if config.push:
+        from veridical.pairs.pushing import push
+
+        write = partial(export, config.run)
+        told = push(config.run, config.push, write, config.format, private=config.private, licence=config.license)
+        _say(told, f"in {config.push} on the Hub; use them as hf://{config.push}")
+    if config.to is None:
+        return config.run
     done = export(config.run, config.to, config.format)
-    print(f"{done.rows} pairs in {done.path}")
+    _say(done, f"in {done.path}")
+    return done.path
+
+
+def _say(done: Exported, where: str) -> None:
+    print(f"{done.rows} pairs {where}")
     for what, count in sorted(done.lost.items()):
         print(f"  not in this format: {what} of {count} pairs")
-    return done.path
 
 
 def export(run: Path, to: Path, form: str = "") -> Exported:
@@ -120,20 +152,6 @@ def _rows_of(pair: Pair, form: Format) -> list[Pair]:
         if one.text != pair.chosen or "rejected_images" in form.carries
     ]  # fmt: skip
     return [replace(pair, others=()), *further]
-
-
-def wide_features(pair: Pair) -> set[str]:
-    """What a pair has beyond a prompt, images and two texts, in the words of `Format.carries`."""
-    has = {
-        "others": bool(pair.others),
-        "rejected_images": pair.rejected_images is not None or any(one.images is not None for one in pair.others),
-        "weights": pair.weights is not None,
-        "context": bool(pair.context),
-        "spans": pair.spans is not None,
-        "open_ended": pair.open_ended,
-        "provenance": True,
-    }
-    return {name for name, there in has.items() if there}
 
 
 def _images(pair: Pair, form: Format) -> list[ImageFile]:

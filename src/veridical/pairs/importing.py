@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +16,13 @@ from veridical import runs
 from veridical.bounds import Positive, Seed
 from veridical.errors import UserError, describe, printable
 from veridical.files import read_state, write_json, write_whole
+from veridical.formats.hub import fetch, is_hub_name
 from veridical.records import ImageFile, Pair, Record, Rejection
 
 if TYPE_CHECKING:
     from veridical.formats.published.catalogue import Reading
     from veridical.formats.published.convert import Find
-    from veridical.formats.published.types import Comparison, Example
+    from veridical.formats.published.types import Comparison, Example, ReadOptions
 
 COMMAND = "data import"
 _IMPORTED = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict, "import": dict}
@@ -35,7 +36,8 @@ class ImportConfig:
     """Which file to import, from which format, and where to."""
 
     source: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """The file or folder to import; before it, if you like, the name of its format, which is recognised otherwise."""
+    """The file or folder to import, or hf://OWNER/NAME[:SPLIT] on the Hub; before it, if you like, the name of its
+    format, which is recognised otherwise."""
     out: Path
     """Folder for the pairs, or for the records where the format holds no preferences."""
     image_root: tuple[Path, ...] = ()
@@ -65,19 +67,28 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
     from veridical.pairs import run_folder
 
     name, path = _named(config.source)
-    reading, items = read_published(path, name, ReadOptions(config.aspect, config.seed))
+    place = str(path)
+    options = ReadOptions(config.aspect, config.seed)
+    files: tuple[Path, ...] = (path,)
+    beside: tuple[Path, ...] = (path.parent if path.is_file() else path,)
+    if is_hub_name(path):
+        fetched = fetch(path)
+        files = fetched.files if fetched.split else (fetched.folder,)
+        beside = (fetched.folder, *dict.fromkeys(file.parent for file in fetched.files))
+    reading, items = read_published(files[0], name, options)
+    if len(files) > 1:
+        items = chain(items, _further(files[1:], reading, options))
     if run_folder.is_finished(config.out):
         runs.check(config.out, COMMAND, config)
         return read_state(config.out / run_folder.MANIFEST, _IMPORTED)
-    identity = _identity(config, path, reading.format.name)
-    roots = config.image_root or (path.parent if path.is_file() else path,)
-    find = ImageFinder(roots, config.out / run_folder.WORK / "unpacked")
+    identity = _identity(config, place, reading.format.name)
+    find = ImageFinder(config.image_root or beside, config.out / run_folder.WORK / "unpacked")
     if config.limit is not None:
         items = _first_rows(items, reading, config.limit)
     made = _import_pairs if reading.format.kind == "pairs" else _import_records
     kept = bool(run_folder.finished_shards(config.out))
-    with runs.opened(config.out, COMMAND, config, kept=lambda: kept) as folder:
-        folder.settle({"source_bytes": path.stat().st_size, "format": reading.format.name})
+    with runs.opened(config.out, COMMAND, config, kept=lambda: kept) as settled:
+        settled.settle({"source_bytes": sum(_size(file) for file in files), "format": reading.format.name})
         run_folder.forget_damaged(config.out)
         return made(config, items, reading, find, identity)
 
@@ -85,14 +96,35 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
 def _named(source: Sequence[str]) -> tuple[str | None, Path]:
     if len(source) not in (1, 2):
         raise UserError("give the file or folder to import, and before it, if you like, its format's name.")
-    return (source[0] if len(source) == 2 else None), Path(source[-1]).expanduser()
+    place = Path(source[-1])
+    return (source[0] if len(source) == 2 else None), place if is_hub_name(place) else place.expanduser()
 
 
-def _identity(config: ImportConfig, path: Path, name: str) -> dict[str, Any]:
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def _further(
+    files: Sequence[Path], reading: Reading, options: ReadOptions
+) -> Iterator[Comparison | Example | Rejection]:
+    """The rows of further files of a set, counted with those of the first."""
+    from veridical.formats.published.catalogue import read_published
+
+    for file in files:
+        own, items = read_published(file, reading.format.name, options)
+        before = reading.rows, reading.no_comparison
+        for item in items:
+            reading.rows, reading.no_comparison = before[0] + own.rows, before[1] + own.no_comparison
+            yield item
+        reading.rows, reading.no_comparison = before[0] + own.rows, before[1] + own.no_comparison
+        reading.unknown_fields.update(own.unknown_fields)
+
+
+def _identity(config: ImportConfig, path: str, name: str) -> dict[str, Any]:
     """What the manifest says of how the pairs came to be."""
     return {
         "construction": name,
-        "records": str(path),
+        "records": path,
         "aspect": config.aspect,
         "seed": config.seed,
         "limit": config.limit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ class ReportConfig(TableSettings):
     """Which runs, and where the page goes; --latex, --csv and --markdown print the evaluations' tables as well."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of build, align and eval, any number of each."""
+    """Run folders of build, align and eval, any number of each; and files, folders or Hub names of published pairs."""
     out: Path = Path("report.html")
     """The page, one file that needs nothing else."""
     title: str = DEFAULT_TITLE
@@ -44,17 +45,28 @@ def run(config: ReportConfig) -> Path:
 
     if not config.runs:
         raise UserError("veridical report needs at least one run folder, of build, align or eval.")
-    runs = read_runs(config.runs)
     forms = asked_formats(config)
-    if forms and not runs.evals:
-        raise UserError(f"--{forms[0]}: none of the run folders is of eval, so there is no table.")
-    page = render(runs, config.title, config.pairs, config.captions)
+    with tempfile.TemporaryDirectory(prefix="veridical-report-") as work:
+        runs = read_runs([_opened(path, Path(work)) for path in config.runs])
+        if forms and not runs.evals:
+            raise UserError(f"--{forms[0]}: none of the run folders is of eval, so there is no table.")
+        page = render(runs, config.title, config.pairs, config.captions)
     write_whole(config.out, page.encode("utf-8"))
     if forms:
         print_tables([_table(one, len(runs.evals) > 1) for one in runs.evals], forms)
     else:
         print(f"report: {config.out}")
     return config.out
+
+
+def _opened(source: Path, work: Path) -> Path:
+    """A run folder as it is; pairs of another tool imported into a folder below `work`."""
+    from veridical.formats.hub import is_hub_name
+    from veridical.pairs.opening import pairs_folder
+
+    finished = ("results.json", "manifest.json", "log.jsonl", "constructions.json", "run.json")
+    foreign = source.is_dir() and not any((source / name).exists() for name in finished) and any(source.iterdir())
+    return pairs_folder(source, work) if is_hub_name(source) or source.is_file() or foreign else source
 
 
 def _table(run: EvalRun, named: bool) -> Table:

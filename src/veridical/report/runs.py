@@ -141,11 +141,13 @@ def _folders(folder: Path) -> tuple[Path, ...]:
 
 
 def _read_build(folder: Path) -> BuildRun:
+    manifest = files.read_state(folder / "manifest.json", MANIFEST)
+    made = {name: manifest["identity"][name] for name in ("construction",) if name in manifest.get("identity", {})}
     return BuildRun(
         folder=folder,
         name=folder.name,
-        config=_yaml(folder / "config.yaml"),
-        manifest=files.read_state(folder / "manifest.json", MANIFEST),
+        config={**made, **_yaml(folder / "config.yaml")},
+        manifest=manifest,
         summary=files.read_state(folder / "summary.json"),
         pairs=tuple(read_pairs(folder)),
     )

@@ -23,7 +23,7 @@ NASTY = (
     "../../etc/passwd", "/etc/passwd", "/dev/zero", "http://example.org/a.jpg", "file:///etc/passwd", "..\\..\\a.jpg",
     "<image>" * 50, "<|im_end|>", '{"a": ', b"\xff\xd8\xff", b"GIF89a", b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     {"bytes": b"<html></html>", "path": "/etc/passwd"}, {"bytes": None, "path": "/etc/shadow"}, "link.jpg",
-    "data:image/png;base64,!!",
+    "data:image/png;base64,!!", "bomb.png", "page.png", "drawing.jpg", "cut.jpg",
 )  # fmt: skip
 
 
@@ -64,6 +64,18 @@ def _change(node, draw):
         return
 
 
+def png_header(width, height):
+    """The beginning of a PNG file that says how large it is and then holds next to nothing."""
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
@@ -72,6 +84,12 @@ def images(tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "secret.jpg"
     Image.new("RGB", (32, 32)).save(outside)
     (folder / "link.jpg").symlink_to(outside)
+    (folder / "bomb.png").write_bytes(png_header(60_000, 60_000))
+    (folder / "page.png").write_bytes(b"<!DOCTYPE html><html><script>alert(1)</script></html>")
+    (folder / "drawing.jpg").write_bytes(
+        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+    )
+    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:40])
     return folder
 
 
@@ -124,6 +142,39 @@ def test_files_cut_short_or_of_another_kind_are_refused_by_name(tmp_path, conten
     path.write_text(content)
     with pytest.raises(UserError, match=r"rows\.json"):
         list(read_published(path, "bpo")[1])
+
+
+@pytest.mark.parametrize("name", ["bomb.png", "page.png", "drawing.jpg", "cut.jpg", "link.jpg"])
+def test_what_only_looks_like_an_image_is_one_rejected_row(tmp_path, images, name):
+    rows = [ROWS["bpo"] | {"image": "a.jpg", "id": "good"}, ROWS["bpo"] | {"image": name, "id": "bad"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = import_published(ImportConfig(("bpo", str(path)), tmp_path / "out", (images,)))
+    assert (manifest["records_used"], sum(manifest["rejected"].values())) == (1, 1)
+
+
+def test_a_compressed_file_that_grows_without_bound_is_read_in_bounded_memory(tmp_path, images, monkeypatch):
+    """A line of any length is one rejected row, whatever it unpacks to."""
+    import gzip
+    import tracemalloc
+
+    from veridical.formats.published import tables
+
+    monkeypatch.setattr(tables, "MAX_LINE", 2**20)
+    path = tmp_path / "rows.jsonl.gz"
+    good = json.dumps(ROWS["bpo"] | {"image": "a.jpg"})
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write('{"prompt": "')
+        for _ in range(64):
+            file.write("x" * 2**20)
+        file.write(f'"}}\n{good}\n')
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    manifest = import_published(ImportConfig(("bpo", str(path)), tmp_path / "out", (images,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (manifest["records_used"], manifest["rejected"]) == (1, {"too-long": 1})
+    assert peak < 32 * 2**20
 
 
 @pytest.mark.parametrize("content", ["{}", "[]"])

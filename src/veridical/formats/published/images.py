@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from veridical.files import write_whole
 from veridical.formats.published.types import ImageSource
-from veridical.formats.rows import UnusableError
+from veridical.formats.rows import UnusableError, hub_blobs
 from veridical.records import ImageFile, Pair
 
 SUBFOLDERS = ("", "images", "VG_100K", "VG_100K_2", "train2014", "train2017", "val2014", "val2017")
@@ -70,7 +70,7 @@ class ImageFinder:
 
 
 def _identified(path: Path, roots: Sequence[Path]) -> ImageFile:
-    if not any(path.is_relative_to(root) for root in roots):
+    if not any(path.is_relative_to(root) or path.is_relative_to(hub_blobs(root) or root) for root in roots):
         raise UnusableError(
             "path-outside",
             f"{path} lies outside the images' folders",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from veridical.bounds import Seed
+from veridical.bounds import Positive, Seed
 from veridical.errors import UserError
 from veridical.files import write_json_lines, write_text
 from veridical.pairs.audit.finding import Checked, Finding
@@ -43,6 +43,21 @@ class CheckConfig:
     """Let `--fix` leave out what only a warning is about, and the exit status tell of warnings."""
     seed: Seed = 0
     """Decides which pairs a classifier is tested on."""
+    model: str = ""
+    """A model, by name or folder, or `bundled`, to tell by its implicit reward which side it prefers; with --adapter,
+    against itself without it, else against --reference."""
+    adapter: str | None = None
+    """The adapter of --model."""
+    reference: str = ""
+    """What --model was trained from, where it has no adapter."""
+    margin_pairs: Positive = 500
+    """Pairs that the model reads, evenly spread over the set."""
+
+    def __post_init__(self) -> None:
+        if self.model and (self.adapter is None) == (not self.reference):
+            raise UserError("model: give --adapter, or --reference: an implicit reward compares two models.")
+        if not self.model and (self.adapter or self.reference):
+            raise UserError("adapter and reference go with --model.")
 
 
 def run(config: CheckConfig) -> Checked:
@@ -86,9 +101,17 @@ def check_set(pairs: Sequence[Pair], config: CheckConfig, before: Sequence[Findi
         *check_images(pairs, _evaluated(config.evaluated)),
         *check_shortcuts(pairs, config.seed),
         *check_content(pairs, lexicon, present),
+        *_margins(pairs, config),
     ]
     order = ("error", "warning", "note")
     return Checked(len(pairs), tuple(sorted(found, key=lambda one: order.index(one.severity))))
+
+
+def _margins(pairs: Sequence[Pair], config: CheckConfig) -> Iterator[Finding]:
+    if config.model:
+        from veridical.pairs.audit.margins import check_margins
+
+        yield from check_margins(pairs, config.model, config.adapter, config.reference, config.margin_pairs)
 
 
 def _import_findings(folder: Path) -> Iterator[Finding]:
