@@ -201,6 +201,20 @@ def test_killed_and_interrupted_and_continued_is_the_same_to_the_bit(config, tmp
     assert_same_run(whole, config)
 
 
+def test_a_run_is_continued_with_another_micro_batch(config, tmp_path):
+    """As after memory ran out: the same steps, to rounding. What dropout draws depends on the passes."""
+    config = replace(config, epochs=8, lora=LoraSettings(rank=4, alpha=8))
+    whole = replace(config, out=tmp_path / "whole")
+    run(whole)
+    with pytest.raises(KeyboardInterrupt), interrupting(lambda: steps_logged(config) >= 10):
+        run(config)
+    smaller = replace(config, micro_batch=1)
+    assert config.micro_batch > 1
+    run(smaller)
+    ends = [load_file(one.result / "adapter_model.safetensors") for one in (whole, config)]
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
+
+
 def test_killed_in_the_reference_pass(config, tmp_path, monkeypatch):
     monkeypatch.setattr("veridical.align.reference.SHARD_BATCHES", 1)
     config = replace(config, epochs=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.families.catalogue import FAMILIES
@@ -19,8 +20,8 @@ from veridical.vlm.scores.scoring import score
 
 SIZES = [(64, 64), (200, 40), (40, 200), (90, 60), (33, 47)]
 SCALED = [
-    "aya_vision", "cohere2_vision", "glm4v", "idefics3", "internvl", "llava (Pixtral)", "llava_next", "llava_onevision",
-    "mistral3", "ovis2", "perception_lm", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
+    "aya_vision", "cohere2_vision", "glm4v", "idefics3", "internvl", "lfm2_vl", "llava (Pixtral)", "llava_next",
+    "llava_onevision", "mistral3", "ovis2", "perception_lm", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
 ]  # fmt: skip
 
 
@@ -58,6 +59,21 @@ def test_fewer_pixels_are_fewer_tokens_and_another_fingerprint(name, fewer):
         found.append((most(vlm), vlm.fingerprint))
     assert found[0][0] > found[1][0]
     assert found[0][1] != found[1][1]
+
+
+def test_gemma_4_takes_one_of_its_numbers_of_tokens():
+    found = []
+    for most_tokens in (None, 139):
+        tiny = FAMILIES["gemma4"]()
+        tiny.processor.image_processor.max_soft_tokens = 140
+        vlm = assemble("gemma4", random_model(tiny), tiny.processor, limits=ImageLimits(max_image_tokens=most_tokens))
+        found.append(most(vlm))
+        large = [replace(one, images=(one.images[0].resize((400, 300)),)) for one in contexts()[:1]]
+        expected = [[plain.answer_logprobs(vlm, large[0], "A dog.")]]
+        assert plain.largest_difference(score(vlm, encode(vlm, large), [["A dog."]]), expected) < 1e-5
+        found.append(prepare(vlm, large[0]).placeholders)
+    assert 70 < found[1] <= 140
+    assert found[3] <= 70
 
 
 @pytest.mark.parametrize("name", ["llava", "gemma3", "mllama", "git", "paligemma"])

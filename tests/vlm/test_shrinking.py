@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from veridical.align.config import AlignConfig
 from veridical.vlm.shrinking import BatchLimit, OutOfMemory, is_out_of_memory, run_in_batches
 
 LIMITED = """
@@ -103,3 +105,14 @@ def test_other_errors_are_not_taken_for_memory():
     assert not is_out_of_memory(ValueError("out of memory"))
     with pytest.raises(OutOfMemory):
         BatchLimit(1, "images", "--batch-size").halve(1)
+
+
+@pytest.mark.parametrize("batch", [15, 16, 12, 7])
+def test_what_is_advised_is_accepted(batch, recwarn):
+    """Halving 15 gives 7, which doesn't divide 15, so that `align` would refuse it."""
+    limit = BatchLimit(batch, "pairs", "--micro-batch", whole=batch)
+    while limit.size > 1:
+        limit.halve(limit.size)
+        assert batch % limit.size == 0
+        assert f"Give --micro-batch {limit.size} " in str(recwarn.pop().message)
+        AlignConfig(pairs=Path("pairs"), out=Path("out"), batch_size=batch, micro_batch=limit.size)

@@ -11,6 +11,7 @@ from veridical import __version__
 from veridical.align.config import AlignConfig
 from veridical.config import to_plain
 from veridical.runs import identity_of
+from veridical.vlm.model.image_limits import ImageLimits
 
 NAME = "README.md"
 
@@ -66,11 +67,24 @@ def card(config: AlignConfig, summary: Mapping[str, Any]) -> str:
             "or, with veridical:",
             f"```python\nimport veridical as vd\n\nvlm = {load_ours}\n```",
             "",
+            *_limits(config),
             "## Settings",
             f"```yaml\n{yaml.safe_dump(to_plain(settings), sort_keys=False)}```",
             "",
         ]
     )
+
+
+def _limits(config: AlignConfig) -> list[str]:
+    """What whoever loads the adapter without veridical has to know about the size of images."""
+    limits = ImageLimits(config.max_pixels, config.max_image_tokens)
+    if not limits:
+        return []
+    return [
+        f"It was trained on images that the processor made smaller (`{limits}`). With veridical this holds wherever it "
+        "is loaded; with transformers alone, set the processor so.",
+        "",
+    ]
 
 
 def _path(model: str) -> str:

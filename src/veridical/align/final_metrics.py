@@ -49,7 +49,7 @@ def measure(
     encoder.vlm.model.eval()
     examples = measured(examples)
     size = STEP if compares_pairs(objective) else micro_batch
-    limit = BatchLimit(size, "pairs", "--micro-batch")
+    limit = BatchLimit(size, "pairs", "--micro-batch", whole=size)
     for ratios, values in run_in_batches(partial(_measured, encoder, reference, objective), examples, limit):
         for side, ratio in ratios.items():
             drifts[side].append(ratio)

@@ -145,7 +145,7 @@ def fill(
     Work is split the same way however often it is interrupted, so the scores come out the same to the bit.
     """
     encoder.vlm.model.eval()
-    limit = BatchLimit(micro_batch, "pairs", "--micro-batch")
+    limit = BatchLimit(micro_batch, "pairs", "--micro-batch", whole=micro_batch)
     pending: dict[str, Tensor] = {}
     with torch.no_grad(), nullcontext() if adapter else adapters_off(encoder.vlm):
         for number, batch in enumerate(batches(encoder, examples, views_of(needs), micro_batch, workers), start=1):

@@ -159,7 +159,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             SeededOrder(contexts, config.seed), config.batch_size, micro_batch, distributed.index(), distributed.count()
         )
         self._since_log: list[tuple[int, Metrics]] = []
-        self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF)
+        self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF, whole=config.batch_size)
         self._of_step: list[Batch] = []
         self._memory = PairMemory(config.objective)
         self._whole: WholeStep | None = None

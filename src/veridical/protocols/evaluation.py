@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,36 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
     """
     models, methods = measured_models(config.models), methods_of(config)
+    config = with_trained_limits(config, models)
     lmms_eval.check(config)
     with runs.opened(config.out, "eval", config) as folder:
         asked = read_tasks(config, models)
         if asked.pictures:
             folder.settle({"images": _digest(asked.pictures)})
         return _evaluate(config, asked, models, methods)
+
+
+def with_trained_limits(config: EvalConfig, models: Sequence[Measured]) -> EvalConfig:
+    """The settings with the image limits that the adapters were trained with, for all models, unless others are given.
+
+    Raises UserError where the adapters' differ.
+    """
+    from veridical.vlm.model.image_limits import stored
+
+    if config.max_pixels is not None or config.max_image_tokens is not None:
+        return config
+    found = {model.name: stored(model.adapter) for model in models if model.adapter}
+    if not any(found.values()):
+        return config
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} {limits or 'without a limit'}" for name, limits in found.items())
+        raise UserError(
+            f"--models: were trained on images of different sizes ({told}); say which all are measured with: "
+            "--max-pixels or --max-image-tokens."
+        )
+    limits = next(one for one in found.values() if one)
+    print(f"images are limited as in training, for all models: {limits}", file=sys.stderr)
+    return replace(config, max_pixels=limits.max_pixels, max_image_tokens=limits.max_image_tokens)
 
 
 def _evaluate(

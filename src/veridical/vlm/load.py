@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ def load(
     """Load a model in evaluation mode, with all weights frozen.
 
     `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
-    default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Raises
+    default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Without `limits` on the
+    size of images, those that the adapter was trained with hold, and are printed. Raises
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
     doesn't fit, or for `limits` on the size of images that its family doesn't have.
     """
     found = loading.read_model(model, dtype, device, allow_remote_code)
+    if adapter is not None and not limits and (limits := image_limits.stored(adapter)):
+        print(f"{adapter}: was trained with {limits}, which holds here too", file=sys.stderr)
     image_limits.apply(limits, str(model), found.model, found.processor)
     if adapter is None:
         return _probed(loading.assemble(str(model), found.model, found.processor, found.weights, limits=limits))

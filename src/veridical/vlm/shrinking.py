@@ -36,19 +36,22 @@ class BatchLimit:
     """How many items are worked on together; halved for good whenever memory runs out.
 
     `what` names the items in the message ("images"), `setting` the flag to give next time ("--batch-size"), and
-    `relief` what else saves memory where a single item is too much.
+    `relief` what else saves memory where a single item is too much. Where the setting must divide a number, that is
+    `whole`, and each size divides it.
     """
 
     size: int
     what: str
     setting: str
     relief: str = "Use a device with more memory, or show fewer or smaller images (--max-image-tokens)."
+    whole: int = 0
 
     def halve(self, tried: int) -> None:
         """Halve the size after memory ran out at `tried` items, and say so; raises `OutOfMemory` after a single one."""
         if tried <= 1:
             raise OutOfMemory(f"memory runs out with a single one of the {self.what}. {self.relief}")
-        self.size = max(1, tried // 2)
+        half = tried // 2
+        self.size = next(size for size in range(half, 0, -1) if self.whole % size == 0) if self.whole else half
         warnings.warn(
             f"memory ran out with {tried} {self.what} at a time; continuing with {self.size}. "
             f"Give {self.setting} {self.size} to start with that.",

@@ -16,6 +16,7 @@ from annotated_types import Ge, Lt
 from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.files import read_json, read_state, whole_folder, write_json
+from veridical.vlm.model import image_limits
 from veridical.vlm.model.weights import KEEP_FLOAT32
 
 if TYPE_CHECKING:
@@ -293,6 +294,7 @@ def _save(vlm: Vlm, folder: Path) -> None:
         return
     # "auto" would ask the hub about the base model's vocabulary.
     vlm.model.save_pretrained(str(folder), save_embedding_layers=False)
+    image_limits.store(vlm.limits, folder)
     if vlm.opening:
         _name_opening(folder / "adapter_config.json", vlm.opening)
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
+from veridical.files import read_json, write_json
 
+NAME = "image_limits.json"
 _TILE_COUNTS = ("max_patches", "max_crops", "max_num_tiles")
 
 
@@ -27,6 +30,22 @@ class ImageLimits:
 
     def __bool__(self) -> bool:
         return self.max_pixels is not None or self.max_image_tokens is not None
+
+    def __str__(self) -> str:
+        given = {"--max-pixels": self.max_pixels, "--max-image-tokens": self.max_image_tokens}
+        return " ".join(f"{flag} {value}" for flag, value in given.items() if value is not None)
+
+
+def store(limits: ImageLimits | None, adapter: Path) -> None:
+    """Write into an adapter's folder how large images were in its training, if there was a limit."""
+    if limits:
+        write_json(adapter / NAME, asdict(limits))
+
+
+def stored(adapter: Path) -> ImageLimits | None:
+    """The limits that an adapter was trained with; None where there were none."""
+    path = adapter / NAME
+    return ImageLimits(**read_json(path)) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,11 @@ def _sizes(images: Any) -> Iterator[_Size]:
     """The sizes that an image processor can be set to, none of them above what it is set to; none if there is one."""
     size = dict(getattr(images, "size", None) or {})
     longest = size.get("longest_edge")
-    if getattr(images, "image_grid_pinpoints", None):
+    if hasattr(images, "max_pixels_tolerance"):
+        yield from _tiles_or_whole(images)
+    elif getattr(images, "max_soft_tokens", None):
+        yield from _soft_tokens(images)
+    elif getattr(images, "image_grid_pinpoints", None):
         yield from _grids(images.image_grid_pinpoints)
     elif longest and size.get("shortest_edge") and hasattr(images, "merge_size"):
         yield from _budgets(images, size)
@@ -112,6 +135,27 @@ def _tiles(images: Any, counted: str, size: Mapping[str, Any]) -> Iterator[_Size
         fewest = {"min_patches": min(images.min_patches, count)} if hasattr(images, "min_patches") else {}
         shapes = tuple((side * w, side * (count // w)) for w in range(1, count + 1) if count % w == 0)
         yield _Size({counted: count, **fewest}, count * side * side, largest=shapes)
+
+
+def _tiles_or_whole(images: Any) -> Iterator[_Size]:
+    """LFM2-VL: a large image is cut into tiles beside a small whole one; without tiles, it is scaled to some tokens."""
+    unit = (images.encoder_patch_size * images.downsample_factor) ** 2
+    for count in range(1, images.max_image_tokens + 1):
+        fewest = min(images.min_image_tokens, count)
+        scaled = {"do_image_splitting": False, "max_image_tokens": count, "min_image_tokens": fewest}
+        yield _Size(scaled, count * unit, tokens=count)
+    if images.do_image_splitting:
+        for tiles in range(images.min_tiles, images.max_tiles + 1):
+            pixels = tiles * images.tile_size**2 + images.max_image_tokens * unit
+            yield _Size({"max_tiles": tiles}, pixels, tokens=pixels // unit)
+
+
+def _soft_tokens(images: Any) -> Iterator[_Size]:
+    """Gemma 4: one of a few numbers of tokens, each worth a square of patches."""
+    unit = (images.patch_size * images.pooling_kernel_size) ** 2
+    for count in (70, 140, 280, 560, 1120):
+        if count <= images.max_soft_tokens:
+            yield _Size({"max_soft_tokens": count}, count * unit, tokens=count)
 
 
 def _grids(grids: Sequence[Sequence[int]]) -> Iterator[_Size]:
