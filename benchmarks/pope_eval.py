@@ -107,12 +107,12 @@ def peers(vlm: Vlm, asked: Sequence[Request]) -> tuple[list[str], float]:
 def tokens(vlm: Vlm, records: Sequence[Record], texts: Sequence[str]) -> tuple[float, float]:
     """Tokens that the language model reads for `generate` and with sharing; the tower's work as tokens of it."""
     from veridical.vlm.inputs.context import Context
-    from veridical.vlm.prefix.shared_prompt import _trunks, prepare_together
+    from veridical.vlm.prefix.shared_prompt import _shared_starts, prepare_together
 
     asked = requests(records)
     contexts = list(dict.fromkeys(Context(request.images, request.prompt) for request in asked))
     prepared, members = prepare_together(vlm, contexts)
-    trunks = _trunks(vlm, prepared, members) or []
+    shared_starts = _shared_starts(vlm, prepared, members) or []
     inner = vlm.model.model
     tower = inner.visual if hasattr(inner, "visual") else inner.vision_tower
     size = sum(p.numel() for p in tower.parameters()) / sum(p.numel() for p in inner.language_model.parameters())
@@ -121,8 +121,8 @@ def tokens(vlm: Vlm, records: Sequence[Record], texts: Sequence[str]) -> tuple[f
            for r, t in zip(asked, texts, strict=True)}  # fmt: skip
     length = {(c.images, c.prompt): one.length for c, one in zip(contexts, prepared, strict=True)}
     alone = sum(length[r.images, r.prompt] + new[r.images, r.prompt] + size * patches for r in asked)
-    shared = sum(t.length + size * patches for t in trunks)
-    shared += sum(prepared[i].length - t.length for t in trunks for i in t.members) + sum(new.values())
+    shared = sum(t.length + size * patches for t in shared_starts)
+    shared += sum(prepared[i].length - t.length for t in shared_starts for i in t.members) + sum(new.values())
     return alone, shared
 
 

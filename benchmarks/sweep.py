@@ -27,6 +27,7 @@ from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.protocol import Answer, Sample
 from veridical.constructions.registry import CONSTRUCTIONS, why_adapter
 from veridical.files import read_json, write_json, write_whole
+from veridical.judges.lexicon_sources import world_lexicon
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
 from veridical.pairs.engine import Engine
@@ -40,7 +41,7 @@ from veridical.vlm.images.views import parse
 from veridical.vlm.inputs.context import Context
 from veridical.vlm.load import load
 from veridical.world.records import world_records
-from veridical.world.vocabulary import PARTNER, lexicon
+from veridical.world.vocabulary import PARTNER
 
 STEPS = (0, 200, 300, 400, 450, 500, 550, 600, 700)
 RHOS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)
@@ -92,7 +93,7 @@ def _tally(records: Sequence[Record], items: Sequence[chair.ChairItem]) -> Tally
 def captions(engine: Engine, records: Sequence[Record], view: str, given: argparse.Namespace) -> list[chair.ChairItem]:
     """Captions drawn with the same random numbers under every view."""
     found = []
-    words = lexicon()
+    words = world_lexicon()
     for start in range(0, len(records), BATCH):
         some = records[start : start + BATCH]
         requests = [

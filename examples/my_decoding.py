@@ -34,7 +34,7 @@ class Sharper:
         """The same question about the weakened image."""
         return (Stream(view=parse(self.view)),)
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """No predictions of earlier layers."""
         return ()
 

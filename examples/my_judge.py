@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import veridical as vd
 from veridical.bounds import Positive
 from veridical.judges.interface import Rate
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,6 @@ class Brevity:
     words: Positive = 100
     """An answer of so many words is worth nothing."""
 
-    def open(self, setting: Setting) -> BrevityJudge:
-        """The judge; `setting` has the words for objects and the examined model, for judges that want them."""
+    def open(self, context: JudgeContext) -> BrevityJudge:
+        """The judge; `context` has the words for objects and the examined model, for judges that want them."""
         return BrevityJudge(self.words)

@@ -6,7 +6,9 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import datasets
 import pytest
@@ -91,6 +93,31 @@ def test_records_and_settings_may_be_objects(vlm, tmp_path):
         vd.build("bpo-image", records=records[:2], **settings)
 
 
+def test_several_constructions_over_the_same_records(vlm, tmp_path):
+    settings = {"bpo-image": {"view": "noise:700"}}
+    given = {"model": vlm, "settings": settings, "out": tmp_path / "out", **SMALL}
+    made = vd.build(["bpo-image", "dropout-ntp"], size_matched=True, **given)
+    assert list(made) == ["bpo-image", "dropout-ntp"]
+    assert {len(pairs) for pairs in made.values()} == {len(made["bpo-image"])} != {0}
+    assert {pair.provenance.parameters["view"] for pair in made["bpo-image"]} == {"noise:700"}
+    assert made["bpo-image"].folder == tmp_path / "out" / "matched" / "bpo-image"
+    whole = vd.build(["bpo-image", "dropout-ntp"], **given)
+    assert whole["bpo-image"].folder == tmp_path / "out" / "bpo-image"
+    assert whole["bpo-image"].summary["pairs"] == len(whole["bpo-image"])
+    for wrong in ({"bdhs": {}}, {"bpo-image": {"veiw": "noise:700"}}):
+        with pytest.raises(vd.UserError, match=r"bdhs|veiw"):
+            vd.build(["bpo-image", "dropout-ntp"], **given | {"settings": wrong})
+
+
+def test_the_part_of_equal_lengths_is_what_was_asked_for(vlm, tmp_path):
+    given = {"model": vlm, "out": tmp_path / "out", **SMALL}
+    part, whole = vd.build("bpo-image", length_matched=True, **given), vd.build("bpo-image", **given)
+    assert part.folder == tmp_path / "out" / "length-matched"
+    assert {pair.id for pair in part} <= {pair.id for pair in whole}
+    words = [sum(len(getattr(pair, side).split()) for pair in part) for side in ("chosen", "rejected")]
+    assert abs(words[0] - words[1]) <= len(part)
+
+
 def test_trl_and_back(pairs, tmp_path):
     dataset = pairs.to_trl()
     assert isinstance(dataset, datasets.Dataset)
@@ -136,6 +163,60 @@ def test_an_evaluation_and_a_report(run, vlm, pairs, tmp_path):
     assert "<th>aligned</th>" in measured._repr_html_()
     page = vd.report([pairs, run, measured]).save(tmp_path / "report.html")
     assert page.read_text().startswith("<!")
+
+
+class Followed:
+    """The names by which values go in the modules of some rooms while the block lasts."""
+
+    def __init__(self, rooms: tuple[str, ...], wanted: Callable[[object], bool]) -> None:
+        self.names: set[str] = set()
+        self._folders = [str(Path(vd.__file__).parent / room) for room in rooms]
+        self._wanted = wanted
+
+    def __enter__(self) -> Followed:
+        sys.setprofile(self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code.co_filename.startswith(tuple(self._folders)):
+            local = frame.f_locals.items()
+            self.names.update(name for name, value in local if name[0] not in "._" and self._wanted(value))
+
+
+def test_a_batch_on_its_way_through_align_keeps_its_name(vlm, pairs):
+    from veridical.align.inputs import Batch
+    from veridical.align.types import Example
+
+    def is_batch(value: object) -> bool:
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        return isinstance(first, Batch) or (isinstance(first, Example) and first is not value)
+
+    with Followed(("align", "objectives", "vlm/scores"), is_batch) as followed:
+        vd.align(pairs, model=vlm, **TRAINING)
+    assert {"batch", "examples"} <= followed.names
+    assert len(followed.names) <= 8, sorted(followed.names)
+
+
+def test_an_evaluated_answer_keeps_its_name(vlm, tmp_path):
+    given = {"records": "world:dev", "limit": 2, "seed": 1, "out": tmp_path / "out"}
+    vd.evaluate(vlm, ["world-chair"], **given)
+    [items] = (tmp_path / "out" / "items" / "base").iterdir()
+    captions = {json.loads(line)["caption"] for line in items.read_text().splitlines()}
+
+    def is_answer(value: object) -> bool:
+        value = [*value.values()] if isinstance(value, dict) else value
+        value = value[0] if isinstance(value, list | tuple) and value else value
+        text = getattr(value, "caption", value)
+        return isinstance(text, str) and text in captions
+
+    (tmp_path / "out" / "results.json").unlink()
+    with Followed(("protocols",), is_answer) as followed:
+        vd.evaluate(vlm, ["world-chair"], **given)
+    assert {"caption", "item", "replies"} <= followed.names
+    assert len(followed.names) <= 10, sorted(followed.names)
 
 
 def test_a_model_in_memory(vlm, pairs):

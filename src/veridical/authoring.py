@@ -1,4 +1,4 @@
-"""Decorators for methods of one's own: what they stand over is known by its name in this process.
+"""Decorators that register a method of one's own by its name, in this process.
 
 `@veridical.construction` alone takes the name of the function, `@veridical.construction("name")` gives one. Classes
 have their names in the field `name`. Raises UserError for a wrong shape, and for a name that is taken.
@@ -12,35 +12,35 @@ from veridical.registry import name_of_settings
 
 
 def construction(given: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a generator function over (record, settings, seed) known as a construction."""
+    """Register a generator function over (record, settings, seed) as a construction."""
     from veridical.constructions.registry import CONSTRUCTIONS
 
     return CONSTRUCTIONS.decorator(given, name, _of_function)
 
 
 def objective(given: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a dataclass with `needs()` and `loss(scored)` known as an objective."""
+    """Register a dataclass with `needs()` and `loss(scored)` as an objective."""
     from veridical.objectives.registry import OBJECTIVES
 
     return OBJECTIVES.decorator(given, name, name_of_settings)
 
 
 def judge(given: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a dataclass with `open(setting)`, which gives a judge, known as a judge."""
+    """Register a dataclass with `open(context)`, which returns a judge, as a judge."""
     from veridical.judges.registry import JUDGES
 
     return JUDGES.decorator(given, name, name_of_settings)
 
 
 def decoding(given: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a dataclass with `streams()`, `exits(layers)` and `logits(own, others, written)` known as a decoding."""
+    """Register a dataclass with `streams()`, `early_layers(layers)`, `logits(own, others, written)` as a decoding."""
     from veridical.decoding.registry import DECODINGS
 
     return DECODINGS.decorator(given, name, name_of_settings)
 
 
 def protocol(given: Any = None, /, *, name: str | None = None) -> Any:
-    """Make a class with NAME, Settings, `ask`, `answers` and `count` known as a protocol."""
+    """Register a class with NAME, Settings, `ask`, `answers` and `count` as a protocol."""
     from veridical.protocols.benchmarks.registry import BENCHMARKS
 
     return BENCHMARKS.decorator(given, name, lambda made: str(made.NAME))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from veridical import __version__
-from veridical.errors import DataWarning, UserError, printable
+from veridical.errors import Notice, UserError, printable
 
 _DISK = frozenset(
     getattr(errno, name, -1)
@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Command] = {
     "run": Command("veridical.run.command", "RunConfig", "From a folder of images to a report: build, align, eval."),
     "demo": Command("veridical.demo", "DemoConfig", "See it all on the bundled model: build, align, eval, report."),
     "build": Command(
-        "veridical.pairs.command", "BuildConfig", "Make preference pairs that expose what a model makes up."
+        "veridical.pairs.produce", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
     "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
@@ -160,7 +160,7 @@ def _about_disk(error: Exception) -> str | None:
 
 def _show_warning(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
     """A warning about the user's data as a sentence; any other as Python shows it."""
-    if issubclass(category, DataWarning):
+    if issubclass(category, Notice):
         print(f"Warning: {printable(str(message))}", file=sys.stderr)
     else:
         usual(message, category, *where)

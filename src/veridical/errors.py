@@ -29,5 +29,9 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-class DataWarning(UserWarning):
-    """Something in the user's data that is not used; the command line shows it as a sentence of its own."""
+class Notice(UserWarning):
+    """Something that the user should know and need not mend; the command line shows it as a sentence of its own."""
+
+
+class DataWarning(Notice):
+    """Something in the user's data that is not used."""

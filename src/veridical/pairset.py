@@ -96,6 +96,14 @@ class PairSet:
             raise UserError(f"PairSet.from_trl: none of {len(rejects)} rows can be used.{first}")
         return cls(pairs, rejects=rejects, keep=work)
 
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What `veridical build` prints of the pairs in `folder`: lengths, objects, inventions, counts; else empty."""
+        from veridical.files import read_json
+
+        path = None if self.folder is None else self.folder / "summary.json"
+        return read_json(path) if path is not None and path.is_file() else {}
+
     def to_trl(self, *, embed: bool = False) -> datasets.Dataset:
         """The pairs as a `datasets.Dataset` that TRL's trainers read; with `embed`, the images' bytes are in it."""
         from veridical.pairs import dataset

@@ -157,7 +157,7 @@ def test_a_template_that_drops_an_image_is_told_before_the_model_runs(pairs, lla
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_view_that_the_model_cannot_have_ends_the_run_at_once(pairs, vlm, tmp_path, workers):
-    with pytest.raises(UserError, match=r"^pair-0/unknown token: the view 'unknown token' can't be had"):
+    with pytest.raises(UserError, match=r"^pair-0/unknown token: the view 'unknown token' is not possible"):
         seen(vlm, pairs, tmp_path, workers=workers, views=[UnknownToken()])
 
 

@@ -1,14 +1,14 @@
 """Follows a procedure by hand: the model's answers are given, judges are the real ones."""
 
 from veridical.constructions.protocol import Answer, Rejected, Sample
+from veridical.judges.lexicon_sources import world_lexicon
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
 from veridical.judges.writers import GrammarWriter
 from veridical.records import Rejection
-from veridical.world.vocabulary import lexicon
 
-ORACLE = Oracle(lexicon(), (GrammarWriter(),))
+ORACLE = Oracle(world_lexicon(), (GrammarWriter(),))
 
 
 PANEL = Panel((ORACLE, TokenSimilarity()))

@@ -40,12 +40,12 @@ from veridical.judges.interface import (
 from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings, findings
 from veridical.judges.panel import Panel
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.pairs.summary import same_wording
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record, Rejection
 
 WORDS = find_words("world", True, [])
-ORACLE = OracleSettings().open(Setting(WORDS))
+ORACLE = OracleSettings().open(JudgeContext(WORDS))
 PANEL = Panel((ORACLE,))
 RECORD = Record(
     "r1",

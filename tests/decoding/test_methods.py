@@ -185,11 +185,11 @@ def test_dola_is_the_last_layer_against_the_most_different_candidate(bundled, co
 
     @dataclasses.dataclass(frozen=True)
     class Wider(Dola):
-        def exits(self, layers):
+        def early_layers(self, layers):
             return (0, 1, 2, 3)
 
     method = Wider(beta=0.05) if layers == "low" else Dola(layers="high", beta=0.05)
-    candidates = method.exits(4)
+    candidates = method.early_layers(4)
     head = bundled.model.get_output_embeddings()
 
     def wanted(context):
@@ -240,9 +240,9 @@ def test_dola_released_picks_the_layer_by_the_mean_first():
 
 
 def test_dola_takes_candidates_from_a_half():
-    assert Dola(layers="low").exits(32) == tuple(range(2, 16, 2))
-    assert Dola(layers="high").exits(32) == tuple(range(16, 32, 2))
-    assert Dola(layers="low").exits(4) == Dola(layers="high").exits(4) == (2,)
+    assert Dola(layers="low").early_layers(32) == tuple(range(2, 16, 2))
+    assert Dola(layers="high").early_layers(32) == tuple(range(16, 32, 2))
+    assert Dola(layers="low").early_layers(4) == Dola(layers="high").early_layers(4) == (2,)
 
 
 @pytest.mark.parametrize("method", [Vcd(view="token-mask:0.8"), Vdd(), Icd(disturbance=DISTURBANCE), Dola()])
@@ -302,13 +302,13 @@ def test_the_cut_off_by_hand():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(UserError, match=r"decoding\.beta is 1\.5; it must lie between 0 and 1"):
+    with pytest.raises(UserError, match=r"beta is 1\.5; it must be at least 0 and at most 1"):
         Vcd(beta=1.5)
     with pytest.raises(UserError, match="did you mean 'noise'"):
         Vcd(view="nose:500")
     with pytest.raises(UserError, match="at least one view"):
         Vdd(views=())
-    with pytest.raises(UserError, match=r"decoding\.n is 0"):
+    with pytest.raises(UserError, match="n is 0; it must be at least 1"):
         BestOfN(n=0)
-    with pytest.raises(UserError, match=r"decoding\.temperature is 0\.0"):
+    with pytest.raises(UserError, match=r"temperature is 0\.0; it must be above 0"):
         BestOfN(temperature=0.0)

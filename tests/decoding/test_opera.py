@@ -302,7 +302,7 @@ def test_what_makes_no_sense_is_refused(bundled, contexts):
         sample_under(bundled, prefix, [Branch(0)], SamplingParams(4, 0.7), Opera())
     with pytest.raises(UserError, match="opera chooses among free answers"):
         closed_answers(bundled, prefix, ("Yes", "No"), Opera())
-    with pytest.raises(UserError, match=r"decoding\.candidates is 1; it must be at least 2"):
+    with pytest.raises(UserError, match="candidates is 1; it must be at least 2"):
         Opera(candidates=1)
-    with pytest.raises(UserError, match=r"decoding\.scale is 0"):
+    with pytest.raises(UserError, match=r"scale is 0; it must be above 0"):
         Opera(scale=0)

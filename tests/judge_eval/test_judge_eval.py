@@ -19,7 +19,7 @@ from veridical.judge_eval.scores import score
 from veridical.judges.interface import JudgeError, Preference
 from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.judges.rules import RulesSettings
 from veridical.pairs.dataset import write_build
 from veridical.records import Message, Pair, Provenance, Record
@@ -123,7 +123,7 @@ def build(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("build")
     records = world_records("pairs", 20, 2, out / "drawn")
-    oracle = OracleSettings().open(Setting(find_words("world", True, [])))
+    oracle = OracleSettings().open(JudgeContext(find_words("world", True, [])))
     wrong = oracle.inject([Inject(record, record.reference, "object", (record.id,)) for record in records])
     pairs = [
         Pair(r.id, r.id, r.images, r.prompt, r.reference, text, Provenance("injected", "object", {}, 0, ""))

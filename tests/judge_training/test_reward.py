@@ -21,7 +21,7 @@ from veridical.errors import UserError
 from veridical.judge_training.reward import RewardConfig, run
 from veridical.judge_training.reward_trainer import attach_head, bradley_terry, head_of, rewards
 from veridical.judges.interface import Compare, Rate
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.judges.reward_model import RewardModelSettings
 from veridical.pairs.dataset import write_build
 from veridical.records import Record
@@ -116,7 +116,7 @@ def test_what_was_trained_is_what_judges(llava_folder, build, pairs, tmp_path, c
     assert {"rewards/accuracies", "rewards/margins"} <= rows[0].keys()
 
     # Loaded anew, it gives the same margins as at the end of the training, and those of plain forwards.
-    judge = RewardModelSettings(model=str(config.out), device="cpu").open(Setting())
+    judge = RewardModelSettings(model=str(config.out), device="cpu").open(JudgeContext())
     from veridical.judge_training.reward_probe import is_held_out
 
     held_out = [pair for pair in pairs if is_held_out(pair.record_id, config.held_out, config.seed)]
@@ -183,7 +183,7 @@ def test_a_published_value_head_reads_where_the_template_ends(folder, dialogue, 
     published = shutil.copytree(model, tmp_path / "published")
     head = {"v_head.summary.weight": torch.randn(1, 48), "v_head.summary.bias": torch.tensor([0.7])}
     save_file(head, published / "value_head.safetensors")
-    judge = RewardModelSettings(model=str(published), device="cpu").open(Setting())
+    judge = RewardModelSettings(model=str(published), device="cpu").open(JudgeContext())
     record = Record("r", (pictures[0],), plain.DESCRIBE)
     [rate] = judge.rate([Rate(record, plain.DESCRIBE, "There is a fork.")])
     vlm = load(model, device="cpu")
@@ -193,7 +193,7 @@ def test_a_published_value_head_reads_where_the_template_ends(folder, dialogue, 
     assert rate == pytest.approx(float(state @ head["v_head.summary.weight"][0]) + 0.7, abs=1e-3)
     save_file({"other": torch.zeros(1)}, published / "value_head.safetensors")
     with pytest.raises(UserError, match=r"no v_head\.summary\.weight"):
-        RewardModelSettings(model=str(published), device="cpu").open(Setting())
+        RewardModelSettings(model=str(published), device="cpu").open(JudgeContext())
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +220,11 @@ def test_a_classifier_that_sees_gives_the_output_that_was_chosen(classifier, pic
     from transformers import AutoModelForSequenceClassification, AutoProcessor
 
     with pytest.raises(UserError, match=r"3 outputs; choose one with --judge\.output: 0 \(helpfulness\)"):
-        RewardModelSettings(model=str(classifier), device="cpu").open(Setting())
+        RewardModelSettings(model=str(classifier), device="cpu").open(JudgeContext())
     with pytest.raises(UserError, match="no such output; there is helpfulness, honesty"):
-        RewardModelSettings(model=str(classifier), output="humour", device="cpu").open(Setting())
+        RewardModelSettings(model=str(classifier), output="humour", device="cpu").open(JudgeContext())
     judges = {
-        name: RewardModelSettings(model=str(classifier), output=name, device="cpu").open(Setting())
+        name: RewardModelSettings(model=str(classifier), output=name, device="cpu").open(JudgeContext())
         for name in ("honesty", "2")
     }
     asked = [

@@ -14,7 +14,7 @@ from veridical.judges.interface import Detect, FaultKind, Inject, JudgeError, Ra
 from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings
 from veridical.judges.panel import Panel
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.judges.sentences import sentences
 from veridical.judges.verifier import RIGHT, Verifier, VerifierSettings, _asked, question, read_verdict, verdict
 from veridical.pairs.dataset import read_pairs, write_build
@@ -26,7 +26,7 @@ from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 from veridical.world.records import world_records
 
-ORACLE = OracleSettings().open(Setting(find_words("world", True, [])))
+ORACLE = OracleSettings().open(JudgeContext(find_words("world", True, [])))
 PROVENANCE = Provenance("test", "test", {}, 0, "")
 
 
@@ -101,7 +101,7 @@ def test_a_verifier_is_trained_measured_and_judges(build, llava_folder, tmp_path
     assert about["balanced_accuracy"] == pytest.approx(expected / len(held_out), abs=1e-4)
     assert f"{100 * about['balanced_accuracy']:.1f} %" in capsys.readouterr().out
 
-    judge = VerifierSettings(model=str(config.out), device="cpu").open(Setting())
+    judge = VerifierSettings(model=str(config.out), device="cpu").open(JudgeContext())
     scores = judge.verify([Verify(records[row["record"]], row["sentence"]) for row in held_out])
     passed = [score > 0.5 for score in scores]
     assert sum(ok == (row["kind"] is None) for ok, row in zip(passed, held_out, strict=True)) == expected
@@ -140,7 +140,7 @@ def test_the_class_is_the_likeliest_whatever_the_model_would_spell(llava_folder)
 def test_what_a_verifier_needs(tmp_path, build, llava_folder):
     folder, _ = build
     with pytest.raises(UserError, match="judge train verifier"):
-        VerifierSettings(model=str(tmp_path)).open(Setting())
+        VerifierSettings(model=str(tmp_path)).open(JudgeContext())
     with pytest.raises(UserError, match=r"no pairs/\*\.parquet here"):
         run(VerifierConfig(pairs=tmp_path, out=tmp_path / "out"))
     with pytest.raises(UserError, match=r"held_out is 0\.0; it must be above 0 and below 1"):

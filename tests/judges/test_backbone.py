@@ -10,7 +10,7 @@ import pytest
 from veridical.errors import UserError
 from veridical.judges.backbone import BackboneSettings, prompt
 from veridical.judges.interface import Inject
-from veridical.judges.registry import Setting, default_writer, writer_type
+from veridical.judges.registry import JudgeContext, default_writer, writer_type
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 
 REFERENCE = "There is a fork on the table."
@@ -40,7 +40,7 @@ def test_it_sees_neither_image_nor_annotations():
     from veridical.vlm.load import load
 
     vlm = load("bundled", device="cpu")
-    writer = BackboneSettings(max_tokens=120).open(Setting(None, lambda: vlm))
+    writer = BackboneSettings(max_tokens=120).open(JudgeContext(None, lambda: vlm))
     other = replace(RECORD, images=(), annotations=None)
     first, again, second = writer.inject([request(), request(other), request(key=(1, "r1"))])
     # The image file doesn't exist, so it was not opened; the same key draws the same text.
@@ -54,4 +54,4 @@ def test_who_writes_where_nobody_says_so():
     assert default_writer("bpo-inject", "bundled") == default_writer("povid", "some/model") == "same"
     assert writer_type("backbone") is BackboneSettings
     with pytest.raises(UserError, match="no model"):
-        BackboneSettings().open(Setting())
+        BackboneSettings().open(JudgeContext())

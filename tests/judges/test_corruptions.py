@@ -22,14 +22,14 @@ from veridical.judges.interface import (
 )
 from veridical.judges.lexicon_sources import coco80, find_words
 from veridical.judges.oracle import OracleSettings
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.records import Annotations, Message, ObjectInImage, Record, Region, Relation
 from veridical.world.captions import caption, parse
 from veridical.world.records import world_records
 from veridical.world.scenes import scenes
 
-ORACLE = OracleSettings().open(Setting(find_words("world", True, [])))
-COCO = OracleSettings().open(Setting(coco80()))
+ORACLE = OracleSettings().open(JudgeContext(find_words("world", True, [])))
+COCO = OracleSettings().open(JudgeContext(coco80()))
 PROMPT = (Message("user", "Describe this image."),)
 TABLE = Annotations(
     (ObjectInImage("fork"), ObjectInImage("cup", None, ("white",)), ObjectInImage("cup")),

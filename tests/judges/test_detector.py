@@ -18,7 +18,7 @@ from veridical.judges.detector import Detector, DetectorSettings, Thresholds, la
 from veridical.judges.interface import AnsweredQuestion, Detect, JudgeError, MakeQuestions, Presence, Rewrite
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.lexicon_sources import Words, coco80
-from veridical.judges.registry import Setting, settings_type
+from veridical.judges.registry import JudgeContext, settings_type
 from veridical.records import ImageFile, Message, Record
 from veridical.store import Store
 
@@ -127,7 +127,7 @@ def test_grounding_scores_are_means_over_the_tokens_of_a_name(folders, records):
 @pytest.mark.parametrize("family", [*CLOSED, *ZERO_SHOT])
 def test_answers_do_not_depend_on_the_batch(folders, records, family, tmp_path):
     settings = DetectorSettings(model=str(folders[family]), device="cpu", cache=tmp_path / "a", names_at_once=2)
-    judge = settings.open(Setting(Words(WORDS, {})))
+    judge = settings.open(JudgeContext(Words(WORDS, {})))
     images = [one.images[0] for one in records]
     [query, *_] = judge._queries(("red",))
     together = judge._scores([(image, query) for image in images])
@@ -218,7 +218,7 @@ def test_labels_are_mapped_to_the_lexicons_names():
 
 def test_a_zero_shot_model_is_asked_in_fixed_groups(folders, tmp_path, records):
     judge = DetectorSettings(model=str(folders["owlv2"]), cache=tmp_path, names_at_once=2, device="cpu").open(
-        Setting(Words(WORDS, {}))
+        JudgeContext(Words(WORDS, {}))
     )
     assert judge._queries(("blue", "photo")) == [("blue", "cat"), ("photo",)]
     [seen] = judge.presence([Presence(records[0], ("blue", "photo"))])
@@ -232,19 +232,19 @@ def test_a_zero_shot_model_is_asked_in_fixed_groups(folders, tmp_path, records):
 def test_what_a_detector_needs(folders, tmp_path, llava_folder):
     assert settings_type("detector") is DetectorSettings
     with pytest.raises(UserError, match=r"--judge\.model"):
-        DetectorSettings().open(Setting())
+        DetectorSettings().open(JudgeContext())
     with pytest.raises(UserError, match=r"absent 0\.6 and present 0\.5"):
-        DetectorSettings(model="x", absent=0.6).open(Setting())
+        DetectorSettings(model="x", absent=0.6).open(JudgeContext())
     with pytest.raises(UserError, match="object detection model"):
-        DetectorSettings(model=str(llava_folder)).open(Setting())
+        DetectorSettings(model=str(llava_folder)).open(JudgeContext())
     with pytest.raises(UserError, match="--lexicon coco80"):
-        DetectorSettings(model=str(folders["owlv2"]), device="cpu").open(Setting())
+        DetectorSettings(model=str(folders["owlv2"]), device="cpu").open(JudgeContext())
     (tmp_path / "labels.json").write_text(json.dumps(["red"]))
     with pytest.raises(UserError, match="not of the form"):
-        DetectorSettings(model=str(folders["yolos"]), labels=tmp_path / "labels.json").open(Setting())
+        DetectorSettings(model=str(folders["yolos"]), labels=tmp_path / "labels.json").open(JudgeContext())
     both = DetectorSettings(model=str(folders["yolos"]), second=str(folders["detr"]), device="cpu", cache=tmp_path)
-    assert both.open(Setting()).second.name == str(folders["detr"])
-    own = DetectorSettings(model=str(folders["yolos"]), device="cpu", cache=tmp_path).open(Setting())
+    assert both.open(JudgeContext()).second.name == str(folders["detr"])
+    own = DetectorSettings(model=str(folders["yolos"]), device="cpu", cache=tmp_path).open(JudgeContext())
     assert own.lexicon.names("Red, green and reds") == ("red", "green")
 
 

@@ -10,7 +10,7 @@ from veridical.errors import UserError
 from veridical.judges.embedding import PACKAGED, PackagedSimilarity, _archive, load_embedding
 from veridical.judges.interface import Similarity
 from veridical.judges.oracle import OracleSettings
-from veridical.judges.registry import Same, Setting, open_panel
+from veridical.judges.registry import JudgeContext, Same, open_panel
 
 TEXTS = ("There is a fork.", "There is a fork and a knife on the table.", "A dog is in the park.")
 
@@ -49,12 +49,12 @@ def test_cosines_against_one_text_at_a_time(encoder):
 
 
 def test_a_panel_compares_texts_as_it_is_told(encoder):
-    assert open_panel(OracleSettings(), Same(), Setting(), "tokens").names([Similarity]) == "token-f1"
-    assert open_panel(OracleSettings(), Same(), Setting(), "facts").names([Similarity]) == "facts"
-    panel = open_panel(OracleSettings(), Same(), Setting(), str(encoder))
+    assert open_panel(OracleSettings(), Same(), JudgeContext(), "tokens").names([Similarity]) == "token-f1"
+    assert open_panel(OracleSettings(), Same(), JudgeContext(), "facts").names([Similarity]) == "facts"
+    panel = open_panel(OracleSettings(), Same(), JudgeContext(), str(encoder))
     assert panel.names([Similarity]) == encoder.name
     with pytest.raises(UserError, match="tokens"):
-        open_panel(OracleSettings(), Same(), Setting(), "no/such-encoder")
+        open_panel(OracleSettings(), Same(), JudgeContext(), "no/such-encoder")
 
 
 def test_the_packaged_encoder_gives_what_sentence_transformers_gives(tmp_path):
@@ -66,4 +66,4 @@ def test_the_packaged_encoder_gives_what_sentence_transformers_gives(tmp_path):
     wanted = SentenceTransformer(str(tmp_path), device="cpu").encode(texts, convert_to_tensor=True)
     wanted = torch.nn.functional.normalize(wanted, dim=-1)
     torch.testing.assert_close(PackagedSimilarity().embed(texts), wanted, atol=1e-5, rtol=0)
-    assert open_panel(OracleSettings(), Same(), Setting()).names([Similarity]) == PACKAGED
+    assert open_panel(OracleSettings(), Same(), JudgeContext()).names([Similarity]) == PACKAGED

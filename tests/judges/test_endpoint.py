@@ -20,7 +20,7 @@ from veridical.judges.endpoint import Endpoint
 from veridical.judges.interface import JudgeError
 from veridical.judges.messages import Call, ChatMessage, Service
 from veridical.judges.models import LanguageModelSettings
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.records import ImageFile
 
 KEY = "sk-not-to-be-seen"
@@ -248,8 +248,8 @@ def test_replies_that_came_before_an_interruption_are_kept(tmp_path):
 def test_settings_open_a_service_with_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with serving(say('{"claims": ["There is a cup."]}')) as server:
-        judge = LanguageModelSettings(model="judge-1", url=server.url).open(Setting())
+        judge = LanguageModelSettings(model="judge-1", url=server.url).open(JudgeContext())
         judge.service.reply([call()])
     assert len(Cache(tmp_path / "veridical").store.keys()) == 1
     with pytest.raises(UserError, match=r"--judge\.model"):
-        LanguageModelSettings().open(Setting())
+        LanguageModelSettings().open(JudgeContext())

@@ -17,7 +17,7 @@ from veridical.judges.interface import Detect, Findings, JudgeError
 from veridical.judges.language import LanguageJudge
 from veridical.judges.messages import Call, ChatMessage
 from veridical.judges.models import LanguageModelSettings, VisionLanguageModelSettings
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.records import ImageFile, Message, Record
 
 RECORD = Record("r", (), (Message("user", "?"),), reference="A cup.")
@@ -83,14 +83,14 @@ def test_further_fields_are_sent_and_are_part_of_the_question(tmp_path):
     with serving(say(FINE)) as server:
         for body in (extra, extra, "", '{"top_p": 0.5}'):
             settings = LanguageModelSettings(model="m", url=server.url, cache=tmp_path, extra_body=body)
-            settings.open(Setting()).detect([Detect(RECORD, "A cup.")])
+            settings.open(JudgeContext()).detect([Detect(RECORD, "A cup.")])
     assert len(server.asked) == 3
     assert server.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert server.asked[0]["max_completion_tokens"] == 7
     assert "max_tokens" not in server.asked[0]
     for wrong in ("{", "[1]", "[" * 10**5):
         with pytest.raises(UserError, match="extra_body"):
-            LanguageModelSettings(model="m", url="http://x/v1", extra_body=wrong).open(Setting())
+            LanguageModelSettings(model="m", url="http://x/v1", extra_body=wrong).open(JudgeContext())
 
 
 def test_large_images_are_scaled_down_and_turned_ones_are_sent_upright(tmp_path):
@@ -103,7 +103,7 @@ def test_large_images_are_scaled_down_and_turned_ones_are_sent_upright(tmp_path)
     with serving(say("Red.")) as server:
         settings = VisionLanguageModelSettings(model="m", url=server.url, cache=tmp_path / "cache", image_side=300)
         for side in (settings, VisionLanguageModelSettings(model="m", url=server.url, cache=tmp_path / "cache")):
-            side.open(Setting()).service.reply([Call((ChatMessage("user", "Colour?", images),))])
+            side.open(JudgeContext()).service.reply([Call((ChatMessage("user", "Colour?", images),))])
     urls = [part["image_url"]["url"] for part in server.asked[0]["messages"][0]["content"][:3]]
     contents = [base64.b64decode(url.partition(",")[2]) for url in urls]
     assert [Image.open(io.BytesIO(content)).size for content in contents] == [(300, 75), (20, 40), (300, 100)]
@@ -194,7 +194,7 @@ def test_a_key_with_a_stray_line_end_is_used_without_it(monkeypatch):
 def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with serving(say("x")) as server, pytest.raises(UserError, match="OPENAI_API_KEY") as caught:
-        LanguageModelSettings(model="m", url=server.url).open(Setting())
+        LanguageModelSettings(model="m", url=server.url).open(JudgeContext())
     with pytest.raises(UserError):
         service(server).reply([call()])
     assert KEY not in str(caught.value)
@@ -236,14 +236,14 @@ def test_words_that_stand_for_no_key_are_no_secret(monkeypatch):
 @pytest.mark.parametrize("url", ["http://me:secret@x/v1", "http://x/v1?api-key=secret", "http://secret@x:1/v1"])
 def test_a_url_with_a_key_in_it_is_refused_without_being_shown(url):
     with pytest.raises(UserError, match="key-variable") as caught:
-        LanguageModelSettings(model="m", url=url).open(Setting())
+        LanguageModelSettings(model="m", url=url).open(JudgeContext())
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://x/v1", "http:///v1", "http://[::1"])
 def test_what_is_no_url_is_refused_before_work(url):
     with pytest.raises(UserError, match="no URL"):
-        LanguageModelSettings(model="m", url=url).open(Setting())
+        LanguageModelSettings(model="m", url=url).open(JudgeContext())
 
 
 def test_the_path_goes_before_the_query():

@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from veridical.errors import UserError
 from veridical.judges.image_text import ImageTextSettings
 from veridical.judges.interface import Compare, JudgeError, Rate
-from veridical.judges.registry import Setting, settings_type
+from veridical.judges.registry import JudgeContext, settings_type
 from veridical.records import ImageFile, Message, Record
 
 PROMPT = (Message("user", "?"),)
@@ -53,7 +53,7 @@ def record(tmp_path_factory):
 
 
 def test_rates_are_scaled_cosines_of_the_two_encoders(folder, record):
-    judge = ImageTextSettings(model=str(folder), device="cpu").open(Setting())
+    judge = ImageTextSettings(model=str(folder), device="cpu").open(JudgeContext())
     texts = ("a red cat", "a photo of traffic", "a red cat " * 30)
     found = judge.rate([Rate(record, PROMPT, text) for text in texts])
     picture = judge.processor(images=[Image.open(record.images[0].path)], return_tensors="pt")
@@ -71,10 +71,10 @@ def test_rates_are_scaled_cosines_of_the_two_encoders(folder, record):
 def test_what_it_needs(folder, record, tmp_path):
     assert settings_type("image-text") is ImageTextSettings
     with pytest.raises(UserError, match=r"--judge\.model"):
-        ImageTextSettings().open(Setting())
+        ImageTextSettings().open(JudgeContext())
     with pytest.raises(UserError, match=r"no model|can't be loaded"):
-        ImageTextSettings(model=str(tmp_path)).open(Setting())
-    judge = ImageTextSettings(model=str(folder), device="cpu").open(Setting())
+        ImageTextSettings(model=str(tmp_path)).open(JudgeContext())
+    judge = ImageTextSettings(model=str(folder), device="cpu").open(JudgeContext())
     blind = Record("b", (), PROMPT)
     assert judge.lacks(Rate, blind).reason == "no-image"
     assert judge.lacks(Rate, record) is None

@@ -7,7 +7,7 @@ from veridical.errors import UserError
 from veridical.judges.interface import ExtractObjects
 from veridical.judges.lexicon_sources import find_words
 from veridical.judges.oracle import OracleSettings
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.records import Annotations, Message, ObjectInImage, Record
 
 PROMPT = (Message("user", "Describe this image."),)
@@ -25,13 +25,13 @@ def test_annotated_classes_are_words_of_their_own():
     words = find_words("auto", False, [BARE, ANNOTATED])
     assert words.lexicon.names("Dogs at traffic lights") == ("dog", "Traffic Light")
     assert not words.partner
-    [mentions] = OracleSettings().open(Setting(words)).extract_objects([ExtractObjects("a dog")])
+    [mentions] = OracleSettings().open(JudgeContext(words)).extract_objects([ExtractObjects("a dog")])
     assert mentions[0].name == "dog"
 
 
 def test_without_annotations_there_are_no_words():
     assert find_words("auto", False, [BARE]) is None
-    assert OracleSettings().open(Setting(None)) is None
+    assert OracleSettings().open(JudgeContext(None)) is None
 
 
 def test_a_lexicon_of_ones_own(tmp_path):

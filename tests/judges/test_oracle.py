@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from veridical.judges.interface import Detect, JudgeError, Rewrite
 from veridical.judges.lexicon import Lexicon, Mention
+from veridical.judges.lexicon_sources import world_lexicon
 from veridical.judges.oracle import Oracle, findings, invented
 from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations, Message, ObjectInImage, Record
 from veridical.world.captions import caption, parse
 from veridical.world.scenes import scenes
-from veridical.world.vocabulary import CLASSES, lexicon
+from veridical.world.vocabulary import CLASSES
 
-WORDS = lexicon()
+WORDS = world_lexicon()
 THERE = Annotations((ObjectInImage("fork"), ObjectInImage("cup"), ObjectInImage("cup")))
 
 

@@ -7,14 +7,14 @@ from veridical.judges.interface import METHODS, Compare, Detect, ExtractObjects,
 from veridical.judges.lexicon_sources import coco80, find_words
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel, offers
-from veridical.judges.registry import JUDGES, Same, Setting, open_panel, settings_type, who_offers, writer_type
+from veridical.judges.registry import JUDGES, JudgeContext, Same, open_panel, settings_type, who_offers, writer_type
 from veridical.judges.rules import RulesSettings
 from veridical.judges.similarity import TokenSimilarity
 from veridical.judges.writers import GrammarWriter
 from veridical.records import Message, Record
 
 WORLD = find_words("world", True, [])
-ORACLE = settings_type("oracle")().open(Setting(WORLD))
+ORACLE = settings_type("oracle")().open(JudgeContext(WORLD))
 
 
 class Shouter:
@@ -63,16 +63,16 @@ def test_unknown_judges_are_named_with_what_is_near():
 
 
 def test_opening_a_panel():
-    assert open_panel(settings_type("oracle")(), Same(), Setting(None)).judges == (TokenSimilarity(),)
-    panel = open_panel(settings_type("oracle")(), RulesSettings(), Setting(WORLD))
+    assert open_panel(settings_type("oracle")(), Same(), JudgeContext(None), "tokens").judges == (TokenSimilarity(),)
+    panel = open_panel(settings_type("oracle")(), RulesSettings(), JudgeContext(WORLD))
     assert panel.who(Rewrite).name == "rules"
     assert panel.who(Detect).writers[0] == GrammarWriter()
     with pytest.raises(UserError, match="coco80"):
-        open_panel(RulesSettings(), Same(), Setting(None))
+        open_panel(RulesSettings(), Same(), JudgeContext(None))
 
 
 def test_rules_take_the_reference_for_what_is_there():
-    rules = RulesSettings().open(Setting(coco80()))
+    rules = RulesSettings().open(JudgeContext(coco80()))
     record = Record("r", (), (Message("user", "?"),), reference="A man with two puppies at a bus stop.")
     [found, none] = rules.detect(
         [Detect(record, "A dog and a person on a bus."), Detect(Record("s", (), (Message("user", "?"),)), "x")]

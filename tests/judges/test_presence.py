@@ -9,7 +9,7 @@ from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.models import LanguageModelSettings
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel
-from veridical.judges.registry import Setting, who_offers
+from veridical.judges.registry import JudgeContext, who_offers
 from veridical.judges.rules import Rules
 from veridical.records import Annotations, Message, ObjectInImage, Record, Region
 
@@ -51,7 +51,7 @@ def test_a_language_model_is_asked_for_each_name(tmp_path):
         return json.dumps(next(reply for part, reply in replies.items() if part in text))
 
     with serving(answer(said)) as server:
-        judge = LanguageModelSettings(model="m", url=server.url, cache=tmp_path).open(Setting())
+        judge = LanguageModelSettings(model="m", url=server.url, cache=tmp_path).open(JudgeContext())
         everything, seen, silent, unknown = judge.presence(
             [
                 Presence(CAPTIONED),

@@ -17,7 +17,7 @@ from veridical.errors import UserError
 from veridical.judge_training.reward_probe import ProbeConfig, fit, is_held_out, run
 from veridical.judges.implicit import ImplicitSettings
 from veridical.judges.interface import Compare, JudgeError, Rate
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.judges.reward_model import RewardModelSettings
 from veridical.records import ImageFile, Message, Pair, Provenance, Record
 from vlm import plain
@@ -56,7 +56,7 @@ def adapted(llava_folder):
 
 @pytest.mark.parametrize("per_token", [False, True])
 def test_the_implicit_reward_is_the_log_ratio_of_two_plain_forwards(adapted, pictures, per_token):
-    judge = ImplicitSettings(beta=0.2, per_token=per_token, batch_size=2).open(Setting(None, lambda: adapted))
+    judge = ImplicitSettings(beta=0.2, per_token=per_token, batch_size=2).open(JudgeContext(None, lambda: adapted))
     found = judge.rate(rates(pictures))
     for request, rate in zip(rates(pictures), found, strict=True):
         context = plain.Context(request.record.images, request.prompt)
@@ -71,7 +71,7 @@ def test_the_implicit_reward_is_the_log_ratio_of_two_plain_forwards(adapted, pic
 
 
 def test_preferences_are_bradley_and_terrys(adapted, pictures):
-    judge = ImplicitSettings().open(Setting(None, lambda: adapted))
+    judge = ImplicitSettings().open(JudgeContext(None, lambda: adapted))
     record = Record("r", (pictures[0],), plain.DESCRIBE)
     first, second = judge.rate([Rate(record, plain.DESCRIBE, text) for text in TEXTS[:2]])
     forward, backward = judge.compare(
@@ -87,11 +87,11 @@ def test_without_an_adapter_there_is_no_implicit_reward(llava_folder, pictures):
 
     model = functools.cache(lambda: load(llava_folder, device="cpu"))
     with pytest.raises(UserError, match="--adapter"):
-        ImplicitSettings().open(Setting(None, model)).rate(rates(pictures))
+        ImplicitSettings().open(JudgeContext(None, model)).rate(rates(pictures))
 
 
 def test_an_answer_that_can_not_be_taken_fails_alone(adapted, pictures):
-    judge = ImplicitSettings().open(Setting(None, lambda: adapted))
+    judge = ImplicitSettings().open(JudgeContext(None, lambda: adapted))
     good, bad, other = rates(pictures)
     found = judge.rate([good, replace(bad, text=""), other])
     assert [isinstance(one, JudgeError) for one in found] == [False, True, False]
@@ -111,7 +111,7 @@ def test_a_sequence_classifier_gives_its_logit(tmp_path, template):
     model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(tmp_path / "rm")
     words.save_pretrained(tmp_path / "rm")
-    judge = RewardModelSettings(model=str(tmp_path / "rm"), device="cpu").open(Setting())
+    judge = RewardModelSettings(model=str(tmp_path / "rm"), device="cpu").open(JudgeContext())
     record = Record("r", (), plain.DESCRIBE)
     found = judge.rate([Rate(record, plain.DESCRIBE, text) for text in TEXTS])
     for text, rate in zip(TEXTS, found, strict=True):
@@ -124,12 +124,12 @@ def test_a_sequence_classifier_gives_its_logit(tmp_path, template):
 
 def test_reward_models_that_are_none_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"--judge\.model"):
-        RewardModelSettings().open(Setting())
+        RewardModelSettings().open(JudgeContext())
     with pytest.raises(UserError, match=r"no config\.json in it"):
-        RewardModelSettings(model=str(tmp_path)).open(Setting())
+        RewardModelSettings(model=str(tmp_path)).open(JudgeContext())
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="can't be loaded"):
-        RewardModelSettings(model=str(tmp_path)).open(Setting())
+        RewardModelSettings(model=str(tmp_path)).open(JudgeContext())
 
 
 def test_the_head_is_the_minimum_of_the_loss():
@@ -172,7 +172,7 @@ def test_training_a_reward_and_judging_with_it(tmp_path, llava_folder, pictures,
     assert about["held_out"]["accuracy"] > 0.8
     assert f"{100 * about['held_out']['accuracy']:.1f} %" in capsys.readouterr().out
 
-    judge = RewardModelSettings(model=str(config.out), device="cpu").open(Setting())
+    judge = RewardModelSettings(model=str(config.out), device="cpu").open(JudgeContext())
     records = [Record(pair.record_id, pair.images, pair.prompt) for pair in held_out]
     found = judge.compare([Compare(r, r.prompt, p.chosen, p.rejected) for r, p in zip(records, held_out, strict=True)])
     assert sum(one.better == "first" for one in found) == round(about["held_out"]["accuracy"] * len(held_out))

@@ -20,9 +20,9 @@ from veridical.constructions.bdhs import BdhsSettings
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.errors import UserError
 from veridical.pairs import multi
-from veridical.pairs.command import BuildConfig, config_type, run
 from veridical.pairs.config import checked, parts
 from veridical.pairs.dataset import read_pairs
+from veridical.pairs.produce import BuildConfig, config_type, run
 
 NAMES = ("bdhs", "bpo-image")
 SETTINGS = {
@@ -107,7 +107,7 @@ def test_what_a_process_of_a_build_has_to_say_is_heard(config, tmp_path):
 BUILD = """
 import sys
 from pathlib import Path
-from veridical.pairs.command import BuildConfig, run
+from veridical.pairs.produce import BuildConfig, run
 from veridical.constructions.bdhs import BdhsSettings
 settings = BdhsSettings(view="token-mask:0.5", max_new_tokens=48, keep_unfinished=True)
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from veridical.errors import UserError
+from veridical.judges.lexicon_sources import world_lexicon
 from veridical.protocols import chair
 from veridical.protocols.by_object import by_object
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
-from veridical.world.vocabulary import PARTNER, lexicon
+from veridical.world.vocabulary import PARTNER
 
 
 def record(*names: str, key: str = "r0") -> Record:
@@ -19,7 +20,7 @@ def record(*names: str, key: str = "r0") -> Record:
 
 
 def read(caption: str, *truth: str) -> chair.ChairItem:
-    return chair.read(record(*truth), caption, lexicon())
+    return chair.read(record(*truth), caption, world_lexicon())
 
 
 def values(items, partner=PARTNER) -> dict[str, float | None]:
@@ -72,7 +73,7 @@ def test_repeated_runs_of_words():
 def test_a_record_without_annotations_is_named():
     bare = Record("r7", (ImageFile(Path("x.png"), "0"),), (Message("user", "?"),))
     with pytest.raises(UserError, match=r"record r7.*annotated objects"):
-        chair.read(bare, "A cup.", lexicon())
+        chair.read(bare, "A cup.", world_lexicon())
 
 
 def test_a_row_becomes_the_item_again():

@@ -12,7 +12,7 @@ from veridical.files import write_json
 from veridical.judges.detector import DetectorSettings
 from veridical.judges.interface import Presence, Verify, truth_of
 from veridical.judges.lexicon_sources import Words
-from veridical.judges.registry import Setting
+from veridical.judges.registry import JudgeContext
 from veridical.judges.verifier import VERIFIER, VerifierSettings
 from veridical.protocols.config import EvalConfig
 from veridical.protocols.evaluation import evaluate, read_tasks
@@ -51,7 +51,7 @@ def test_a_verifier_judges_every_sentence(model, tmp_path):
     assert results["protocols"]["judged-sentences"].startswith("judged-sentences/1 by verifier:")
     assert results["models"]["base"]["judged_failed"]["value"] == 0
     assert all(row["sentences"] for row in rows)
-    records, verifier = read_tasks(config).pictures.by_id, settings.open(Setting(None, None))
+    records, verifier = read_tasks(config).pictures.by_id, settings.open(JudgeContext(None, None))
     for row in rows:
         claims = [row["caption"][one["start"] : one["end"]] for one in row["sentences"]]
         asked = verifier.verify([Verify(records[row["id"]], claim) for claim in claims])
@@ -69,7 +69,7 @@ def test_a_detector_says_what_is_there(model, tmp_path):
     assert "detr" in results["protocols"]["chair-detector"]
     assert set(results["models"]["base"]) >= {"detector_chair_s", "detector_recall", "detector_unknown"}
     pictures = read_tasks(config).pictures
-    judge = settings.open(Setting(Words(pictures.vocabulary.lexicon, {}), None))
+    judge = settings.open(JudgeContext(Words(pictures.vocabulary.lexicon, {}), None))
     seen = judge.presence([Presence(pictures.by_id[row["id"]], tuple(CLASSES)) for row in rows])
     for row, found in zip(rows, seen, strict=True):
         assert row["truth"] == sorted(name for name, how in found.items() if how == "present")

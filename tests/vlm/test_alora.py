@@ -36,7 +36,7 @@ def by_peft(adapted, folder, tmp_path):
     save_trained(adapted, tmp_path / "adapter")
     base = AutoModelForImageTextToText.from_pretrained(folder)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True).eval()
-    assert model.active_peft_config.alora_invocation_tokens == list(adapted.opening)
+    assert model.active_peft_config.alora_invocation_tokens == list(adapted.invocation_tokens)
     return dataclasses.replace(adapted, model=model)
 
 
@@ -87,7 +87,7 @@ def test_first_tokens_are_scored_behind_the_opening(adapted, by_peft):
 def test_a_saved_one_loads_with_its_opening(adapted, folder, tmp_path):
     save_trained(adapted, tmp_path / "adapter")
     again = load(folder, adapter=tmp_path / "adapter")
-    assert again.opening == adapted.opening
+    assert again.invocation_tokens == adapted.invocation_tokens
     assert plain.largest_difference(scores(again), scores(adapted)) == 0
 
 
@@ -106,7 +106,7 @@ def test_what_it_cannot_do_is_refused(folder, adapted):
     with pytest.raises(UserError, match="projector can't train"):
         attach_lora(load(folder), dataclasses.replace(ANSWERS_ONLY, train_projector=True), seed=0)
     adapted.processor.chat_template = adapted.processor.chat_template + "{{ '!' }}"
-    with pytest.raises(UserError, match="doesn't end in the opening"):
+    with pytest.raises(UserError, match="doesn't end in the tokens"):
         encode(adapted, plain.contexts())
 
 

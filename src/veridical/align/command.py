@@ -377,7 +377,7 @@ def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> 
     from veridical.vlm.memory import Work, announce
 
     if distributed.is_main():
-        kind: Work = "full" if config.train != "adapter" else "answers" if vlm.opening else "lora"
+        kind: Work = "full" if config.train != "adapter" else "answers" if vlm.invocation_tokens else "lora"
         like = Context(examples[0].images, examples[0].prompt)
         announce(
             vlm,

@@ -70,7 +70,7 @@ class BatchEncoder:
         """What matrix products run in."""
         self.all_kept = False
         """Whether everything there is has been looked at and kept: then nothing is left for workers to do."""
-        self._prefixes = prefixes if vlm.opening else None
+        self._prefixes = prefixes if vlm.invocation_tokens else None
         self._room = budget
         self._frozen = vlm.traits.takes_features and tower_is_frozen(vlm)
         self._on_disk = on_disk if self._frozen else None

@@ -146,7 +146,7 @@ def _prepare(
 def _refuse_too_long(vlm: Vlm, example: Example, prompt: int) -> None:
     """Raise `PromptError` where the model's length doesn't hold a prompt of so many tokens and the answers."""
     answers = [answer_ids(vlm, side.text, (example.id,)) for side in example.answers()]
-    length = prompt + len(vlm.opening) + max(map(len, answers))
+    length = prompt + len(vlm.invocation_tokens) + max(map(len, answers))
     if vlm.traits.max_length is not None and length > vlm.traits.max_length:
         detail = f"prompt, images and answer take {length} tokens of the model's {vlm.traits.max_length}"
         raise PromptError(example.id, "too-long", detail, "Lower --max-answer-tokens, or leave the pair out")

@@ -59,7 +59,7 @@ class ReferenceCache:
         self.look()
 
     def look(self) -> None:
-        """Find what others have put there since."""
+        """Index shards written by other processes since the last scan."""
         known = set(self._shards)
         for shard in sorted(self.folder.glob("*.safetensors")):
             if shard not in known:
@@ -77,7 +77,7 @@ class ReferenceCache:
         return found
 
     def get(self, keys: Sequence[str]) -> list[Tensor]:
-        """The scores of `keys`, in order: float32 [tokens] each. KeyError for one that is not there."""
+        """The scores of `keys`, in order: float32 [tokens] each. Raises KeyError for an unknown one."""
         wanted: dict[Path, set[str]] = {}
         sought = key_array(keys, len(keys))
         if not self.holds(sought).all():
@@ -93,7 +93,7 @@ class ReferenceCache:
     def put(self, scores: Mapping[str, Tensor]) -> None:
         """Keep the scores that are new, all of them or, if interrupted, none.
 
-        One that is there stays: a score has one value for ever, whichever batch it came from.
+        Existing entries are never overwritten: a score depends on its key alone, not on its batch.
         """
         scores = {key: score for key, score in scores.items() if key not in self}
         name = hashlib.sha256("".join(sorted(scores)).encode()).hexdigest()[:32]

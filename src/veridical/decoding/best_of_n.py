@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative, Positive
+from veridical.bounds import AboveZero, Positive, check
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
@@ -32,14 +32,11 @@ class BestOfN:
     """The method."""
     n: Positive = 8
     """Answers drawn."""
-    temperature: NotNegative = 0.7
+    temperature: AboveZero = 0.7
     """Temperature of the draws, where the protocol's own is 0: greedy answers would all be the same."""
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UserError(f"decoding.n is {self.n}; it must be at least 1.")
-        if self.temperature <= 0:
-            raise UserError(f"decoding.temperature is {self.temperature}; at 0 or below all draws are the same.")
+        check(self)
 
 
 def best_of_n(

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import Share
-from veridical.decoding.plausible import check_beta, plausible
+from veridical.bounds import Share, check
+from veridical.decoding.plausible import plausible
 from veridical.vlm.generation.params import Stream
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class Dola:
     """Tokens less likely than this share of the likeliest one, by the last layer, are left out; 0 keeps all."""
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        check(self)
 
     def streams(self) -> tuple[Stream, ...]:
         """None."""
         return ()
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """Every second layer of the half asked for."""
         half = layers // 2
         found = range(half, layers, 2) if self.layers == "high" else range(2, half, 2)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative, Share
-from veridical.decoding.plausible import check_beta, plausible
+from veridical.bounds import NotNegative, Share, check
+from veridical.decoding.plausible import plausible
 from veridical.vlm.generation.params import Stream
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ class Icd:
     """The system turn of the contrasted stream, in place of the prompt's own."""
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        check(self)
 
     def streams(self) -> tuple[Stream, ...]:
         """The same image and question behind the disturbance."""
         return (Stream(system=self.disturbance),)
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """None."""
         return ()
 

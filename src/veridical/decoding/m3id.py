@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative, Share
-from veridical.decoding.plausible import check_beta, plausible
+from veridical.bounds import AboveZero, NotNegative, Share, check
+from veridical.decoding.plausible import plausible
 from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import NoImage
 
@@ -37,13 +37,13 @@ class M3id:
     """From this probability of the likeliest token on there is no contrast; at 1 there always is."""
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        check(self)
 
     def streams(self) -> tuple[Stream, ...]:
         """The question without the image."""
         return (Stream(view=NoImage()),)
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """None."""
         return ()
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge
 
-from veridical.bounds import AboveZero, Natural, NotNegative, Positive
+from veridical.bounds import AboveZero, Natural, NotNegative, Positive, check
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 
@@ -65,18 +65,13 @@ class Opera:
     """The product is multiplied by this, as in the released code; 1 is the paper's formula to the letter."""
     window: Positive = 512
     """So many of the last tokens are looked at, for the penalty and for retrospection."""
-    overlap: Natural = 15
+    overlap: Annotated[int, Ge(2)] = 15
     """r: the text goes back where the maximum has been in the same place for so many tokens."""
     rollbacks: Natural = 5
     """Beta: how often it may go back to the same place; 0 is never."""
 
     def __post_init__(self) -> None:
-        least = {"beams": 1, "candidates": 2, "alpha": 0, "unit": 0, "window": 1, "overlap": 2, "rollbacks": 0}
-        for setting, bound in least.items():
-            if not getattr(self, setting) >= bound:
-                raise UserError(f"decoding.{setting} is {getattr(self, setting)}; it must be at least {bound}.")
-        if not self.scale > 0:
-            raise UserError(f"decoding.scale is {self.scale}; it must be above 0, usually 50.")
+        check(self)
 
     def streams(self) -> tuple[Stream, ...]:
         """None."""

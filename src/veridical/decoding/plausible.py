@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from veridical.errors import UserError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,9 +19,3 @@ def plausible(contrasted: Tensor, own: Tensor, beta: float) -> Tensor:
         return contrasted
     least = own.amax(dim=-1, keepdim=True) + math.log(beta)
     return contrasted.masked_fill(own < least, -math.inf)
-
-
-def check_beta(beta: float) -> None:
-    """Raise UserError for a cut-off that is no share."""
-    if not 0 <= beta <= 1:
-        raise UserError(f"decoding.beta is {beta}; it must lie between 0 and 1, usually 0.1.")

@@ -28,7 +28,7 @@ DECODINGS: Registry[type[Method]] = Registry(
         "best-of-n": Own("veridical.decoding.best_of_n:BestOfN", "the best of N by implicit reward (2405.17220)"),
         "calibration": Own("veridical.decoding.calibration:Calibration", "calibrated closed answers (2403.05262)"),
     },
-    check=lambda made: lacks(made, ("streams", "exits", "logits")),
+    check=lambda made: lacks(made, ("streams", "early_layers", "logits")),
 )
 
 

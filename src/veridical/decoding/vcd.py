@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative, Share
-from veridical.decoding.plausible import check_beta, plausible
+from veridical.bounds import Finite, Share, check
+from veridical.decoding.plausible import plausible
 from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import parse
 
@@ -32,7 +32,7 @@ class Vcd:
 
     name: Literal["vcd"] = "vcd"
     """The method."""
-    alpha: NotNegative = 1.0
+    alpha: Finite = 1.0
     """Strength of the contrast; 0 is plain decoding, a negative one strengthens what the weakened image says."""
     beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, on the image as it is, are left out; 0 keeps all."""
@@ -40,14 +40,14 @@ class Vcd:
     """The weakened image, such as noise:500, blur:8, token-mask:0.9 or blank."""
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        check(self)
         parse(self.view)
 
     def streams(self) -> tuple[Stream, ...]:
         """The weakened image."""
         return (Stream(view=parse(self.view)),)
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """None."""
         return ()
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative, Share
-from veridical.decoding.plausible import check_beta, plausible
+from veridical.bounds import NotNegative, Share, check
+from veridical.decoding.plausible import plausible
 from veridical.errors import UserError
 from veridical.vlm.generation.params import Stream
 from veridical.vlm.images.views import parse
@@ -36,7 +36,7 @@ class Vdd:
     """What stands for no image: none, unknown-token (if the tokenizer has one), or both, which are averaged."""
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        check(self)
         if not self.views:
             raise UserError("decoding.views is empty; it takes at least one view to contrast with, such as none.")
         self.streams()
@@ -45,7 +45,7 @@ class Vdd:
         """One for each view."""
         return tuple(Stream(view=parse(view)) for view in self.views)
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """None."""
         return ()
 

@@ -110,7 +110,7 @@ def _results(config: JudgeEvalConfig) -> dict[str, Any]:
     pairs = read_pairs(folder)[: config.limit]
     records, words = _records(folder, pairs, config)
     settings = judges.settings_type("oracle")() if config.judge is None else config.judge
-    judge = settings.open(judges.Setting(words, functools.cache(lambda: _model(config))))
+    judge = settings.open(judges.JudgeContext(words, functools.cache(lambda: _model(config))))
     if judge is None:
         raise UserError(f"--judge.name {settings.name}: there is nothing to judge by; give --lexicon.")
     how = choose_how(judge, config.by)

@@ -22,7 +22,7 @@ from veridical import runs
 from veridical.align import command as align
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig
-from veridical.bounds import AboveZero, NotNegative, Positive, Seed
+from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed
 from veridical.errors import UserError
 from veridical.files import read_json, whole, write_json
 from veridical.intervals import wilson
@@ -84,7 +84,7 @@ class RewardConfig:
     """Picks the records that are held out; seeds the adapter's and the head's first weights and the order of pairs."""
     save_every: Positive = field(default=50, metadata=INCIDENTAL)
     """Steps between checkpoints."""
-    workers: int = field(default=2, metadata=INCIDENTAL)
+    workers: Natural = field(default=2, metadata=INCIDENTAL)
     """Processes that decode images before the first step."""
     dtype: str = "auto"
     """What the model is loaded and computed in, as for `align`; weights that train are float32."""

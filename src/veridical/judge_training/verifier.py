@@ -153,7 +153,7 @@ def _records(config: VerifierConfig, settings: judges.AnyJudgeSettings) -> tuple
     if not records:
         raise UserError(f"{config.pairs}: is no finished `veridical build`; no manifest.json names its records.")
     words = find_words(lexicon, world, list(records.values()))
-    panel = judges.open_panel(settings, judges.Same(), judges.Setting(words))
+    panel = judges.open_panel(settings, judges.Same(), judges.JudgeContext(words))
     panel.require([Detect], "A verifier's teacher")
     return records, panel
 

@@ -1,9 +1,9 @@
 """The model's own language backbone as a writer: it injects errors without seeing the image or its annotations.
 
 BPO's second kind of negatives (arXiv 2403.08730, section 3.2; released code): the text comes from the model's own
-prior, since nothing else is there to go by. Both published ways of asking: a description is to be altered; of an answer
-to a question it is imagined what it would be for a similar but different image, after six examples. The prompts are
-worded anew. Sampled at a temperature of 0.8 with top-p 0.95, up to 1,024 tokens, as released; the reply is the text.
+prior alone. Both published ways of asking: a description is to be altered; of an answer
+to a question it is imagined what it would be for a similar but different image, after six examples. The prompts are our
+own wording. Sampled at a temperature of 0.8 with top-p 0.95, up to 1,024 tokens, as released; the reply is the text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from veridical.records import Message
 from veridical.runs import INCIDENTAL
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
     from veridical.vlm.model.loading import Vlm
 
 DESCRIPTION = """Below is a description of an image. Change it: add an object, remove one, or give an object another \
@@ -138,8 +138,8 @@ class BackboneSettings:
     batch_size: Positive = field(default=8, metadata=INCIDENTAL)
     """Texts written at a time."""
 
-    def open(self, setting: Setting) -> Backbone:
+    def open(self, context: JudgeContext) -> Backbone:
         """The writer. Raises UserError where no model is examined."""
-        if setting.model is None:
+        if context.model is None:
             raise UserError("writer.name backbone: there is no model here to write.")
-        return Backbone(setting.model, self.temperature, self.top_p, self.max_tokens, self.batch_size)
+        return Backbone(context.model, self.temperature, self.top_p, self.max_tokens, self.batch_size)

@@ -129,7 +129,7 @@ class ZeroShotModel:
 
 
 def _spans(names: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where each name stands in "cat. remote control."."""
+    """The characters of each name in "cat. remote control."."""
     start = 0
     for name in names:
         yield start, start + len(name)

@@ -39,7 +39,7 @@ from veridical.store import Store, default_folder, key_of
 
 if TYPE_CHECKING:
     from veridical.judges.detection_models import DetectionModel, Scores
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 FILE = "detections.sqlite"
 _VERSION = 1
@@ -262,7 +262,7 @@ class DetectorSettings:
     cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Folder for the scores; by default in the user's cache folder, for all runs."""
 
-    def open(self, setting: Setting) -> Detector:
+    def open(self, context: JudgeContext) -> Detector:
         """The judge. Raises UserError where the model can't be loaded, or nothing says what objects are called."""
         if not self.model:
             raise UserError("judge.name detector: give --judge.model, an object detection model by folder or hub name.")
@@ -270,7 +270,7 @@ class DetectorSettings:
             raise UserError("The detector's batch_size and names_at_once must be at least 1.")
         thresholds = Thresholds(self.present, self.absent)
         given = _read_labels(self.labels) if self.labels else {}
-        lexicon = setting.words.lexicon if setting.words else None
+        lexicon = context.words.lexicon if context.words else None
         second = self._detector(self.second, lexicon, thresholds, given) if self.second else None
         return replace(self._detector(self.model, lexicon, thresholds, given), second=second)
 

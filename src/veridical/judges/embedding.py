@@ -82,7 +82,7 @@ def is_packaged() -> bool:
 
 
 def load_embedding(model: str) -> EmbeddingSimilarity:
-    """A sentence encoder by folder or hub name. Raises UserError where it can't be had."""
+    """A sentence encoder by folder or hub name. Raises UserError where it can't be loaded."""
     from transformers import AutoModel, AutoTokenizer
 
     from veridical.vlm.model.loading import source_of, without_bars

@@ -43,7 +43,7 @@ def faults(text: str, annotations: Annotations, lexicon: Lexicon, scenes: Scenes
 
 
 def present(annotations: Annotations, lexicon: Lexicon) -> frozenset[str]:
-    """The classes that are there: annotated as objects, or named by a region or a fact."""
+    """The classes in the image: annotated as objects, or named by a region or a fact."""
     texts = [region.text for region in annotations.regions] + list(annotations.facts)
     return annotations.names | {name for text in texts for name in lexicon.names(text)}
 

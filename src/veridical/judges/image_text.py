@@ -19,7 +19,7 @@ from veridical.records import Record
 from veridical.runs import INCIDENTAL
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class ImageTextSettings:
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where the model runs: auto, cpu, cuda, ...."""
 
-    def open(self, setting: Setting) -> ImageTextJudge:
-        """The judge. Raises UserError where the model can't be had."""
+    def open(self, context: JudgeContext) -> ImageTextJudge:
+        """Load the judge. Raises UserError where the model can't be loaded."""
         import torch
         from transformers import AutoModel, AutoProcessor
 

@@ -16,7 +16,7 @@ from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
     from veridical.vlm.model.loading import Vlm
 
 
@@ -83,8 +83,8 @@ class ImplicitSettings:
     batch_size: Positive = 8
     """Answers scored at a time."""
 
-    def open(self, setting: Setting) -> ImplicitReward:
+    def open(self, context: JudgeContext) -> ImplicitReward:
         """The judge. Raises UserError where no model is examined."""
-        if setting.model is None:
+        if context.model is None:
             raise UserError("judge.name self: there is no model here to ask.")
-        return ImplicitReward(setting.model, self.beta, self.per_token, self.batch_size)
+        return ImplicitReward(context.model, self.beta, self.per_token, self.batch_size)

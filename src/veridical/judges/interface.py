@@ -1,8 +1,8 @@
 """What may be asked of a judge, and what a judge answers.
 
 Each kind of request is a frozen dataclass and asks one thing; a judge answers the kinds that it has a method for
-(`METHODS`). Judges get lists, so that one behind a network can work on many texts at once. Where an answer could not
-be had from a service, a `JudgeError` stands in its place: failures are counted and never guessed away.
+(`METHODS`). Judges get lists, so that a remote one can work on many texts at once. Where a service gave no
+answer, a `JudgeError` is returned instead: failures are counted and never guessed away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from veridical.records import Message, Record
 
 Key: TypeAlias = tuple[str | int, ...]
 FaultKind: TypeAlias = Literal["object", "attribute", "count", "relation", "other"]
-"""What is wrong: a thing that is not there, its look, how many there are, where it is, or a conclusion."""
+"""What is wrong: an object that is not in the image, an attribute, a count, a relation, or a conclusion."""
 
 Corruption: TypeAlias = Literal["object", "attribute", "count", "relation", "reasoning", "any"]
 """What to get wrong on purpose: a thing that usually comes along, its look, how many there are, where things are,
@@ -75,16 +75,16 @@ class Findings:
     faults: tuple[Fault, ...] = ()
     missing: tuple[str, ...] = ()
     unsure: tuple[Mention, ...] = ()
-    """The named objects of which the judge can't tell whether they are there."""
+    """The named objects of which the judge can't tell whether they are in the image."""
 
     @property
     def invented(self) -> tuple[Mention, ...]:
-        """The named objects that are not there: those inside a fault of the kind "object"."""
+        """The named objects that are not in the image: those inside a fault of the kind "object"."""
         return tuple(m for m in self.named if any(f.start <= m.start and m.end <= f.end for f in self._absent))
 
     @property
     def invents(self) -> bool:
-        """Whether an object is named that is not there."""
+        """Whether the text names an object that is not in the image."""
         return bool(self._absent)
 
     @property
@@ -115,7 +115,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class ExtractObjects:
-    """Asks which objects a text names, whether they are there or not. Answered with a list of `Mention`."""
+    """Asks which objects a text names, whether they are in the image or not. Answered with a list of `Mention`."""
 
     text: str
 

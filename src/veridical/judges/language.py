@@ -105,7 +105,7 @@ class LanguageJudge:
         return self._informed("verify", [r.record for r in requests], values, [reply_parsing.holds] * len(requests))
 
     def presence(self, requests: Sequence[Presence]) -> list[Mapping[str, Seen] | JudgeError]:
-        """Present, absent or unknown by the model's word; without names, whatever it lists as present."""
+        """Each name is present, absent or unknown, as the model says; without names, all it lists as present."""
         answers: list[Mapping[str, Seen] | JudgeError | None] = [None] * len(requests)
         for prompt, places in (
             ("presence", [place for place, r in enumerate(requests) if r.names]),

@@ -30,15 +30,22 @@ def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | Non
     is annotated. Raises UserError for a file that is no lexicon.
     """
     if name == "world" or (name == "auto" and world):
-        from veridical.world.vocabulary import PARTNER, THEMES, lexicon
+        from veridical.world.vocabulary import PARTNER, THEMES
 
-        return Words(lexicon(), PARTNER, {theme.name: (theme.location, theme.place) for theme in THEMES})
+        return Words(world_lexicon(), PARTNER, {theme.name: (theme.location, theme.place) for theme in THEMES})
     if name == "coco80":
         return coco80()
     if name != "auto":
         return Words(*read_lexicon(Path(name)))
     names = {o.name for record in records if record.annotations for o in record.annotations.objects}
     return Words(Lexicon({name.lower(): name for name in sorted(names)}), {}) if names else None
+
+
+def world_lexicon() -> Lexicon:
+    """The surface forms by which texts about the picture world name its objects."""
+    from veridical.world.vocabulary import CLASSES, plural
+
+    return Lexicon({name: name for name in CLASSES}, {plural(name): name for name in CLASSES})
 
 
 def coco80() -> Words:

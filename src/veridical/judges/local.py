@@ -115,7 +115,7 @@ class LocalLanguage:
 
 
 def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -> LocalLanguage:
-    """A causal language model with a chat template, by folder or hub name. Raises UserError where it can't be had."""
+    """Load a causal language model with a chat template by folder or hub name. Raises UserError for any other."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

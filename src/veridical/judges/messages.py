@@ -97,7 +97,7 @@ class TextService(Protocol):
 
     @property
     def name(self) -> str:
-        """The model's id, which stands beside every number it gave."""
+        """The model's id, which is reported with every number it gave."""
 
     @property
     def sees(self) -> bool:
@@ -155,7 +155,7 @@ class Service:
         return self.backend.sees
 
     def reply(self, calls: Sequence[Call]) -> list[Reply | JudgeError]:
-        """A reply to each call, from the cache where it is there; new ones are kept as they come."""
+        """Reply to each call, from the cache where possible; new replies are cached as they come."""
         found: dict[Call, Reply | JudgeError] = {}
         for call in dict.fromkeys(calls):
             kept = self.cache.get(self.backend.identity, call) if self.cache else None

@@ -16,7 +16,7 @@ from veridical.runs import INCIDENTAL
 from veridical.store import default_folder
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ServiceSettings:
 
 
 def open_service(settings: ServiceSettings, sees: bool) -> Service:
-    """The service that settings describe, with its cache. Raises UserError where it can't be had."""
+    """The service that settings describe, with its cache. Raises UserError where that is not possible."""
     if not settings.model:
         raise UserError("A judge that is a model needs --judge.model: an id at --judge.url, a folder or a hub name.")
     return Service(_backend(settings, sees), Cache(settings.cache or default_folder()))
@@ -84,7 +84,7 @@ class LanguageModelSettings(WritingSettings):
     name: Literal["language-model"] = "language-model"
     """Which judge: a language model, local or behind a url; it does not see the images."""
 
-    def open(self, setting: Setting) -> LanguageJudge:
+    def open(self, context: JudgeContext) -> LanguageJudge:
         """The judge."""
         return self.judge(sees=False)
 
@@ -96,7 +96,7 @@ class VisionLanguageModelSettings(WritingSettings):
     name: Literal["vision-language-model"] = "vision-language-model"
     """Which judge: a vision-language model, local or behind a url; it sees the images."""
 
-    def open(self, setting: Setting) -> LanguageJudge:
+    def open(self, context: JudgeContext) -> LanguageJudge:
         """The judge."""
         return self.judge(sees=True)
 

@@ -36,7 +36,7 @@ from veridical.records import Annotations, Record
 from veridical.world import writer as grammar
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 
 def invented(text: str, annotations: Annotations, lexicon: Lexicon) -> list[Mention]:
@@ -52,7 +52,7 @@ def missing(text: str, annotations: Annotations, lexicon: Lexicon) -> list[str]:
 
 
 def seen(names: Sequence[str], annotations: Annotations, lexicon: Lexicon, otherwise: Seen) -> dict[str, Seen]:
-    """Whether each object is there by annotations; one that they don't list is `otherwise`, or unknown to the lexicon.
+    """Whether each object is in the image by its annotations; an unlisted one is `otherwise`, or not in the lexicon.
 
     Without names it is about all objects of the lexicon and of the annotations.
     """
@@ -100,11 +100,11 @@ class Oracle:
         return [self.lexicon.mentions(request.text) for request in requests]
 
     def rewrite(self, requests: Sequence[Rewrite]) -> list[str | None]:
-        """The first text that a writer offers and that really names what was asked for; else None."""
+        """The first text of a writer that names what was asked for; else None."""
         return [self._rewrite(request) for request in requests]
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
-        """(True kinds of objects named - faults) / kinds that are there: at most 1, below 0 for mostly wrong texts."""
+        """(Correct kinds of objects - faults) / kinds in the image: at most 1, below 0 for mostly wrong texts."""
         return [self._rate(request.record, request.text) for request in requests]
 
     def compare(self, requests: Sequence[Compare]) -> list[Preference | JudgeError]:
@@ -199,9 +199,9 @@ class OracleSettings:
     name: Literal["oracle"] = "oracle"
     """Which judge: oracle goes by the annotations of the records."""
 
-    def open(self, setting: Setting) -> Oracle | None:
+    def open(self, context: JudgeContext) -> Oracle | None:
         """The oracle; None where there are no words for objects."""
-        if setting.words is None:
+        if context.words is None:
             return None
-        words = setting.words
+        words = context.words
         return Oracle(words.lexicon, (GrammarWriter(), SentenceWriter(words.lexicon)), words.partner, words.scenes)

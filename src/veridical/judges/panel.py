@@ -95,7 +95,7 @@ class Panel:
         return {judge.name: judge.service for judge in self.members if hasattr(judge, "service")}
 
     def answer(self, requests: Sequence[JudgeRequest]) -> list[Any]:
-        """Answers to requests of one kind, in order; a JudgeError stands where a judge had none."""
+        """Answers to requests of one kind, in order; a JudgeError where a judge had none."""
         kind = type(requests[0])
         judge = self.who(kind)
         if judge is None:

@@ -16,7 +16,7 @@ from veridical.records import ImageFile
 T = TypeVar("T")
 _SHOWN = 80
 _HALF = re.compile("[\ud800-\udfff\ufffd]")
-"""A lone surrogate, or what stands in its place."""
+"""A lone surrogate, or its replacement character."""
 
 
 class UnreadableError(ValueError):

@@ -26,7 +26,7 @@ AUTO, TOKENS, FACTS = "auto", "tokens", "facts"
 
 
 @dataclass(frozen=True)
-class Setting:
+class JudgeContext:
     """What a judge may draw on besides its own settings: the words for objects, and the examined model's loader."""
 
     words: Words | None = None
@@ -40,7 +40,7 @@ class AnyJudgeSettings(Protocol):
     def name(self) -> str:
         """The word that picks this judge."""
 
-    def open(self, setting: Setting) -> Judge | None:
+    def open(self, context: JudgeContext) -> Judge | None:
         """The judge; None where it has nothing to judge by. Raises UserError for settings that can't be."""
 
 
@@ -92,7 +92,7 @@ class Same:
     name: Literal["same"] = "same"
     """Which judge writes texts: same is the one of --judge.name."""
 
-    def open(self, setting: Setting) -> None:
+    def open(self, context: JudgeContext) -> None:
         """Nothing of its own."""
 
 
@@ -107,11 +107,13 @@ def writer_type(name: str) -> type[AnyJudgeSettings]:
     return Same if name == "same" else settings_type(name, "writer.name")
 
 
-def open_panel(judge: AnyJudgeSettings, writer: AnyJudgeSettings, setting: Setting, similarity: str = AUTO) -> Panel:
+def open_panel(
+    judge: AnyJudgeSettings, writer: AnyJudgeSettings, context: JudgeContext, similarity: str = AUTO
+) -> Panel:
     """The panel of a run; `similarity` is `auto`, `facts`, `tokens` or a sentence encoder. Raises UserError for what
     can't be."""
-    opened = [judge.open(setting), _similarity(chosen_similarity(similarity), setting)]
-    return Panel(tuple(one for one in opened if one is not None), writer.open(setting))
+    opened = [judge.open(context), _similarity(chosen_similarity(similarity), context)]
+    return Panel(tuple(one for one in opened if one is not None), writer.open(context))
 
 
 def settings_type(name: str, flag: str = "judge.name") -> type[AnyJudgeSettings]:
@@ -126,19 +128,19 @@ def who_offers(method: str) -> list[str]:
 
 
 def chosen_similarity(name: str) -> str:
-    """The similarity that `auto` stands for here: the installed sentence encoder, or `facts` where there is none."""
+    """The similarity that `auto` means here: the installed sentence encoder, or `facts` where there is none."""
     from veridical.judges.embedding import PACKAGED, is_packaged
 
     return (PACKAGED if is_packaged() else FACTS) if name == AUTO else name
 
 
-def _similarity(name: str, setting: Setting) -> Judge:
+def _similarity(name: str, context: JudgeContext) -> Judge:
     from veridical.judges.embedding import PACKAGED, PackagedSimilarity, is_packaged, load_embedding
 
     if name == TOKENS:
         return TokenSimilarity()
     if name == FACTS:
-        return FactSimilarity(None if setting.words is None else setting.words.lexicon)
+        return FactSimilarity(None if context.words is None else context.words.lexicon)
     return PackagedSimilarity() if name == PACKAGED and is_packaged() else load_embedding(name)
 
 

@@ -22,14 +22,16 @@ def findings(reading: Reading, text: str) -> Findings:
 def mentions(reading: Reading, text: str) -> list[Mention]:
     """The objects that `name` and `detect` ask for, in order of their place in `text`."""
     found = []
-    behind: dict[str, int] = {}
+    searched_to: dict[str, int] = {}
     for row in _rows(reading, "objects"):
         name, quote = string(row, "name").lower(), string(row, "quote")
         # The same words quoted again are their next occurrence.
-        start = text.find(quote, behind.get(quote, 0))
+        start = text.find(quote, searched_to.get(quote, 0))
         if start < 0:
-            raise UnreadableError(f"the quote {quote!r} is not in the text{' that often' if quote in behind else ''}")
-        behind[quote] = start + len(quote)
+            raise UnreadableError(
+                f"the quote {quote!r} is not in the text{' that often' if quote in searched_to else ''}"
+            )
+        searched_to[quote] = start + len(quote)
         found.append(Mention(name, start, start + len(quote)))
     return sorted(found, key=lambda mention: (mention.start, mention.end))
 
@@ -57,7 +59,7 @@ def holds(reading: Reading) -> float:
 
 
 def presence(reading: Reading, names: Sequence[str]) -> dict[str, Seen]:
-    """Whether each of `names` is there; without names, the objects that are listed as there."""
+    """Whether each of `names` is in the image; without names, the objects listed as present."""
     if not names:
         return dict.fromkeys((name.lower() for name in strings(reading, "objects")), "present")
     answers: dict[str, Seen] = {}

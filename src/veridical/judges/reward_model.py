@@ -20,7 +20,7 @@ from veridical.judges.reward_heads import (
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RewardModelSettings:
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""
 
-    def open(self, setting: Setting) -> ScalarReward | ProbeReward | TextReward | VisionClassifier:
+    def open(self, context: JudgeContext) -> ScalarReward | ProbeReward | TextReward | VisionClassifier:
         """The judge. Raises UserError where it can't be had."""
         if not self.model:
             raise UserError("judge.name reward-model: give --judge.model, a trained reward or a sequence classifier.")

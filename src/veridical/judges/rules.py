@@ -1,4 +1,4 @@
-"""The judge by rules: a lexicon says which objects a text names, and the reference says which are there.
+"""The judge by rules: a lexicon says which objects a text names, and the reference says which are in the image.
 
 It is CHAIR's idea of a hallucination: an object that neither the annotations nor the reference caption names.
 """
@@ -17,7 +17,7 @@ from veridical.judges.writers import SentenceWriter
 from veridical.records import Annotations, Record, Region
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Rules:
         if record.annotations is None and record.reference is None:
             return None
         annotated = record.annotations.objects if record.annotations else ()
-        # What the reference names is there, but how many of it is not known.
+        # What the reference names is in the image; its number is unknown.
         return Annotations(annotated, regions=(Region(record.reference or ""),))
 
 
@@ -85,8 +85,8 @@ class RulesSettings:
     """What an object is that the reference doesn't mention, when asked whether it is in the image. A caption rarely
     names everything: "absent" counts some true objects as invented, as CHAIR on captions alone would."""
 
-    def open(self, setting: Setting) -> Rules:
+    def open(self, context: JudgeContext) -> Rules:
         """The judge. Raises UserError where there are no words for objects."""
-        if setting.words is None:
+        if context.words is None:
             raise UserError("judge.name rules: there are no words for objects; give --lexicon coco80 or a JSON file.")
-        return Rules(setting.words.lexicon, self.unmentioned)
+        return Rules(context.words.lexicon, self.unmentioned)

@@ -24,7 +24,7 @@ from veridical.records import Message, Record
 from veridical.runs import BY_CONTENT, INCIDENTAL
 
 if TYPE_CHECKING:
-    from veridical.judges.registry import Setting
+    from veridical.judges.registry import JudgeContext
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
 
@@ -176,8 +176,8 @@ class VerifierSettings:
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""
 
-    def open(self, setting: Setting) -> Verifier:
-        """The judge. Raises UserError where it can't be had."""
+    def open(self, context: JudgeContext) -> Verifier:
+        """Load the judge. Raises UserError where that is not possible."""
         folder = Path(self.model).expanduser()
         if not self.model or not (folder / VERIFIER).is_file():
             raise UserError(
@@ -186,7 +186,7 @@ class VerifierSettings:
             )
         about = read_state(folder / VERIFIER, {"model": str}, "train it again")
         verifier = load_verifier(folder, about["model"], self.device, self.batch_size)
-        return replace(verifier, lexicon=setting.words.lexicon) if setting.words else verifier
+        return replace(verifier, lexicon=context.words.lexicon) if context.words else verifier
 
 
 def load_verifier(folder: Path, model: str, device: str = "auto", batch_size: int = 8) -> Verifier:

@@ -1,4 +1,4 @@
-"""`veridical build`: makes preference pairs out of records."""
+"""A build by one construction: makes preference pairs out of records."""
 
 from __future__ import annotations
 
@@ -34,10 +34,6 @@ def run(config: BuildConfig) -> Path:
     A finished build with the same settings is only shown again; an unfinished one is continued.
     Raises UserError for settings that can't be, for a folder that holds another build, and where no pair came out.
     """
-    if config.constructions:
-        from veridical.pairs.multi import run as run_several
-
-        return run_several(config)
     config = checked(config)
     _reopen_damaged(config)
     if run_folder.is_finished(config.out):

@@ -138,6 +138,29 @@ def group_of(names: Sequence[str]) -> type[Any]:
     return dataclasses.make_dataclass("Settings", fields, frozen=True, namespace={"__doc__": "Of each construction."})
 
 
+def settings_of(names: Sequence[str], several: bool, given: Any) -> Any:
+    """Settings given in Python as a build takes them: those of a construction, or, of several, a group of each.
+
+    Mappings are of some settings by name. Raises UserError for constructions and settings that there are not.
+    """
+    if not several:
+        return _filled(names[0], given)
+    group, by_name = group_of(names), dict(given or {})
+    if unknown := sorted(by_name.keys() - set(names)):
+        raise UserError(f"settings: {unknown[0]!r} is none of the constructions {', '.join(names)}.")
+    return group(**{_attribute(name): _filled(name, by_name[name]) for name in by_name})
+
+
+def _filled(name: str, given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    kind = settings_type(name)
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise UserError(f"{name}: {str(error).partition(') ')[2] or error}.") from None
+
+
 def parts(config: BuildConfig) -> list[BuildConfig]:
     """The builds, of one construction each, that a build of several consists of."""
     groups = config.settings

@@ -76,7 +76,7 @@ def _each_or_its_error(
     answer: Callable[[Sequence[Any]], list[Any]],
     passing: tuple[type[Exception], ...] = (),
 ) -> list[Any]:
-    """Answers to requests; where one can't be answered, all are asked one by one, and its error stands in its place.
+    """Answers to requests; where one fails, all are asked one by one, and its error is returned instead.
 
     What a judge says to the user, such as that its quota has ended, is `passing`: it ends the build.
     """

@@ -125,7 +125,7 @@ def _write_text(pairs: Iterator[Pair], to: Path, form: Format) -> Exported:
 
 
 def _before(to: Path, rows: int) -> str:
-    """What stands before a row: in a JSON array a bracket or a comma, in JSON lines the line before's end."""
+    """What precedes a row: in a JSON array a bracket or a comma, in JSON lines the end of the line before."""
     if to.suffix == ".json":
         return ",\n" if rows else "[\n"
     return "\n" if rows else ""

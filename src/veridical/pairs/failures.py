@@ -1,4 +1,4 @@
-"""What becomes of an error that nobody foresaw: its record is rejected, and only many in a row end the build."""
+"""Unexpected errors: the record is rejected, and only many in a row end the build."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rejection(record_id: str, error: Exception) -> Rejection:
 
 
 def failed(outcome: object) -> bool:
-    """Whether an outcome is the rejection of a record by an error that nobody foresaw."""
+    """Whether an outcome is the rejection of a record by an unexpected error."""
     return isinstance(outcome, Rejection) and outcome.reason == FAILED
 
 

@@ -11,10 +11,12 @@ from veridical import files, runs
 from veridical.errors import UserError
 from veridical.pairs import command, run_folder, shards
 from veridical.pairs.config import BuildConfig, parts
-from veridical.records import Pair
+from veridical.records import Pair, Record
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from veridical.vlm.model.loading import Vlm
 
 COMMAND = "build --constructions"
 MATCHED = "matched"
@@ -23,17 +25,25 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def run(config: BuildConfig) -> Path:
-    """Build each construction in a folder of its own under `config.out`, print how they compare, return the folder.
+    """Do what `make` does, print how the constructions compare, and return the folder."""
+    overview = make(config)
+    with files.naming(config.out / MANIFEST):
+        _show(config.out, overview)
+    return config.out
 
-    What is finished is kept, and the same command continues. Raises UserError for settings that can't be, before any
-    model time is spent.
+
+def make(config: BuildConfig, model: Vlm | None = None, given: Sequence[Record] | None = None) -> Mapping[str, Any]:
+    """Build each construction in a folder of its own under `config.out`, and return how they compare.
+
+    What is finished is kept, and the same command continues. `model` and `given` records are used where they are given.
+    Raises UserError for settings that can't be, before any model time is spent.
     """
     builds = parts(config)
     out = config.out
     # Each construction's own folder says by which settings it was made: one may be added, or its settings changed.
     with runs.opened(out, COMMAND, config, kept=lambda: False):
-        records = shards.read(config, out / run_folder.WORK / "records")
-        source = shards.open_source(builds[0], records.items, records.held_out)
+        records = shards.read(config, out / run_folder.WORK / "records", given)
+        source = shards.open_source(builds[0], records.items, records.held_out, model)
         for build in builds:
             shards.require_judges(source.panel, build)
             if run_folder.is_finished(build.out):
@@ -52,9 +62,7 @@ def run(config: BuildConfig) -> Path:
         overview = {"constructions": {build.construction: _overview(build.out) for build in builds}, "matched": matched}
         files.write_json(out / MANIFEST, overview)
         run_folder.clear_work(out)
-    with files.naming(out / MANIFEST):
-        _show(out, overview)
-    return out
+    return overview
 
 
 def _overview(folder: Path) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def open_source(
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
     model = functools.cache(lambda: loaded or load_model(config))
-    setting = judges.Setting(words, model)
-    panel = judges.open_panel(config.judge, config.writer, setting, config.similarity)
+    context = judges.JudgeContext(words, model)
+    panel = judges.open_panel(config.judge, config.writer, context, config.similarity)
     return Source(items, words, model, panel, kept_back)
 
 

@@ -122,8 +122,8 @@ def read_answers(path: Path, settings: object = None) -> Rows:
 
 
 def stream_answers(path: Path, settings: object = None) -> Rows:
-    """The rows of a file of answers as `read_answers` gives them; long JSON lines are read whenever they are gone
-    through, instead of being kept. Of these `unreadable` is whole once they were gone through.
+    """The rows of a file of answers as `read_answers` gives them; JSON lines are read at each
+    iteration, instead of being kept; of these `unreadable` is complete after one.
 
     Raises:
         UserError: the file is of no known form.
@@ -139,7 +139,7 @@ def stream_answers(path: Path, settings: object = None) -> Rows:
 
 
 class JsonLines(Sequence[tuple[str, Row]]):
-    """The objects of a file of JSON lines with their places, read anew each time that they are gone through."""
+    """The objects of a file of JSON lines with their places, read again for each iteration."""
 
     def __init__(self, path: Path) -> None:
         """Nothing is read yet."""

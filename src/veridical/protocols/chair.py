@@ -90,11 +90,11 @@ def read_against(
 
 
 def counted(items: Sequence[ChairItem], partner: Mapping[str, str]) -> Tally:
-    """CHAIR's metrics with what stands beside them: repetition, and whether what is invented usually comes along.
+    """CHAIR's metrics, with repetition, and how often an invented object usually occurs with one in the image.
 
     Args:
         items: one a picture; pictures are what is resampled.
-        partner: the object that usually stands beside another, both ways; may be empty.
+        partner: the object that usually occurs with another, both ways; may be empty.
     """
     sums = caption_sums(items) | _beside_sums(items, partner)
     return Tally(tuple(item.id for item in items), sums, lambda found: caption_metrics(found) | _beside_metrics(found))

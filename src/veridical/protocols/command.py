@@ -16,7 +16,7 @@ def run(config: EvalConfig) -> Path:
     What is already there is used again; a run that was stopped continues where it was.
 
     Raises:
-        UserError: a model, adapter, split or setting that is not there, or an `out` of other settings.
+        UserError: a model, adapter, split or setting that doesn't exist, or an `out` of other settings.
     """
     from veridical.protocols.evaluation import evaluate
     from veridical.protocols.table import as_table, show

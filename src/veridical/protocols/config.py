@@ -166,7 +166,7 @@ def methods_of(config: EvalConfig) -> tuple[Method, ...]:
     """The methods of decoding that a run measures beside plain decoding.
 
     Raises:
-        UserError: a name that is not there, or one that is there twice.
+        UserError: an unknown name, or one given twice.
     """
     from veridical.decoding.registry import as_published
 

@@ -83,7 +83,7 @@ def _counted(pictures: Pictures, who: str, sight: Sight, replies: Mapping[str, R
         if record.id in replies and record.id in sight
     ]
     failed = len(pictures.records) - len(sight)
-    notes = [f"{who} says what is there; what it doesn't know counts neither as invented nor as found"]
+    notes = [f"{who} says what is in the pictures; what it doesn't know counts neither as invented nor as found"]
     return Counted(
         _with_unknown(chair.counted(items, words.partner)),
         rows=[caption_row(item) for item in items],

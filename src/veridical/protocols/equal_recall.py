@@ -1,6 +1,6 @@
 """The truncation baseline: what would the base invent if it only said as little?
 
-A model that says less invents less. So a model's CHAIR also stands against that of the base's own captions, cut after
+A model that says less invents less. So a model's CHAIR is also compared with that of the base's own captions, cut after
 their first 0, 1, 2, 3, ... different objects. Between two neighbouring cuts the base is taken on the straight line,
 that is, some of its captions are cut one object later than others: sums are interpolated, then divided. Where a model
 recalls at least as much as the base, the rival is the uncut base.

@@ -69,9 +69,9 @@ class Counted:
     """One model under one protocol.
 
     `tally` gives the metrics; its groups are what is resampled, usually pictures. `rows` are all items, for disk.
-    `captions` are there where the protocol reads captions by their objects, `cuts` where they can be compared with the
-    base's, cut short, at equal recall. `counts` says how many items
-    there were and how many could not be used, `notes` what must be known beside the numbers.
+    `captions` is filled where the protocol reads captions by their objects, `cuts` where they can be compared at equal
+    recall with the base's, cut short. `counts` says how many items there were and how many could not be used, `notes`
+    what must be known with the numbers.
     """
 
     tally: Tally
@@ -96,11 +96,11 @@ class Task:
     """A protocol with what it is about.
 
     `key` names it in results.json and in file names, `name` is the protocol's own, with version and variant. Its
-    metrics stand in results.json behind `prefix`. `requests` are by the id of a question; `count` takes the replies by
+    metrics are in results.json under `prefix`. `requests` are by the id of a question; `count` takes the replies by
     the same ids, of which some may be missing. `write`, if any, puts answers into files of the benchmark's own format.
     `then`, if any, takes all models' replies, by model and question id, and makes the task that is counted: with more
-    questions, drawn from all models' captions, or with a judge's word on these. `equal` names the metrics that stand
-    for CHAIRs and the others of `equal_recall.COMPARED`, where the protocol has others.
+    questions, drawn from all models' captions, or with a judge's opinion of these. `equal` names the metrics that
+    replace CHAIRs and the others of `equal_recall.COMPARED`, where the protocol has others.
     """
 
     key: str

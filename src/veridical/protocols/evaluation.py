@@ -72,7 +72,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Everything that results.json holds, which is written to the run folder.
 
     Raises:
-        UserError: a model, adapter, file, image or setting that is not there, or an `out` of other settings.
+        UserError: a model, adapter, file, image or setting that doesn't exist, or an `out` of other settings.
     """
     models, methods = measured_models(config.models), methods_of(config)
     config = with_trained_limits(config, models)

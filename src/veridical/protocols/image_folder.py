@@ -21,7 +21,7 @@ class ImageFolder:
         self._root = root
 
     def find(self, name: str) -> Path:
-        """The file that a question names. Raises UnusableError: not there, or outside of the folder."""
+        """The file that a question names. Raises UnusableError where it is missing, or outside the folder."""
         path = inside(self._root, self._root / name)
         if path.is_file():
             return path

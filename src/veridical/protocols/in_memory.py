@@ -26,7 +26,7 @@ def count_answers(
         benchmark: its module.
         questions: with what is right, in the form that the benchmark's `ask` gives.
         answers: texts by question id.
-        seed: of the resamples behind the intervals.
+        seed: of the resamples of the intervals.
         settings: others of the benchmark, such as its `parser`.
 
     Raises:
@@ -40,7 +40,7 @@ def count_answers(
     ids = Counter(question.id for question in questions)
     twice = [key for key, number in ids.items() if number > 1]
     if twice:
-        raise UserError(f"{benchmark.NAME}: the question {twice[0]} is there twice, and {len(twice)} in all are.")
+        raise UserError(f"{benchmark.NAME}: the question {twice[0]} is given twice; {len(twice)} questions are.")
     surplus = [f"{key}: no such question" for key in answers if key not in ids]
     if len(surplus) == len(answers):
         raise UserError(f"{benchmark.NAME}: no answer belongs to any of {len(ids)} questions.")

@@ -99,11 +99,11 @@ SHOWN = (
 def open_judge(pictures: Pictures, config: EvalConfig, kind: Kind, protocol: str) -> Panel:
     """The judge of a run. Raises UserError where it does not answer what a protocol asks."""
     from veridical.judges.lexicon_sources import Words
-    from veridical.judges.registry import Same, Setting, open_panel
+    from veridical.judges.registry import JudgeContext, Same, open_panel
 
     words = pictures.vocabulary
-    setting = Setting(Words(words.lexicon, words.partner, words.scenes), None)
-    panel = open_panel(config.judge, Same(), setting)
+    context = JudgeContext(Words(words.lexicon, words.partner, words.scenes), None)
+    panel = open_panel(config.judge, Same(), context)
     panel.require([kind], f"--protocols {protocol}")
     return panel
 

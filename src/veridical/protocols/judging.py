@@ -1,8 +1,8 @@
-"""Benchmarks that a judge scores, in three steps that stand by themselves: make prompts, get texts, parse and count.
+"""Benchmarks that a judge scores, in three separate steps: make prompts, get texts, parse and count.
 
 The texts come out of a file (made with the prompts of `--make-prompts`, or by an official tool), or from a model. Who
-judged, and the hash of the prompt, stand in every result; texts of several judges or of another prompt are refused,
-since their numbers can't stand in one table.
+judged, and the hash of the prompt, are in every result; texts of several judges or of another prompt are refused,
+since their numbers can't be compared.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of the SHA-256 of both, which stand beside every number."""
+        """Twelve hex digits of the SHA-256 of both, which is reported with every number."""
         return hashlib.sha256(f"{self.system}\0{self.text}".encode()).hexdigest()[:12]
 
     def fill(self, **values: str) -> str:

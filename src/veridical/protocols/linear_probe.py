@@ -2,8 +2,8 @@
 
 Each question asks for the usual partner of an object in the picture. A logistic regression, trained
 on some pictures and tested on others, tells from the hidden state that predicts "Yes" or "No"
-whether the partner is there. Where it is right more often than the model's answer, alignment has
-something to win.
+whether the partner is in the picture. Where it is right more often than the model's answer, alignment has
+room to improve.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ProbeResult:
 
 
 def partner_questions(records: Sequence[Record], partner: Mapping[str, str], seed: int) -> list[PartnerQuestion]:
-    """One question a picture, half of them after a partner that is there.
+    """One question a picture, half of them about a partner that is in it.
 
     Raises:
         UserError: a record without annotations, or no picture with (or without) a partner.

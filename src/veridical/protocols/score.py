@@ -42,7 +42,7 @@ class ScoreConfig(TableSettings):
     check: bool = False
     """Only read and check the files: counts, categories, missing answers, duplicates."""
     data: bool = False
-    """Only say whether the data of NLTK and spaCy that published numbers need are there, and how to get them."""
+    """Only say whether the data of NLTK and spaCy that published numbers need are installed, and how to get them."""
     images: Path | None = None
     """With --check: a folder that should hold the images."""
     against: tuple[Path, ...] = ()
@@ -50,7 +50,7 @@ class ScoreConfig(TableSettings):
     against_judgements: tuple[Path, ...] = ()
     """With a judge: the same judge's texts on those."""
     seed: Seed = 0
-    """Of the resamples behind the intervals."""
+    """Of the resamples of the intervals."""
 
 
 def config_type(choices: Mapping[str, str]) -> type[ScoreConfig]:
@@ -101,7 +101,7 @@ def _run(config: ScoreConfig) -> None:
     twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
     if twice:
         raise UserError(
-            f"{config.protocol}: the question {twice[0]} stands twice in its files, and {len(twice)} in all do."
+            f"{config.protocol}: the question {twice[0]} is in its files twice; {len(twice)} questions are."
         )
     if config.check:
         print_check(config, questions)

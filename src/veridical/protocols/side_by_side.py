@@ -2,11 +2,11 @@
 
 Each model describes every picture. Then it is asked, yes or no, about every object that it or another model named
 there, and about as many that none of them named. That is no truth: a model may stand by what it made up. It is
-*consistency*: the share of objects named by any model at which a model's answer agrees with its own caption. Beside it:
-how often it stands by what it named itself (`stands_by`), says yes to what only others named (`takes_over`), and says
-yes to what nobody named (`yes_unnamed`, which a model that always says yes answers with 100). `agreement` is the share
-of the objects named by a model or the base that both named. Objects are found by the lexicon; the answer is the
-likelier of "Yes" and "No".
+*consistency*: the share of objects named by any model for which a model's answer agrees with that model's caption.
+Beside it: how often it stands by what it named itself (`stands_by`), says yes to what only others named
+(`takes_over`), and says yes to what nobody named (`yes_unnamed`, which a model that always says yes answers with
+100). `agreement` is the share of the objects named by a model or the base that both named. Objects are found by the
+lexicon; the answer is the likelier of "Yes" and "No".
 """
 
 from __future__ import annotations

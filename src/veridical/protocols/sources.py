@@ -44,7 +44,7 @@ class Vocabulary:
 class Pictures:
     """Records by split, each about one image of its own, and their words.
 
-    `origin` stands in the names of protocols about annotated ones. `references` are captions by people, by record id;
+    `origin` is part of the names of protocols about annotated ones. `references` are captions by people, by record id;
     `left_out` says how many records can't be measured on, by reason.
     """
 
@@ -168,7 +168,7 @@ def _read_split(source: str, work: Path, wanted: Wanted, drawn: int | None, seed
             found.left_out[why] += (image := tuple(i.sha256 for i in one.images)) not in passed
             passed.add(image)
         elif one.images[0].sha256 in first and drawn is None:
-            # Another caption of the same image is not lost; an image that is there twice is measured on once.
+            # Another caption of the same image is not lost; a repeated image is measured on once.
             found.left_out["same-image"] += not one.reference
             _refer(found, first[one.images[0].sha256], one)
         elif len(found.records) == wanted.limit:

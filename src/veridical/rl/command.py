@@ -112,7 +112,7 @@ def _prompts(config: RlConfig, given: Sequence[Record] | None) -> Prompts:
 
 
 def _panel(config: RlConfig, prompts: Prompts) -> Panel:
-    panel = judges.open_panel(config.judge, judges.Same(), judges.Setting(prompts.words))
+    panel = judges.open_panel(config.judge, judges.Same(), judges.JudgeContext(prompts.words))
     panel.require(asked_of_judge(list(weighted(config.rewards))), "rl with these rewards")
     return panel
 
@@ -198,7 +198,7 @@ def _task(config: RlConfig, prompts: Prompts, panel: Panel) -> Task:
     reward_model: Any = None
     if config.reward_model:
         settings = RewardModelSettings(model=config.reward_model, device=config.device)
-        reward_model = settings.open(judges.Setting(prompts.words))
+        reward_model = settings.open(judges.JudgeContext(prompts.words))
     return Task(
         prompts.records,
         min(config.groups, len(prompts.records)),

@@ -36,8 +36,8 @@ def load(
     image_limits.apply(limits, str(model), found.model, found.processor)
     if adapter is None:
         return _probed(loading.assemble(str(model), found.model, found.processor, found.weights, limits=limits))
-    adapted, opening = adapters.load_adapter(found.model, adapter)
-    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, opening, limits))
+    adapted, invocation_tokens = adapters.load_adapter(found.model, adapter)
+    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, invocation_tokens, limits))
 
 
 def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
@@ -45,18 +45,18 @@ def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:
 
     Raises `UserError` where the adapter doesn't fit.
     """
-    model, opening = adapters.load_adapter(vlm.model, adapter)
-    return _probed(loading.assemble(vlm.name, model, vlm.processor, vlm.weights, opening, vlm.limits))
+    model, invocation_tokens = adapters.load_adapter(vlm.model, adapter)
+    return _probed(loading.assemble(vlm.name, model, vlm.processor, vlm.weights, invocation_tokens, vlm.limits))
 
 
 def assemble(
-    name: str, model: Any, processor: Any, opening: tuple[int, ...] = (), limits: ImageLimits | None = None
+    name: str, model: Any, processor: Any, invocation_tokens: tuple[int, ...] = (), limits: ImageLimits | None = None
 ) -> Vlm:
     """A `Vlm` from a model and a processor that are in memory already; probes the model if its family is
-    unknown. `opening` as in `Vlm`; `limits` are set on the processor given.
+    unknown. `invocation_tokens` as in `Vlm`; `limits` are set on the processor given.
     """
     image_limits.apply(limits, name, model, processor)
-    return _probed(loading.assemble(name, model, processor, opening=opening, limits=limits))
+    return _probed(loading.assemble(name, model, processor, invocation_tokens=invocation_tokens, limits=limits))
 
 
 def _probed(vlm: Vlm) -> Vlm:

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING
 
-from veridical.errors import UserError
+from veridical.errors import Notice, UserError
 from veridical.records import Message
 from veridical.vlm.model.loading import Sharing, Vlm
 
@@ -41,7 +41,7 @@ def tolerance(vlm: Vlm) -> float:
 
 
 def _unshared(vlm: Vlm, reason: str, difference: float | None) -> Vlm:
-    warnings.warn(f"{vlm.name} ({vlm.family}): prefixes are not shared, because {reason}", stacklevel=4)
+    warnings.warn(f"{vlm.name} ({vlm.family}): prefixes are not shared, because {reason}", Notice, stacklevel=4)
     return dataclasses.replace(vlm, sharing=Sharing(tested=False, reason=reason, difference=difference))
 
 
@@ -79,7 +79,7 @@ def example(question: str) -> Context:
 def shared_prompt_obstacle(vlm: Vlm) -> str:
     """Why prompts can't be read from a shared start, found on an example; empty if they can.
 
-    Where image tokens see the question behind them (PaliGemma), a start depends on what follows it.
+    Where image tokens see the question after them (PaliGemma), a start depends on what follows it.
     """
     import torch
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from veridical.errors import UserError
+from veridical.errors import Notice, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +55,7 @@ class BatchLimit:
         warnings.warn(
             f"memory ran out with {tried} {self.what} at a time; continuing with {self.size}. "
             f"Give {self.setting} {self.size} to start with that.",
+            Notice,
             stacklevel=3,
         )
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from veridical.judges.lexicon import Lexicon
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +64,3 @@ def plural(name: str) -> str:
 def article(name: str) -> str:
     """The indefinite article that goes before a class name."""
     return "an" if name[0] in "aeiou" else "a"
-
-
-def lexicon() -> Lexicon:
-    """The surface forms by which texts about the picture world name its objects."""
-    from veridical.judges.lexicon import Lexicon
-
-    return Lexicon({name: name for name in CLASSES}, {plural(name): name for name in CLASSES})

@@ -5,9 +5,10 @@ something), Cog (expected but absent objects named). Questions: accuracy, and pr
 "No". All in percent with one decimal, sums over all items, every denominator 0.001 too large and F1 from the rounded
 values, as in the official scorer. AMBER score = (100 - CHAIR + F1) / 2.
 
-Variants stand in the protocol's name: how nouns are found (`lexicon`, or `nltk` as the official scorer does), by which
-vectors words are alike (`exact` for none; official is en_core_web_lg; numbers by other vectors can't be compared), and
-how answers are read (`strict`: exactly "Yes" or "No", as the official scorer; `lenient`: "yes", else "no", anywhere).
+The variant is part of the protocol's name: how nouns are found (`lexicon`, or `nltk` as the official scorer does), by
+which vectors words are alike (`exact` for none; official is en_core_web_lg; numbers by other vectors can't be
+compared), and how answers are read (`strict`: exactly "Yes" or "No", as the official scorer; `lenient`: "yes", else
+"no", anywhere).
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 def _only_ids(found: Rows, questions: Sequence[Question], fields: Fields) -> None:
     """Raises UserError where more than ids says which questions are answered, or nothing does: that takes the queries.
 
-    The annotations hold no yes/no question, so an answer that states one could stand beside any id unnoticed.
+    The annotations hold no yes/no question, so an answer that states one could have any id unnoticed.
     """
     bare = {question.id for question in questions if not question.prompt}
     for place, row in found.rows:

@@ -29,7 +29,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Table:
-    """AMBER's word table: what may stand for a word, and words that are never counted as made up."""
+    """AMBER's word table: what may replace a word, and words that are never counted as made up."""
 
     associates: Mapping[str, Sequence[str]]
     safe: Collection[str]
@@ -40,7 +40,7 @@ class Table:
         return frozenset(self.associates) | {word for words in self.associates.values() for word in words}
 
     def owners(self, words: Sequence[str]) -> list[tuple[str, int]]:
-        """The associates of `words`, then the words, each with the place of the word that it stands for."""
+        """The associates of `words`, then the words, each with the place of the word that it is an associate of."""
         associates = [(other, at) for at, word in enumerate(words) for other in self.associates.get(word, ())]
         return associates + [(word, at) for at, word in enumerate(words)]
 
@@ -81,7 +81,7 @@ def read_description(
 def noun_finder(nouns: Nouns, vocabulary: Collection[str]) -> Callable[[str], list[str]]:
     """Finds the nouns of a text that are in the vocabulary.
 
-    `nltk` takes WordNet's lemma of whatever NLTK's tagger calls a noun, in the case that it stands in; `lexicon` takes
+    `nltk` takes WordNet's lemma of whatever NLTK's tagger calls a noun, in its own case; `lexicon` takes
     every word of the vocabulary, whatever its part of speech, in any case, singular or plural. Raises UserError where
     NLTK's data are not there.
     """
@@ -92,7 +92,7 @@ def similarity(vectors: str) -> Similar:
     """Whether the similarity of two words' vectors is above 0.8, by a spaCy model; for "exact" whether they are equal.
 
     Raises:
-        UserError: spaCy or the model is not there, or the model has no vectors.
+        UserError: spaCy or the model is missing, or the model has no vectors.
     """
     if vectors == "exact":
         return str.__eq__
@@ -136,7 +136,7 @@ def _by_tags(vocabulary: Collection[str]) -> Callable[[str], list[str]]:
         lemmatizer.lemmatize(nltk.word_tokenize("Cats.")[0])
     except LookupError:
         raise UserError(
-            "--nouns nltk: NLTK's data are not there; python -m nltk.downloader punkt_tab wordnet "
+            "--nouns nltk: NLTK's data are missing; python -m nltk.downloader punkt_tab wordnet "
             "averaged_perceptron_tagger_eng."
         ) from None
 

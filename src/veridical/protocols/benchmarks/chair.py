@@ -1,9 +1,9 @@
 """chair/1: how much of what a caption names is not in the image (Rohrbach et al. 2018, arXiv 1809.02156).
 
 CHAIRs is the share of captions that name something absent, of all captions; CHAIRi the share of mentions that are of
-something absent, an object named twice counting twice; recall the share of what is there that is named, summed over
-images first. In percent; distinct objects and words a caption stand beside them, since a model that says less invents
-less.
+something absent, an object named twice counting twice; recall the share of the objects in the images that is named,
+summed over images first. In percent; distinct objects and words a caption are reported with them, since a model that
+says less invents less.
 
 Variants: `official` reads by the published list of synonyms with its own singulars, `wordnet` by the same list with
 WordNet's lemmas by part of speech (lmms-eval), `nouns` with WordNet's lemmas of each word as a noun (RLAIF-V, whose

@@ -96,7 +96,7 @@ def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[
         for other in row.get("entailed") or ():
             if other not in content:
                 raise UserError(
-                    f"{settings.questions}: question {key} entails {other}, which is not there; --consistency takes "
+                    f"{settings.questions}: question {key} entails {other}, which is missing; --consistency takes "
                     "the file of all questions."
                 )
             if other not in balanced:
@@ -196,7 +196,7 @@ def _cells(question: Question, item: Item) -> dict[str, float]:
 
 
 def _by_length(column: str) -> tuple[str, int]:
-    """Sorts the groups by length behind the others, and by number."""
+    """Sort the groups by length after the others, and by number."""
     kind, _, number = column.partition("/")[0].partition("_")
     return (kind, int(number)) if kind in ("words", "steps") else ("", 0)
 

@@ -1,8 +1,8 @@
 """llava-bench/1: 60 questions in the wild; a judge rates the answer beside GPT-4's (Liu et al. 2023, arXiv 2304.08485).
 
 The score is 100 x mean rating of the model / mean rating of the reference, both means rounded to 3 decimals first; both
-means x 10 stand beside it; in all and by category. A judgement's first line must be two numbers with one blank or comma
-between; every other one, and
+means x 10 are reported, too; in all and by category. A judgement's first line must be two numbers with one blank or
+comma between; every other one, and
 "8 nan" and "8 inf", rates both -1, which stays in the means, as in the official scorer. Published numbers use
 gpt-4-0314 at temperature 0.2, and the official rules.
 """

@@ -2,7 +2,7 @@
 
 In percent: `response` is the share of answers that name something absent among those that name any object (published
 as Resp. or CHAIRs), `mention` that of absent among named objects (Ment. or CHAIRi), `chair_s` the share of all answers,
-`recall` distinct true objects of all that are there, `f1` the harmonic mean of recall and 100 - mention.
+`recall` distinct true objects of all in the image, `f1` the harmonic mean of recall and 100 - mention.
 
 Variants: without a judge the answers are read as CHAIR reads captions; `nouns`, the default with a list of synonyms
 (RLAIF-V's refined one), is the official scorer without GPT. `official` and `wordnet` are CHAIR's other readings,

@@ -50,7 +50,7 @@ def breaks(context: str) -> bool:
 @cache
 def period_context() -> re.Pattern[str]:
     """The pattern of a character that may end a sentence, with what follows it."""
-    # Compiled anew: NLTK's object guards every search with a timer, which takes longer than the search.
+    # Compiled again: NLTK's object guards every search with a timer, which takes longer than the search.
     return re.compile(_splitter()._lang_vars.period_context_re().pattern, re.VERBOSE)
 
 

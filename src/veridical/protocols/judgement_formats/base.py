@@ -1,4 +1,4 @@
-"""A judgement as it stands in a file, and the form that veridical and most tools write."""
+"""A judgement as it is in a file, and the form that veridical and most tools write."""
 
 from __future__ import annotations
 

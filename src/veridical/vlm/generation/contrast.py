@@ -1,6 +1,6 @@
 """Several streams decoded as one text: what a contrastive method asks of the engine, and how it is served.
 
-A method says which further streams it needs (the same question under another view of the image, or behind
+A method says which further streams it needs (the same question under another view of the image, or after
 another system turn; or what earlier layers would say) and how their predictions make one. Every stream is
 encoded once and has a cache of its own; all of them are given each token that is chosen.
 """
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 class Together:
     """Streams that step as one: their logits are what the method makes of them."""
 
-    def __init__(self, decoding: Decoding, streams: Sequence[Stepper], exits: int, written: Tensor) -> None:
-        """`exits`: how many further predictions the first stream's logits hold behind its own."""
+    def __init__(self, decoding: Decoding, streams: Sequence[Stepper], early_layers: int, written: Tensor) -> None:
+        """`early_layers`: how many early layers' logits follow the first stream's own."""
         self._decoding = decoding
         self._streams = streams
-        self._exits = exits
+        self._early_layers = early_layers
         self._written = written
 
     @property
     def logits(self) -> Tensor:
         """[rows, vocabulary], fp32."""
-        own, *early = self._streams[0].logits.float().chunk(1 + self._exits, dim=-1)
+        own, *early = self._streams[0].logits.float().chunk(1 + self._early_layers, dim=-1)
         others = [stream.logits.float() for stream in self._streams[1:]]
         return self._decoding.logits(own, [*early, *others], self._written)
 
@@ -58,14 +58,14 @@ class Together:
 
 @contextmanager
 def streams(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Iterator[tuple[list[Prefix], int]]:
-    """The prefixes of all streams, that of the question as asked first, and how many exits its logits hold.
+    """The prefixes of all streams, that of the question as asked first, and of how many early layers it has logits.
 
     Exits are shown for as long as this lasts.
     """
     from veridical.vlm.prefix.encode import encode
     from veridical.vlm.scores import layer_logits
 
-    early = decoding.exits(layer_logits.layer_count(vlm))
+    early = decoding.early_layers(layer_logits.layer_count(vlm))
     with layer_logits.shown(vlm, early) if early else nullcontext():
         # What early layers say of the first token has not been computed yet.
         known = known_features(prefix, [one.context for one in prefix.prepared])
@@ -79,9 +79,9 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
 
     from veridical.vlm.scores.scoring import first_logits as model_logits
 
-    with torch.no_grad(), streams(vlm, prefix, decoding) as (prefixes, exits):
+    with torch.no_grad(), streams(vlm, prefix, decoding) as (prefixes, early_layers):
         logits = [model_logits(vlm, one) for one in prefixes]
-        own, *early = logits[0].float().chunk(1 + exits, dim=-1)
+        own, *early = logits[0].float().chunk(1 + early_layers, dim=-1)
         written = torch.zeros(len(prefix), dtype=torch.long, device=own.device)
         return decoding.logits(own, [*early, *(one.float() for one in logits[1:])], written)
 

@@ -42,7 +42,7 @@ class Stepper(Protocol):
 
 @dataclass
 class Row:
-    """A branch while it is decoded; `pending` is what it goes on from that the model has still to be shown."""
+    """A branch that is being decoded; `pending` are tokens of its prefix that the model hasn't read yet."""
 
     branch: Branch
     after_ids: list[int]
@@ -58,11 +58,11 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
     if sampling.decoding is None:
         rows = [begin(vlm, [prefix], branch, sampling) for branch in branches]
         return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling, rules_of(vlm, prefix))
-    with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, exits):
+    with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, early_layers):
         rows = [begin(vlm, prefixes, branch, sampling) for branch in branches]
         written = torch.tensor([len(row.after_ids) for row in rows], device=prefix.mask.device)
         steppers = [_stepper(vlm, one, rows, sampling) for one in prefixes]
-        together = contrast.Together(sampling.decoding, steppers, exits, written)
+        together = contrast.Together(sampling.decoding, steppers, early_layers, written)
         return _decode(vlm, rows, together, sampling, rules_of(vlm, prefix))
 
 
@@ -95,7 +95,7 @@ def begin(vlm: Vlm, prefixes: Sequence[Prefix], branch: Branch, sampling: Sampli
     after = scoring.text_ids(vlm, branch.after, branch.key) if branch.after else []
     limit = sampling.max_new_tokens
     if vlm.traits.max_length is not None:
-        prompt = max(prefix.prepared[branch.context].length + len(prefix.opening) for prefix in prefixes)
+        prompt = max(prefix.prepared[branch.context].length + len(prefix.invocation_tokens) for prefix in prefixes)
         limit = min(limit, vlm.traits.max_length - prompt - len(after))
     if limit < 1:
         raise UserError(
@@ -122,7 +122,7 @@ def append(vlm: Vlm, row: Row, token: int, sampling: SamplingParams) -> None:
 
 
 def _text(vlm: Vlm, row: Row) -> str:
-    """The new tokens as text; decoded behind the text before them, on which some tokenizers' spaces depend."""
+    """Decode the new tokens after the text before them, since some tokenizers' spaces depend on it."""
     if not row.after_ids:
         return _decoded(vlm, row.ids).removeprefix(vlm.traits.chat.lead)
     before = _decoded(vlm, row.after_ids)
@@ -141,7 +141,7 @@ def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: SamplingPa
     longest_after = max(len(row.after_ids) for row in rows)
     room = longest_after + sampling.max_new_tokens
     if not longest_after or not prefix.takes_ragged_texts:
-        # Where a row has a text to go on from, it is shown that a token at a step.
+        # A row that continues a text is fed that text, a token a step.
         for row in rows:
             row.pending = list(row.after_ids)
         return SharedRows(vlm, prefix, [row.branch.context for row in rows], room)
@@ -155,7 +155,7 @@ def _stepper(vlm: Vlm, prefix: Prefix, rows: Sequence[Row], sampling: SamplingPa
 
 
 def going_on(vlm: Vlm, prefix: Prefix, rows: Sequence[Row]) -> Stepper:
-    """Rows of one branch, each behind what it has written so far, all equally much."""
+    """Rows of one branch, each after what it has written so far, all of equal length."""
     texts = [[*row.after_ids, *row.ids] for row in rows]
     contexts = [row.branch.context for row in rows]
     if not prefix.shared:
@@ -189,7 +189,7 @@ class SeparateRows:
     """Rows that are run in full at every step, for models whose prefix can't be shared."""
 
     def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
-        """One row for each of `contexts`, behind a text of its own."""
+        """One row for each of `contexts`, after a text of its own."""
         self.vlm = vlm
         self.prefix = prefix
         self.rows = [(context, list(ids)) for context, ids in zip(contexts, texts, strict=True)]

@@ -34,12 +34,12 @@ class Decoding(Protocol):
     def streams(self) -> tuple[Stream, ...]:
         """The further streams."""
 
-    def exits(self, layers: int) -> tuple[int, ...]:
+    def early_layers(self, layers: int) -> tuple[int, ...]:
         """The layers, of `layers`, whose own predictions are wanted: 0 is the embeddings, 1 the first layer."""
 
     def logits(self, own: Tensor, others: Sequence[Tensor], written: Tensor) -> Tensor:
         """Logits [rows, vocabulary] (fp32) of the next token, from those of the question as asked (`own`) and
-        of the further streams and exits (`others`, in the order declared), all shaped alike. `written` [rows]
+        of the further streams and early layers (`others`, in the order declared), all shaped alike. `written` [rows]
         counts the answer's tokens so far.
         """
 
@@ -87,7 +87,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A sampled text, without what it goes on from and without the end of its turn.
+    """A sampled text, without the prefix it continues and without the end of its turn.
 
     `ended` says what ended it: the model, by ending its turn; one of the `stop` texts; or the limit on its
     length, which cut it off. `tokens` counts the new tokens before the end of the turn. `ids` are the tokens as they

@@ -205,7 +205,7 @@ def parse(text: str) -> View:
     except TypeError:
         raise UserError(f"the view {text!r} lacks its number; write {kind}:NUMBER") from None
     except ValueError as error:
-        raise UserError(f"the view {text!r} can't be had: {error}") from None
+        raise UserError(f"the view {text!r} is not possible: {error}") from None
 
 
 def signal_and_noise(step: int) -> tuple[float, float]:

@@ -31,12 +31,12 @@ def prepare(
     Data-loader workers may call it: it touches the processor only, not the model. `opens` may remember images that
     several contexts show. Raises `ImageError` for an image that can't be used, `PromptError` for a prompt that can't
     be rendered or doesn't match its images, and `UserError` for a view that the model can't have.
-    For a model with an answer-only adapter the opening of the answer is left off: see `vlm/model/alora.py`.
+    For a model with an answer-only adapter the invocation tokens are left off: see `vlm/model/alora.py`.
     """
     refuse_control_tokens(vlm, context)
     _refuse_images(vlm, context)
     _refuse_view(vlm, context)
-    return without_opening(vlm, _prepare(vlm, context, shown(context, opens) if images is None else images))
+    return without_invocation_tokens(vlm, _prepare(vlm, context, shown(context, opens) if images is None else images))
 
 
 def _prepare(vlm: Vlm, context: Context, images: Sequence[Image]) -> Prepared:
@@ -104,7 +104,7 @@ def _said(error: Exception) -> str:
 
 
 def refuse_control_tokens(vlm: Vlm, context: Context) -> None:
-    """Raise `PromptError` where a prompt's text holds what stands for images, or a token that ends or opens a turn."""
+    """Raise `PromptError` where a prompt's text holds an image placeholder, or a token that ends or opens a turn."""
     for turn in context.prompt:
         ids = set(vlm.tokenizer(turn.text, add_special_tokens=False).input_ids)
         if found := vlm.traits.placeholder_ids & ids:
@@ -173,7 +173,7 @@ def _refuse_view(vlm: Vlm, context: Context) -> None:
         lacking = f"the tokenizer of {vlm.name} has no unknown token"
     if lacking:
         raise UserError(
-            f"{name(context.key)}: the view {views.describe(view)!r} can't be had: {lacking}. "
+            f"{name(context.key)}: the view {views.describe(view)!r} is not possible: {lacking}. "
             "Choose another, such as blur, crop or none."
         )
 
@@ -215,14 +215,15 @@ def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> d
     return found
 
 
-def without_opening(vlm: Vlm, prepared: Prepared) -> Prepared:
-    """A context without the opening, which is read with the answers; as it is for a model without such an adapter."""
-    if not vlm.opening:
+def without_invocation_tokens(vlm: Vlm, prepared: Prepared) -> Prepared:
+    """Cut the invocation tokens off a context, since they are read with the answers."""
+    if not vlm.invocation_tokens:
         return prepared
-    length = prepared.length - len(vlm.opening)
-    if tuple(prepared.tensors["input_ids"][0, length:].tolist()) != vlm.opening:
+    length = prepared.length - len(vlm.invocation_tokens)
+    if tuple(prepared.tensors["input_ids"][0, length:].tolist()) != vlm.invocation_tokens:
         raise UserError(
-            f"{name(prepared.key)}: the prompt doesn't end in the opening {vlm.tokenizer.decode(vlm.opening)!r} that "
-            "the answer-only adapter was trained with. Use the chat template it was trained with."
+            f"{name(prepared.key)}: the prompt doesn't end in the tokens "
+            f"{vlm.tokenizer.decode(vlm.invocation_tokens)!r} that the answer-only adapter was trained with. "
+            "Use the chat template it was trained with."
         )
     return cut(prepared, length)

@@ -1,6 +1,6 @@
 """Contexts on disk as the processor made them, for as long as a run lasts: no image is decoded twice.
 
-They lie one behind the other, in one file for each process that writes. Files are read into memory, never mapped, so
+They are appended to one file for each process that writes. Files are read into memory, never mapped, so
 that many contexts count as little as few; the system keeps in its own cache what it has room for.
 """
 

@@ -39,7 +39,7 @@ class LoraSettings:
     """`language`: every linear layer of the language model, the experts of a mixture too (but not where
     it acts on answers); `attention`: only those in its attention."""
     acts_on: Literal["everything", "answers"] = "everything"
-    """`answers`: the adapter acts from the opening of the answer on, and image and prompt are read by the frozen
+    """`answers`: the adapter acts from the invocation tokens on, and image and prompt are read by the frozen
     base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
     train_projector: bool = False
     """Also train the projector between tower and language model, in full."""
@@ -89,7 +89,7 @@ def attach(
         vlm,
         model=model,
         fingerprint=fingerprint(vlm.weights, model, vlm.processor, invocation_tokens),
-        opening=invocation_tokens,
+        invocation_tokens=invocation_tokens,
     )
 
 
@@ -122,7 +122,7 @@ def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
 
 
 def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
-    """The model with an adapter, and the opening if it acts on answers only."""
+    """Load an adapter onto a model; returns it with the invocation tokens of an answer-only adapter, else none."""
     from peft import PeftConfig, PeftModel
 
     from veridical.vlm.model.loading import peft_quiet
@@ -136,8 +136,8 @@ def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
         )
     try:
         config = PeftConfig.from_pretrained(str(adapter))
-        opening = tuple(getattr(config, "alora_invocation_tokens", None) or ())
-        # The engine itself switches such an adapter on where the opening begins: see `vlm/model/alora.py`.
+        invocation_tokens = tuple(getattr(config, "alora_invocation_tokens", None) or ())
+        # The engine itself switches such an adapter on at the invocation tokens: see `vlm/model/alora.py`.
         config.alora_invocation_tokens = None
         with peft_quiet():
             adapted = PeftModel.from_pretrained(model, str(adapter), config=config).eval()
@@ -152,7 +152,7 @@ def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
             f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
             f"{different[0]} for one. Load the base model that it was trained on."
         )
-    return adapted.eval(), opening
+    return adapted.eval(), invocation_tokens
 
 
 def target_pattern(model: Any, targets: Literal["language", "attention"]) -> str:
@@ -226,7 +226,7 @@ def reading_prompts(vlm: Vlm) -> Iterator[None]:
     """How images and prompts are read: by the base model without gradients if the adapter acts on answers only."""
     import torch
 
-    if not vlm.opening:
+    if not vlm.invocation_tokens:
         yield
         return
     with torch.no_grad(), adapters_off(vlm):
@@ -243,7 +243,7 @@ def merged(vlm: Vlm) -> Vlm:
     import torch
 
     halves = any(p.dtype in (torch.bfloat16, torch.float16) for p in vlm.model.parameters())
-    if vlm.opening or halves or not hasattr(vlm.model, "merge_and_unload"):
+    if vlm.invocation_tokens or halves or not hasattr(vlm.model, "merge_and_unload"):
         return vlm
     model = vlm.model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
     return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
@@ -295,10 +295,10 @@ def _save(vlm: Vlm, folder: Path) -> None:
     # "auto" would ask the hub about the base model's vocabulary.
     vlm.model.save_pretrained(str(folder), save_embedding_layers=False)
     image_limits.store(vlm.limits, folder)
-    if vlm.opening:
-        _name_opening(folder / "adapter_config.json", vlm.opening)
+    if vlm.invocation_tokens:
+        _name_invocation_tokens(folder / "adapter_config.json", vlm.invocation_tokens)
 
 
-def _name_opening(path: Path, opening: tuple[int, ...]) -> None:
+def _name_invocation_tokens(path: Path, invocation_tokens: tuple[int, ...]) -> None:
     """Tell PEFT from which tokens on the adapter acts."""
-    write_json(path, {**read_json(path), "alora_invocation_tokens": list(opening)})
+    write_json(path, {**read_json(path), "alora_invocation_tokens": list(invocation_tokens)})

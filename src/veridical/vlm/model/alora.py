@@ -1,10 +1,10 @@
-"""Answer-only adapters: they act from the opening of the answer on, and leave the image and the prompt to the base.
+"""Answer-only adapters: they act from the invocation tokens on, and leave the image and the prompt to the base.
 
-Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397; PEFT's `alora_invocation_tokens`). The opening is what
-the chat template writes between the user's turn and the answer, such as "ASSISTANT:". All before it is read by
+Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397; PEFT's `alora_invocation_tokens`). The invocation tokens are
+what the chat template writes between the user's turn and the answer, such as "ASSISTANT:". All before them is read by
 the frozen base model, so its keys and values need no gradient, serve policy and reference alike, and may be kept
-between epochs. Here such an adapter is an ordinary LoRA that is off while the prefix is read and on from the
-opening on; saved, it carries the opening's token ids, by which PEFT finds the same place in a whole row.
+between epochs. Here such an adapter is an ordinary LoRA that is off while the prefix is read and on from the invocation
+tokens on; saved, it holds their ids, by which PEFT finds the same place in a whole row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROMPTS = ("Describe 7", "Is it so?")
 
 
 def invocation_tokens(vlm: Vlm) -> tuple[int, ...]:
-    """Token ids that the chat template puts behind every prompt, before the answer. Raises `UserError` for none."""
+    """Token ids that the chat template puts after every prompt, before the answer. Raises `UserError` for none."""
     rows = [
         vlm.tokenizer(
             vlm.processor.apply_chat_template(

@@ -21,7 +21,7 @@ class ChatFormat:
 
     `plain` are the roles whose content must be a string rather than a list of parts. `lead` is what the template
     writes between the prompt and an answer's first word, such as the space after "Assistant:". `anchor` is the end of
-    a prompt from its last special token on: an answer is tokenised behind it, since the word mark of a first token
+    a prompt from its last special token on: an answer is tokenised after it, since the word mark of a first token
     depends on what precedes it. `anchor_ids` are its tokens.
     """
 
@@ -50,7 +50,7 @@ def read_format(processor: Any, tokenizer: Any) -> ChatFormat:
 
 
 def answer_encoding(tokenizer: Any, style: ChatFormat, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids of an answer as the template writes it, and the range of `text` that each stands for.
+    """Token ids of an answer as the template writes it, and the range of `text` that each covers.
 
     Ranges are empty lists where the tokenizer doesn't know them.
     """

@@ -108,7 +108,7 @@ def demands_image(model: Any) -> bool:
 
 
 def language_model(model: Any) -> Any:
-    """The model inside one that demands an image, for the text behind it."""
+    """The language model inside one that requires an image, for text that follows the image."""
     base = base_model(model)
     return base.text_model if base.config.model_type == "kosmos-2" else base.language_model
 
@@ -181,7 +181,7 @@ def repeated(beside: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
 
 
 def batch_obstacle(model: Any, batch: Mapping[str, Tensor], images: Sequence[int]) -> str:
-    """Why contexts with these numbers of images can't stand in one batch, or an empty string where they can."""
+    """Why contexts with these numbers of images can't be batched, or an empty string where they can."""
     if len(set(images)) > 1 and "cross_attention_mask" in batch:
         return "images are read by cross-attention and the contexts of this batch hold different numbers of them"
     return ""

@@ -43,7 +43,8 @@ class Vlm:
 
     `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
     two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
-    and how that is known. `opening` are the token ids from which on the adapter acts, if it acts on answers only.
+    and how that is known. `invocation_tokens` are the token ids from which on the adapter acts, if it acts on answers
+    only.
     `weights` is the SHA-256 of the base model's weights alone. `limits` are those that the processor was set to.
     """
 
@@ -55,7 +56,7 @@ class Vlm:
     fingerprint: str
     traits: Traits
     sharing: Sharing
-    opening: tuple[int, ...] = ()
+    invocation_tokens: tuple[int, ...] = ()
     weights: str = field(default="", repr=False)
     limits: ImageLimits | None = None
 
@@ -121,20 +122,49 @@ def automatic_dtype(folder: Path, place: torch.device) -> torch.dtype:
 
 
 def check_files(model: str | Path, allow_remote_code: bool = False) -> None:
-    """Raise UserError where `read_model` would fail for a file that is absent or damaged; reads no weights."""
-    from transformers import AutoConfig, AutoProcessor
+    """Raise UserError where `read_model` would fail for a file that is absent or damaged.
 
+    Reads no weights, and imports neither torch nor transformers, which takes seconds; what only they can tell shows
+    when the model is loaded.
+    """
     source = source_of(model)
-    try:
-        AutoConfig.from_pretrained(str(source), trust_remote_code=allow_remote_code)
-        AutoProcessor.from_pretrained(str(source), trust_remote_code=allow_remote_code)
-    except Exception as error:  # a stranger's files
+    config = _model_file(model, source, "config.json")
+    if not config.get("model_type") and not (allow_remote_code and config.get("auto_map")):
+        raise UserError(f"The model {str(model)!r} can't be loaded: its config.json names no model_type. {_REMEDY}")
+    if not isinstance(source, Path):
+        return
+    if not any((source / name).is_file() for name in _PROCESSORS):
         raise UserError(
-            f"The model {str(model)!r} can't be loaded: {_first_lines(error)}. Give a folder or a hub name of an "
-            "image-text-to-text model with safetensors weights, and its processor beside it."
-        ) from error
-    if isinstance(source, Path) and not files_of(source):
+            f"The model {str(model)!r} can't be loaded: it has no processor ({' or '.join(_PROCESSORS)}). {_REMEDY}"
+        )
+    for name in (*_PROCESSORS, "tokenizer_config.json"):
+        if (source / name).is_file():
+            _model_file(model, source, name)
+    if not files_of(source):
         raise UserError(f"{source} holds no weights: there is no model.safetensors in it, and no index of several.")
+
+
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_REMEDY = (
+    "Give a folder or a hub name of an image-text-to-text model with safetensors weights, and its processor beside it."
+)
+
+
+def _model_file(model: str | Path, source: str | Path, name: str) -> dict[str, Any]:
+    """A JSON file of a model, in a folder or on the hub. Raises UserError where it is absent or damaged."""
+    try:
+        if isinstance(source, Path):
+            path = source / name
+        else:
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(source, name))
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except Exception as error:  # a stranger's files
+        raise UserError(f"The model {str(model)!r} can't be loaded: {_first_lines(error)}. {_REMEDY}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"The model {str(model)!r} can't be loaded: {name} is no JSON object. {_REMEDY}")
+    return content
 
 
 def _refuse_made_up(model: str | Path, outcome: Mapping[str, Any]) -> None:
@@ -158,12 +188,12 @@ def assemble(
     model: Any,
     processor: Any,
     weights: str = "",
-    opening: tuple[int, ...] = (),
+    invocation_tokens: tuple[int, ...] = (),
     limits: ImageLimits | None = None,
 ) -> Vlm:
     """A `Vlm` from a model and a processor in memory; families that no test covers are still to be probed.
 
-    `weights` is the base's hash, worked out here if it isn't known; `opening` and `limits` as in `Vlm`.
+    `weights` is the base's hash, worked out here if it isn't known; `invocation_tokens` and `limits` as in `Vlm`.
     """
     from veridical.vlm.model import chat, families, support
     from veridical.vlm.model.generation_settings import read_settings
@@ -205,11 +235,11 @@ def assemble(
     family = str(base.config.model_type)
     sharing = Sharing(tested=family in support.shared_families())
     weights = weights or hash_in_memory(base)
-    digest = fingerprint(weights, model, processor, opening)
-    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, opening, weights, limits)
+    digest = fingerprint(weights, model, processor, invocation_tokens)
+    return Vlm(name, model, processor, tokenizer, family, digest, traits, sharing, invocation_tokens, weights, limits)
 
 
-def fingerprint(weights: str, model: Any, processor: Any, opening: tuple[int, ...] = ()) -> str:
+def fingerprint(weights: str, model: Any, processor: Any, invocation_tokens: tuple[int, ...] = ()) -> str:
     """SHA-256, in hex, over a base model's weights (given as their hash), its adapter, the processor, the chat
     template, where an answer-only adapter begins, and generation settings that change answers."""
     from veridical.vlm.model.families import base_model
@@ -219,7 +249,7 @@ def fingerprint(weights: str, model: Any, processor: Any, opening: tuple[int, ..
     digest.update(processor.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
-    digest.update(repr(opening).encode() if opening else b"")
+    digest.update(repr(invocation_tokens).encode() if invocation_tokens else b"")
     generation, _ = read_settings(getattr(base_model(model), "generation_config", None))
     digest.update(repr(generation).encode() if generation else b"")
     return digest.hexdigest()

@@ -46,7 +46,7 @@ class LayerPast:
 
     @property
     def has_state(self) -> bool:
-        """Whether padding behind a row would change what the layer keeps."""
+        """Whether padding after a row would change what the layer keeps."""
         return bool(self.conv or self.recurrent)
 
 
@@ -127,7 +127,7 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the states behind the past and return it whole."""
+        """Append the states to the past and return all of it."""
         start, self.length = self.length, self.length + key_states.shape[-2]
         for store, states in zip(self.store, (key_states, value_states), strict=True):
             store[..., start : self.length, :] = states
@@ -189,7 +189,7 @@ class BranchState(LinearAttentionLayer):  # type: ignore[misc]
         self.record_past = True
 
     def update_conv_state(self, conv_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        """The past columns with these behind them."""
+        """The past columns followed by these."""
         return torch.cat([self.conv_states[state_idx], conv_states], -1)
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from veridical.errors import UserError
+from veridical.errors import Notice, UserError
 from veridical.vlm.inputs.context import Context, Prepared
 from veridical.vlm.inputs.prepare import prepare
 
@@ -35,8 +35,8 @@ class Prefix:
     `next_position` [contexts] follows them; `past` is what each layer of the language model keeps; `logits`
     [contexts, vocabulary] predict the first token; `beside` is what the model wants to be told of each answer token
     besides its id, [contexts, 1, ...] by name. `shared` is False where every answer costs a full forward;
-    `reason` then says why, and `past` and `logits` are empty. With an answer-only adapter `opening` holds the token
-    ids that stand before every answer and are read with it, and `logits` is None: they come after the opening.
+    `reason` then says why, and `past` and `logits` are empty. With an answer-only adapter `invocation_tokens` holds the
+    token ids that precede every answer and are read with it, and `logits` is None: they follow those tokens.
     `together` says that what the prompts about one image have in common was read once.
     """
 
@@ -50,7 +50,7 @@ class Prefix:
     shared: bool
     reason: str = ""
     beside: Mapping[str, Tensor] = field(default_factory=dict)
-    opening: tuple[int, ...] = ()
+    invocation_tokens: tuple[int, ...] = ()
     together: bool = False
 
     @property
@@ -111,9 +111,18 @@ def encode(
     with adapters.reading_prompts(vlm):
         past, logits = _first_pass(vlm, batch, seen, places)
     beside = families.beside_answers(vlm.model, batch)
-    first = None if vlm.opening else logits
+    first = None if vlm.invocation_tokens else logits
     return Prefix(
-        prepared, known, mask, places, following, past, first, shared=True, beside=beside, opening=vlm.opening
+        prepared,
+        known,
+        mask,
+        places,
+        following,
+        past,
+        first,
+        shared=True,
+        beside=beside,
+        invocation_tokens=vlm.invocation_tokens,
     )
 
 
@@ -148,11 +157,11 @@ def _obstacle(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared
 
     reason = vlm.sharing.reason or checkpointing.obstacle(vlm.model)
     reason = reason or families.batch_obstacle(vlm.model, batch, [one.placeholders for one in prepared])
-    if reason and vlm.opening:
-        raise UserError(f"{vlm.name}: its answer-only adapter needs a shared prefix, which can't be had: {reason}.")
+    if reason and vlm.invocation_tokens:
+        raise UserError(f"{vlm.name}: its answer-only adapter needs shared prefixes, which don't work here: {reason}.")
     if reason:
         # Python shows a warning once for each place and text: loud, but not at every step.
-        warnings.warn(f"{vlm.name}: every answer costs a full forward, because {reason}", stacklevel=3)
+        warnings.warn(f"{vlm.name}: every answer costs a full forward, because {reason}", Notice, stacklevel=3)
     return reason
 
 

@@ -77,7 +77,7 @@ class PrefixStore:
         return key in self._kept
 
     def get(self, key: str) -> Prefix:
-        """The prefix of `key`. KeyError for one that is not there."""
+        """The prefix of `key`. Raises KeyError for an unknown one."""
         if key in self._on_disk:
             return _read(self._kept[key], self._folder / f"{key}.safetensors")
         return self._kept[key]

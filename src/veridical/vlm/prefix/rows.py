@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SharedRows:
-    """Rows that go on from a shared prefix, with a growing cache."""
+    """Rows that continue a shared prefix, with a growing cache."""
 
     def __init__(self, vlm: Vlm, prefix: Prefix, contexts: Sequence[int], room: int) -> None:
         """One row for each of `contexts`, with room for `room` further tokens."""
@@ -28,10 +28,10 @@ class SharedRows:
         self.mask = prefix.mask[owners]
         self.next_position = prefix.next_position[owners]
         self.beside = {key: one[owners] for key, one in prefix.beside.items()}
-        self.cache = caches.decoding_cache(prefix.past, owners, room + len(prefix.opening))
-        if prefix.opening:
-            opening = torch.tensor([prefix.opening] * len(contexts), device=prefix.mask.device)
-            self.logits = self._extend(opening, torch.ones_like(opening), 1)[:, -1]
+        self.cache = caches.decoding_cache(prefix.past, owners, room + len(prefix.invocation_tokens))
+        if prefix.invocation_tokens:
+            invocation_tokens = torch.tensor([prefix.invocation_tokens] * len(contexts), device=prefix.mask.device)
+            self.logits = self._extend(invocation_tokens, torch.ones_like(invocation_tokens), 1)[:, -1]
         else:
             assert prefix.logits is not None
             self.logits = prefix.logits[owners]

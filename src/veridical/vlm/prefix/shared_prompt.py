@@ -3,7 +3,7 @@
 `encode` runs the language model over images and prompt once for each context. Where many contexts show the
 same images, almost all of that is the same work: here each different start (system turn, images, the first
 words of the questions) is processed, seen by the tower and read by the language model once, and each
-question's own words go on from there. The result is a `Prefix` like any other.
+question's own words are appended to that. The result is a `Prefix` like any other.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """Contexts that show the same images: where they stand in the batch, and how many first tokens they share."""
+class SharedStart:
+    """Contexts with the same images: their places in the batch, and how many first tokens they share."""
 
     members: tuple[int, ...]
     length: int
@@ -41,13 +41,13 @@ class Trunk:
 class Started:
     """Contexts whose shared starts are encoded, from which prefixes of any of them are made.
 
-    `trunks` and `starts` are None where each prompt is read anew; `features` then holds what the tower made of
-    each context's images, if the model takes that from outside.
+    `shared_starts` and `starts` are None where each prompt is read separately; `features` then holds what the tower
+    made of each context's images, if the model takes that from outside.
     """
 
     vlm: Vlm
     prepared: Sequence[Prepared]
-    trunks: Sequence[Trunk] | None
+    shared_starts: Sequence[SharedStart] | None
     starts: Prefix | None
     features: Sequence[Features] | None
 
@@ -56,8 +56,8 @@ class Started:
         import torch
 
         with torch.no_grad():
-            if self.starts is not None and self.trunks is not None:
-                return _go_on(self, contexts)
+            if self.starts is not None and self.shared_starts is not None:
+                return _continued(self, contexts)
             seen = None if self.features is None else [self.features[index] for index in contexts]
             return encode(self.vlm, [self.prepared[index] for index in contexts], seen)
 
@@ -67,18 +67,18 @@ def start(
 ) -> Started:
     """Encode what contexts that show the same images have in common, once for all of them.
 
-    With `apart`, for a model that has an `obstacle`, the language model reads each prompt anew, and only the
+    With `apart`, for a model that has an `obstacle`, the language model reads each prompt separately, and only the
     images are still processed and seen by the tower once. `opens` may have decoded the images before.
     """
     import torch
 
     prepared, members = prepare_together(vlm, contexts, opens)
     with torch.no_grad():
-        trunks = None if apart or vlm.sharing.reason else _trunks(vlm, prepared, members)
-        if trunks is not None:
-            starts = encode(vlm, [cut(prepared[trunk.members[0]], trunk.length) for trunk in trunks])
+        shared_starts = None if apart or vlm.sharing.reason else _shared_starts(vlm, prepared, members)
+        if shared_starts is not None:
+            starts = encode(vlm, [cut(prepared[start.members[0]], start.length) for start in shared_starts])
             if starts.takes_ragged_texts:
-                return Started(vlm, prepared, trunks, starts, None)
+                return Started(vlm, prepared, shared_starts, starts, None)
     return Started(vlm, prepared, None, None, _seen(vlm, prepared, members))
 
 
@@ -115,7 +115,7 @@ def _shown(context: Context) -> Hashable:
 
 
 def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[int]] | None:
-    """Token ids of each prompt behind the last special token that all have in common, images not expanded.
+    """Token ids of each prompt after the last special token that all have in common, images not expanded.
 
     None where the first prompt, which is known as a whole, does not end that way, or where a Q-Former reads it.
     """
@@ -129,7 +129,7 @@ def _rests(vlm: Vlm, contexts: Sequence[Context], first: Prepared) -> list[list[
         return None
     # A special token is always a token of its own, so that what follows it can be tokenised without what precedes.
     rests = [vlm.tokenizer(text[start:], add_special_tokens=False).input_ids[1:] for text in texts]
-    rests = [rest[: len(rest) - len(vlm.opening)] for rest in rests]
+    rests = [rest[: len(rest) - len(vlm.invocation_tokens)] for rest in rests]
     whole = first.tensors["input_ids"][0].tolist()
     ends_so = all(rests) and whole[-len(rests[0]) :] == rests[0]
     return rests if ends_so else None
@@ -156,15 +156,17 @@ def _with_rest(vlm: Vlm, context: Context, first: Prepared, own: int, rest: Sequ
         if name == "input_ids":
             tail = torch.tensor([rest], dtype=whole.dtype)
         else:
-            # Every token behind the images is of the kind of the prompt's last.
+            # Every token after the images is of the kind of the prompt's last.
             tail = whole[:, -1:].expand(-1, len(rest), *whole.shape[2:])
         tensors[name] = torch.cat([whole[:, : whole.shape[1] - own], tail], dim=1)
     count_placeholders(vlm, context, tensors["input_ids"], images=first.placeholders)
     return replace(first, tensors=tensors, context=context)
 
 
-def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]) -> list[Trunk] | None:
-    """The shared starts; None where nothing is shared, or the images stand behind where the questions part."""
+def _shared_starts(
+    vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]
+) -> list[SharedStart] | None:
+    """The shared starts; None where nothing is shared, or the images come after the questions diverge."""
     if all(len(group) == 1 for group in members) or any(_is_read_by_tower(one) for one in prepared):
         return None
     found = []
@@ -175,7 +177,7 @@ def _trunks(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[i
         placeholders = [place for place, token in enumerate(ids[0]) if token in vlm.traits.placeholder_ids]
         if common < 1 or (placeholders and placeholders[-1] >= common):
             return None
-        found.append(Trunk(tuple(group), common))
+        found.append(SharedStart(tuple(group), common))
     return found
 
 
@@ -194,7 +196,7 @@ def _seen(vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int
     return [by_context[index] for index in range(len(prepared))]
 
 
-def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
+def _continued(started: Started, contexts: Sequence[int]) -> Prefix:
     """The prefix of some contexts, from that of their shared starts."""
     import torch
 
@@ -202,20 +204,20 @@ def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
     from veridical.vlm.model.adapters import reading_prompts
     from veridical.vlm.prefix.rows import SharedRows
 
-    starts, trunks = started.starts, started.trunks
+    starts, shared_starts = started.starts, started.shared_starts
     assert starts is not None
-    assert trunks is not None
-    owner_of = {index: owner for owner, trunk in enumerate(trunks) for index in trunk.members}
+    assert shared_starts is not None
+    owner_of = {index: owner for owner, start in enumerate(shared_starts) for index in start.members}
     owners = [owner_of[index] for index in contexts]
     prepared = [started.prepared[index] for index in contexts]
     rests = [
-        one.tensors["input_ids"][0, trunks[owner].length :].tolist()
+        one.tensors["input_ids"][0, shared_starts[owner].length :].tolist()
         for one, owner in zip(prepared, owners, strict=True)
     ]
     width = max(map(len, rests))
     first = starts.mask.new_zeros(len(starts), 1) if starts.logits is None else starts.logits
     with reading_prompts(started.vlm):
-        rows = SharedRows(started.vlm, replace(starts, opening=(), logits=first), owners, width)
+        rows = SharedRows(started.vlm, replace(starts, invocation_tokens=(), logits=first), owners, width)
         rows.append_texts(rests)
     index = torch.tensor(owners, device=starts.mask.device)
     later = families.later_positions(starts.next_position[index], width, starts.positions)
@@ -227,10 +229,10 @@ def _go_on(started: Started, contexts: Sequence[int]) -> Prefix:
         positions=_ending_together(whole, rests),
         next_position=rows.next_position,
         past=rows.past(),
-        logits=None if started.vlm.opening else rows.logits,
+        logits=None if started.vlm.invocation_tokens else rows.logits,
         shared=True,
         beside=rows.beside,
-        opening=started.vlm.opening,
+        invocation_tokens=started.vlm.invocation_tokens,
         together=True,
     )
 

@@ -51,10 +51,10 @@ class TowerCache:
         self._limit, self._step = int(limit * _FILL), int(limit * _STEP) // writers
         self._room, self._full = 0, False
         self._whole_folder = folder
-        self._folder = folder / _digest(fingerprint, str(vlm.model.dtype), vlm.opening)[:32]
+        self._folder = folder / _digest(fingerprint, str(vlm.model.dtype), vlm.invocation_tokens)[:32]
 
     def context(self, context: Context) -> Prepared | None:
-        """A context without its pixels; None unless it and its features are there."""
+        """A context without its pixels; None unless it and its features are cached."""
         found = self._find(context)
         return None if found is None else found[0]
 

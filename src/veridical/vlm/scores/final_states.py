@@ -51,7 +51,7 @@ def _read_last(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) 
 
     device = prefix.mask.device
     owners = torch.tensor([context for context, _ in rows], device=device)
-    inputs, shown = forward.right_padded([[*prefix.opening, *ids] for _, ids in rows], device)
+    inputs, shown = forward.right_padded([[*prefix.invocation_tokens, *ids] for _, ids in rows], device)
     last = torch.arange(inputs.shape[1], device=device) == shown.sum(-1, keepdim=True) - 1
     read_branches(vlm, prefix, owners, inputs, shown, last)
 

@@ -1,4 +1,4 @@
-"""Full forwards, one row for each answer: what sharing must equal, and what stands in where it can't be had."""
+"""Full forwards, one row an answer: the reference for shared prefixes, and the fallback without them."""
 
 from __future__ import annotations
 

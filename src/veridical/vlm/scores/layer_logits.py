@@ -22,10 +22,10 @@ def layer_count(vlm: Vlm) -> int:
 
 
 @contextmanager
-def shown(vlm: Vlm, exits: Sequence[int]) -> Iterator[None]:
-    """While this lasts, logits are [..., (1 + exits) * vocabulary]: the model's, then those of each exit.
+def shown(vlm: Vlm, early_layers: Sequence[int]) -> Iterator[None]:
+    """Make the model return logits [..., (1 + early_layers) * vocabulary]: its own, then those of each early layer.
 
-    Exit 0 is the embeddings, exit n the n-th layer, before the closing norm, as DoLa's released code has it.
+    Layer 0 is the embeddings, layer n the n-th, before the closing norm, as DoLa's released code has it.
     """
     from transformers.modeling_utils import slice_logits_to_keep
 
@@ -40,20 +40,20 @@ def shown(vlm: Vlm, exits: Sequence[int]) -> Iterator[None]:
     def remember_input(_module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         hidden[0] = positional[0] if positional else named["hidden_states"]
 
-    def remember(exit_: int) -> Any:
+    def remember(layer: int) -> Any:
         def hook(_module: Any, _positional: Any, output: Any) -> None:
-            hidden[exit_] = output if isinstance(output, Tensor) else output[0]
+            hidden[layer] = output if isinstance(output, Tensor) else output[0]
 
         return hook
 
     def widen(_module: Any, _positional: Any, output: Tensor) -> Tensor:
-        early = [head.forward(slice_logits_to_keep(hidden[exit_], kept["places"])) for exit_ in exits]
+        early = [head.forward(slice_logits_to_keep(hidden[layer], kept["places"])) for layer in early_layers]
         hidden.clear()
         return torch.cat([output, *early], dim=-1)
 
     handles = [vlm.model.register_forward_pre_hook(remember_what_is_asked, with_kwargs=True)]
-    handles += [layers[exit_ - 1].register_forward_hook(remember(exit_)) for exit_ in exits if exit_]
-    if 0 in exits:
+    handles += [layers[layer - 1].register_forward_hook(remember(layer)) for layer in early_layers if layer]
+    if 0 in early_layers:
         handles.append(layers[0].register_forward_pre_hook(remember_input, with_kwargs=True))
     handles.append(head.register_forward_hook(widen))
     try:
@@ -66,5 +66,5 @@ def shown(vlm: Vlm, exits: Sequence[int]) -> Iterator[None]:
 def _layers(vlm: Vlm) -> Any:
     layers = getattr(families.base_model(vlm.model).get_decoder(), "layers", None)
     if layers is None:
-        raise UserError(f"{vlm.name} ({vlm.family}) hides its layers, so their predictions can't be had.")
+        raise UserError(f"{vlm.name} ({vlm.family}) doesn't expose its layers, so early layers can't be read.")
     return layers

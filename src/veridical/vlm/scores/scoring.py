@@ -116,7 +116,7 @@ def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
     longest = vlm.traits.max_length
     if longest is None:
         return
-    lengths = [one.length + len(prefix.opening) for one in prefix.prepared]
+    lengths = [one.length + len(prefix.invocation_tokens) for one in prefix.prepared]
     for context, ids in rows:
         if lengths[context] + len(ids) > longest:
             raise UserError(
@@ -148,11 +148,11 @@ def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]
     device = prefix.mask.device
     owners = torch.tensor([context for context, _ in rows], device=device)
     first = None if prefix.logits is None else prefix.logits.index_select(0, owners)
-    inputs, shown = forward.right_padded([[*prefix.opening, *ids[:-1]] for _, ids in rows], device)
+    inputs, shown = forward.right_padded([[*prefix.invocation_tokens, *ids[:-1]] for _, ids in rows], device)
     if first is not None and not inputs.shape[1]:
         return first, first[:0]
     wanted = shown.bool()
-    wanted[:, : max(len(prefix.opening) - 1, 0)] = False
+    wanted[:, : max(len(prefix.invocation_tokens) - 1, 0)] = False
     logits = read_branches(vlm, prefix, owners, inputs, shown, wanted)
     if first is not None:
         return first, logits

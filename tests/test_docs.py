@@ -1,0 +1,36 @@
+"""The documentation's tables name everything in the registry, and the generated ones are up to date."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from veridical.catalogue import KINDS, entries
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    "constructions": "methods.md", "objectives": "methods.md", "judges": "judges.md", "decodings": "decoding.md",
+    "protocols": "protocols.md", "formats": "data.md",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_a_page_names_all_of_a_kind(kind):
+    page = (ROOT / "docs" / PAGES[kind]).read_text()
+    own = [one.name for one in entries(kind) if one.origin == "veridical"]
+    assert own
+    assert [name for name in own if f"`{name}`" not in page] == []
+
+
+def test_generated_tables_are_up_to_date():
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_every_kind_has_a_page():
+    assert set(PAGES) <= set(KINDS)
