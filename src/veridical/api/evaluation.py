@@ -1,0 +1,68 @@
+"""`veridical.evaluate`: measure models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veridical.api.results import Evaluation, Run
+from veridical.api.settings import as_loaded, checked_settings, named_model, run_folder
+
+if TYPE_CHECKING:
+    from veridical.vlm.model.loading import Vlm
+
+
+def evaluate(
+    models: str | Path | Vlm | Run | Sequence[str | Path | Vlm | Run],
+    protocols: Sequence[Any] = (),
+    *,
+    records: str | Path | None = None,
+    out: str | Path | None = None,
+    **more: Any,
+) -> Evaluation:
+    """Measure what models make up and what they leave out, with intervals, paired, and at equal recall.
+
+    Args:
+        models: the base first, then runs, adapters or other models: loaded ones, what `align` gave, names or folders.
+        protocols: names (`veridical list protocols`), or published benchmarks with their files, such as
+            `veridical.protocols.Pope(questions=..., images=...)`. By default what the records allow.
+        records: the pictures to measure on, as `veridical eval --records` takes them.
+        out: the run folder; the same call continues what is there. A temporary one by default.
+        more: further settings of `veridical eval`, such as `limit` or `seed`.
+
+    Raises:
+        UserError: models, files or settings that can't be, a folder of another run.
+    """
+    from veridical.protocols.config import config_type
+    from veridical.protocols.evaluation import evaluate as measure
+    from veridical.protocols.registry import block_name
+
+    several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
+    blocks = {str(one.protocol): one for one in protocols if not isinstance(one, str)}
+    names = [one if isinstance(one, str) else str(one.protocol) for one in protocols]
+    settings: dict[str, Any] = {**more, **({} if records is None else {"records": str(records)})}
+    if names:
+        settings |= {"protocols": tuple(names)} | {block_name(name): block for name, block in blocks.items()}
+    with run_folder(out, "eval") as (where, keep):
+        given = _measured(several)
+        config = checked_settings(
+            config_type({"protocols": " ".join(names)}), settings, out=where, models=tuple(name for name, _ in given)
+        )
+        first = next((one for one in several if not isinstance(one, str | Path | Run)), None)
+        results = measure(config if first is None else as_loaded(config, first))
+        return Evaluation(where, results, (keep, given))
+
+
+def _measured(models: Sequence[str | Path | Vlm | Run]) -> list[tuple[str, Any]]:
+    """Each model as `--models` names it, and what it needs to stay there."""
+    found: list[tuple[str, Any]] = []
+    runs = sum(isinstance(one, Run) for one in models)
+    for number, one in enumerate(models):
+        if isinstance(one, Run):
+            label = "aligned" if runs == 1 else f"aligned-{number}"
+            found.append((f"{label}={one.result}" if one.keep[0] is not None else str(one.result), one))
+        else:
+            with named_model(one) as (source, held):
+                found.append((source, held))
+    return found
