@@ -60,7 +60,11 @@ COMMANDS: Mapping[str, Command] = {
         "veridical.pairs.produce", "BuildConfig", "Make preference pairs that expose what a model makes up."
     ),
     "align": Command("veridical.align.command", "AlignConfig", "Train an adapter, or the language model, on pairs."),
-    "loop": Command("veridical.align.loop", "LoopConfig", "Build and align in rounds: online, mixed or iterative."),
+    "loop": Command(
+        "veridical.loops.command",
+        "LoopConfig",
+        "Build and align in turn, by rounds or by steps: online, mixed, SAPO, ...",
+    ),
     "rl": Command("veridical.rl.command", "RlConfig", "Train by policy gradient on rewards: GRPO, RLOO or PPO."),
     "judge train reward": Command(
         "veridical.judge_training.reward", "RewardConfig", "Train a reward model on pairs, by LoRA or in full."

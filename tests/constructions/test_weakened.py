@@ -156,6 +156,21 @@ def test_sapo_keeps_beginning_and_end(text, written, cut):
     assert len(result) >= min(len(words), len(words[:cut]) + new)
 
 
+@pytest.mark.parametrize("segment", [None, 2, 5, 40])
+def test_sapo_leaves_an_original_tail_whatever_the_cut(segment):
+    """Unless the model ends its turn, the reference's last word stands at the end of the rejected side."""
+    lasting = 0
+    for seed in range(40):
+        steps = sapo(RECORD, SapoSettings(segment=segment, tries=1), seed)
+        request = next(steps)
+        with pytest.raises(StopIteration) as end:
+            steps.send([Answer("".join(f" z{i}" for i in range(request.sampling.max_new_tokens)), False)])
+        [pair] = end.value.value
+        assert " z0" in f" {pair.rejected}"
+        lasting += pair.rejected.split()[-1] == REFERENCE.split()[-1]
+    assert lasting == 40
+
+
 def test_sapo_tries_other_cuts():
     def again(request):
         return Answer(REFERENCE[len(request.after[0]) :], True)

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from veridical.align.inputs import BatchEncoder
     from veridical.align.reference import ReferenceCache
     from veridical.align.start_check import StartCheck
+    from veridical.align.terms import Terms
     from veridical.align.trainer import PairTrainer
     from veridical.align.types import Example
+    from veridical.align.watch import Watch
     from veridical.objectives.base import LogpRequest
     from veridical.vlm.model.loading import Vlm
 
@@ -75,7 +77,7 @@ def _told_when_memory_runs_out() -> Iterator[None]:
 
 
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
-    from veridical.align import defaults, distributed, final_metrics, held_out, outcome
+    from veridical.align import defaults, distributed, final_metrics, held_out, outcome, watch
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.pairs.joined import joined_manifest, lines
     from veridical.vlm.model.adapters import save_trained
@@ -99,7 +101,9 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
         cache = ReferenceCache(config.reference_folder / key)
         computed = _fill_reference(config, encoder, cache, examples, kept_aside)
         laps.end("reference")
-        steps, start = _train(config, encoder, cache, examples)
+        watching = watch.opened(config.watch, config.out, vlm, dtype, config.seed)
+        steps, start = _train(config, encoder, cache, examples, watching)
+        watched = None if watching is None else watching.restore()
         laps.end("train")
         if not distributed.is_main():
             return
@@ -123,6 +127,7 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
         "reference_computed": computed,
         "start_check": None if start is None else asdict(start),
         "steps": steps,
+        "watch": watched,
         "seconds": laps.seconds,
         **result.summary(),
         "peak_memory": final_metrics.peak_memory(),
@@ -286,7 +291,11 @@ def _reference_of(config: AlignConfig, base: Vlm, vlm: Vlm) -> str:
 
 
 def _train(
-    config: AlignConfig, encoder: BatchEncoder, cache: ReferenceCache, examples: Sequence[Example]
+    config: AlignConfig,
+    encoder: BatchEncoder,
+    cache: ReferenceCache,
+    examples: Sequence[Example],
+    watching: Watch | None,
 ) -> tuple[int, StartCheck | None]:
     """Train from the last whole checkpoint on; returns the number of steps of the whole training, and how far policy
     and reference were apart if it began here.
@@ -298,23 +307,28 @@ def _train(
         encoder.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
     start: StartCheck | None = None
 
-    def make(watching: Sequence[TrainerCallback], begins: bool) -> PairTrainer:
+    def make(watchers: Sequence[TrainerCallback], begins: bool) -> PairTrainer:
         nonlocal start
-        trainer = PairTrainer(config, encoder, cache, examples, watching)
+        trainer = PairTrainer(config, encoder, cache, examples, watchers, _terms(config, encoder))
         # An adapter that training continues is not the base that it may be measured against.
         base_only = config.start is not None and config.reference == "base"
         if begins:
             start = start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
         return trainer
 
-    return run_steps(config, len(examples), make), start
+    return run_steps(config, len(examples), make, [] if watching is None else [watching]), start
 
 
-def run_steps(config: AlignConfig, pairs: int, make: Callable[[Sequence[TrainerCallback], bool], PairTrainer]) -> int:
+def run_steps(
+    config: AlignConfig,
+    pairs: int,
+    make: Callable[[Sequence[TrainerCallback], bool], PairTrainer],
+    more: Sequence[TrainerCallback] = (),
+) -> int:
     """Train on so many pairs from the last whole checkpoint on; returns the number of steps of the whole training.
 
-    `make` gets what watches the steps, and whether the training begins here, and gives the trainer. Raises
-    KeyboardInterrupt, with a checkpoint saved, after Ctrl-C.
+    `make` gets what watches the steps, `more` among it, and whether the training begins here, and gives the trainer.
+    Raises KeyboardInterrupt, with a checkpoint saved, after Ctrl-C.
     """
     from veridical.align import callbacks, distributed
     from veridical.align.trainer import steps_in_all
@@ -328,19 +342,30 @@ def run_steps(config: AlignConfig, pairs: int, make: Callable[[Sequence[TrainerC
         _say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
     with stop, Line("training", steps, done, shown=distributed.is_main()) as line:
-        watching = (
+        watchers = (
             callbacks.StepLog(config.out / "log.jsonl"),
             callbacks.StepProgress(line),
             callbacks.WholeCheckpoints(),
+            *more,
             stop,
         )
-        trainer = make(watching, not done)
+        trainer = make(watchers, not done)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
         _say(f"stopped after step {step} of {steps}; the same command continues from there")
         raise KeyboardInterrupt
     return steps
+
+
+def _terms(config: AlignConfig, encoder: BatchEncoder) -> Terms:
+    """What is added to the objective."""
+    from veridical.align.policy import snapshot
+    from veridical.align.terms import Terms, auxiliary_examples
+
+    second = auxiliary_examples(config.auxiliary, config.out / "auxiliary", encoder.vlm, config.max_answer_tokens)
+    start = snapshot(encoder.vlm.model) if config.kl.weight and config.reference == "start" else None
+    return Terms(config.auxiliary, config.kl, second, config.seed, start)
 
 
 def _say_what_runs(config: AlignConfig) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 
+from veridical.align.terms_settings import AuxiliarySettings, KlSettings
+from veridical.align.watch_settings import WatchSettings
 from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed, check
 from veridical.config import chosen
 from veridical.errors import UserError
@@ -82,6 +84,18 @@ class AlignConfig:
     seed: Seed = 0
     """Seeds the adapter's first weights, the order of the pairs, and dropout."""
 
+    order: Literal["shuffled", "easy-first", "hard-first"] = "shuffled"
+    """In which order pairs are trained on: shuffled in every epoch, or a curriculum by a score that they state."""
+    order_by: str = "margin"
+    """With a curriculum: the score, higher for easier pairs, such as ranked's and spa's `margin`, or minus bdhs's
+    `similarity` by hard-first."""
+    auxiliary: AuxiliarySettings = field(default_factory=AuxiliarySettings)
+    """A language-model loss on a second data set."""
+    kl: KlSettings = field(default_factory=KlSettings)
+    """A KL to the reference as a term of the loss."""
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    """Evaluation during training, and stopping by it."""
+
     held_out: Annotated[float, Ge(0), Lt(1)] = 0.05
     """Share of the pairs that is kept aside, whole records and at least 16 pairs, and measured at the end; none where
     there are fewer than 64 pairs. 0 trains on all."""
@@ -153,6 +167,10 @@ class AlignConfig:
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}; "
                 f"choose a micro_batch that divides it."
             )
+        if self.kl.weight and self.train != "adapter":
+            raise UserError("kl.weight needs train adapter: its reference is the model without the adapter.")
+        if self.kl.weight and self.kl.on == "auxiliary" and self.auxiliary.data is None:
+            raise UserError("kl.on auxiliary needs --auxiliary.data.")
         if self.dtype == "float16":
             raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
 

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy
 import torch
@@ -45,6 +46,13 @@ def model_key(fingerprint: str, dtype: torch.dtype, trains: str = "adapter") -> 
     """
     precision = str(dtype) if trains == "adapter" else f"{dtype} {trains}"
     return hashlib.sha256(f"{FORMAT} {fingerprint} {precision}".encode()).hexdigest()[:32]
+
+
+class References(Protocol):
+    """Where scores of the reference are found by key: on disk, or in memory for a step."""
+
+    def get(self, keys: Sequence[str]) -> list[Tensor]:
+        """The scores of `keys`, in order: float32 [tokens] each."""
 
 
 class ReferenceCache:

@@ -36,10 +36,16 @@ class SeededOrder(Sampler[int]):
     are encoded together and an answer that they have in common is scored once.
     """
 
-    def __init__(self, contexts: ArrayLike, seed: int) -> None:
+    def __init__(self, contexts: ArrayLike, seed: int, difficulty: ArrayLike | None = None) -> None:
+        """`difficulty` of each pair: contexts then come in its order, by the mean over their pairs, in every epoch, and
+        are shuffled only where it is the same."""
         self.seed, self.epoch = seed, 0
         self._group = numbered(contexts)
         self._groups = int(self._group.max(initial=-1)) + 1
+        self._difficulty: NDArray[numpy.float64] | None = None
+        if difficulty is not None:
+            sums = numpy.bincount(self._group, numpy.asarray(difficulty, dtype=float), self._groups)
+            self._difficulty = sums / numpy.bincount(self._group, minlength=self._groups)
 
     def set_epoch(self, epoch: int) -> None:
         """Pick the order of an epoch, counted from 0."""
@@ -47,6 +53,8 @@ class SeededOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         shuffle = seeds.generator("order of pairs", (self.seed, self.epoch)).permutation(self._groups)
+        if self._difficulty is not None:
+            shuffle = shuffle[self._difficulty[shuffle].argsort(kind="stable")]
         return iter(shuffle.argsort()[self._group].argsort(kind="stable").tolist())
 
     def __len__(self) -> int:

@@ -22,9 +22,10 @@ from veridical.align.draws import draw_of, drawn, random_views
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
 from veridical.align.logps import score_requests, views_of
 from veridical.align.memory_of_pairs import PairMemory
-from veridical.align.reference import ReferenceCache
+from veridical.align.reference import ReferenceCache, References
 from veridical.align.sampler import Batches, EpochLoader, SeededOrder
 from veridical.align.step_wide import WholeStep, learning_loss, whole_step
+from veridical.align.terms import Terms
 from veridical.align.types import Answer, Example, Row, key_array
 from veridical.errors import UserError
 from veridical.objectives.base import (
@@ -55,9 +56,7 @@ RELIEF = (
 """What saves memory where smaller batches don't."""
 
 
-def loss_of(
-    encoder: BatchEncoder, reference: ReferenceCache, objective: Objective, batch: Batch
-) -> tuple[Tensor, Metrics]:
+def loss_of(encoder: BatchEncoder, reference: References, objective: Objective, batch: Batch) -> tuple[Tensor, Metrics]:
     """An objective's loss on a batch, a scalar with gradients, and its metrics, with those of `log_prob_means`.
 
     Reference scores are read from the cache.
@@ -69,7 +68,7 @@ def loss_of(
 
 def score_batch(
     encoder: BatchEncoder,
-    reference: ReferenceCache,
+    reference: References,
     objective: Objective,
     batch: Batch,
     state: TrainingState = AFTER_TRAINING,
@@ -91,7 +90,7 @@ def log_prob_means(scored: Mapping[LogpRequest, Logps]) -> Metrics:
 
 def with_reference(
     policy: Mapping[LogpRequest, list[Tensor]],
-    reference: ReferenceCache,
+    reference: References,
     objective: Objective,
     examples: Sequence[Example],
     state: TrainingState = AFTER_TRAINING,
@@ -149,14 +148,20 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         reference: ReferenceCache,
         examples: Sequence[Example],
         callbacks: Sequence[TrainerCallback],
+        terms: Terms | None = None,
     ) -> None:
         switch_off_dropout(encoder.vlm.model)
         config = defaults.resolved(config, encoder.vlm.model)
         self._encoder, self._reference, self._objective = encoder, reference, config.objective
+        self._terms = terms
         contexts = key_array((example.context_key(Clean()) for example in examples), len(examples))
         micro_batch = micro_batch_of(config)
         self._batches = Batches(
-            SeededOrder(contexts, config.seed), config.batch_size, micro_batch, distributed.index(), distributed.count()
+            SeededOrder(contexts, config.seed, difficulty(config, examples)),
+            config.batch_size,
+            micro_batch,
+            distributed.index(),
+            distributed.count(),
         )
         self._since_log: list[tuple[int, Metrics]] = []
         self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF, whole=config.batch_size)
@@ -249,6 +254,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             loss, metrics = torch.tensor(self._whole.loss), self._whole.metrics
             learnt, own = self._learn_whole(batch, self._whole.loss * share)
             metrics = {**metrics, **own}
+        if self._terms:
+            added, further = self._terms.loss(self._encoder, batch.examples, self.state.global_step)
+            learnt, metrics = learnt + added * share, {**metrics, **further}
+            loss = loss + added.detach()
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower --learning-rate and "
@@ -347,6 +356,19 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad():
             for name, parameter in _trained(self._encoder.vlm.model).items():
                 parameter.copy_(found[name])
+
+
+def difficulty(config: AlignConfig, examples: Sequence[Example]) -> list[float] | None:
+    """How hard each pair is, for the order of training; None where that is shuffled. Raises UserError for a pair that
+    doesn't state the score."""
+    if config.order == "shuffled":
+        return None
+    sign = -1.0 if config.order == "easy-first" else 1.0
+    for example in examples:
+        if config.order_by not in example.scores:
+            known = ", ".join(sorted(example.scores)) or "none"
+            raise UserError(f"order_by: pair {example.id} states no {config.order_by!r}; it states: {known}.")
+    return [sign * example.scores[config.order_by] for example in examples]
 
 
 def micro_batch_of(config: AlignConfig) -> int:

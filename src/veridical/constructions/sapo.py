@@ -1,10 +1,11 @@
 """SAPO: Self-Augmented Preference Optimization, arXiv 2405.20830: a segment of the chosen answer is written anew.
 
 The reference is cut at random, the model writes a segment from there, and what stood behind as long a segment of the
-reference is attached again, unless the model ended its turn. So the sides differ in a segment only. In the paper the
-segment comes from a moving average of the policy; here it comes from the model that the build is given, which in a
-loop is the current policy. Any view can weaken the image meanwhile, which the paper, on text alone, doesn't do.
-Segments are counted in tokens when written and in words when replaced, so that no word is torn.
+reference is attached again, unless the model ended its turn. The cut is early enough that some of the reference is left
+to attach. So the sides differ in a segment only. In the paper the segment comes from a moving average of the policy, as
+in `veridical loop --by step --kind sapo`; else it comes from the model that the build is given. Any view can weaken the
+image meanwhile, which the paper, on text alone, doesn't do. Segments are counted in tokens when written and in words
+when replaced, so that no word is torn.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
     words = len(chunks(chosen[0]))
     if words < 2:
         raise text_filters.too_short()
-    segment = settings.segment or min(RELEASED_SEGMENT, words // 2)
+    segment = min(settings.segment or min(RELEASED_SEGMENT, words // 2), words - 1)
     faults = text_filters.Faults("rejected", settings.max_words)
     for attempt in range(1, settings.tries + 1):
         key = (seed, record.id, NAME, attempt)
-        beginning = text_filters.first_words(chosen[0], int(generator("cut", key).integers(words)))
+        beginning = text_filters.first_words(chosen[0], int(generator("cut", key).integers(words - segment)))
         [written] = yield Sample(
             Context(record.images, record.prompt, parse(settings.view), key),
             keys=(key,),
@@ -83,11 +84,12 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
 def spliced(text: str, beginning: str, written: Answer) -> str:
     """The beginning, what was written, and then what stood behind as many words of the text.
 
-    Nothing follows where the model ended its turn; a word that was cut off in the middle goes.
+    Nothing follows where the model ended its turn; else the text's last word always does. A word that was cut off in
+    the middle goes.
     """
     if written.finished:
         return (beginning + written.text).strip()
     whole = written.text.rsplit(" ", 1)[0] if " " in written.text.strip() else written.text
     start = (beginning + whole).rstrip()
-    behind = len(chunks(start))
+    behind = max(len(chunks(beginning)), min(len(chunks(start)), len(chunks(text)) - 1))
     return f"{start} {text[len(text_filters.first_words(text, behind)) :].lstrip()}".strip()

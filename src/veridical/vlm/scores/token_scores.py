@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ def value_head(vlm: Vlm, head: torch.nn.Linear | None) -> Iterator[None]:
         return
     output = families.base_model(vlm.model).get_output_embeddings()
 
-    def widen(_module: Any, given: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+    def widen(_module: torch.nn.Module, given: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         value = head(given[0].float())
         return torch.cat([logits.float(), value], dim=-1)
 
@@ -99,3 +99,12 @@ def without_value(prefix: Prefix) -> Prefix:
     from dataclasses import replace
 
     return prefix if prefix.logits is None else replace(prefix, logits=prefix.logits[:, :-1])
+
+
+def answer_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+    """The logits [tokens, vocabulary] that predict each answer's tokens; gradients flow if enabled."""
+    given = [(context, list(ids)) for context, ids in rows]
+    if not prefix.shared:
+        return full_forward.answer_logits(vlm, prefix, given)
+    first, later = scoring.shared_logits(vlm, prefix, given)
+    return _joined(first, later, [len(ids) - 1 for _, ids in given])

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from veridical.align.loop import LoopConfig, run
 from veridical.constructions.povid import PovidSettings
 from veridical.errors import UserError
+from veridical.loops.command import LoopConfig, run
 from veridical.pairs.command import BuildConfig
 from veridical.pairs.command import run as build
 from veridical.pairs.dataset import read_pairs
