@@ -299,7 +299,7 @@ class PairsByStep:
                 self._scores.put(scores)
 
     def _compare_pairs(self) -> None:
-        """For an objective over all pairs of a step: its loss and what each token changes in it, before any gradient."""
+        """For an objective over all pairs of a step: its loss, and what each token changes in it, taken beforehand."""
         import torch
 
         from veridical.align.step_wide import whole_step

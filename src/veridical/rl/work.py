@@ -75,7 +75,7 @@ class PolicyGradient:
         self._vlm, self._encoder, self._algorithm, self.task = vlm, encoder, algorithm, task
         self._limit, self._reference, self._head = limit, reference, head
         # An answer with a token that stands for an image could not be scored.
-        self._sampling = replace(task.sampling, never=tuple(sorted(vlm.traits.placeholder_ids)))
+        self._sampling = replace(task.sampling, never=(*task.sampling.never, *sorted(vlm.traits.placeholder_ids)))
         self._completions = completions
         self._weights = torch.tensor(list(task.rewards.values()))
         self._rollouts: list[Rollout] = []
