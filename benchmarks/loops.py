@@ -4,12 +4,12 @@
 
 Every row sees the same number of prompts once: one pair is trained on for each (at most), or one group of answers is
 sampled to it. One learning rate for all that learn from pairs, another for policy gradient. The last command of a seed
-is one `veridical eval` of all its adapters on held-out scenes. It types the commands that a user would; the same command
-continues where it was stopped, and what is there is used again.
+is one `veridical eval` of all its adapters on held-out scenes. It types the commands that a user would; the same
+command continues where it was stopped, and what is there is used again.
 
-Prints a table: means over seeds, with the worst seed in brackets, of CHAIRs, its difference at equal recall to the
-base's captions, recall, words, repetition and POPE; and names rows that collapsed. Writes it to OUT/table.md, all numbers
-to OUT/results.json.
+Prints a table: means over seeds, the lowest and highest in brackets, of CHAIRs, its difference at equal recall to the
+base's captions, recall, words, repetition and POPE; and names rows that collapsed. Writes it to OUT/table.md, all
+numbers to OUT/results.json.
 """
 
 from __future__ import annotations
