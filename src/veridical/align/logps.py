@@ -47,8 +47,10 @@ def score_requests(
     scores = dict(known)
     for contexts in groups.values():
         scores |= _scores(encoder, batch, contexts, targets)
-    found = {need: [_learnt(scores[row.context, row.said], row.answer) for row in some] for need, some in rows.items()}
-    return {need: whole[need] if need.whole else found[need] for need in needs}
+    requests = {
+        need: [_learnt(scores[row.context, row.said], row.answer) for row in some] for need, some in rows.items()
+    }
+    return {need: whole[need] if need.whole else requests[need] for need in needs}
 
 
 # A text to score, and under which context's likeliest tokens: none of them if it is the text's own that count.

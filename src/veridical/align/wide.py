@@ -63,18 +63,18 @@ class WideParts:
             return
         for part, what, remedy in _UNREAD:
             if self._counts[part] and part not in self._parts:
-                found = f"{self._counts[part]} of {used} pairs have {what}, which {self._name} doesn't read"
-                yield PairWarning(f"unread-{part}", found, remedy)
+                warnings = f"{self._counts[part]} of {used} pairs have {what}, which {self._name} doesn't read"
+                yield PairWarning(f"unread-{part}", warnings, remedy)
         if self._counts["left-out"]:
-            found = (
+            warnings = (
                 f"in {self._counts['left-out']} of {used} pairs a further answer is empty, too long, holds a special "
             )
             yield PairWarning(
-                "further-answers", f"{found}token, or is the chosen one", "It is left out, the pair is not"
+                "further-answers", f"{warnings}token, or is the chosen one", "It is left out, the pair is not"
             )
         if self._counts["text-only"]:
-            found = f"{self._counts['text-only']} of {used} pairs have no image; {self._name} learns their texts"
-            yield PairWarning("text-only", found, "Leave them out where only what images show should be learnt")
+            warnings = f"{self._counts['text-only']} of {used} pairs have no image; {self._name} learns their texts"
+            yield PairWarning("text-only", warnings, "Leave them out where only what images show should be learnt")
 
 
 _UNREAD = (

@@ -44,7 +44,7 @@ class Lexicon:
         any case; a word joined by a hyphen is another word ("hot-dog" names no dog), while "traffic-light"
         and "traffic light" are the same form.
         """
-        found = []
+        mentions = []
         end = 0
         for word in _START.finditer(text):
             forms = self._by_start.get(word.group().lower())
@@ -53,8 +53,8 @@ class Lexicon:
                 end = match.end()
                 name = self._forms[_normal(match.group())]
                 if name != _OTHER:
-                    found.append(Mention(name, match.start(), end))
-        return found
+                    mentions.append(Mention(name, match.start(), end))
+        return mentions
 
     def names(self, text: str) -> tuple[str, ...]:
         """The distinct classes named in `text`, in order of first mention."""

@@ -92,11 +92,11 @@ class Verifier:
             return JudgeError(str(error), "judge-refused", "shorten the text, or take another judge")
         for part, said in zip(parts, verdicts, strict=True):
             try:
-                found = read_verdict(said)
+                verdict = read_verdict(said)
             except ValueError as error:
                 return JudgeError(f"{self.name}: {error}", "judge-unreadable", "train the verifier longer")
-            if found is not None:
-                faults.append(Fault(found[0], start, start + len(part.rstrip()), found[1]))
+            if verdict is not None:
+                faults.append(Fault(verdict[0], start, start + len(part.rstrip()), verdict[1]))
             start += len(part)
         return Findings(faults=tuple(faults))
 

@@ -100,25 +100,25 @@ def read_answers(path: Path, settings: object = None) -> Rows:
     content = read_bytes(path)
     table = read_table(path, content)
     if table is not None:
-        found = Rows(path, table)
+        answers = Rows(path, table)
     else:
         text = decode(path, content)
         if form == "lines" or (form == "auto" and path.suffix == ".txt" and not text.lstrip().startswith(("{", "["))):
             return Rows(path, _plain_lines(path, text))
-        found = _rows_of_text(path, text)
+        answers = _rows_of_text(path, text)
         lines = path.name.removesuffix(".gz").endswith(".jsonl")
-        texts = _texts_by_id(found) if form == "id-to-text" or (form == "auto" and not lines) else None
+        texts = _texts_by_id(answers) if form == "id-to-text" or (form == "auto" and not lines) else None
         if texts is not None:
             return Rows(path, texts)
         if form == "id-to-text":
             raise UserError(f'{path}: --format id-to-text takes {{"id": "answer", ...}}.')
-    if not found.rows:
+    if not answers.rows:
         raise UserError(
             f"{path}: holds no answers; it takes an object a line, an array of objects, {{id: answer}}, a table (.csv, "
             ".tsv, .xlsx, .parquet), or --format lines."
         )
-    rows, bad = converted(found.rows, form, path)
-    return Rows(path, rows, [*found.unreadable, *bad])
+    rows, bad = converted(answers.rows, form, path)
+    return Rows(path, rows, [*answers.unreadable, *bad])
 
 
 def stream_answers(path: Path, settings: object = None) -> Rows:

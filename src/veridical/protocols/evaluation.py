@@ -370,7 +370,7 @@ def _summaries(config: EvalConfig, counted: Mapping[str, Mapping[str, Counted]],
     by_split = {}
     for split, records in splits.items():
         ids = frozenset(record.id for record in records)
-        part = {name: among(found, ids) for name, found in counted.items()}
+        part = {name: among(summaries, ids) for name, summaries in counted.items()}
         by_split[split] = summarise(part, asked.tasks, classes, config.seed, pairs=False)
     return {**summarise(counted, asked.tasks, classes, config.seed), "by_split": by_split}
 
@@ -386,13 +386,13 @@ def _describe_metrics(tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 def _notes(counted: Mapping[str, Mapping[str, Counted]], tasks: Mapping[str, Task]) -> list[str]:
     """What must be known beside the numbers, by protocol and model."""
-    found = []
+    notes = []
     for name, one in counted.items():
         for key, c in one.items():
             odd = [f"{c.counts[kind]} {kind}" for kind in ("unanswered", "unparsed") if c.counts.get(kind)]
             of_all = [f"{' and '.join(odd)} of {c.counts['items']}"] if odd else []
-            found += [f"{tasks[key].name}, {name}: {note}" for note in [*of_all, *c.notes]]
-    return found
+            notes += [f"{tasks[key].name}, {name}: {note}" for note in [*of_all, *c.notes]]
+    return notes
 
 
 def _describe_records(config: EvalConfig, asked: Asked) -> dict[str, Any]:

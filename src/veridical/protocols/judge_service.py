@@ -75,13 +75,13 @@ def _replies(service: TextService, calls: Sequence[Call], at_a_time: int) -> lis
     """The replies, some rounds of calls after another, with the time left."""
     from veridical.progress import Line
 
-    found: list[Reply | JudgeError] = []
+    replies: list[Reply | JudgeError] = []
     size = ROUNDS * at_a_time
     with Line("judgements", len(calls)) as line:
         for start in range(0, len(calls), size):
-            found += service.reply(calls[start : start + size])
-            line.advance(len(found) - start)
-    return found
+            replies += service.reply(calls[start : start + size])
+            line.advance(len(replies) - start)
+    return replies
 
 
 def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, list[str]], params: JudgeParams) -> None:

@@ -39,21 +39,21 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
         # An adapter is the first: others are compared with it, on the model that it belongs to.
         run = Path(base).expanduser()
         base = _model_of(run, first)
-        found = [Measured(base_label or _own_name(run), base, first)]
+        models = [Measured(base_label or _own_name(run), base, first)]
     else:
-        found = [Measured(base_label or "base", base)]
+        models = [Measured(base_label or "base", base)]
     for given in names[1:]:
         label, place = _split(given)
         adapter = _adapter_folder(Path(place).expanduser())
         model = base if adapter else str(_model_folder(Path(place).expanduser()) or place)
-        found.append(Measured(label or _own_name(Path(place)), model, adapter))
-    taken = [one.name for one in found]
+        models.append(Measured(label or _own_name(Path(place)), model, adapter))
+    taken = [one.name for one in models]
     for name in taken:
         if taken.count(name) > 1:
             raise UserError(f"--models: two are called {name!r}; tell them apart with NAME=FOLDER")
         if not name.strip(". ") or set(name) & set('/\\:*?"<>|\0'):
             raise UserError(f"--models: {name!r} cannot be a folder's name; give another as NAME=FOLDER")
-    return found
+    return models
 
 
 def _split(given: str) -> tuple[str, str]:

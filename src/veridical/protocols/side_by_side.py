@@ -93,15 +93,15 @@ SHOWN = (
 def named_objects(pictures: Pictures, captions: Sequence[Mapping[str, Reply]], seed: int) -> dict[str, Named]:
     """By record id, what all models' captions name, the base's first, and as many objects that none does."""
     words = pictures.vocabulary
-    found = {}
+    objects = {}
     for record in pictures.records:
         by_model = [words.lexicon.names(str(one[record.id])) if record.id in one else () for one in captions]
         anyone = tuple(dict.fromkeys(name for names in by_model for name in names))
         others = [name for name in words.classes if name not in anyone]
         rng = random.Random(f"side-by-side/{seed}/{record.id}")
         nobody = tuple(rng.sample(others, min(len(others), len(anyone))))
-        found[record.id] = Named(frozenset(by_model[0]), anyone, nobody)
-    return found
+        objects[record.id] = Named(frozenset(by_model[0]), anyone, nobody)
+    return objects
 
 
 def _questions(pictures: Pictures, named: Mapping[str, Named]) -> dict[str, Request]:

@@ -108,7 +108,7 @@ def read_pictures(
     splits = {split: one.records for split, one in read.items()}
     references = {key: tuple(texts) for one in read.values() for key, texts in one.references.items()}
     left_out = {why: number for why, number in _sum(one.left_out for one in read.values()).items() if number}
-    records = [record for found in splits.values() for record in found]
+    records = [record for pictures in splits.values() for record in pictures]
     if is_world(source) and lexicon in ("auto", "world"):
         return Pictures(splits, world_vocabulary(), references=references, left_out=left_out)
     words = own_vocabulary(lexicon, records, is_world(source))

@@ -56,14 +56,14 @@ def as_table(results: Results) -> plain.Table:
 
 def _full_labels(results: Results, metrics: list[str]) -> dict[str, str]:
     """The metrics by labels that hold without the row above: an indented one is put after that row's label."""
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     above = ""
     for metric in metrics:
         label = _label(results, metric)
         name = f"{above.removesuffix(' %')}: {label.strip()}" if label.startswith(" ") and above else label.strip()
         above = above if label.startswith(" ") else label
-        found[name if name not in found else f"{name} ({metric})"] = metric
-    return found
+        labels[name if name not in labels else f"{name} ({metric})"] = metric
+    return labels
 
 
 def _cells(results: Results, base: str, metric: str) -> list[plain.Cell]:

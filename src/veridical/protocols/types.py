@@ -90,12 +90,12 @@ class Scored:
 
     def counts(self) -> dict[str, int]:
         """How many items, how many of them unanswered or unparsed, and how many faults the files had."""
-        found = Counter(self._faults())
-        by_fault = {fault: found[fault] for fault in self._item_faults()}
+        counts = Counter(self._faults())
+        by_fault = {fault: counts[fault] for fault in self._item_faults()}
         return {
             "items": len(self.items),
             **by_fault,
-            **{kind: len(found) for kind, found in self.faults.items()},
+            **{kind: len(counts) for kind, counts in self.faults.items()},
         }
 
     def named(self) -> dict[str, list[str]]:

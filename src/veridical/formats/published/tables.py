@@ -88,19 +88,19 @@ def json_keys(path: Path) -> frozenset[str]:
     """The keys of a JSON object at the top of a file, read until it is clear which; empty for an array."""
     import ijson
 
-    found = set()
+    keys = set()
     try:
         with _opened(path) as file:
             for prefix, event, value in ijson.parse(file):
                 if event == "start_array" and prefix == "":
                     return frozenset()
                 if event == "map_key" and prefix == "":
-                    found.add(value)
-                if len(found) > 16:
+                    keys.add(value)
+                if len(keys) > 16:
                     break
     except ijson.JSONError as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
-    return frozenset(found)
+    return frozenset(keys)
 
 
 @contextmanager

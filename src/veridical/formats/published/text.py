@@ -123,8 +123,8 @@ def without_placeholders(prompt: Sequence[Message], images: int) -> tuple[Messag
     seen = 0
     cleaned = []
     for message in prompt:
-        text, found = _clean(message.text, seen, images)
-        seen += found
+        text, placeholders = _clean(message.text, seen, images)
+        seen += placeholders
         cleaned.append(Message(message.role, text))
     return tuple(cleaned)
 

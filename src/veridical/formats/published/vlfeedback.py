@@ -35,11 +35,11 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
 
 
 def _completions(row: Row) -> list[Mapping[str, Any]]:
-    found = row.get("completions")
-    if isinstance(found, Mapping):
-        lists = {name: value for name, value in found.items() if isinstance(value, list)}
+    completions = row.get("completions")
+    if isinstance(completions, Mapping):
+        lists = {name: value for name, value in completions.items() if isinstance(value, list)}
         return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    return [one for one in completions if isinstance(one, Mapping)] if isinstance(completions, list) else []
 
 
 def _answer(completion: Mapping[str, Any], aspect: str) -> Answer | None:

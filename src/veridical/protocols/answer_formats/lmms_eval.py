@@ -36,11 +36,11 @@ def order(row: Mapping[str, Any]) -> int:
 
 def _from_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     """Tasks log the question's id inside their metrics, such as `pope_accuracy`."""
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for value in row.values():
         if isinstance(value, dict):
-            found |= {name: value[name] for name in IDENTITY if name in value}
-    return found
+            metrics |= {name: value[name] for name in IDENTITY if name in value}
+    return metrics
 
 
 def _first(answer: Any) -> Any:

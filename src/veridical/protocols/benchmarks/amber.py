@@ -222,21 +222,21 @@ def _answered(
 
 
 def _metrics(sums: Sums, kinds: frozenset[str]) -> dict[str, FloatArray]:
-    found: dict[str, FloatArray] = {}
+    metrics: dict[str, FloatArray] = {}
     if "generative" in kinds:
-        found["chair"] = _percent(sums["invented"], sums["nouns"])
-        found["cover"] = _percent(sums["covered"], sums["truth"])
+        metrics["chair"] = _percent(sums["invented"], sums["nouns"])
+        metrics["cover"] = _percent(sums["covered"], sums["truth"])
         clean = (sums["descriptions"] - sums["inventing"]) / (sums["descriptions"] + 0.001)
-        found["hal"] = rounded(100 - clean * 100, 1)
-        found["cog"] = _percent(sums["cognitive"], sums["likely"])
+        metrics["hal"] = rounded(100 - clean * 100, 1)
+        metrics["cog"] = _percent(sums["cognitive"], sums["likely"])
     if kinds >= set(QUESTIONS):
-        found |= _of_answers(sums, QUESTIONS, "", 0.0001)
+        metrics |= _of_answers(sums, QUESTIONS, "", 0.0001)
     for name, members in DIMENSIONS.items():
         if kinds >= set(members):
-            found |= _of_answers(sums, members, f"{name}_", 0.001 if name == "existence" else 0.0001)
-    if "chair" in found and "f1" in found:
-        found["amber_score"] = (100 - found["chair"] + found["f1"]) / 2
-    return found
+            metrics |= _of_answers(sums, members, f"{name}_", 0.001 if name == "existence" else 0.0001)
+    if "chair" in metrics and "f1" in metrics:
+        metrics["amber_score"] = (100 - metrics["chair"] + metrics["f1"]) / 2
+    return metrics
 
 
 def _of_answers(sums: Sums, kinds: Sequence[str], prefix: str, epsilon: float) -> dict[str, FloatArray]:

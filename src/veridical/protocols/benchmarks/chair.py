@@ -138,12 +138,12 @@ def _cut_sums(items: Sequence[ChairItem]) -> dict[str, FloatArray]:
 
 
 def _metrics(sums: Sums, recall: float | None) -> dict[str, FloatArray]:
-    found = caption_metrics(sums)
+    metrics = caption_metrics(sums)
     if recall is not None:
-        wanted = np.full_like(found["recall"], recall)
+        wanted = np.full_like(metrics["recall"], recall)
         for name, reached in at_recall(_curve(sums), wanted).items():
-            found[f"{name}_at_recall"] = np.where(found["recall"] >= wanted, reached, np.nan)
-    return found
+            metrics[f"{name}_at_recall"] = np.where(metrics["recall"] >= wanted, reached, np.nan)
+    return metrics
 
 
 def _curve(sums: Sums) -> CutCurve:

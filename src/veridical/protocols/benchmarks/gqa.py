@@ -203,10 +203,10 @@ def _by_length(column: str) -> tuple[str, int]:
 
 def _metrics(sums: Sums, columns: Sequence[str]) -> dict[str, FloatArray]:
     parts = dict.fromkeys(column.rpartition("/")[0] for column in columns if column.endswith(("/asked", "/right")))
-    found = {part: share(sums[f"{part}/right"], sums[f"{part}/asked"]) for part in parts}
+    metrics = {part: share(sums[f"{part}/right"], sums[f"{part}/asked"]) for part in parts}
     nothing = np.full(np.shape(sums["accuracy/asked"]), np.nan)
-    last = {name: found.pop(name, nothing) for name in ("consistency", "validity", "plausibility")}
-    return {**found, **last}
+    last = {name: metrics.pop(name, nothing) for name in ("consistency", "validity", "plausibility")}
+    return {**metrics, **last}
 
 
 def _notes(settings: Settings, questions: Sequence[Question], answers: Answers) -> list[str]:

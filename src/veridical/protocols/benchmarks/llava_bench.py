@@ -145,16 +145,16 @@ def _item(question: Question, answer: str | None, judgement: str | None) -> Item
 
 
 def _metrics(sums: Sums, parts: Sequence[str]) -> dict[str, FloatArray]:
-    found: dict[str, FloatArray] = {}
+    metrics: dict[str, FloatArray] = {}
     for part in parts:
         means = {
             name: np.round(share(sums[f"{part}/{name}"], sums[f"{part}/items"], 1.0), 3)
             for name in ("reference", "model")
         }
-        found[part] = rounded(share(means["model"], means["reference"]), 1)
-        found[f"{part}_reference"] = rounded(means["reference"] * 10, 1)
-        found[f"{part}_model"] = rounded(means["model"] * 10, 1)
-    return found
+        metrics[part] = rounded(share(means["model"], means["reference"]), 1)
+        metrics[f"{part}_reference"] = rounded(means["reference"] * 10, 1)
+        metrics[f"{part}_model"] = rounded(means["model"] * 10, 1)
+    return metrics
 
 
 def _by(path: Path | None, keys: Sequence[str], values: Sequence[str]) -> dict[str, str]:

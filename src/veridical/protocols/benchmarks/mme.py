@@ -178,17 +178,17 @@ def _item(question: Question, text: str | None, parser: Parser) -> Item:
 
 
 def _metrics(sums: Sums, tasks: Sequence[str]) -> dict[str, FloatArray]:
-    found: dict[str, FloatArray] = {}
+    metrics: dict[str, FloatArray] = {}
     for task in tasks:
-        found[f"{task}_acc"] = share(sums[f"{task}/right"], sums[f"{task}/asked"])
-        found[f"{task}_acc_plus"] = share(sums[f"{task}/both"], sums[f"{task}/images"])
-        found[task] = found[f"{task}_acc"] + found[f"{task}_acc_plus"]
+        metrics[f"{task}_acc"] = share(sums[f"{task}/right"], sums[f"{task}/asked"])
+        metrics[f"{task}_acc_plus"] = share(sums[f"{task}/both"], sums[f"{task}/images"])
+        metrics[task] = metrics[f"{task}_acc"] + metrics[f"{task}_acc_plus"]
     for name, members in (("perception", PERCEPTION), ("cognition", COGNITION)):
-        present = [found[task] for task in tasks if task in members]
+        present = [metrics[task] for task in tasks if task in members]
         if present:
-            found[name] = np.sum(present, axis=0)
+            metrics[name] = np.sum(present, axis=0)
     total = {name: np.sum([sums[f"{task}/{name}"] for task in tasks], axis=0) for name in _CELLS}
-    return found | {
+    return metrics | {
         "acc": share(total["right"], total["asked"]),
         "acc_plus": share(total["both"], total["images"]),
         "yes_ratio": share(total["yes"], total["asked"]),
@@ -211,8 +211,8 @@ def _notes(tasks: Sequence[str]) -> list[str]:
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; MME's is one of .txt files.")
-    found = {path.stem: path for path in sorted(folder.glob("*.txt"))}
-    named = {task: found[task] for task in (*PERCEPTION, *COGNITION) if task in found}
+    files = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    named = {task: files[task] for task in (*PERCEPTION, *COGNITION) if task in files}
     if not named:
         raise UserError(f"{folder}: holds none of MME's files, such as existence.txt.")
     return named

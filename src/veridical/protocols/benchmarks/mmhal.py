@@ -149,12 +149,12 @@ def _cells(kind: str, rating: int) -> dict[str, float]:
 
 
 def _metrics(sums: Sums, kinds: Sequence[str]) -> dict[str, FloatArray]:
-    found = {
+    metrics = {
         "score": share(sums["rating"], sums["items"], 1.0),
         "hallucination_rate": share(sums["low"], sums["items"], 1.0),
         "informativeness": share(sums["informative"], 3 * sums["items"]),
     }
-    return found | {f"score_{kind}": share(sums[f"{kind}/rating"], sums[f"{kind}/items"], 1.0) for kind in kinds}
+    return metrics | {f"score_{kind}": share(sums[f"{kind}/rating"], sums[f"{kind}/items"], 1.0) for kind in kinds}
 
 
 def _question(row: Any, number: int, path: Path) -> Question:

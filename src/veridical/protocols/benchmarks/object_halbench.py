@@ -185,10 +185,10 @@ def parse_objects(text: str) -> list[str] | None:
     """
     for part in (text, text.strip().split("\n")[-1] if '["' in text else ""):
         try:
-            found = json.loads(part)
+            objects = json.loads(part)
         except (json.JSONDecodeError, RecursionError):
             continue
-        return [str(one) for one in found] if isinstance(found, list | dict | str) else None
+        return [str(one) for one in objects] if isinstance(objects, list | dict | str) else None
     return None
 
 

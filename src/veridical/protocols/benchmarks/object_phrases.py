@@ -77,12 +77,12 @@ def rules(vocabulary: Collection[str]) -> Callable[[str], Tagged]:
 
 
 def _runs(tagged: Tagged) -> list[str]:
-    found: list[str] = []
+    runs: list[str] = []
     run: list[str] = []
     for lemma, tag in [*tagged, ("", "")]:
         if tag in NOUN_TAGS:
             run.append(lemma)
         elif run:
-            found.append(" ".join(run))
+            runs.append(" ".join(run))
             run = []
-    return found
+    return runs

@@ -146,7 +146,7 @@ def _cells(question: Question, item: Item) -> dict[str, float]:
 def _metrics(sums: Sums, kinds: Sequence[str], parser: Parser) -> dict[str, FloatArray]:
     by_kind = {kind: _of_one_setting({c: sums[f"{kind}/{c}"] for c in _CELLS}, parser) for kind in kinds}
     names = list(next(iter(by_kind.values())))
-    means = {name: np.mean([found[name] for found in by_kind.values()], axis=0) for name in names}
+    means = {name: np.mean([metrics[name] for metrics in by_kind.values()], axis=0) for name in names}
     if len(kinds) == 1:
         return means
     return {f"{kind}_{name}": by_kind[kind][name] for kind in kinds for name in names} | means

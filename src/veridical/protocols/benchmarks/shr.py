@@ -148,13 +148,13 @@ def _item(question: Question, text: str | None, judgement: str | None) -> Item:
 
 def _cells(text: str, item: Item) -> dict[str, float]:
     """What one description adds: repetition; where it was judged, also its sentences and their words."""
-    found: dict[str, float] = {}
+    cells: dict[str, float] = {}
     for n in GRAMS:
         rate = distinct_grams(text, n)
         if rate is not None:
-            found |= {f"gram_{n}/rate": rate, f"gram_{n}/texts": 1.0}
+            cells |= {f"gram_{n}/rate": rate, f"gram_{n}/texts": 1.0}
     if item.fault == "unjudged":
-        return found
+        return cells
     lengths = [len(sentence.split(" ")) for sentence in item.more["sentences"]]
     known = [(words, name) for words, name in zip(lengths, item.parsed, strict=True) if name is not None]
     made_up = [words for words, name in known if name == "hallucination"]
@@ -163,7 +163,7 @@ def _cells(text: str, item: Item) -> dict[str, float]:
         "known_sents": len(known), "known_words": sum(words for words, _ in known),
         "unsure_sents": sum(name == "cannot judge" for _, name in known),
     }  # fmt: skip
-    return found | {name: float(number) for name, number in counts.items()}
+    return cells | {name: float(number) for name, number in counts.items()}
 
 
 def _metrics(sums: Sums) -> dict[str, FloatArray]:

@@ -41,17 +41,17 @@ def read_regions(path: Path, image_data: Path | None, images: Path | None) -> Te
 
 def read_facts(paths: Sequence[Path]) -> Texts:
     """Facts by image: rows of image_id and facts, or {image_id: [facts]} a line, where a later file replaces."""
-    found: Texts = {}
+    facts: Texts = {}
     for path in paths:
         for place, row in read_rows(path).rows:
             key, said = first_field(row, ("image_id", "id")), first_field(row, ("facts", "factual", "text"))
             if key is not None and said is not None:
-                found.setdefault(image_key(key), []).extend([said] if isinstance(said, str) else map(str, said))
+                facts.setdefault(image_key(key), []).extend([said] if isinstance(said, str) else map(str, said))
             elif row and all(map(is_texts, row.values())):
-                found |= {image_key(image): list(texts) for image, texts in row.items()}
+                facts |= {image_key(image): list(texts) for image, texts in row.items()}
             else:
                 raise UserError(f"{place}: facts are image_id and facts, or {{image_id: [facts]}}.")
-    return found
+    return facts
 
 
 def _visual_genome(content: Sequence[Any], path: Path, image_data: Path | None, wanted: Sequence[str] | None) -> Texts:

@@ -107,18 +107,18 @@ def refuse_control_tokens(vlm: Vlm, context: Context) -> None:
     """Raise `PromptError` where a prompt's text holds an image placeholder, or a token that ends or opens a turn."""
     for turn in context.prompt:
         ids = set(vlm.tokenizer(turn.text, add_special_tokens=False).input_ids)
-        if found := vlm.traits.placeholder_ids & ids:
+        if tokens := vlm.traits.placeholder_ids & ids:
             raise PromptError(
                 name(context.key),
                 "placeholder-in-prompt",
-                f"the prompt contains the placeholder {vlm.tokenizer.convert_ids_to_tokens(min(found))!r}",
+                f"the prompt contains the placeholder {vlm.tokenizer.convert_ids_to_tokens(min(tokens))!r}",
                 "Take it out: images are placed by the model's chat template",
             )
-        if found := vlm.traits.control_ids & ids:
+        if tokens := vlm.traits.control_ids & ids:
             raise PromptError(
                 name(context.key),
                 "special-token-in-prompt",
-                f"the prompt's text contains the control token {vlm.tokenizer.convert_ids_to_tokens(min(found))!r}",
+                f"the prompt's text contains the control token {vlm.tokenizer.convert_ids_to_tokens(min(tokens))!r}",
                 "Take it out of the text: turns are marked by the model's chat template",
             )
 

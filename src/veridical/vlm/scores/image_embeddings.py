@@ -30,7 +30,7 @@ def image_embeddings(vlm: Vlm, images: Sequence[tuple[ImageFile, ...]], batch: i
     import torch
 
     different = list(dict.fromkeys(images))
-    found: dict[tuple[ImageFile, ...], Tensor] = {}
+    embeddings: dict[tuple[ImageFile, ...], Tensor] = {}
     for start in range(0, len(different), batch):
         prepared: dict[tuple[ImageFile, ...], Prepared] = {}
         for one in different[start : start + batch]:
@@ -40,10 +40,10 @@ def image_embeddings(vlm: Vlm, images: Sequence[tuple[ImageFile, ...]], batch: i
             except ImageError:
                 continue
         if prepared:
-            found |= zip(prepared, _vectors(vlm, list(prepared.values())), strict=True)
-    width = next((len(vector) for vector in found.values()), 1)
+            embeddings |= zip(prepared, _vectors(vlm, list(prepared.values())), strict=True)
+    width = next((len(vector) for vector in embeddings.values()), 1)
     unknown = torch.full((width,), torch.nan)
-    return torch.stack([found.get(one, unknown) for one in images])
+    return torch.stack([embeddings.get(one, unknown) for one in images])
 
 
 def _vectors(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Tensor]:
