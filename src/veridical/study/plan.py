@@ -210,7 +210,7 @@ def _align(cell: Cell, made: Recipe, pairs: str, out: Path, steps: dict[str, Ste
 
 def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[str, Step]) -> str:
     """Rounds of building and training; a round has its share of the records."""
-    from veridical.align.loop import LoopConfig
+    from veridical.loops.config import LoopConfig
 
     built = dataclasses.replace(made.builds[0], seed=cell.seed, limit=_a_round(made.builds[0].limit, made))
     aligned = dataclasses.replace(made.align, seed=cell.seed)
