@@ -27,6 +27,7 @@ from veridical.constructions.bdhs import BdhsSettings
 from veridical.constructions.bpo_image import BpoImageSettings
 from veridical.constructions.protocol import Request, Sample, Steps
 from veridical.constructions.registry import construction
+from veridical.generators.local import LocalGenerator
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
 from veridical.pairs.engine import Engine
@@ -75,7 +76,7 @@ def together(vlm: Vlm, requests: Sequence[Sample], batch: int, clock: Callable[[
         return []
 
     written: list[object] = []
-    engine = Engine(vlm, Panel((TokenSimilarity(),)))
+    engine = Engine(LocalGenerator(vlm), Panel((TokenSimilarity(),)))
     started = clock()
     for _ in run_concurrently(((i, str(i), ask(one)) for i, one in enumerate(requests)), engine, batch):
         pass

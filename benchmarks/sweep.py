@@ -27,6 +27,7 @@ from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.protocol import Answer, Sample
 from veridical.constructions.registry import CONSTRUCTIONS, why_adapter
 from veridical.files import read_json, write_json, write_whole
+from veridical.generators.local import LocalGenerator
 from veridical.judges.lexicon_sources import world_lexicon
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
@@ -55,7 +56,7 @@ def main() -> None:
     given = _arguments()
     given.out.mkdir(parents=True, exist_ok=True)
     records = world_records("pairs", given.scenes, given.seed, given.out / "scenes")
-    engine = Engine(load("bundled"), Panel((TokenSimilarity(),)))
+    engine = Engine(LocalGenerator(load("bundled")), Panel((TokenSimilarity(),)))
     curves = {
         "noise": curve(engine, records, [f"noise:{step}" if step else "clean" for step in STEPS], STEPS, given),
         "token mask": curve(engine, records, [f"token-mask:{rho}" for rho in RHOS], RHOS, given),

@@ -1,7 +1,7 @@
 """DPO steps of veridical against TRL's DPOTrainer: same pairs, weights, order, optimiser; interleaved in one process.
 
     python benchmarks/train_step.py bundled          the bundled model, 16 pairs a step
-    python benchmarks/train_step.py llava-shaped     576 image tokens, 90-token answers, 40 M parameters, 2 pairs a step
+    python benchmarks/train_step.py llava-shaped     576 image tokens, 90-token answers, 27 M parameters, 2 pairs a step
     python benchmarks/train_step.py FOLDER           any model
 
     --train lora|full|answers   LoRA, the whole language model, or an adapter that acts on answers only, whose prefixes
@@ -49,7 +49,7 @@ RATES = {"lora": 1e-3, "full": 1e-5, "answers": 1e-3, "answers-anew": 1e-3}
 
 
 def llava_shaped(folder: Path) -> Path:
-    """A random model with LLaVA-1.5's proportions between image, answer, tower and language model, 40 M parameters."""
+    """A random model with LLaVA-1.5's proportions of tokens, and of operations between tower and language model."""
     from transformers import (
         CLIPImageProcessor,
         CLIPVisionConfig,
@@ -64,10 +64,10 @@ def llava_shaped(folder: Path) -> Path:
     text = tokenizer(("<pad>", "<image>", "<|user|>", "<|assistant|>", "<|end|>"), "<|end|>", "<pad>")
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=384,
-            intermediate_size=1536,
-            num_hidden_layers=8,
-            num_attention_heads=6,
+            hidden_size=160,
+            intermediate_size=640,
+            num_hidden_layers=4,
+            num_attention_heads=5,
             image_size=336,
             patch_size=14,
         ),

@@ -166,6 +166,9 @@ def content_digest(path: Path) -> str | None:
 
 
 def _content_of(value: Any) -> str | None:
+    if isinstance(value, tuple):
+        digests = [_content_of(one) for one in value]
+        return hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if any(digests) else None
     if value is None or (isinstance(value, str) and os.sep not in value and not Path(value).is_file()):
         return None
     return content_digest(Path(value))

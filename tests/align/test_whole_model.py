@@ -63,3 +63,18 @@ def test_interrupted_and_continued_is_the_same_to_the_bit(whole, tmp_path):
     one, other = weights(calm.result), weights(whole.result)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert rows(calm) == rows(whole)
+
+
+def test_a_whole_model_has_the_names_that_other_programs_read(tmp_path, llava_folder):
+    from safetensors import safe_open
+
+    vlm = unfreeze(load(llava_folder, device="cpu"), projector=False)
+    save_trained(vlm, tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as weights:
+        names = [name for name in weights.keys() if "vision_tower" in name]  # noqa: SIM118
+        metadata = weights.metadata()
+    assert names
+    assert all("vision_tower.vision_model." in name for name in names)
+    assert metadata == {"format": "pt"}
+    again = load(tmp_path / "model", device="cpu").model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in vlm.model.state_dict().items())

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.judges.misbehaving import answer, completion, cut, no_choices, no_json, say, send, serving, slow, status
 
 from veridical.errors import UserError
+from veridical.http_client import HttpClient
 from veridical.judges.cache import Cache
 from veridical.judges.endpoint import Endpoint
 from veridical.judges.interface import JudgeError
@@ -123,13 +124,13 @@ def test_a_server_that_says_when_to_come_back_is_obeyed():
 
 
 def test_waits_double_with_jitter_and_are_bounded():
-    endpoint = Endpoint("http://x/v1", "m", sees=False, first_wait=1.0)
+    client = HttpClient("http://x/v1", first_wait=1.0)
 
     class PassingError(Exception):
         wait = None
 
     for attempt in range(1, 9):
-        waits = [endpoint._wait(attempt, PassingError()) for _ in range(50)]
+        waits = [client._wait(attempt, PassingError()) for _ in range(50)]
         assert all(min(0.5 * 2 ** (attempt - 1), 60) <= wait <= min(1.5 * 2 ** (attempt - 1), 60) for wait in waits)
         assert attempt > 7 or len(set(waits)) > 1
 

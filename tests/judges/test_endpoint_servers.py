@@ -11,8 +11,8 @@ from tests.judges.misbehaving import answer, completion, say, send, serving
 from tests.judges.test_endpoint import KEY, call, service
 
 from veridical.errors import UserError
+from veridical.http_client import join
 from veridical.judges.cache import Cache
-from veridical.judges.endpoint import completions_url
 from veridical.judges.interface import Detect, Findings, JudgeError
 from veridical.judges.language import LanguageJudge
 from veridical.judges.messages import Call, ChatMessage
@@ -247,8 +247,10 @@ def test_what_is_no_url_is_refused_before_work(url):
 
 
 def test_the_path_goes_before_the_query():
-    assert completions_url("http://x/v1/") == "http://x/v1/chat/completions"
-    assert completions_url("http://x/v1?api-version=1") == "http://x/v1/chat/completions?api-version=1"
+    path = "/chat/completions"
+    assert join("http://x/v1/", path) == "http://x/v1/chat/completions"
+    assert join("http://x/v1?api-version=1", path) == "http://x/v1/chat/completions?api-version=1"
+    assert join("http://x/v1/?a=1", "//tokenize") == "http://x/tokenize?a=1"
 
 
 def test_images_that_cant_be_read_are_not_the_servers_fault(tmp_path):

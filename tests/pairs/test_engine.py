@@ -14,6 +14,7 @@ from tests.vlm import plain
 from veridical.constructions.bdhs import BdhsSettings, bdhs
 from veridical.constructions.protocol import Sample, Score, YesNo
 from veridical.errors import UserError
+from veridical.generators.local import LocalGenerator
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import TokenSimilarity
 from veridical.pairs.engine import Engine
@@ -41,7 +42,7 @@ def shown(tmp_path_factory) -> list[Context]:
 
 @pytest.fixture(scope="module")
 def engine(llava_folder) -> Engine:
-    return Engine(load(llava_folder), Panel())
+    return Engine(LocalGenerator(load(llava_folder)), Panel())
 
 
 def on_disk(image: Image.Image, folder: Path) -> ImageFile:
@@ -62,7 +63,7 @@ def test_scores_are_those_of_separate_forwards(engine, shown):
     requests = [Score(shown[0], plain.ANSWERS[0]), Score(shown[1], plain.ANSWERS[1]), Score(shown[0], plain.ANSWERS[2])]
     for request, scores in zip(requests, engine(requests), strict=True):
         for text, score in zip(request.texts, scores, strict=True):
-            assert close(score.policy, plain.answer_logprobs(engine.vlm, in_memory(request.context), text))
+            assert close(score.policy, plain.answer_logprobs(engine.generator.vlm, in_memory(request.context), text))
             assert score.reference == score.policy
             assert score.log_ratio == 0
 
@@ -74,7 +75,7 @@ def test_with_an_adapter_the_reference_is_the_base(llava_folder, engine, shown):
             if "lora_B" in name:
                 parameter.fill_(0.02)
     request = Score(shown[2], plain.ANSWERS[2])
-    [scores], [base] = Engine(adapted, Panel())([request]), engine([request])
+    [scores], [base] = Engine(LocalGenerator(adapted), Panel())([request]), engine([request])
     for text, score, plainly in zip(request.texts, scores, base, strict=True):
         assert close(score.policy, plain.answer_logprobs(adapted, in_memory(shown[2]), text))
         assert close(score.reference, plainly.policy)
@@ -87,7 +88,8 @@ def test_yes_or_no_is_the_share_of_yes_among_the_two(engine, shown):
     answers = engine(requests)
     for request, answer in zip(requests, answers, strict=True):
         firsts = [
-            plain.answer_logprobs(engine.vlm, in_memory(request.context), word)[0].exp() for word in ("Yes", "No")
+            plain.answer_logprobs(engine.generator.vlm, in_memory(request.context), word)[0].exp()
+            for word in ("Yes", "No")
         ]
         assert answer == pytest.approx(float(firsts[0] / sum(firsts)), abs=1e-4)
     assert answers[0] == answers[2] != answers[1]
@@ -99,7 +101,7 @@ def test_a_sample_goes_on_from_the_text_it_is_given(engine, shown):
     keys = (("a",), ("b",), ("c",))
     [answers] = engine([Sample(shown[0], keys, sampling, after)])
     for start, answer in zip(after, answers, strict=True):
-        expected = continued(engine.vlm, in_memory(shown[0]), start, 6)
+        expected = continued(engine.generator.vlm, in_memory(shown[0]), start, 6)
         assert answer.text == (expected.rstrip() if start else expected.strip())
 
 
@@ -153,7 +155,9 @@ def test_a_model_in_the_middle_of_training_answers_as_it_is_and_trains_on(llava_
     record = Record("r", shown[0].images, shown[0].prompt, "There is a fork on the table. A dog is in the park.")
 
     def made(policy):
-        [(_, outcome)] = run_concurrently([(0, "r", bdhs(record, settings, 0))], Engine(policy, JUDGES), 4)
+        [(_, outcome)] = run_concurrently(
+            [(0, "r", bdhs(record, settings, 0))], Engine(LocalGenerator(policy), JUDGES), 4
+        )
         return [pair.rejected for pair in outcome]
 
     calm = policy(dropout=0.0)

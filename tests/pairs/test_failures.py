@@ -8,6 +8,7 @@ from PIL import Image
 
 from veridical.constructions.protocol import Rejected
 from veridical.errors import UserError
+from veridical.generators.nobody import NOBODY
 from veridical.judges.interface import ExtractObjects
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.oracle import Oracle
@@ -19,7 +20,7 @@ from veridical.pairs.unfinished import Unfinished
 from veridical.records import ImageFile, Message, Pair, Provenance, Rejection
 
 PANEL = Panel((Oracle(Lexicon({"dog": "dog"}), ()),))
-ENGINE = Engine(None, PANEL)
+ENGINE = Engine(NOBODY, PANEL)
 
 
 def asking(text):

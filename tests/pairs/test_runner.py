@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veridical.errors import UserError
+from veridical.generators.nobody import NOBODY
 from veridical.judges.interface import ExtractObjects, Rewrite
 from veridical.judges.lexicon import Lexicon
 from veridical.judges.oracle import Oracle
@@ -16,7 +17,7 @@ from veridical.pairs.runner import run_concurrently
 from veridical.records import Rejection
 
 WORDS = Lexicon({"dog": "dog", "cat": "cat"})
-ENGINE = Engine(None, Panel((Oracle(WORDS, (SentenceWriter(WORDS),)),)))
+ENGINE = Engine(NOBODY, Panel((Oracle(WORDS, (SentenceWriter(WORDS),)),)))
 
 
 def steps(index: int, turns: int):

@@ -70,6 +70,7 @@ def test_a_build_goes_through_with_less_memory_than_its_batch_needs(llava_folder
         from pathlib import Path
         import PIL.Image
         from veridical.constructions.protocol import Score
+        from veridical.generators.local import LocalGenerator
         from veridical.pairs.engine import Engine
         from veridical.records import ImageFile, Message
         from veridical.vlm.inputs.context import Context
@@ -82,12 +83,12 @@ def test_a_build_goes_through_with_less_memory_than_its_batch_needs(llava_folder
             PIL.Image.new("RGB", (40, 40), (i * 10, 9, 9)).save(image.path)
         contexts = [Context((image,), prompt, key=(image.sha256,)) for image in images]
         requests = [Score(one, ("There is a fork and a knife on the table. " * 12,) * 12) for one in contexts]
-        engine = Engine(vlm, None)
+        engine = Engine(LocalGenerator(vlm), None)
         engine(requests[:1])
         if sys.argv[2] != "0":
             limit(int(sys.argv[2]))
         answers = engine(requests)
-        print(json.dumps([[sum(one.policy) for one in answer] for answer in answers] + [engine.limit.size]))
+        print(json.dumps([[sum(one.policy) for one in answer] for answer in answers] + [engine.generator.limit.size]))
     """
     *wanted, unlimited = limited(script, str(llava_folder), "0", str(tmp_path))
     *found, size = limited(script, str(llava_folder), "60", str(tmp_path))

@@ -16,7 +16,7 @@ from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
 from veridical.files import write_json, write_json_lines, write_whole
-from veridical.runs import Run
+from veridical.runs import Run, identity_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +48,13 @@ def run(config: AlignConfig) -> Path:
     if run_folder.is_finished(config):
         _say(f"{config.out} is already complete; its result is {config.result}")
         return config.out
-    from veridical.align import distributed
+    from veridical.align import distributed, sharding
     from veridical.pairs.opening import check_sources
 
+    sharding.check(config)
     distributed.init(config.device)
     try:
+        distributed.require_same("settings", identity_of(config))
         distributed.on_main(lambda: check_sources(config.sources))
         with run_folder.opened(config) as folder, _told_when_memory_runs_out():
             pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
@@ -77,13 +79,14 @@ def _told_when_memory_runs_out() -> Iterator[None]:
 
 
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
-    from veridical.align import defaults, distributed, final_metrics, held_out, outcome, watch
+    from veridical.align import defaults, distributed, final_metrics, held_out, outcome, sharding, watch
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.pairs.joined import joined_manifest, lines
     from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
     _refuse_unknown_trackers(config)
+    _refuse_absent_optimiser(config)
     base, vlm, dtype = load_for_training(config, folder, pairs_digest)
     config = _without_image(defaults.resolved(config, vlm.model))
     _say_what_runs(config)
@@ -104,9 +107,15 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
         watching = watch.opened(config.watch, config.out, vlm, dtype, config.seed)
         steps, start = _train(config, encoder, cache, examples, watching)
         watched = None if watching is None else watching.restore()
+        weights = sharding.gathered(encoder.vlm.model) if config.shard else None
         laps.end("train")
         if not distributed.is_main():
             return
+        if weights is not None:
+            # The model is measured and written by this process alone, which has but its share of the layers.
+            vlm = _trainable(config, _base_of(config))
+            sharding.take(vlm.model, weights)
+            encoder.vlm = vlm
         result = outcome.examine(config, encoder, cache, examples, kept_aside)
         laps.end("measure")
         save_trained(vlm, config.result)
@@ -152,30 +161,43 @@ def load_for_training(config: AlignConfig, folder: Run, pairs_digest: str) -> tu
     the run's.
     """
     from veridical.align import distributed
-    from veridical.vlm.load import attach_lora, load
-    from veridical.vlm.model.adapters import unfreeze
-    from veridical.vlm.model.image_limits import ImageLimits
     from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
-    base = load(
-        config.model,
-        dtype=config.dtype,
-        device=config.device,
-        allow_remote_code=config.allow_remote_code,
-        limits=ImageLimits(config.max_pixels, config.max_image_tokens),
-    )
+    base = _base_of(config)
     dtype = compute_dtype(base.model)
     refuse_float16(dtype)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-    if config.train == "adapter":
-        vlm = attach_lora(base, config.lora, config.seed, config.start)
-    else:
-        vlm = unfreeze(base, projector=config.train == "language-and-projector")
+    vlm = _trainable(config, base)
     if config.start is not None:
         distributed.on_main(lambda: folder.settle({"start": vlm.fingerprint}))
     return base, vlm, dtype
+
+
+def _base_of(config: AlignConfig) -> Vlm:
+    from veridical.vlm.load import load
+    from veridical.vlm.model.image_limits import ImageLimits
+    from veridical.vlm.model.load_options import LoadOptions
+
+    return load(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        allow_remote_code=config.allow_remote_code,
+        limits=ImageLimits(config.max_pixels, config.max_image_tokens),
+        options=LoadOptions(config.attention, config.quantise, config.compile),
+    )
+
+
+def _trainable(config: AlignConfig, base: Vlm) -> Vlm:
+    """The model with what trains, before its first step."""
+    from veridical.vlm.load import attach_lora
+    from veridical.vlm.model.adapters import unfreeze
+
+    if config.train == "adapter":
+        return attach_lora(base, config.lora, config.seed, config.start)
+    return unfreeze(base, projector=config.train == "language-and-projector")
 
 
 @contextmanager
@@ -300,7 +322,7 @@ def _train(
     """Train from the last whole checkpoint on; returns the number of steps of the whole training, and how far policy
     and reference were apart if it began here.
     """
-    from veridical.align import start_check
+    from veridical.align import sharding, start_check
     from veridical.align.trainer import PairTrainer
 
     if config.gradient_checkpointing:
@@ -314,6 +336,8 @@ def _train(
         base_only = config.start is not None and config.reference == "base"
         if begins:
             start = start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
+        if config.shard:
+            sharding.shard(encoder.vlm)
         return trainer
 
     return run_steps(config, len(examples), make, [] if watching is None else [watching]), start
@@ -350,6 +374,7 @@ def run_steps(
             stop,
         )
         trainer = make(watchers, not done)
+        distributed.be_impatient()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
@@ -395,6 +420,13 @@ def _refuse_unknown_trackers(config: AlignConfig) -> None:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
 
 
+def _refuse_absent_optimiser(config: AlignConfig) -> None:
+    from importlib import util
+
+    if config.optimiser == "adamw-8bit" and util.find_spec("bitsandbytes") is None:
+        raise UserError("optimiser adamw-8bit needs bitsandbytes: `pip install 'veridical[quantise]'`, or take adamw.")
+
+
 def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> None:
     """Print what a micro-batch of training will take, worked out from the model's shape."""
     from veridical.align import distributed
@@ -413,6 +445,7 @@ def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> 
             answer=min(128, config.max_answer_tokens),
             rank=config.lora.rank,
             checkpointing=config.gradient_checkpointing,
+            optimiser=config.optimiser,
         )
 
 

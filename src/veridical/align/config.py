@@ -21,6 +21,7 @@ from veridical.objectives.registry import OBJECTIVES, objective_type
 from veridical.pairs.joining import MixSettings
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.model.load_options import SPREAD, Attention, Quantise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,19 @@ class AlignConfig:
     micro_batch: Positive = field(default=4, metadata=INCIDENTAL)
     """Pairs in one forward and backward pass; lower it when memory runs out. The result stays the same, and a run may
     be continued with another."""
+    shard: bool = False
+    """Split the language model's layers, their gradients and moments over all processes (FSDP2), started by torchrun or
+    accelerate; without, each process holds the whole model."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, about a third more time."""
+    optimiser: Literal["adamw", "adamw-8bit", "rmsprop"] = "adamw"
+    """adamw-8bit (bitsandbytes) holds its moments in a quarter of the memory, rmsprop (as in DPO's first code) one
+    moment in the place of two."""
+    projector_rate: AboveZero | None = None
+    """Peak rate of the projector, where it trains; `learning_rate` if left out. 2e-6 in LLaVA's fine-tuning, a tenth of
+    the language model's."""
+    max_steps: Positive | None = None
+    """Stop after that many optimiser steps, however many epochs that is."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the rate goes on from its peak; cosine in BPO and HA-DPO."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.03
@@ -138,6 +150,14 @@ class AlignConfig:
     kept, and written, in float32; a whole model that was written so is loaded so by `auto`, on a GPU too."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one: the launcher's, or the first."""
+    attention: Attention = field(default="auto", metadata=INCIDENTAL)
+    """The attention kernel: auto is transformers' choice, sdpa; flash_attention_2 and flash_attention_3 need their
+    packages and a GPU."""
+    quantise: Quantise = "none"
+    """Round the language model's weights to 4 bits (nf4) or 8 (int8), by bitsandbytes, on a GPU or a CPU; an adapter
+    trains on them (QLoRA), whole models can't."""
+    compile: bool = field(default=False, metadata=INCIDENTAL)
+    """Compile the language model: a minute or more at first, faster steps afterwards."""
     allow_remote_code: bool = False
     """Run Python code that comes with the model. Only for models that you trust."""
     max_pixels: Positive | None = None
@@ -171,6 +191,18 @@ class AlignConfig:
             raise UserError("kl.weight needs train adapter: its reference is the model without the adapter.")
         if self.kl.weight and self.kl.on == "auxiliary" and self.auxiliary.data is None:
             raise UserError("kl.on auxiliary needs --auxiliary.data.")
+        if self.quantise != "none" and self.train != "adapter":
+            raise UserError(
+                f"quantise {self.quantise} and train {self.train}: quantised weights can't train. Set train to "
+                "adapter, or leave quantise out."
+            )
+        if self.device == SPREAD:
+            raise UserError("device spread is for build and eval; start a process for each GPU to train on several.")
+        trains_projector = self.train == "language-and-projector" or (
+            self.train == "adapter" and self.lora.train_projector
+        )
+        if self.projector_rate is not None and not trains_projector:
+            raise UserError("projector_rate: the projector doesn't train; set lora.train_projector, or leave it out.")
         if self.dtype == "float16":
             raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
 

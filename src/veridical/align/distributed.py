@@ -7,6 +7,8 @@ gradients are summed here, once a step, instead of by hooks inside the model. Wi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -32,7 +34,10 @@ def init(device: str) -> None:
         return
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise UserError(f"Training with {name} is not supported; launch plain processes (accelerate's MULTI_GPU).")
+            raise UserError(
+                f"Training with accelerate's {name} is not supported; launch plain processes (its MULTI_GPU), and give "
+                "--shard for FSDP2."
+            )
     use_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if use_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -87,6 +92,22 @@ def on_main(action: Callable[[], Result]) -> Result:
             raise problem
         sys.exit(2)
     return result  # type: ignore[return-value]  # it was the main process's, or there was a problem
+
+
+def require_same(what: str, value: object) -> None:
+    """Raise UserError in every process where one has another value than the main process."""
+    digests = gathered(hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest())
+    if others := [place for place, digest in enumerate(digests) if digest != digests[0]]:
+        raise UserError(
+            f"Process {others[0]} has other {what} than process 0; start all with the same command and files."
+        )
+
+
+def be_impatient() -> None:
+    """From now on, notice within two minutes that another process has died or hangs; before, one checks all images
+    while the others wait."""
+    if count() > 1:
+        dist.distributed_c10d._set_pg_timeout(timedelta(minutes=2))
 
 
 def gathered(value: Result) -> list[Result]:

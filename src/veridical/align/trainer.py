@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 
-from veridical.align import defaults, distributed
+from veridical.align import defaults, distributed, sharding
 from veridical.align.config import AlignConfig
 from veridical.align.draws import draw_of, drawn, random_views
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
@@ -44,11 +45,13 @@ from veridical.objectives.base import (
     scores_read,
 )
 from veridical.vlm.images.views import Clean
-from veridical.vlm.model.adapters import save_trained
+from veridical.vlm.model.adapters import projector_name, save_trained
 from veridical.vlm.model.modes import evaluating
-from veridical.vlm.shrinking import BatchLimit, attempt
+from veridical.vlm.shrinking import BatchLimit, OutOfMemory, attempt
 
 _WEIGHTS = "trained.safetensors"
+_OPTIMISERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit", "rmsprop": "rmsprop"}
+"""What transformers calls them."""
 RELIEF = (
     "Train with --gradient-checkpointing, show fewer or smaller images (--max-image-tokens), shorten the answers "
     "(--max-answer-tokens), or use a device with more memory."
@@ -141,6 +144,8 @@ def pair_scores(objective: Objective, examples: Sequence[Example], device: torch
 class PairTrainer(Trainer):  # type: ignore[misc]
     """Trains the adapter of `encoder.vlm` on `examples`."""
 
+    optimizer: Any
+
     def __init__(
         self,
         config: AlignConfig,
@@ -163,6 +168,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             distributed.index(),
             distributed.count(),
         )
+        self._sharded = config.shard
+        self._weights: dict[str, Tensor] | None = None
+        self._projector_rate = config.projector_rate
         self._since_log: list[tuple[int, Metrics]] = []
         self.limit = BatchLimit(micro_batch, "pairs", "--micro-batch", RELIEF, whole=config.batch_size)
         self._of_step: list[Batch] = []
@@ -205,6 +213,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         batches = self._of_step[-1:]
         run = partial(self._passes, model, num_items_in_batch)
         while (losses := attempt(run, batches)) is None:
+            if self._sharded:  # the others can't be told to begin their step again
+                raise OutOfMemory(f"memory runs out with {len(batches[-1].examples)} pairs at a time. {RELIEF}")
             model.zero_grad()
             self._since_log.clear()  # a row is logged each step, so these are this step's
             self._memory.restart_step()
@@ -213,7 +223,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         if self.accelerator.sync_gradients:
             self._of_step.clear()
             self._memory.end_step()
-            distributed.sum_gradients(model.parameters())
+            distributed.sum_gradients(sharding.whole_parameters(model.parameters()))
         # The log takes the mean over processes, but each has computed its part of a sum.
         return losses[-1] * distributed.count()
 
@@ -222,11 +232,58 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         losses = []
         for batch in batches:
             loss = torch.zeros((), device=self.args.device)
+            if self._sharded and not batch.examples:
+                self._pass_along(model)
             for start in range(0, len(batch.examples), self.limit.size):
                 part = replace(batch, examples=batch.examples[start : start + self.limit.size])
                 loss = loss + super().training_step(model, {"batch": part}, pairs_of_step)
             losses.append(loss)
         return losses
+
+    def _pass_along(self, model: torch.nn.Module) -> None:
+        """Go through the layers with some pair that counts for nothing, as other processes are with theirs."""
+        logged = list(self._since_log)
+        batch = self.data_collator([self.train_dataset[0]])["batch"]
+        loss, _ = loss_of(self._encoder, self._reference, self._objective, batch)
+        torch.autograd.backward(loss * 0.0)
+        self._since_log = logged
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:
+        if not self._sharded:
+            return super()._clip_grad_norm(model)  # type: ignore[no-any-return]
+        return self._mixed_mesh_grad_norm(model, self.args.max_grad_norm)  # type: ignore[no-any-return]
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        if self._sharded and grad_norm is None:
+            return self._mixed_mesh_grad_norm(model, math.inf)
+        return super()._get_grad_norm(model, grad_norm)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser, with a rate of its own for the projector where one is given."""
+        if self._projector_rate is None or self.optimizer is not None:
+            made: torch.optim.Optimizer = super().create_optimizer(model)
+            return made
+        model = model or self.model
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+        decayed = set(self.get_decay_parameter_names(model))
+        projector = projector_name(model)
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((projector in name, name in decayed), []).append(parameter)
+        optimizer: torch.optim.Optimizer = kind(
+            [
+                {
+                    "params": parameters,
+                    "weight_decay": self.args.weight_decay if decays else 0.0,
+                    **({"lr": self._projector_rate} if of_projector else {}),
+                }
+                for (of_projector, decays), parameters in groups.items()
+            ],
+            **settings,
+        )
+        self.optimizer = optimizer
+        return optimizer
 
     def get_train_dataloader(self) -> EpochLoader:
         """This process's micro-batches."""
@@ -335,12 +392,38 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             self._compare_pairs([sample["batch"] for sample in batch_samples])
         return sum(distributed.gathered(sum(len(sample["batch"].examples) for sample in batch_samples)))
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        if self._sharded:
+            self._weights = sharding.gathered(model)  # by all processes; the main one writes them
+        super()._save_checkpoint(model, trial)
+        self._weights = None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        sharding.save_optimiser(getattr(self.optimizer, "optimizer", self.optimizer), Path(output_dir))
+        if distributed.is_main():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self._sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        sharding.load_optimiser(getattr(self.optimizer, "optimizer", self.optimizer), Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # which the optimiser's own file would hold
+
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         # The stock method also pickles the training arguments, which nothing here reads.
         if not distributed.is_main():
             return
         folder, vlm = Path(output_dir or self.args.output_dir), self._encoder.vlm
-        if hasattr(vlm.model, "peft_config"):
+        if self._weights is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(self._weights, folder / _WEIGHTS)
+        elif hasattr(vlm.model, "peft_config"):
             save_trained(vlm, folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
@@ -349,6 +432,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         self._memory.load(Path(resume_from_checkpoint))
+        if self._sharded:
+            sharding.take(self._encoder.vlm.model, load_file(Path(resume_from_checkpoint) / _WEIGHTS))
+            return
         if hasattr(self._encoder.vlm.model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -414,6 +500,8 @@ def training_arguments(config: AlignConfig, pairs: int, device: torch.device) ->
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=config.batch_size // (micro_batch * distributed.count()),
         num_train_epochs=config.epochs,
+        max_steps=steps_in_all(config, pairs) if config.max_steps else -1,
+        optim=_OPTIMISERS[config.optimiser],
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.scheduler,
         warmup_steps=math.floor(config.warmup * steps_in_all(config, pairs)),
@@ -435,7 +523,8 @@ def training_arguments(config: AlignConfig, pairs: int, device: torch.device) ->
 
 def steps_in_all(config: AlignConfig, pairs: int) -> int:
     """Optimiser steps of a whole training; the last one of an epoch may have fewer pairs."""
-    return math.ceil(pairs / config.batch_size) * config.epochs
+    steps = math.ceil(pairs / config.batch_size) * config.epochs
+    return min(steps, config.max_steps or steps)
 
 
 def _trained(model: torch.nn.Module) -> dict[str, Tensor]:

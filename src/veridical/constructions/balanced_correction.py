@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
@@ -61,6 +62,11 @@ class BalancedCorrectionSettings:
     "Yes.")."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""
+
+
+def model_needs(settings: BalancedCorrectionSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS})
 
 
 def judge_needs(settings: BalancedCorrectionSettings) -> tuple[Kind, ...]:

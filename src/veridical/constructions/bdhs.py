@@ -16,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive, Share
-from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
-from veridical.constructions.completion import complete, free
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for, view_needs
+from veridical.constructions.completion import GUIDED, complete, free
 from veridical.constructions.protocol import Steps, make_pair
 from veridical.constructions.text_filters import Faults
 from veridical.judges.interface import Kind, Similarity
@@ -62,6 +63,12 @@ class BdhsSettings:
 
     def __post_init__(self) -> None:
         check_view(self.view)
+
+
+def model_needs(settings: BdhsSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    guided = GUIDED if settings.guidance == "reference" else frozenset({Ability.TEXTS})
+    return guided | view_needs(settings.view or PAPER_VIEW)
 
 
 def judge_needs(settings: BdhsSettings) -> tuple[Kind, ...]:

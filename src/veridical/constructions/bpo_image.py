@@ -15,9 +15,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import Finite, NotNegative, Positive, Share
 from veridical.constructions import text_filters
-from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_for, view_needs
 from veridical.constructions.protocol import Answer, Request, Sample, Steps, make_pair
 from veridical.decoding.vcd import Vcd
 from veridical.judges.interface import Detect, ExtractObjects, Findings, Kind
@@ -67,6 +68,13 @@ class BpoImageSettings:
     def __post_init__(self) -> None:
         check_view(self.view)
         text_filters.require_share("plausibility", self.plausibility)
+
+
+def model_needs(settings: BpoImageSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    if settings.variant == "contrast":
+        return frozenset({Ability.TEXTS, Ability.LOGITS})
+    return frozenset({Ability.TEXTS}) | view_needs(settings.view or RELEASED_VIEW)
 
 
 def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:

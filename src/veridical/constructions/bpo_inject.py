@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import Natural, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.bpo_image import BpoImageSettings, bpo_image
@@ -48,6 +49,13 @@ class BpoInjectSettings:
     """Keep an injected text only if the judge finds something wrong with it."""
     max_words: Positive = 350
     """Records with a longer completion are rejected, as in the released code."""
+
+
+def model_needs(settings: BpoInjectSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    from veridical.constructions import bpo_image as weakened
+
+    return weakened.model_needs(settings.image) if settings.negatives == "both" else frozenset()
 
 
 def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:

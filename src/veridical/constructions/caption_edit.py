@@ -15,6 +15,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, chosen_side
@@ -52,6 +53,11 @@ class CaptionEditSettings:
 
     def __post_init__(self) -> None:
         text_filters.require_share("max_edited", self.max_edited)
+
+
+def model_needs(settings: CaptionEditSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS})
 
 
 def judge_needs(settings: CaptionEditSettings) -> tuple[Kind, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Literal, Protocol, TypeAlias
 
+from veridical.abilities import Ability
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.records import Record
@@ -27,6 +28,11 @@ def check_view(given: str | None) -> None:
     """Raise UserError for settings that name no view."""
     if given is not None:
         views.parse(given)
+
+
+def view_needs(name: str) -> frozenset[Ability]:
+    """What showing a view needs of a generator."""
+    return views.needs(views.parse(name))
 
 
 class ChosenSettings(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from veridical.abilities import Ability
 from veridical.constructions.protocol import Answer, Request, Sample
 from veridical.judges.sentences import sentences
 from veridical.judges.tokens import FULL_STOPS, pieces
@@ -18,6 +19,8 @@ from veridical.vlm.seeds import generator
 if TYPE_CHECKING:
     import numpy
 
+GUIDED = frozenset({Ability.TEXTS, Ability.CONTINUE, Ability.STOP})
+"""What `complete` needs of a generator."""
 _OPPOSITE = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from veridical.abilities import Ability
 from veridical.bounds import Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Steps, make_pair
@@ -30,6 +31,11 @@ class CounterfactualSettings:
     """Let each pair bring the other image, for objectives that compare images."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
+
+
+def model_needs(settings: CounterfactualSettings) -> frozenset[Ability]:
+    """Nothing is asked of the model."""
+    return frozenset()
 
 
 def counterfactual(record: Record, settings: CounterfactualSettings, seed: int) -> Steps:

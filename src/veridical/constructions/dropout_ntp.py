@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_needs
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
 from veridical.judges.tokens import chunks
 from veridical.records import Record
@@ -46,6 +47,11 @@ class DropoutNtpSettings:
 
     def __post_init__(self) -> None:
         check_view(self.view)
+
+
+def model_needs(settings: DropoutNtpSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS, Ability.CONTINUE}) | view_needs(settings.view)
 
 
 def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Steps:

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Rejected, Request, Sample, Steps, make_pair
@@ -47,6 +48,11 @@ class HaDpoSettings:
     """Also make pairs of questions about what the two descriptions say differently, as the paper does."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""
+
+
+def model_needs(settings: HaDpoSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS})
 
 
 def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import Natural, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.injection import injected, mode_of
@@ -43,6 +44,11 @@ class PovidSettings:
     """Keep a corrupted text only if the judge finds something wrong with it."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
+
+
+def model_needs(settings: PovidSettings) -> frozenset[Ability]:
+    """Nothing is asked of the model."""
+    return frozenset()
 
 
 def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:

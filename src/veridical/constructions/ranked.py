@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le
 
+from veridical.abilities import Ability
 from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.answer_pool import pooled
@@ -97,6 +98,15 @@ class RankedSettings:
             raise UserError(f"settings.candidates is {self.candidates}; ranking takes at least 2 answers.")
         if not 0 <= self.likelihood_weight <= 1:
             raise UserError(f"settings.likelihood_weight is {self.likelihood_weight}; it must lie between 0 and 1.")
+
+
+def model_needs(settings: RankedSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    if settings.search == "sentence-beams":
+        return frozenset({Ability.TEXTS, Ability.CONTINUE, Ability.STOP, Ability.SCORES})
+    scored = {Ability.SCORES} if settings.likelihood_weight else set()
+    checked = {Ability.FIRST_TOKENS} if (settings.score, settings.check) == ("claims", "model") else set()
+    return frozenset({Ability.TEXTS, *scored, *checked})
 
 
 def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive, Share
 from veridical.constructions.chosen import WithoutReference, chosen_side
-from veridical.constructions.completion import complete
+from veridical.constructions.completion import GUIDED, complete
 from veridical.constructions.protocol import Rejected, Retrieve, Steps, make_pair
 from veridical.constructions.text_filters import Faults
 from veridical.judges.interface import Kind, Similarity
@@ -24,6 +25,7 @@ from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
 
 NAME = "re-align"
+RETRIEVES = True
 PAPER_THRESHOLD = 0.95
 
 
@@ -48,6 +50,11 @@ class ReAlignSettings:
     """What is completed where a record has no reference: the model's own greedy caption, or nothing (a reject)."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens."""
+
+
+def model_needs(settings: ReAlignSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return GUIDED | {Ability.EMBED} if settings.retrieve_by == "embeddings" else GUIDED
 
 
 def judge_needs(settings: ReAlignSettings) -> tuple[Kind, ...]:

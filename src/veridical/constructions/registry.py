@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from veridical.abilities import Ability
 from veridical.constructions.protocol import Steps
 from veridical.errors import UserError
 from veridical.judges.interface import Kind
@@ -107,6 +108,17 @@ def without(name: str, settings: Any, kinds: Iterable[Kind]) -> str:
             flags.append(f"--settings.no-{word}" if isinstance(value, bool) else f"--settings.{word} 0")
             settings = less
     return f" To do without: {' '.join(flags)}." if flags and not lacking & judge_needs(name, settings) else ""
+
+
+def model_needs(name: str, settings: Any) -> frozenset[Ability] | None:
+    """What a construction may ask of the model: what `model_needs(settings)` in its file says, or None without one."""
+    needs: Callable[[Any], frozenset[Ability]] | None = getattr(_module(name), "model_needs", None)
+    return None if needs is None else frozenset(needs(settings))
+
+
+def retrieves(name: str) -> bool:
+    """Whether a construction looks at all records of a build, as `RETRIEVES` in its file says."""
+    return bool(getattr(_module(name), "RETRIEVES", False))
 
 
 def why_adapter(name: str) -> str:

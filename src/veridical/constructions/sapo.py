@@ -15,9 +15,10 @@ from typing import Annotated
 
 from annotated_types import Gt, Le
 
+from veridical.abilities import Ability
 from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.chosen import WithoutReference, check_view, chosen_side
+from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_needs
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
 from veridical.judges.tokens import chunks
 from veridical.records import Record
@@ -55,6 +56,12 @@ class SapoSettings:
 
     def __post_init__(self) -> None:
         check_view(self.view)
+
+
+def model_needs(settings: SapoSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    limited = {Ability.TOP_K} if settings.top_k else set()
+    return frozenset({Ability.TEXTS, Ability.CONTINUE, *limited}) | view_needs(settings.view)
 
 
 def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
@@ -49,6 +50,11 @@ class SelfCorrectSettings:
     """Longer texts are rejected."""
     keep_unfinished: bool = False
     """Correct descriptions that were cut off at max_new_tokens, too."""
+
+
+def model_needs(settings: SelfCorrectSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS})
 
 
 def judge_needs(settings: SelfCorrectSettings) -> tuple[Kind, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from veridical.abilities import Ability
 from veridical.bounds import NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
@@ -42,6 +43,11 @@ class SentinelSettings:
     """Longest sentence in tokens."""
     max_words: Positive = 350
     """Longer texts are not followed."""
+
+
+def model_needs(settings: SentinelSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS, Ability.CONTINUE, Ability.STOP})
 
 
 def judge_needs(settings: SentinelSettings) -> tuple[Kind, ...]:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from veridical.abilities import Ability
 from veridical.bounds import AboveZero, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, LogProbs, Rejected, Sample, Score, Steps, make_pair
@@ -45,6 +46,11 @@ class SpaSettings:
     """Longer answers are left out."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens."""
+
+
+def model_needs(settings: SpaSettings) -> frozenset[Ability]:
+    """What is asked of the model."""
+    return frozenset({Ability.TEXTS, Ability.SCORES})
 
 
 def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from veridical.http_client import BadReplyError
 from veridical.judges.messages import Call, ChatMessage, Reply
 from veridical.records import ImageFile
 
@@ -21,7 +22,7 @@ _ORIENTATION = 274
 _SHOWN = 200
 
 
-class NoReplyError(ValueError):
+class NoReplyError(BadReplyError):
     """What a server sent is no chat completion; the message says what it is instead."""
 
 

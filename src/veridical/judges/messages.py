@@ -6,6 +6,7 @@ call and counts what they cost and what failed; a `Backend` is where they come f
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,10 @@ class Usage:
             **({"left_out": sorted(self.left_out)} if self.left_out else {}),
         }
 
+    def clear(self) -> None:
+        """Count from nothing."""
+        vars(self).update(vars(Usage()))
+
     def add(self, earlier: Mapping[str, Any]) -> None:
         """Add counts that `plain` gave, as of an earlier part of the same run."""
         for key, value in earlier.items():
@@ -143,6 +148,7 @@ class Service:
     backend: Backend
     cache: Cache | None = None
     usage: Usage = field(default_factory=Usage)
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -162,9 +168,10 @@ class Service:
             if kept is not None:
                 found[call] = kept
         todo = [call for call in dict.fromkeys(calls) if call not in found]
-        self.usage.calls += len(calls)
-        self.usage.cached += len(calls) - len(todo)
-        self.usage.prompts.update(call.prompt for call in calls if call.prompt)
+        with self._counting:  # several records may ask at the same time
+            self.usage.calls += len(calls)
+            self.usage.cached += len(calls) - len(todo)
+            self.usage.prompts.update(call.prompt for call in calls if call.prompt)
 
         def done(place: int, reply: Reply | JudgeError) -> None:
             found[todo[place]] = reply
@@ -175,7 +182,8 @@ class Service:
 
         if todo:
             self.backend.answer(todo, self.usage, done)
-        self.usage.dates |= {reply.date for reply in found.values() if isinstance(reply, Reply)}
+        with self._counting:
+            self.usage.dates |= {reply.date for reply in found.values() if isinstance(reply, Reply)}
         return [found[call] for call in calls]
 
     def forget(self, call: Call) -> None:

@@ -103,7 +103,8 @@ class VisionLanguageModelSettings(WritingSettings):
 
 def _backend(settings: ServiceSettings, sees: bool) -> Backend:
     if settings.url:
-        from veridical.judges.endpoint import Endpoint, check_url, read_extra, read_key
+        from veridical.http_client import check_url, read_key
+        from veridical.judges.endpoint import Endpoint, read_extra
 
         check_url(settings.url)
         read_key(settings.key_variable)

@@ -24,6 +24,7 @@ from veridical.judges.interface import (
     Rewrite,
     ToQuestion,
 )
+from veridical.lanes import LOCAL, Lane
 from veridical.records import Record
 
 WRITING: frozenset[Kind] = frozenset((Rewrite, Inject, Restyle, ExtractClaims, ToQuestion, MakeQuestions))
@@ -55,6 +56,12 @@ class Panel:
         """The judge that answers requests of a kind; None where there is none."""
         asked = self.members if kind in WRITING else self.judges
         return next((judge for judge in asked if kind in offers(judge)), None)
+
+    def lane(self, kind: Kind) -> Lane:
+        """Where requests of a kind wait: at an endpoint, or in this process."""
+        backend = getattr(getattr(self.who(kind), "service", None), "backend", None)
+        lane: Lane = getattr(backend, "lane", LOCAL)
+        return lane
 
     def names(self, kinds: Iterable[Kind]) -> str:
         """The judges that answer requests of these kinds, for provenance: "oracle", or "oracle+gpt"."""
@@ -90,6 +97,11 @@ class Panel:
         """Count on from what `usage` said in an earlier part of the same run."""
         for name, service in self._services().items():
             service.usage.add(earlier.get(name, {}))
+
+    def clear_usage(self) -> None:
+        """Count from nothing."""
+        for service in self._services().values():
+            service.usage.clear()
 
     def _services(self) -> dict[str, Any]:
         return {judge.name: judge.service for judge in self.members if hasattr(judge, "service")}

@@ -247,6 +247,7 @@ class PairsByStep:
         from veridical.align.policy import with_weights
         from veridical.constructions.protocol import signed
         from veridical.constructions.registry import construction, judge_needs
+        from veridical.generators.local import LocalGenerator
         from veridical.pairs.engine import Engine
         from veridical.pairs.retrieval import Gallery
         from veridical.pairs.runner import run_concurrently
@@ -256,7 +257,7 @@ class PairsByStep:
 
         construct, vlm = construction(self.built.construction), self.policy.vlm
         seed = int(generator("pairs of a step", (self.built.seed, step)).integers(2**31))
-        engine = Engine(vlm, self.source.panel, Gallery(self.source.records))
+        engine = Engine(LocalGenerator(vlm), self.source.panel, Gallery(self.source.records))
         needs = judge_needs(self.built.construction, self.built.settings)
         lacking = [self.source.panel.lacks(needs, record) for record in records]
         starts: Iterator[tuple[int, str, Steps]] = (

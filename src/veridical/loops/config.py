@@ -52,6 +52,9 @@ class LoopConfig:
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
 
+    report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
+    """By rounds: experiment trackers that get the numbers of every round's build and training."""
+
     def __post_init__(self) -> None:
         check(self)
         if (self.kind in ("mixed", "selm")) != (self.offline is not None):
@@ -79,7 +82,12 @@ def settings_of(
     training = parsed(align.config_type, read_yaml(config.align), config.align, aligned)
     if training.train != "adapter":
         raise UserError(f"{config.align}: a loop trains an adapter from round to round; set train to adapter.")
-    if making.model != training.model:
+    if making.generator.is_served and config.by == "step":
+        raise UserError(
+            f"{config.build}: pairs of every step come from the model in training; give --by round to a server."
+        )
+    # Which weights a server has under a name, only its user knows.
+    if making.model != training.model and not making.generator.is_served:
         raise UserError(f"{config.build} and {config.align} name different models: {making.model}, {training.model}.")
     if making.limit is None:
         raise UserError(f"{config.build}: give it a limit, the number of records of one round.")

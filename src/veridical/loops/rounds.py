@@ -1,6 +1,7 @@
 """Loops by rounds: each round is a whole `veridical build` and a whole `veridical align` on its pairs.
 
-One adapter goes on training through all rounds, each with its own learning-rate schedule and its own records.
+One adapter goes on training through all rounds, each with its own learning-rate schedule and its own records. With a
+served generator the rounds are sampled by the server, which is given each round's adapter under a new name.
 
 OUT/round-1/pairs     a `veridical build`     OUT/round-1/run     a `veridical align` on them
 OUT/round-1/mixed     the mixture, if mixed   OUT/adapter         the last round's adapter
@@ -70,8 +71,9 @@ def _settings(config: LoopConfig, number: int, adapter: Path | None) -> tuple[bu
     continued = [] if adapter is None else [f"--start={adapter}"]
     if continued and config.kind in ("iterative", "selm"):
         continued.append("--reference=start")
-    making = [f"--out={folder / 'pairs'}", *policy]
-    training = [f"--pairs={pairs}", f"--out={folder / 'run'}", *continued]
+    trackers = ["--report-to", *config.report_to] if config.report_to else []
+    making = [f"--out={folder / 'pairs'}", *policy, *trackers]
+    training = [f"--pairs={pairs}", f"--out={folder / 'run'}", *continued, *trackers]
     built, aligned = settings_of(config, making, training)
     if config.kind == "selm":
         return built, aligned  # every round has its part of the known pairs, out of the same records

@@ -78,7 +78,7 @@ def write_round(built: BuildConfig, known: Sequence[Pair], out: Path) -> None:
     by_id = {record.id: record for record in source.records}
     if absent := [pair.record_id for pair in known if pair.record_id not in by_id]:
         raise UserError(f"{built.records}: holds no record {absent[0]}; give the records that --offline was built on.")
-    engine = Engine(source.model(), source.panel)
+    engine = Engine(source.generator(), source.panel)
     starts: Iterator[tuple[int, str, Steps]] = (
         (place, pair.id, steps(pair, by_id[pair.record_id])) for place, pair in enumerate(known)
     )

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical import files, runs
+from veridical import files, runs, tracking
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
 from veridical.pairs import held_out, journal, run_folder, shards
@@ -58,7 +58,9 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
         return config.out
     with run_folder.opened(config) as folder:
         found = shards.read(config, config.out / run_folder.WORK / "records", records)
-        build(config, shards.open_source(config, found.items, found.held_out, model), folder)
+        source = shards.open_source(config, found.items, found.held_out, model)
+        build(config, source, folder)
+        source.generator().close()
     return config.out
 
 
@@ -75,13 +77,16 @@ def _reopen_damaged(config: BuildConfig) -> None:
 def build(config: BuildConfig, source: Source, folder: Run) -> None:
     """Make all the shards that are missing, and the files about the whole.
 
-    Raises UserError, before the model is loaded, where no judge answers what the construction asks; and at the end
+    Raises UserError, before the model is loaded, where no judge answers what the construction asks, and where a server
+    can't do what it needs; and at the end
     where a judge could not be reached about some records, which stay open.
     """
     shards.require_judges(source.panel, config)
-    inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": source.model().fingerprint}
+    tracking.require(config.report_to)
+    generator = source.generator()
+    inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": generator.fingerprint}
     folder.settle(inputs)
-    identity = identity_of(config) | inputs
+    identity = identity_of(config) | inputs | {"generated_by": generator.about}
     if source.held_out:
         kept_seed = held_out.seed_for(config.seed, config.held_out_seed)
         held_out.write(config.out, config.records, identity["held_out"], kept_seed, source.held_out)
@@ -108,6 +113,10 @@ def refuse_other_build(config: BuildConfig, items: Sequence[Record | Rejection] 
 
 
 def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterator[None]:
+    if config.engine == "ray":
+        from veridical.pairs import ray_engine
+
+        return ray_engine.make(config, source.items, numbers)
     if config.processes == 1:
         return shards.make(config, source, numbers)
     from veridical.pairs import processes
@@ -129,6 +138,9 @@ def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) ->
         summary["warnings"] = [asdict(warning) for warning in check_pairs(pairs)]
         files.write_json(config.out / "summary.json", _counts(manifest) | summary)
         files.write_whole(config.out / "README.md", card(manifest, summary).encode())
+    numbers = {key: manifest[key] for key in ("records_in", "records_used", "rejected", "pairs_out")}
+    numbers |= {"captions": files.read_json(config.out / "summary.json")["captions"]} if manifest["pairs_out"] else {}
+    tracking.report(config.report_to, config.out, "build", identity, numbers)
     run_folder.close_folder(config.out, manifest)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
@@ -16,12 +16,14 @@ from veridical.config import chosen, one_of, several_of
 from veridical.constructions.registry import CONSTRUCTIONS, settings_type, why_adapter
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE, is_world
+from veridical.generators.config import GeneratorSettings
 from veridical.judges import registry as judges
 from veridical.judges.similarity import FACTS_THRESHOLD
 from veridical.pairs import held_out
 from veridical.registry import label
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.generation.params import SamplingParams
+from veridical.vlm.model.load_options import Attention, Quantise
 
 DEFAULT_CONSTRUCTION = "bpo-image"
 
@@ -51,6 +53,8 @@ class BuildConfig:
     """The model whose hallucinations are exposed: bundled, a folder, or a name on the Hugging Face hub."""
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """A PEFT adapter on the model."""
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    """Who generates: --model in this process, or a model behind a URL, which --adapter is then given to."""
     limit: Positive | None = None
     """Use that many records; all of them if left out (the picture world: 1000)."""
     skip: Natural = 0
@@ -79,10 +83,22 @@ class BuildConfig:
     processes: Positive = field(default=1, metadata=INCIDENTAL)
     """Processes that make shards side by side, each with the model in its memory; on several GPUs, each on its own.
     Changes the speed and nothing else."""
+    report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
+    """Experiment trackers that get the numbers at the end: `wandb`, `tensorboard`, `mlflow`, `trackio`…"""
+    engine: Literal["here", "ray"] = field(default="here", metadata=INCIDENTAL)
+    """here makes shards on this machine; ray has Ray Data make them, `processes` at a time, on one machine or a cluster
+    whose machines all see `out` and the images."""
     dtype: str = "auto"
     """Number format of the model: auto, float32, bfloat16 or float16."""
     device: str = field(default="auto", metadata=INCIDENTAL)
-    """Where the model runs: auto, cpu, cuda, ...."""
+    """Where the model runs: auto, cpu, cuda, ...; spread puts its layers on all visible GPUs."""
+    attention: Attention = field(default="auto", metadata=INCIDENTAL)
+    """The attention kernel: auto is transformers' choice, sdpa; flash_attention_2 and flash_attention_3 need their
+    packages and a GPU."""
+    quantise: Quantise = "none"
+    """Round the language model's weights to 4 bits (nf4) or 8 (int8), by bitsandbytes, on a GPU or a CPU."""
+    compile: bool = field(default=False, metadata=INCIDENTAL)
+    """Compile the language model: a minute or more at first, faster steps afterwards."""
     allow_remote_code: bool = field(default=False, metadata=INCIDENTAL)
     """Let the model bring its own Python code."""
     max_pixels: Positive | None = None
@@ -202,6 +218,11 @@ def checked(config: BuildConfig) -> BuildConfig:
     if not is_world(config.records) and source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{config.out}: lies in the folder of records; its images would be read next time.")
     judge = judges.settings_type("oracle")() if config.judge is None else config.judge
+    local = [
+        f"{role}.name {one.name}" for role, one in (("judge", judge), ("writer", config.writer)) if _asks_local(one)
+    ]
+    if local and config.generator.is_served:
+        raise UserError(f"{local[0]} asks the model in this process; leave out --generator.url, or take another.")
     if judge.name == "self" and config.adapter is None:
         raise UserError("judge.name self needs --adapter: it compares the aligned model with its base.")
     writer = judges.writer_type(judges.default_writer(config.construction, config.model))()
@@ -213,6 +234,11 @@ def checked(config: BuildConfig) -> BuildConfig:
     filled = {"settings": settings, "judge": judge, "writer": writer, "similarity": similarity, "held_out": share}
     # Of this very class, which other processes can be sent, and not of the one that the command line was read with.
     return BuildConfig(**{**{one.name: getattr(config, one.name) for one in dataclasses.fields(BuildConfig)}, **filled})
+
+
+def _asks_local(judge: Any) -> bool:
+    """Whether a judge or writer is the model in this process itself."""
+    return getattr(judge, "name", "") in ("self", "backbone")
 
 
 def _refuse_sampling(construction: str, settings: Any) -> None:

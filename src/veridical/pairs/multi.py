@@ -43,7 +43,7 @@ def make(config: BuildConfig, model: Vlm | None = None, given: Sequence[Record] 
     # Each construction's own folder says by which settings it was made: one may be added, or its settings changed.
     with runs.opened(out, COMMAND, config, kept=lambda: False):
         records = shards.read(config, out / run_folder.WORK / "records", given)
-        source = shards.open_source(builds[0], records.items, records.held_out, model)
+        source = shards.open_source(builds[0], records.items, records.held_out, model, builds)
         for build in builds:
             shards.require_judges(source.panel, build)
             if run_folder.is_finished(build.out):
@@ -52,6 +52,7 @@ def make(config: BuildConfig, model: Vlm | None = None, given: Sequence[Record] 
             if not run_folder.is_finished(build.out):
                 with run_folder.opened(build) as folder:
                     command.build(build, source, folder)
+        source.generator().close()
         for build in builds:
             if (
                 config.length_matched

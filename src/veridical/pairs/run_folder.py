@@ -143,7 +143,7 @@ def refuse_postponed(out: Path, records: int) -> None:
         counts = sorted(Counter(one["reason"] for one in postponed).items())
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         raise UserError(
-            f"{out}: {len(postponed)} of {records} records are open, because a judge could not be asked about them "
+            f"{out}: {len(postponed)} of {records} records are open, because a service could not be asked about them "
             f"({reasons}; {postponed[-1]['detail']}). "
             "The others are kept. Run the same command again when it can, or with --accept-failures to reject them."
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from veridical.constructions.protocol import Rejected, signed
-from veridical.constructions.registry import construction, judge_needs, without
+from veridical.constructions.registry import construction, judge_needs, model_needs, without
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
+from veridical.generators.nobody import NOBODY
 from veridical.judges import registry as judges
 from veridical.judges.lexicon_sources import Words, find_words
 from veridical.judges.panel import Panel
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy
 
     from veridical.constructions.protocol import Steps
+    from veridical.generators.interface import Generator
     from veridical.pairs.runner import Outcome
     from veridical.vlm.model.loading import Vlm
 
@@ -35,8 +38,8 @@ class Source:
 
     items: Sequence[Record | Rejection]
     words: Words | None
-    model: Callable[[], Vlm]
-    """Loads the model the first time it is called."""
+    generator: Callable[[], Generator]
+    """Who generates: loads the model, or asks the server what it is, the first time it is called."""
     panel: Panel
     held_out: Sequence[Record] = ()
     """Records that are kept for evaluation and not among the items."""
@@ -45,6 +48,28 @@ class Source:
     def records(self) -> list[Record]:
         """The items that can be used."""
         return [item for item in self.items if isinstance(item, Record)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What services have been asked: those behind the judges, and a served model."""
+
+    panel: Panel
+    generator: Generator
+
+    def usage(self) -> dict[str, Any]:
+        """The counts so far, by who was asked."""
+        return self.panel.usage() | self.generator.usage()
+
+    def add_usage(self, earlier: Mapping[str, Any]) -> None:
+        """Count on from an earlier part of the same run."""
+        self.panel.add_usage(earlier)
+        self.generator.add_usage(earlier)
+
+    def clear_usage(self) -> None:
+        """Count from nothing."""
+        self.panel.clear_usage()
+        self.generator.clear_usage()
 
 
 @dataclass(frozen=True)
@@ -87,15 +112,39 @@ def open_source(
     items: Sequence[Record | Rejection],
     kept_back: Sequence[Record] = (),
     loaded: Vlm | None = None,
+    builds: Sequence[BuildConfig] = (),
 ) -> Source:
-    """The words, the judges and the model, which is `loaded` or is when it is asked for. Raises UserError for judges
-    that can't be."""
+    """The words, the judges and the generator; the model is `loaded`, or is loaded when it is asked for. Raises
+    UserError for judges that can't be. `builds` are several with the same generator, if there are."""
     records = [item for item in items if isinstance(item, Record)]
     words = find_words(config.lexicon, is_world(config.records), records)
     model = functools.cache(lambda: loaded or load_model(config))
     context = judges.JudgeContext(words, model)
     panel = judges.open_panel(config.judge, config.writer, context, config.similarity)
-    return Source(items, words, model, panel, kept_back)
+    return Source(items, words, functools.cache(lambda: open_generator(builds or [config], model)), panel, kept_back)
+
+
+def open_generator(builds: Sequence[BuildConfig], model: Callable[[], Vlm]) -> Generator:
+    """Who generates in builds; `model` loads the one of this process, and isn't called where nobody asks it.
+
+    Raises UserError for a server that can't do what a construction needs.
+    """
+    needs = {build.construction: model_needs(build.construction, build.settings) for build in builds}
+    if all(some == frozenset() for some in needs.values()):
+        return NOBODY
+    asked = builds[0].generator
+    if asked.is_served:
+        from veridical.generators import served
+        from veridical.generators.remote import RemoteGenerator
+
+        found = RemoteGenerator(served.find_out(asked, asked.url, asked.model, builds[0].adapter))
+        for name, some in needs.items():
+            if lacking := found.lacking(some or ()):
+                raise UserError(served.refusal(name, found.about, lacking))
+        return found
+    from veridical.generators.local import LocalGenerator
+
+    return LocalGenerator(model())
 
 
 def require_judges(panel: Panel, config: BuildConfig) -> None:
@@ -108,6 +157,7 @@ def load_model(config: BuildConfig) -> Vlm:
     """The model whose hallucinations are exposed."""
     from veridical.vlm.load import load
     from veridical.vlm.model.image_limits import ImageLimits
+    from veridical.vlm.model.load_options import LoadOptions
 
     return load(
         config.model,
@@ -116,6 +166,7 @@ def load_model(config: BuildConfig) -> Vlm:
         device=config.device,
         allow_remote_code=config.allow_remote_code,
         limits=ImageLimits(config.max_pixels, config.max_image_tokens),
+        options=LoadOptions(config.attention, config.quantise, config.compile),
     )
 
 
@@ -127,7 +178,8 @@ def make(config: BuildConfig, source: Source, numbers: Sequence[int], part: str 
     from veridical.pairs.unfinished import Unfinished
 
     wanted = {number: members(config, source.items, number) for number in numbers}
-    kept = Unfinished(config.out, wanted, part, source.panel, config.accept_failures)
+    usage = Asked(source.panel, source.generator())
+    kept = Unfinished(config.out, wanted, part, usage, config.accept_failures)
     todo = [index for places in wanted.values() for index in places if index not in kept]
     for index, outcome in _outcomes(config, source, todo):
         kept.add(index, source.items[index].id, outcome)
@@ -139,29 +191,47 @@ def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Itera
     from veridical.pairs.engine import Engine
     from veridical.pairs.retrieval import Gallery
     from veridical.pairs.runner import run_concurrently
+
+    panel = source.panel
+    judge = panel.names(judge_needs(config.construction, config.settings))
+    first = next((item for index in todo if isinstance(item := source.items[index], Record)), None)
+    with _at_work(source.generator(), config.batch_size, first) as generator:
+        gallery = Gallery(source.records, functools.partial(_embedded, generator))
+        engine = Engine(generator, panel, gallery)
+        starts = _starts(config, source.items, todo, panel)
+        for index, outcome in run_concurrently(starts, engine, config.batch_size, engine.expect, engine.lane):
+            yield index, _signed(outcome, config, generator.name, judge)
+
+
+@contextmanager
+def _at_work(generator: Generator, batch_size: int, first: Record | None) -> Iterator[Generator]:
+    """The generator while it works: for a local model images are decoded ahead, and batches are what memory holds."""
+    from veridical.generators.local import LocalGenerator
+
+    if not isinstance(generator, LocalGenerator):
+        yield generator
+        return
     from veridical.vlm.inputs.context import Context
     from veridical.vlm.inputs.decode_ahead import DecodeAhead
     from veridical.vlm.memory import announce
 
-    vlm, panel = source.model(), source.panel
-    judge = panel.names(judge_needs(config.construction, config.settings))
     with DecodeAhead() as ahead:
-        gallery = Gallery(source.records, functools.partial(_embedded, vlm))
-        engine = Engine(vlm, panel, gallery, ahead=ahead)
-        if first := next((item for index in todo if isinstance(item := source.items[index], Record)), None):
-            fitting = announce(vlm, "build", config.batch_size, Context(first.images, first.prompt))
-            if fitting < config.batch_size:
-                engine.limit.size = fitting
-        starts = _starts(config, source.items, todo, panel)
-        for index, outcome in run_concurrently(starts, engine, config.batch_size, engine.expect):
-            yield index, _signed(outcome, config, vlm.name, judge)
+        working = LocalGenerator(generator.vlm, ahead=ahead)
+        if first is not None:
+            fitting = announce(generator.vlm, "build", batch_size, Context(first.images, first.prompt))
+            if fitting < batch_size:
+                working.limit.size = fitting
+        yield working
 
 
-def _embedded(vlm: Vlm, records: Sequence[Record]) -> numpy.ndarray:
+def _embedded(generator: Generator, records: Sequence[Record]) -> numpy.ndarray:
     """Unit vectors [records, width] of the records' images, as the model sees them."""
+    from veridical.generators.local import LocalGenerator
     from veridical.vlm.scores.image_embeddings import image_embeddings
 
-    return image_embeddings(vlm, [record.images for record in records]).numpy()
+    if not isinstance(generator, LocalGenerator):
+        raise UserError(f"{generator.about} shows no embeddings of images; retrieve by thumbnails.")
+    return image_embeddings(generator.vlm, [record.images for record in records]).numpy()
 
 
 def lacking(config: BuildConfig, items: Sequence[Record | Rejection]) -> list[int]:

@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
-from veridical.judges.panel import Panel
 from veridical.pairs import failures, journal, run_folder
 from veridical.pairs.dataset import row_of, store
 from veridical.pairs.runner import Outcome
 from veridical.records import Pair, Rejection
+
+if TYPE_CHECKING:
+    from veridical.pairs.shards import Asked
 
 _NOT_WRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE))
 
@@ -22,14 +25,14 @@ class Unfinished:
     """The shards that one process makes, from what the journals hold of them to the last of their marks."""
 
     def __init__(
-        self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, panel: Panel, accept_failures: bool = False
+        self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, asked: Asked, accept_failures: bool = False
     ) -> None:
         """Read what is kept. `wanted` holds the places of the records of each shard, `part` names the process.
 
         With `accept_failures` records that a service could not be asked about are rejected, and not left open.
         """
         folder = run_folder.journals(out)
-        self._out, self._wanted, self._panel = out, wanted, panel
+        self._out, self._wanted, self._asked = out, wanted, asked
         self._part, self._accept_failures = part, accept_failures
         self._postponed: list[Rejection] = []
         self._shard_of = {index: number for number, places in wanted.items() for index in places}
@@ -37,7 +40,7 @@ class Unfinished:
         self._finished: set[int] = set()
         self._held: list[tuple[int, Outcome]] = []
         self._streak = failures.Streak()
-        panel.add_usage(journal.usages(folder).get(part, {}))
+        asked.add_usage(journal.usages(folder).get(part, {}))
         with writing(out):
             self._journal = journal.open_journal(out, folder, part)
             # What this process kept for shards that are now another's; that one may not have read it yet.
@@ -72,7 +75,7 @@ class Unfinished:
         """Keep what is held back."""
         with writing(self._out):
             for index, outcome in self._held:
-                self._journal.append(index, outcome, self._panel.usage())
+                self._journal.append(index, outcome, self._asked.usage())
                 if self._keep(index, outcome):
                     self._rewrite()
         self._held.clear()
@@ -92,7 +95,7 @@ class Unfinished:
     def _rewrite(self) -> None:
         """Leave what is in finished shards out of the journal."""
         unfinished = {index: outcome for shard in self._open.values() for index, outcome in shard.items()}
-        self._journal.rewrite(self._of_others | unfinished, self._panel.usage())
+        self._journal.rewrite(self._of_others | unfinished, self._asked.usage())
 
     def _stored(self, record_id: str, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Rejection):

@@ -1,14 +1,22 @@
-"""Puts requests to a model: what the questions about one image have in common is encoded once for all of them."""
+"""Puts requests to a model: what the questions about one image have in common is encoded once for all of them.
+
+A served model is sent them one by one, as many at a time as it takes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from veridical.abilities import Ability
+from veridical.constructions.protocol import Sample
+from veridical.generators.interface import Choose, needs_of, needs_of_decoding
+from veridical.generators.remote import RemoteGenerator
 from veridical.protocols.eval_task import Reply, Request
 from veridical.protocols.replies import Replies
 from veridical.records import ImageFile
 from veridical.vlm.images.views import NoImage
+from veridical.vlm.inputs.context import Context
 from veridical.vlm.shrinking import BatchLimit, attempt
 
 if TYPE_CHECKING:
@@ -30,18 +38,21 @@ def outstanding(requests: Iterable[Request], replies: Replies) -> dict[str, Requ
 
 
 def answer(
-    vlm: Vlm, requests: Iterable[Request], replies: Replies, batch: int, progress: Callable[[int], None]
+    model: Vlm | RemoteGenerator,
+    requests: Iterable[Request],
+    replies: Replies,
+    batch: int,
+    progress: Callable[[int], None],
 ) -> None:
     """Answer what has no reply yet, and keep the replies as they come.
 
     Args:
-        vlm: the model.
+        model: in this process, or served.
         requests: in any order; equal ones are answered once.
         replies: where replies are looked up and kept.
         batch: how many images are held encoded, and how many answers are worked on together.
         progress: told the number of requests answered, step by step.
     """
-    from veridical.vlm.inputs.context import Context
     from veridical.vlm.inputs.decode_ahead import DecodeAhead
     from veridical.vlm.memory import announce
     from veridical.vlm.probe import shared_prompt_obstacle
@@ -49,15 +60,19 @@ def answer(
     missing = outstanding(requests, replies)
     if not missing:
         return
+    if isinstance(model, RemoteGenerator):
+        _answer_served(model, missing, replies, progress)
+        return
+    vlm = model
     apart = bool(shared_prompt_obstacle(vlm))
     first = next(iter(missing.values()))
     fitting = announce(vlm, "eval", batch, Context(first.images, first.prompt), answer=first.sampling.max_new_tokens)
     limit = BatchLimit(fitting, "images", "--batch")
     with DecodeAhead() as opens:
         while missing:
-            chunk = _chunk(missing, limit.size)
+            chunk = first_images(missing, limit.size)
             rest = {digest: request for digest, request in missing.items() if digest not in chunk}
-            opens.expect(_files(chunk) + _files(_chunk(rest, limit.size)))
+            opens.expect(_files(chunk) + _files(first_images(rest, limit.size)))
             answered = _sound(lambda some: _answer(vlm, some, limit.size, apart, opens), chunk, replies)
             if answered is None:
                 limit.halve(min(limit.size, len(chunk)))
@@ -66,6 +81,37 @@ def answer(
                 replies.add(answered)
             progress(len(chunk))
             missing = rest
+
+
+def _answer_served(
+    model: RemoteGenerator, missing: Mapping[str, Request], replies: Replies, progress: Callable[[int], None]
+) -> None:
+    digests = list(missing)
+
+    def done(place: int, answered: Any) -> None:
+        if isinstance(answered, Exception):
+            replies.set_aside([digests[place]], answered)
+        else:
+            reply: Reply = answered if isinstance(answered, tuple) else answered[0].text
+            replies.add({digests[place]: reply})
+        progress(1)
+
+    model.each([as_generated(request) for request in missing.values()], done)
+
+
+def as_generated(request: Request) -> Sample | Choose:
+    """The request in a generator's words."""
+    context = Context(request.images, request.prompt, request.view, request.key)
+    if request.choices:
+        return Choose(context, request.choices)
+    return Sample(context, (request.key,), request.sampling)
+
+
+def needs_of_requests(requests: Iterable[Request]) -> frozenset[Ability]:
+    """What requests need of a generator, their methods of decoding included."""
+    return frozenset(
+        need for request in requests for need in needs_of(as_generated(request)) | needs_of_decoding(request.decoding)
+    )
 
 
 def _sound(
@@ -102,7 +148,7 @@ def _images(request: Request) -> tuple[str, ...]:
     return tuple(image.sha256 for image in request.images)
 
 
-def _chunk(requests: dict[str, Request], images: int) -> dict[str, Request]:
+def first_images(requests: dict[str, Request], images: int) -> dict[str, Request]:
     """The first requests, about up to `images` different sets of images."""
     chunk: dict[str, Request] = {}
     seen: set[tuple[str, ...]] = set()
@@ -117,7 +163,6 @@ def _chunk(requests: dict[str, Request], images: int) -> dict[str, Request]:
 def _answer(
     vlm: Vlm, requests: dict[str, Request], batch: int, apart: bool, opens: Callable[[ImageFile], Image]
 ) -> dict[str, Reply]:
-    from veridical.vlm.inputs.context import Context
     from veridical.vlm.prefix.shared_prompt import start
 
     # A text and a likelihood may be wanted of one context, so that contexts are fewer than requests.

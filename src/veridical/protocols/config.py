@@ -12,9 +12,11 @@ from annotated_types import Ge, Gt, Le
 
 from veridical.bounds import NotNegative, Positive, Seed
 from veridical.config import chosen, several_of
+from veridical.generators.config import ServedSettings
 from veridical.judges.interface import SURE
 from veridical.protocols.table_formats import TableSettings
 from veridical.runs import BY_CONTENT, INCIDENTAL
+from veridical.vlm.model.load_options import Attention, Quantise
 
 if TYPE_CHECKING:
     from veridical.decoding.registry import Method
@@ -60,8 +62,10 @@ class EvalConfig(TableSettings):
     out: Path = field(metadata=INCIDENTAL)
     """The run folder: config.yaml, results.json, items/, answers/."""
     models: tuple[str, ...] = field(default=("bundled",), metadata=INCIDENTAL)
-    """The base model first (folder, hub name, "bundled"), then adapters on it, align runs or other models;
-    each may be given as NAME=FOLDER."""
+    """The base model first (folder, hub name, "bundled", or URL#MODEL for one that is served), then adapters on it,
+    align runs or other models; each may be given as NAME=FOLDER, or NAME=URL#MODEL."""
+    served: ServedSettings = field(default_factory=ServedSettings, metadata=INCIDENTAL)
+    """How served models are asked."""
     protocols: tuple[str, ...] = field(default=("auto",), metadata=INCIDENTAL)
     """auto goes by what the records have: objects (world-chair, world-pope; also world-shr, world-mme), else reference
     captions (chair-captions), a judge (chair-detector, judged-sentences), nothing (side-by-side);
@@ -115,7 +119,21 @@ class EvalConfig(TableSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights are loaded as this; auto is bfloat16 on a GPU, else float32."""
     device: str = field(default="auto", metadata=INCIDENTAL)
-    """A torch device, or auto: a GPU if there is one."""
+    """A torch device, or auto: a GPU if there is one; spread puts a model's layers on all visible GPUs."""
+    engine: Literal["here", "ray"] = field(default="here", metadata=INCIDENTAL)
+    """here asks local models in this process; ray has Ray Data ask them, `processes` workers at a time, each with the
+    model and some of the images, on one machine or a cluster that sees the images at the same paths."""
+    processes: Positive = field(default=1, metadata=INCIDENTAL)
+    """Workers of Ray; on GPUs, each with its own."""
+    report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
+    """Experiment trackers that get the numbers at the end: `wandb`, `tensorboard`, `mlflow`, `trackio`…"""
+    attention: Attention = field(default="auto", metadata=INCIDENTAL)
+    """The attention kernel: auto is transformers' choice, sdpa; flash_attention_2 and flash_attention_3 need their
+    packages and a GPU."""
+    quantise: Quantise = "none"
+    """Round the language model's weights to 4 bits (nf4) or 8 (int8), by bitsandbytes, on a GPU or a CPU."""
+    compile: bool = field(default=False, metadata=INCIDENTAL)
+    """Compile the language model: a minute or more at first, faster steps afterwards."""
     max_pixels: Positive | None = None
     """Most pixels that a model's processor scales an image to, for families that scale or tile images."""
     max_image_tokens: Positive | None = None

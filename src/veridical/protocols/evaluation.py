@@ -9,17 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from veridical import files, runs
+from veridical import files, runs, tracking
 from veridical.config import to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
 from veridical.errors import UserError
+from veridical.generators.remote import RemoteGenerator
+from veridical.pairs.ray_engine import require_ray
 from veridical.progress import Line
 from veridical.protocols import lmms_eval
-from veridical.protocols.answering import answer, outstanding
+from veridical.protocols.answering import answer, needs_of_requests, outstanding
 from veridical.protocols.config import EvalConfig, methods_of
 from veridical.protocols.eval_task import Counted, Reply, Request, Task
 from veridical.protocols.held_out import NOTHING_TRAINED, Apart, apart, describe_apart
+from veridical.protocols.loading import load_measured
 from veridical.protocols.metrics import Tally
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.registry import AUTO, PICTURES, block_name, check_names, chosen, picture_task
@@ -77,6 +80,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     models, methods = measured_models(config.models), methods_of(config)
     config = with_trained_limits(config, models)
     lmms_eval.check(config)
+    tracking.require(config.report_to)
+    require_ray(config.engine)
     with runs.opened(config.out, "eval", config) as folder:
         asked = read_tasks(config, models)
         if asked.pictures:
@@ -110,23 +115,24 @@ def with_trained_limits(config: EvalConfig, models: Sequence[Measured]) -> EvalC
 def _evaluate(
     config: EvalConfig, asked: Asked, models: Sequence[Measured], methods: Sequence[Method]
 ) -> dict[str, Any]:
+    served = _served(config, asked, models, methods)
     store = open_store(config.cache or config.out / "requests")
     ways: list[Way] = []
     measured: dict[str, Any] = {}
     harnessed: dict[str, lmms_eval.Harnessed] = {}
-    vlm: Vlm | None = None
+    vlm: Vlm | RemoteGenerator | None = None
     base: Vlm | None = None
     for model in models:
-        vlm = _load(model, config, base)
+        vlm = served.get(model) or load_measured(model, config, base)
         # An adapter changes the base in memory, which then serves no other one.
-        base = None if model.adapter else vlm
+        base = None if model.adapter or isinstance(vlm, RemoteGenerator) else vlm
         replies = Replies(store, _measured_as(vlm))
         for name, method in _ways(model, methods).items():
             way = Way(name, model, method, replies)
             ways.append(way)
             _ask(config, vlm, way, asked.tasks.values())
             measured[name] = _describe_model(model, vlm.fingerprint, method) | {"answers": replies.model}
-        if config.harness != "none":
+        if config.harness != "none" and not isinstance(vlm, RemoteGenerator):
             harnessed[model.name] = lmms_eval.run_tasks(config, vlm, replies)
         if model is models[0] and config.noise.steps and asked.pictures:
             curve = noise_curve(config, vlm, asked.pictures, replies)
@@ -135,18 +141,55 @@ def _evaluate(
     base = None
     held = (models[-1], vlm) if vlm is not None and config.judge.name == "none" else None
     vlm = None
-    tasks = _after_all(config, asked.tasks, ways, held)
+    tasks = _after_all(config, asked.tasks, ways, held, served)
     counted = {way.name: _count(config, way, tasks) for way in ways}
     results = _results(config, replace(asked, tasks=tasks), counted, measured)
     results["notes"] += [line for way in ways for line in way.failures(tasks.values())]
+    usage = {model.name: one.usage()["generator"] for model, one in served.items() if one.usage()}
+    results |= {"served": usage} if usage else {}
+    for one in served.values():
+        one.close()
     if harnessed:
         lmms_eval.add_to(results, harnessed)
     files.write_json(config.out / "results.json", results, allow_nan=False)
+    numbers = {name: {key: one["value"] for key, one in found.items()} for name, found in results["models"].items()}
+    tracking.report(config.report_to, config.out, "eval", runs.identity_of(config, by_content=False), numbers)
     return results
 
 
+def _served(
+    config: EvalConfig, asked: Asked, models: Sequence[Measured], methods: Sequence[Method]
+) -> dict[Measured, RemoteGenerator]:
+    """The served models. Raises UserError, before any work, for one that is gone or can't do what is asked of it."""
+    from veridical.generators import served
+
+    found: dict[Measured, RemoteGenerator] = {}
+    for model in models:
+        if not model.url:
+            continue
+        if config.harness != "none":
+            raise UserError(
+                f"--harness {config.harness}: it asks local models; leave out {model.name}, which is served."
+            )
+        one = RemoteGenerator(served.find_out(config.served, model.url, model.model, model.adapter))
+        for name, method in _ways(model, methods).items():
+            requests = [
+                request
+                for task in asked.tasks.values()
+                for request in (task.requests if method is None else _under(method, task.requests)).values()
+            ]
+            if lacking := one.lacking(needs_of_requests(requests)):
+                raise UserError(served.refusal(name, one.about, lacking))
+        found[model] = one
+    return found
+
+
 def _after_all(
-    config: EvalConfig, tasks: Mapping[str, Task], ways: Sequence[Way], held: tuple[Measured, Vlm] | None
+    config: EvalConfig,
+    tasks: Mapping[str, Task],
+    ways: Sequence[Way],
+    held: tuple[Measured, Vlm | RemoteGenerator] | None,
+    served: Mapping[Measured, RemoteGenerator],
 ) -> dict[str, Task]:
     """The tasks as they are counted, after what follows from all models' replies was asked of every model.
 
@@ -159,7 +202,7 @@ def _after_all(
     for model in dict.fromkeys(way.model for way in reversed(ways)):
         own = [way for way in ways if way.model == model and way.outstanding(final.values())]
         if own:
-            vlm = held[1] if held and held[0] == model else _load(model, config, None)
+            vlm = held[1] if held and held[0] == model else served.get(model) or load_measured(model, config, None)
             for way in own:
                 _ask(config, vlm, way, final.values())
         held = None
@@ -267,7 +310,7 @@ def recount(config: EvalConfig, answers: Mapping[str, str]) -> Recounted:
     )
 
 
-def noise_curve(config: EvalConfig, vlm: Vlm, pictures: Pictures, replies: Replies) -> dict[str, Any]:
+def noise_curve(config: EvalConfig, vlm: Vlm | RemoteGenerator, pictures: Pictures, replies: Replies) -> dict[str, Any]:
     """CHAIR's metrics of captions of noised images, with intervals: {"points": [one for each noise step], ...}."""
     from veridical.protocols.picture_tasks import under_view
     from veridical.vlm.images.views import Noise
@@ -320,10 +363,15 @@ def _under(method: Method, requests: Mapping[str, Request]) -> dict[str, Request
     }
 
 
-def _ask(config: EvalConfig, vlm: Vlm, way: Way, tasks: Iterable[Task]) -> None:
+def _ask(config: EvalConfig, vlm: Vlm | RemoteGenerator, way: Way, tasks: Iterable[Task]) -> None:
     """Ask one model what has no reply yet."""
     missing = way.outstanding(tasks)
     with Line(f"{way.name}: answers", len(missing)) as line:
+        if config.engine == "ray" and not isinstance(vlm, RemoteGenerator) and missing:
+            from veridical.protocols import ray_answering
+
+            ray_answering.answer(config, way.model, missing, way.replies, line.advance)
+            return
         answer(vlm, missing.values(), way.replies, config.batch, line.advance)
 
 
@@ -342,24 +390,10 @@ def _count(config: EvalConfig, way: Way, tasks: Mapping[str, Task]) -> dict[str,
     return counted
 
 
-def _load(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
-    """The model to measure next; an adapter goes onto the base if that is in memory, untouched."""
-    from veridical.vlm.load import load, with_adapter
-    from veridical.vlm.model.adapters import merged
-    from veridical.vlm.model.image_limits import ImageLimits
-
-    if model.adapter and base and base.name == model.model:
-        found = with_adapter(base, model.adapter)
-    else:
-        limits = ImageLimits(config.max_pixels, config.max_image_tokens)
-        found = load(model.model, adapter=model.adapter, dtype=config.dtype, device=config.device, limits=limits)
-    # Best-of-n needs the base that the adapter was trained on.
-    wanted = config.merge_adapters and not any(isinstance(method, BestOfN) for method in methods_of(config))
-    return merged(found) if model.adapter and wanted else found
-
-
-def _measured_as(vlm: Vlm) -> str:
-    """Weights, precision and whether an adapter is merged decide what a model says."""
+def _measured_as(vlm: Vlm | RemoteGenerator) -> str:
+    """Weights, precision and whether an adapter is merged decide what a model says; a served one tells by a probe."""
+    if isinstance(vlm, RemoteGenerator):
+        return f"served-{vlm.fingerprint}"
     return f"{vlm.fingerprint}-{str(vlm.model.dtype).removeprefix('torch.')}"
 
 

@@ -1,4 +1,4 @@
-"""Which models to measure, as a user names them: the base first, then adapters on it or other models."""
+"""Which models to measure, as a user names them: the base first, then adapters on it or others, local or served."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 from veridical.config import read_yaml
 from veridical.errors import UserError
 from veridical.files import read_json
+from veridical.http_client import check_url
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One model of an evaluation: its name in the results, the full model, and the adapter on it if any."""
+    """One model of an evaluation: its name in the results, the full model, the adapter on it if any, and for a served
+    model its URL; `model` is then the id there."""
 
     name: str
     model: str
     adapter: Path | None = None
+    url: str = ""
 
 
 def measured_models(names: Sequence[str]) -> list[Measured]:
@@ -25,8 +28,8 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
 
     The first is the base: a folder, a hub name or "bundled", called "base"; or an adapter, with which the others are
     then compared. Each further one is a folder with an adapter on that base, a run of `veridical align`, or another
-    full model. "NAME=" before any of
-    them gives the name that stands in the results; else that is the run's or the model's own.
+    full model. Each full model may be "URL#MODEL", one that is served. "NAME=" before any of them gives the name that
+    stands in the results; else that is the run's or the model's own.
 
     Raises:
         UserError: nothing is given, a folder is not what it should be, or two have one name.
@@ -34,19 +37,25 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
     if not names:
         raise UserError("--models: give the base model first, then what to compare with it")
     base_label, base = _split(names[0])
-    first = _adapter_folder(Path(base).expanduser())
-    if first is not None:
+    first_adapter = _adapter_folder(Path(base).expanduser())
+    if first_adapter is not None:
         # An adapter is the first: others are compared with it, on the model that it belongs to.
         run = Path(base).expanduser()
-        base = _model_of(run, first)
-        models = [Measured(base_label or _own_name(run), base, first)]
+        first = Measured(base_label or _own_name(run), _model_of(run, first_adapter), first_adapter)
     else:
-        models = [Measured(base_label or "base", base)]
+        first = _served(base_label or "base", base) or Measured(base_label or "base", base)
+    models = [first]
     for given in names[1:]:
         label, place = _split(given)
+        if (served := _served(label, place)) is not None:
+            models.append(served)
+            continue
         adapter = _adapter_folder(Path(place).expanduser())
-        model = base if adapter else str(_model_folder(Path(place).expanduser()) or place)
-        models.append(Measured(label or _own_name(Path(place)), model, adapter))
+        if adapter:
+            models.append(Measured(label or _own_name(Path(place)), first.model, adapter, first.url))
+        else:
+            model = str(_model_folder(Path(place).expanduser()) or place)
+            models.append(Measured(label or _own_name(Path(place)), model))
     taken = [one.name for one in models]
     for name in taken:
         if taken.count(name) > 1:
@@ -62,6 +71,17 @@ def _split(given: str) -> tuple[str, str]:
     if equals and "/" not in label and not Path(given).expanduser().exists():
         return label, place
     return "", given
+
+
+def _served(label: str, place: str) -> Measured | None:
+    """The served model that "URL#MODEL" names; None for what is no URL. Raises UserError for one without a model."""
+    if not place.startswith(("http://", "https://")):
+        return None
+    url, _, model = place.partition("#")
+    check_url(url, "served")
+    if not model:
+        raise UserError(f"--models {url}: say which model of those served there, as {url}#MODEL")
+    return Measured(label or model.rpartition("/")[2], model, None, url)
 
 
 def _adapter_folder(place: Path) -> Path | None:

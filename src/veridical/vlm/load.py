@@ -10,6 +10,7 @@ from veridical.errors import UserError
 from veridical.vlm.model import adapters, image_limits, loading
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.image_limits import ImageLimits
+from veridical.vlm.model.load_options import LoadOptions
 from veridical.vlm.model.loading import Vlm
 
 
@@ -21,6 +22,7 @@ def load(
     device: str = "auto",
     allow_remote_code: bool = False,
     limits: ImageLimits | None = None,
+    options: LoadOptions | None = None,
 ) -> Vlm:
     """Load a model in evaluation mode, with all weights frozen.
 
@@ -28,9 +30,10 @@ def load(
     default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Without `limits` on the
     size of images, those that the adapter was trained with hold, and are printed. Raises
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
-    doesn't fit, or for `limits` on the size of images that its family doesn't have.
+    doesn't fit, or for `limits` on the size of images that its family doesn't have, and for `options` (the attention
+    kernel, quantised weights, compiling) that can't be had here.
     """
-    found = loading.read_model(model, dtype, device, allow_remote_code)
+    found = loading.read_model(model, dtype, device, allow_remote_code, options)
     if adapter is not None and not limits and (limits := image_limits.stored(adapter)):
         print(f"{adapter}: was trained with {limits}, which holds here too", file=sys.stderr)
     image_limits.apply(limits, str(model), found.model, found.processor)

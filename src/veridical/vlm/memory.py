@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from veridical.errors import UserError
+from veridical.vlm.scores.scoring import IN_FLOAT
 
 if TYPE_CHECKING:
     from veridical.vlm.inputs.context import Context
@@ -20,7 +21,8 @@ Work: TypeAlias = Literal["build", "eval", "reference", "lora", "answers", "full
 on answers only, or of the whole language model."""
 
 GIB = 2**30
-_ADAM = 8
+MOMENTS = {"adamw": 8, "adamw-8bit": 2, "rmsprop": 4}
+"""Bytes of an optimiser's moments for each weight that trains."""
 _FLOAT = 4
 _SHARE = 0.9
 """Of what is free, how much a plan may fill: allocators lose some of it between blocks."""
@@ -42,6 +44,8 @@ class Shape:
     rest: int
     bytes: int = 2
     """Of a number of the weights as loaded."""
+    loaded: int = 0
+    """Bytes of all weights as loaded, where these are quantised; 0 means `bytes` for each."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +79,30 @@ class Plan:
         return f"about {self.total / GIB:.1f} GiB ({parts})"
 
 
-def plan(shape: Shape, work: Work, load: Load, rank: int = 16, checkpointing: bool = False) -> Plan:
+def plan(
+    shape: Shape, work: Work, load: Load, rank: int = 16, checkpointing: bool = False, optimiser: str = "adamw"
+) -> Plan:
     """What a piece of work takes; `rank` is that of LoRA."""
     tokens, answers = load.contexts * load.prefix, load.rows * load.answer
     per_token = 2 * shape.key_value * shape.bytes
     one_layer = (6 * shape.hidden + 2 * shape.key_value + 3 * shape.intermediate) * shape.bytes
-    weights = (shape.language + shape.rest) * shape.bytes
+    weights = shape.loaded or (shape.language + shape.rest) * shape.bytes
     if work in ("build", "eval"):
         # The prefixes, and their rows with room for what is decoded.
         kept = shape.layers * per_token * (tokens + load.rows * (load.prefix + load.answer))
         return Plan(weights, kept, tokens * one_layer, load.rows * shape.vocabulary * (shape.bytes + 2 * _FLOAT))
-    logits = answers * shape.vocabulary * (shape.bytes + 2 * _FLOAT)
+    # The logits and their gradient; of their copies in fp32 only some are there at a time.
+    cast = min(answers * shape.vocabulary, IN_FLOAT)
+    logits = answers * shape.vocabulary * 2 * shape.bytes + cast * 2 * _FLOAT
     rows = per_token * load.rows * (load.prefix + load.answer)
     if work == "reference":
         return Plan(weights, shape.layers * per_token * tokens + rows, max(tokens, answers) * one_layer, logits)
     if work == "full":
         trained, weights = shape.language, shape.language * _FLOAT + shape.rest * shape.bytes
-        optimizer = trained * (_FLOAT + _ADAM)
+        optimizer = trained * (_FLOAT + MOMENTS[optimiser])
     else:
         trained = adapter_parameters(shape, rank)
-        optimizer = trained * (2 * _FLOAT + _ADAM)
+        optimizer = trained * (2 * _FLOAT + MOMENTS[optimiser])
     # With gradients every layer's rows are kept, as are its inputs, unless they are computed again.
     kept = shape.layers * (per_token * tokens + (per_token if checkpointing else rows))
     passed = answers if work == "answers" else tokens + answers
@@ -113,6 +121,7 @@ def adapter_parameters(shape: Shape, rank: int) -> int:
 def shape_of(vlm: Vlm) -> Shape:
     """The shape of a loaded model."""
     from veridical.vlm.model import families
+    from veridical.vlm.model.load_options import is_quantised
 
     base, text = families.base_model(vlm.model), families.text_config(vlm.model)
     inside = {id(p): p.numel() for p in base.get_decoder().parameters()}
@@ -130,6 +139,7 @@ def shape_of(vlm: Vlm) -> Shape:
         language=sum(inside.values()),
         rest=sum(every.values()) - sum(inside.values()),
         bytes=int(vlm.model.dtype.itemsize),
+        loaded=sum(int(p.nbytes) for p in base.parameters()) if is_quantised(vlm.model) else 0,
     )
 
 
@@ -160,6 +170,7 @@ def announce(
     answer: int = 256,
     rank: int = 16,
     checkpointing: bool = False,
+    optimiser: str = "adamw",
 ) -> int:
     """Print what `size` contexts like this one take at a time, each with `rows` answers, and return how many fit.
 
@@ -174,7 +185,8 @@ def announce(
     shape = shape_of(vlm)
 
     def of(contexts: int) -> Plan:
-        return plan(shape, work, Load(contexts, contexts * rows, length, answer), rank, checkpointing)
+        load = Load(contexts, contexts * rows, length, answer)
+        return plan(shape, work, load, rank, checkpointing, optimiser)
 
     room, fitting = available(vlm), size
     while room and fitting > 1 and of(fitting).total > _SHARE * room:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal, TypeAlias
 
+from veridical.abilities import Ability
 from veridical.errors import UserError
 
 Space: TypeAlias = Literal["pixels", "normalised", "tokens"]
@@ -178,6 +179,16 @@ def describe(view: View) -> str:
 def is_random(view: View) -> bool:
     """Whether the view depends on a draw, and so on the context's key."""
     return isinstance(view, Noise | Crop | PatchMask | TokenMask | FeatureNoise)
+
+
+def needs(view: View) -> frozenset[Ability]:
+    """What a view needs of whoever shows it to a model: pictures that a file can hold can be shown anywhere."""
+    match view:
+        case TokenMask() | FeatureNoise() | UnknownToken():
+            return frozenset({Ability.IMAGE_TOKENS})
+        case Noise(space="normalised"):
+            return frozenset({Ability.UNCLIPPED_PIXELS})
+    return frozenset()
 
 
 def before_tower(view: View) -> View:

@@ -17,11 +17,14 @@ from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.files import read_json, read_state, whole_folder, write_json
 from veridical.vlm.model import image_limits
+from veridical.vlm.model.load_options import is_quantised
 from veridical.vlm.model.weights import KEEP_FLOAT32
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
+_TOWER = re.compile(r"^((?:model\.)?vision_tower\.)((?:embeddings|encoder|post_layernorm|pre_layrnorm|head)\..+)$")
+"""Weights of a CLIP or SigLIP tower without the name of the model inside."""
 _PROJECTORS = ("multi_modal_projector", "connector", "modality_projection", "visual.merger", "mm_projector")
 
 
@@ -237,13 +240,13 @@ def merged(vlm: Vlm) -> Vlm:
     """Add the adapter to the weights, where these are float32: the same answers but for rounding, and no extra passes.
 
     In half precision most of a small update would be rounded away, so there the model is returned as it is, as it is
-    with an adapter that acts on answers only. The fingerprint tells a merged model. The model given must not be used
-    afterwards.
+    with quantised weights and with an adapter that acts on answers only. The fingerprint tells a merged model. The
+    model given must not be used afterwards.
     """
     import torch
 
     halves = any(p.dtype in (torch.bfloat16, torch.float16) for p in vlm.model.parameters())
-    if vlm.invocation_tokens or halves or not hasattr(vlm.model, "merge_and_unload"):
+    if vlm.invocation_tokens or halves or is_quantised(vlm.model) or not hasattr(vlm.model, "merge_and_unload"):
         return vlm
     model = vlm.model.merge_and_unload(safe_merge=True).eval().requires_grad_(False)
     return dataclasses.replace(vlm, model=model, fingerprint=f"{vlm.fingerprint}-merged")
@@ -257,6 +260,8 @@ def unfreeze(vlm: Vlm, projector: bool) -> Vlm:
     """
     from veridical.vlm.model.families import base_model
 
+    if is_quantised(vlm.model):
+        raise UserError(f"{vlm.name} is quantised, and such weights can't train; train an adapter, or load it in full.")
     base = base_model(vlm.model)
     base.get_decoder().requires_grad_(True)
     base.get_output_embeddings().requires_grad_(True)
@@ -289,6 +294,7 @@ def _save(vlm: Vlm, folder: Path) -> None:
     if not hasattr(vlm.model, "peft_config"):
         vlm.model.save_pretrained(str(folder))
         vlm.processor.save_pretrained(str(folder))
+        _name_as_others_do(folder)
         config = folder / "config.json"
         write_json(config, {**read_json(config), KEEP_FLOAT32: True})
         return
@@ -297,6 +303,32 @@ def _save(vlm: Vlm, folder: Path) -> None:
     image_limits.store(vlm.limits, folder)
     if vlm.invocation_tokens:
         _name_invocation_tokens(folder / "adapter_config.json", vlm.invocation_tokens)
+
+
+def _name_as_others_do(folder: Path) -> None:
+    """Give a LLaVA's tower the names that its weights have in published models, `vision_tower.vision_model.…`.
+
+    transformers 5.24 reads both, and leaves the middle out when it writes; older versions and vLLM want it.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from veridical.vlm.model.weights import files_of
+
+    renamed: dict[str, str] = {}
+    for file in files_of(folder):
+        with safe_open(file, "pt") as weights:
+            metadata, names = weights.metadata(), list(weights.keys())
+        found = {name: _TOWER.sub(r"\1vision_model.\2", name) for name in names}
+        if any(old != new for old, new in found.items()):
+            tensors = {found[name]: tensor for name, tensor in load_file(file).items()}
+            save_file(tensors, file, metadata=metadata)
+            renamed |= found
+    index = folder / "model.safetensors.index.json"
+    if renamed and index.is_file():
+        listed = read_json(index)
+        listed["weight_map"] = {renamed.get(name, name): file for name, file in listed["weight_map"].items()}
+        write_json(index, listed)
 
 
 def _name_invocation_tokens(path: Path, invocation_tokens: tuple[int, ...]) -> None:

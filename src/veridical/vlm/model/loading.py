@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import DataWarning, UserError
+from veridical.vlm.model import load_options
+from veridical.vlm.model.load_options import LoadOptions
 from veridical.vlm.model.weights import KEEP_FLOAT32, files_of, hash_in_memory, hash_of_adapter, hash_of_files
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ class Loaded:
     weights: str
 
 
-def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bool) -> Loaded:
+def read_model(
+    model: str | Path, dtype: str, device: str, allow_remote_code: bool, options: LoadOptions | None = None
+) -> Loaded:
     """A model with all weights frozen, on its device, and its processor; as `vlm.load.load` says."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -80,7 +84,9 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
 
     if dtype not in _DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
-    place = devices.choose(device)
+    options = options or LoadOptions()
+    load_options.check(options, device)
+    place = devices.choose("auto" if device == load_options.SPREAD else device)
     source = str(source_of(model))
     if Path(source).is_dir():
         files_of(Path(source))
@@ -95,7 +101,10 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
                 trust_remote_code=allow_remote_code,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                **load_options.arguments(options, device, place, number),
             )
+    except UserError:
+        raise
     except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
         raise UserError(
             f"The model {str(model)!r} can't be loaded: {_first_lines(error)}. Give a folder or a hub name of an "
@@ -103,8 +112,12 @@ def read_model(model: str | Path, dtype: str, device: str, allow_remote_code: bo
         ) from error
     _refuse_made_up(model, outcome)
     folder = Path(source) if Path(source).is_dir() else Path(str(cached_file(source, "config.json"))).parent
-    loaded.to(place).requires_grad_(False).eval()
-    return Loaded(loaded, processor, hash_of_files(folder, number))
+    if getattr(loaded, "hf_device_map", None) is None:
+        loaded.to(place)
+    loaded.requires_grad_(False).eval()
+    if options.compile:
+        load_options.compile_language_model(loaded)
+    return Loaded(loaded, processor, hash_of_files(folder, f"{number}{options.changes_numbers}"))
 
 
 def automatic_dtype(folder: Path, place: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from veridical.vlm.model import checkpointing, families
+from veridical.vlm.model.load_options import is_compiled
 from veridical.vlm.prefix import features as tower
 from veridical.vlm.prefix.features import Features
 
@@ -26,7 +27,7 @@ def run(vlm: Vlm, inputs: Mapping[str, Any], positions: Tensor, cache: Any, logi
     """
     given = dict(inputs)
     mask = given.get("attention_mask")
-    if cache is not None and mask is not None and bool(mask.all()):
+    if cache is not None and mask is not None and not is_compiled(vlm.model) and bool(mask.all()):
         # Nothing is padded: without a mask the attention kernels take their quickest path. (With no cache either,
         # transformers would take restarted positions for packed sequences.)
         given["attention_mask"] = None

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
 
+IN_FLOAT = 2**25
+"""Logits that are cast to fp32 at a time: 128 MiB of them."""
+
+
 def score(
     vlm: Vlm,
     prefix: Prefix,
@@ -192,7 +196,24 @@ def _separate(
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities [tokens] of `targets` [tokens] under `logits` [tokens, vocabulary], summed in fp32."""
+    """Log-probabilities [tokens] of `targets` [tokens] under `logits` [tokens, vocabulary], summed in fp32.
+
+    Over a large vocabulary only some tokens are in fp32 at a time: with gradients, they are so again in the backward
+    pass, which would otherwise keep twice as much as the logits themselves.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    at_a_time = max(1, IN_FLOAT // logits.shape[-1])
+    if len(targets) <= at_a_time:
+        return _logprobs(logits, targets)
+    parts = zip(torch.split(logits, at_a_time), torch.split(targets, at_a_time), strict=True)
+    if not (logits.requires_grad and torch.is_grad_enabled()):
+        return torch.cat([_logprobs(some, wanted) for some, wanted in parts])
+    return torch.cat([checkpoint(_logprobs, some, wanted, use_reentrant=False) for some, wanted in parts])
+
+
+def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     from torch.nn.functional import cross_entropy
 
     return -cross_entropy(logits.float(), targets, reduction="none")
