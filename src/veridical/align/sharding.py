@@ -18,6 +18,7 @@ from torch import Tensor
 
 from veridical.align import distributed
 from veridical.errors import UserError
+from veridical.objectives.base import compares_pairs
 
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
@@ -36,8 +37,8 @@ def check(config: AlignConfig) -> None:
         raise UserError("shard and quantise: split weights can't be quantised ones; leave one of them out.")
     if compares_pairs(config.objective):
         raise UserError(
-            f"shard and objective {config.objective.name}: it compares all pairs of a step in passes of its own, in which "
-            "processes would fall out of step; train without shard, or by another objective."
+            f"shard and objective {config.objective.name}: it compares all pairs of a step in passes of its own, in "
+            "which processes would fall out of step; train without shard, or by another objective."
         )
     if config.watch.records or config.kl.weight or config.auxiliary.data is not None:
         raise UserError(
