@@ -72,7 +72,7 @@ def card(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         used=manifest["records_used"],
         records=manifest["records_in"],
         source=identity["records"],
-        model=identity["model"],
+        model=identity.get("generated_by") or identity["model"],
         fingerprint=identity["model_fingerprint"][:16],
         seed=identity["seed"],
         chosen=", ".join(f"{source} ({count})" for source, count in summary["chosen_from"].items()),
