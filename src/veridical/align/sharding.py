@@ -42,8 +42,8 @@ def check(config: AlignConfig) -> None:
         )
     if config.watch.records or config.kl.weight or config.auxiliary.data is not None:
         raise UserError(
-            "shard and watch, kl or auxiliary: their passes through the model are others in each process, which would fall "
-            "out of step; leave them out, or train without shard."
+            "shard and watch, kl or auxiliary: their passes through the model are others in each process, which would "
+            "fall out of step; leave them out, or train without shard."
         )
     if config.train == "adapter" and config.lora.acts_on == "answers":
         raise UserError(
