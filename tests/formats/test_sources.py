@@ -269,6 +269,23 @@ def test_a_bad_line_is_rejected_and_the_next_one_is_read(tmp_path, read, line, r
     json.dumps([reject.id, reject.detail], ensure_ascii=False).encode()
 
 
+def test_texts_beside_images_are_their_captions(tmp_path, read):
+    for name in ("a.png", "b.png", "c.png", "d.png", "e.png"):
+        picture(tmp_path / "in" / name)
+    (tmp_path / "in/a.txt").write_text("A cup.\n")
+    (tmp_path / "in/b.png.txt").write_text("A fork.")
+    (tmp_path / "in/d.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "outside.txt").write_text("Top secret.")
+    (tmp_path / "in/e.txt").symlink_to(tmp_path / "outside.txt")
+    records, rejects = read(tmp_path / "in")
+    assert {name: record.reference for name, record in records.items()} == {
+        "a.png": "A cup.", "b.png": "A fork.", "c.png": None, "e.png": None,
+    }  # fmt: skip
+    assert {name: reject.reason for name, reject in rejects.items()} == {
+        "d.png": "not-unicode", "e.txt": "path-outside",
+    }  # fmt: skip
+
+
 def test_rows_of_published_sets_are_refused_with_their_name_and_the_command(tmp_path, read):
     """RLHF-V's parquet has JSON in `text`, which was taken for the caption."""
     picture(tmp_path / "x.png")

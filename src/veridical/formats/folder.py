@@ -1,7 +1,8 @@
 """A folder of images, with captions as Hugging Face's ImageFolder keeps them, or without.
 
 Captions stand in `metadata.jsonl` (or .csv, .parquet) beside the images, in any folder below the root; each
-row has `file_name` and `text`. Images that no row names are records without a caption.
+row has `file_name` and `text`. An image that no row names has the text of the file beside it (cup.txt or cup.jpg.txt
+for cup.jpg) for a caption, or none.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _UNREAD_IMAGES = frozenset((".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".
 IMAGE_SUFFIXES = frozenset((*_PHOTOS, ".bmp", ".ppm", ".pgm", ".tga", ".ico"))
 
 
+SIDECARS = (".txt", ".caption")
+"""Suffixes of files beside an image that hold its caption, as other trainers keep them."""
+_LONGEST_CAPTION = 2**16
 Task = Callable[[], Record | Rejection]
 
 
@@ -58,6 +62,7 @@ def read_folder(root: Path, prompt: str, unpack: Path, unread: Counter[str]) -> 
         raise UserError(f"{root}: no images here; known are {known}, and tables ({', '.join(tables.SUFFIXES)}).")
     unread.update(_unread(files, metadata, root))
     named, seen = set[str](), Counter[str]()
+    captions = {path for path in files if path.suffix.lower() in SIDECARS}
     for table in metadata:
         place = Place(table.parent, root, unpack, recognise_row)
         for number, row in tables.rows(table):
@@ -73,9 +78,35 @@ def read_folder(root: Path, prompt: str, unpack: Path, unread: Counter[str]) -> 
     for name, path in images.items():
         if name not in named:
             place = Place(path.parent, root, unpack)
-            yield partial(record_of, {"file_name": path.name}, name, prompt, place, "folder")
+            beside = next((one for one in _sidecars(path) if one in captions), None)
+            yield partial(_alone, path, beside, name, prompt, place)
     for path, error in outside:
         yield partial(rejection, _name(path, root), error)
+
+
+def _sidecars(image: Path) -> Iterator[Path]:
+    """Where the caption of an image may lie: cup.txt or cup.jpg.txt beside cup.jpg."""
+    for suffix in SIDECARS:
+        yield image.with_suffix(suffix)
+        yield image.with_name(f"{image.name}{suffix}")
+
+
+def _alone(image: Path, caption: Path | None, name: str, prompt: str, place: Place) -> Record | Rejection:
+    """An image that no row names, with the text of the file beside it, if there is one, for a caption."""
+    row = {"file_name": image.name}
+    if caption is not None:
+        try:
+            with caption.open("rb") as file:
+                content = file.read(_LONGEST_CAPTION + 1)
+            if len(content) > _LONGEST_CAPTION:
+                raise UnusableError("bad-text", f"{caption.name} is no caption but a long file", "shorten or remove it")
+            row["text"] = content.decode("utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            wrong = UnusableError("not-unicode", f"{caption.name}: {error}", "save the file as UTF-8")
+            return rejection(name, wrong)
+        except UnusableError as wrong:
+            return rejection(name, wrong)
+    return record_of(row, name, prompt, place, "folder")
 
 
 def _unread(files: Sequence[Path], metadata: Sequence[Path], root: Path) -> Iterator[str]:

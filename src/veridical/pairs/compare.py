@@ -17,7 +17,7 @@ from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.judges.tokens import words
 from veridical.pairs.audit.command import CheckConfig, check_set
-from veridical.records import Pair
+from veridical.records import Pair, Provenance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +49,7 @@ class Described:
     pairs: int
     images: int
     prompts: int
+    prompts_from: Mapping[str, int]
     constructions: Mapping[str, int]
     chosen_from: Mapping[str, int]
     rejected_from: Mapping[str, int]
@@ -98,6 +99,7 @@ def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed:
         pairs=len(pairs),
         images=len({image.sha256 for pair in pairs for image in pair.images}),
         prompts=len({pair.prompt for pair in pairs}),
+        prompts_from=_counted(map(_prompt_source, made)),
         constructions=_counted(one.construction for one in made),
         chosen_from=_counted(one.chosen_source for one in made),
         rejected_from=_counted(one.rejected_source for one in made),
@@ -107,6 +109,12 @@ def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed:
         findings={one.kind: one.severity for one in checked.findings if one.severity != "note"},
         accuracies={one.kind: one.numbers["accuracy"] for one in checked.findings if "accuracy" in one.numbers},
     )
+
+
+def _prompt_source(made: Provenance) -> str:
+    """Which set a pair's prompt and image come from, as far as its own set says."""
+    names = ("origin_dataset", "dataset", "source", "category", "records")
+    return next((str(made.parameters[name]) for name in names if made.parameters.get(name)), "")
 
 
 def _counted(values: Any) -> dict[str, int]:
@@ -135,6 +143,7 @@ _ROWS: tuple[tuple[str, Any], ...] = (
     ("pairs", lambda one: str(one.pairs)),
     ("images", lambda one: str(one.images)),
     ("prompts", lambda one: str(one.prompts)),
+    ("prompts from", lambda one: _listed(one.prompts_from)),
     ("construction", lambda one: _listed(one.constructions)),
     ("chosen from", lambda one: _listed(one.chosen_from)),
     ("rejected from", lambda one: _listed(one.rejected_from)),
