@@ -123,6 +123,8 @@ def test_what_the_sides_invent(sound, tmp_path):
     checked = check_set(sound, CheckConfig(tmp_path, annotations=truth, lexicon=str(words)))
     found = {one.kind: one for one in checked.findings}
     assert found["invented"].numbers["chosen"] == pytest.approx(100 / 60)
+    assert found["invented"].numbers["chosen_recall"] == pytest.approx(100 * 59 / 60)
+    assert found["invented"].numbers["rejected_recall"] == pytest.approx(100 / 60)
     assert found["upside-down"].pairs == ("p4",)
 
 

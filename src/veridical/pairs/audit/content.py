@@ -57,20 +57,26 @@ def _objects(pairs: Sequence[Pair], lexicon: Lexicon, present: Mapping[str, froz
         text = f"objects named: {chosen:.2f} a chosen answer, {rejected:.2f} a rejected one (none of them checked)"
         yield Finding("objects", "note", text, numbers={"chosen": chosen, "rejected": rejected})
         return
-    wrong = dict.fromkeys(("chosen", "rejected"), 0)
+    sides = ("chosen", "rejected")
+    wrong, recall = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0)
     upside_down = []
     for pair in known:
         there = present[pair.record_id]
-        invented = {side: len(set(lexicon.names(getattr(pair, side))) - there) for side in wrong}
-        for side in wrong:
+        said = {side: set(lexicon.names(getattr(pair, side))) for side in sides}
+        invented = {side: len(said[side] - there) for side in sides}
+        for side in sides:
             wrong[side] += invented[side] > 0
+            recall[side] += len(said[side] & there) / len(there) if there else 1.0
         if invented["chosen"] > invented["rejected"]:
             upside_down.append(pair.id)
     shares = {side: 100 * count / len(known) for side, count in wrong.items()}
+    told = {side: 100 * found / len(known) for side, found in recall.items()}
     text = (
-        f"{shares['chosen']:.1f} % of chosen and {shares['rejected']:.1f} % of rejected answers name an absent object"
+        f"{shares['chosen']:.1f} % of chosen and {shares['rejected']:.1f} % of rejected answers name an absent object; "
+        f"they name {told['chosen']:.1f} % and {told['rejected']:.1f} % of what is there"
     )
-    yield Finding("invented", "note", text, numbers=shares)
+    numbers = {**shares, **{f"{side}_recall": share for side, share in told.items()}}
+    yield Finding("invented", "note", text, numbers=numbers)
     if upside_down:
         text = f"in {len(upside_down)} pairs the chosen answer invents more objects than the rejected one"
         remedy = "look at these pairs: they teach the opposite of what is wanted"

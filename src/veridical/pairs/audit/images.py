@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.pairs.audit.finding import Finding
+from veridical.pairs.dataset import all_images
 from veridical.records import ImageFile, Pair
 
 SMALL_SIDE = 64
@@ -33,7 +34,7 @@ def check_images(pairs: Sequence[Pair], evaluated: Iterable[Path] = ()) -> Itera
     """Every fault of images. `evaluated` are images that models will be measured on and that must not be in the set."""
     by_image: dict[ImageFile, list[str]] = defaultdict(list)
     for pair in pairs:
-        for image in dict.fromkeys((*pair.images, *(pair.rejected_images or ()))):
+        for image in dict.fromkeys(all_images(pair)):
             by_image[image].append(pair.id)
     seen = {image: _look(image.path) for image in by_image}
     yield from _unreadable(by_image, seen)

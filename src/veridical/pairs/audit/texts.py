@@ -52,6 +52,7 @@ def _equal(pair: Pair) -> bool:
 
 def _texts(pair: Pair) -> Iterator[str]:
     yield from (pair.chosen, pair.rejected, *(message.text for message in pair.prompt))
+    yield from (pair.context, *(other.text for other in pair.others))
 
 
 def _control(pair: Pair) -> bool:
