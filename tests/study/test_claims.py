@@ -31,7 +31,7 @@ def test_claims_can_be_planned_and_fit_half_an_hour(tmp_path, name):
 
 
 def test_claims_that_need_more_are_listed_and_unknown_ones_refused(tmp_path, capsys):
-    path = run_claims(["rl-not-better", "general-skill"], tmp_path, 1, dry_run=False)
+    path = run_claims(["rl-not-better", "equal-size"], tmp_path, 1, dry_run=False)
     assert path == tmp_path / TABLE
     ledger = json.loads((tmp_path / "claims.json").read_text())
     assert len(ledger) == 41
