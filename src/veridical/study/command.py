@@ -34,10 +34,9 @@ class StudyConfig:
 
     file: Path | None = None
     """The study's file (veridical study FILE)."""
-    claims: bool = False
-    """Put the claims of papers to the test instead, and write a table of verdicts; --names picks some."""
-    names: tuple[str, ...] = ()
-    """With --claims: which claims, by name or number; all of them by default."""
+    claims: tuple[str, ...] | None = None
+    """Put the claims of papers to the test instead, and write a table of verdicts: those of these names or numbers, or
+    all of them where none is named."""
     out: Path | None = None
     """Folder for everything; by default named as the file, beside the current folder's other runs."""
     processes: Positive = 1
@@ -58,10 +57,10 @@ class StudyConfig:
 
 def run(config: StudyConfig) -> Path:
     """Run the study and return the path of its report. Raises UserError for what the user can mend."""
-    if config.claims:
+    if config.claims is not None:
         from veridical.study.claims import run_claims
 
-        return run_claims(config.names, config.out or Path("veridical-claims"), config.processes, config.dry_run)
+        return run_claims(config.claims, config.out or Path("veridical-claims"), config.processes, config.dry_run)
     if config.file is None:
         raise UserError("veridical study needs a file: veridical study FILE, or `veridical study init` to write one.")
     study = definition.read(config.file)
