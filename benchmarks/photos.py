@@ -121,13 +121,15 @@ def assemble(rows: Sequence[dict[str, Any]], images: Path, folder: Path) -> None
                               "end_image_token": "<filename>", "video_token": "<jupyter_start>"},
     )  # fmt: skip
     image = words.convert_tokens_to_ids(IMAGE)
+    # The weights are whole numbers no more; the settings still say so, and nothing quantised can be written.
+    spoken = {key: value for key, value in language.config.to_dict().items() if key != "quantization_config"}
     config = InternVLConfig(
         vision_config={
             "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 1536,
             "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH], "attention_bias": True,
             "use_mean_pooling": False, "layer_norm_eps": 1e-6,
         },
-        text_config=language.config.to_dict(), image_token_id=image, image_seq_length=TOKENS,
+        text_config=spoken, image_token_id=image, image_seq_length=TOKENS,
         downsample_ratio=1 / SHUFFLE, tie_word_embeddings=True,
     )  # fmt: skip
     model = InternVLForConditionalGeneration(config)
