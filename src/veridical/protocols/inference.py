@@ -221,8 +221,9 @@ def p_of(low: float | None, high: float | None, value: float | None) -> float:
     """A p-value out of an interval, for results that were written without one."""
     from scipy import stats
 
-    if low is None or high is None or value is None:
+    if low is None or high is None:
         return 1.0
+    value = (low + high) / 2 if value is None else value
     error = (high - low) / (2 * stats.norm.isf((1 - LEVEL) / 2))
     if error <= 0:
         return 1.0 if value == 0 else 0.0

@@ -196,7 +196,7 @@ def judge(difference: Mapping[str, Any], better: Better, p: float | None = None)
     [own] = corrected([difference])
     if (own if p is None else p) >= 1 - LEVEL:
         return "undecided"
-    return "better" if (difference["difference"] < 0) == (better == "lower") else "worse"
+    return "better" if (difference["high"] < 0) == (better == "lower") else "worse"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
