@@ -5,9 +5,10 @@ import pytest
 from veridical.errors import UserError
 from veridical.judges.interface import METHODS, Compare, Detect, ExtractObjects, Preference, Rewrite, Similarity
 from veridical.judges.lexicon_sources import coco80, find_words
+from veridical.judges.offering import who_offers
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel, offers
-from veridical.judges.registry import JUDGES, JudgeContext, Same, open_panel, settings_type, who_offers, writer_type
+from veridical.judges.registry import JUDGES, JudgeContext, Same, open_panel, settings_type, writer_type
 from veridical.judges.rules import RulesSettings
 from veridical.judges.similarity import TokenSimilarity
 from veridical.judges.writers import GrammarWriter

@@ -7,9 +7,10 @@ from tests.judges.misbehaving import answer, serving
 from veridical.judges.interface import Fault, Findings, JudgeError, Presence, truth_of
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.models import LanguageModelSettings
+from veridical.judges.offering import who_offers
 from veridical.judges.oracle import Oracle
 from veridical.judges.panel import Panel
-from veridical.judges.registry import JudgeContext, who_offers
+from veridical.judges.registry import JudgeContext
 from veridical.judges.rules import Rules
 from veridical.records import Annotations, Message, ObjectInImage, Record, Region
 

@@ -117,7 +117,7 @@ class Panel:
 
 
 def _remedies(methods: Sequence[str]) -> str:
-    from veridical.judges.registry import who_offers
+    from veridical.judges.offering import who_offers
 
     writing = {METHODS[kind] for kind in WRITING}
     return " ".join(

@@ -6,14 +6,12 @@ makes texts; how alike texts are is said by a sentence encoder, or without a mod
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from veridical.judges.interface import METHODS, Judge
-from veridical.judges.panel import Panel, offers
+from veridical.judges.interface import Judge
+from veridical.judges.panel import Panel
 from veridical.judges.similarity import FactSimilarity, TokenSimilarity
 from veridical.registry import Own, Registry, lacks
 
@@ -68,22 +66,6 @@ JUDGES: Registry[type[AnyJudgeSettings]] = Registry(
     check=lambda made: lacks(made, ("open",)),
 )
 
-_OFFERING: Mapping[str, str] = MappingProxyType(
-    {
-        "oracle": "veridical.judges.oracle:Oracle",
-        "rules": "veridical.judges.rules:Rules",
-        "language-model": "veridical.judges.language:LanguageJudge",
-        "vision-language-model": "veridical.judges.language:LanguageJudge",
-        "detector": "veridical.judges.detector:Detector",
-        "image-text": "veridical.judges.image_text:ImageTextJudge",
-        "reward-model": "veridical.judges.reward_heads:ProbeReward",
-        "verifier": "veridical.judges.verifier:Verifier",
-        "self": "veridical.judges.implicit:ImplicitReward",
-        "backbone": "veridical.judges.backbone:Backbone",
-    }
-)
-"""The classes that say what a judge offers before it is opened."""
-
 
 @dataclass(frozen=True)
 class Same:
@@ -121,12 +103,6 @@ def settings_type(name: str, flag: str = "judge.name") -> type[AnyJudgeSettings]
     return JUDGES.get(name, flag)
 
 
-def who_offers(method: str) -> list[str]:
-    """The names of the judges that have a method of `METHODS`."""
-    kinds = [kind for kind, known in METHODS.items() if known == method]
-    return [name for name, judge in _OFFERING.items() if offers(_imported(judge)) >= set(kinds)]
-
-
 def chosen_similarity(name: str) -> str:
     """The similarity that `auto` means here: the installed sentence encoder, or `facts` where there is none."""
     from veridical.judges.embedding import PACKAGED, is_packaged
@@ -142,8 +118,3 @@ def _similarity(name: str, context: JudgeContext) -> Judge:
     if name == FACTS:
         return FactSimilarity(None if context.words is None else context.words.lexicon)
     return PackagedSimilarity() if name == PACKAGED and is_packaged() else load_embedding(name)
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
