@@ -14,8 +14,9 @@ from veridical.records import Message
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.inputs.context import Context
-from veridical.vlm.load import assemble
+from veridical.vlm.load import assemble, attach_lora
 from veridical.vlm.memory import Load, adapter_parameters, announce, plan, published, shape_of
+from veridical.vlm.model.adapters import LoraSettings, unfreeze
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
@@ -81,6 +82,35 @@ def test_sampling_holds_the_prefixes_twice(deep):
         branches = [Branch(i) for i in range(len(prefix))]
         generate(deep, prefix, branches, SamplingParams(max_new_tokens=8, temperature=0))
     assert held.most < 2.25 * keys_and_values(prefix)
+
+
+@pytest.mark.parametrize("work", ["lora", "answers", "full"])
+@pytest.mark.parametrize(
+    ("layers", "hidden", "intermediate", "heads", "key_value"), [(6, 128, 344, 4, 4), (4, 192, 768, 4, 1)]
+)
+def test_the_plan_is_near_what_a_training_step_holds(
+    llava_folder, work, layers, hidden, intermediate, heads, key_value
+):
+    config = AutoConfig.from_pretrained(llava_folder)
+    text = config.text_config
+    text.num_hidden_layers, text.hidden_size, text.intermediate_size = layers, hidden, intermediate
+    text.num_attention_heads, text.num_key_value_heads, text.head_dim = heads, key_value, hidden // heads
+    model = AutoModelForImageTextToText.from_config(config).requires_grad_(False)
+    vlm = assemble("shape", model, AutoProcessor.from_pretrained(llava_folder))
+    acts_on = "answers" if work == "answers" else "everything"
+    vlm = unfreeze(vlm, False) if work == "full" else attach_lora(vlm, LoraSettings(acts_on=acts_on), 0)
+    vlm.model.train()
+    held = Held()
+    held.known |= {one.untyped_storage()._cdata for one in (*vlm.model.parameters(), *vlm.model.buffers())}
+    with held:
+        prefix = encode(vlm, contexts(2))
+        scores = score(vlm, prefix, [["There is a fork. " * 12, "I can see two cups. " * 12]] * 2)
+        sum(answer.sum() for answers in scores for answer in answers).backward()
+    answer = max(len(answer) for answers in scores for answer in answers)
+    expected = plan(shape_of(vlm), work, Load(2, 4, prefix.prepared[0].length, answer))
+    gradients = sum(one.grad.nbytes for one in vlm.model.parameters() if one.grad is not None)
+    measured = held.most - (gradients if work != "full" else 0)  # in full, they come as activations go
+    assert 0.9 < (expected.prefixes + expected.activations + expected.logits) / measured < 1.45
 
 
 @pytest.mark.parametrize(
