@@ -277,3 +277,14 @@ def test_a_damaged_file_is_named(folders, tmp_path, name, how):
 def test_a_table_is_refused_where_no_run_has_one(folders, tmp_path):
     with pytest.raises(UserError, match="none of the run folders is of eval"):
         run(ReportConfig(runs=(folders.align,), out=tmp_path / "page.html", csv=True))
+
+
+def test_rewards_are_drawn_beside_what_annotations_say():
+    from veridical.report.page import _training_charts
+    from veridical.report.runs import AlignRun
+
+    log = tuple({"step": i, "loss": 0.1, "reward": i / 9, "oracle/score": 1 - i / 9} for i in range(10))
+    run = AlignRun(Path("grpo"), "grpo", {}, {}, log)
+    captions = [chart.caption for chart in _training_charts([run])]
+    assert len(captions) == 3
+    assert any("hacked" in caption for caption in captions)

@@ -337,6 +337,13 @@ def _training_charts(aligns: Sequence[AlignRun]) -> list[Chart]:
     wanted = (
         ("loss", "loss", "Loss, step by step: what training pushes down."),
         ("rewards/margins", "margin", "Margin: how far the preferred answer has pulled ahead of the rejected one."),
+        ("reward", "reward", "Reward of sampled answers, step by step: what policy gradient pushes up."),
+        (
+            "oracle/score",
+            "score",
+            "What annotations say of the same answers. A reward that rises while this falls is hacked.",
+        ),
+        ("oracle/recall", "recall", "Recall of the same answers: a reward may rise by saying less."),
     )
     return [
         Chart(charts.training(having, key, label), caption)
