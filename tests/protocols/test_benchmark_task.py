@@ -158,7 +158,7 @@ def test_missing_images_are_named_and_counted_before_a_model_is_loaded(llava_fol
     said = capsys.readouterr().err
     assert "3 of 6 images" in said
     assert "12 of 24 questions" in said
-    assert "COCO_val2014_000000000000.png (not there)" in said
+    assert "COCO_val2014_000000000000.png (missing)" in said
     words[4] = str(llava_folder)
     run(*words, "--pope.skip-missing")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -108,7 +108,7 @@ def _logits(model: Any, inputs: Any, output: int, record_id: str, name: str) -> 
 
 
 def load_classifier(model: str, output: str, device: str, batch_size: int) -> TextReward | VisionClassifier:
-    """The classifier in a folder or on the hub. Raises UserError where it can't be had."""
+    """The classifier in a folder or on the hub. Raises UserError where it can't be loaded."""
     from veridical.vlm.model.loading import source_of
 
     source = source_of(model)

@@ -149,7 +149,7 @@ def _load_trained(folder: Path, about: dict[str, Any], device: str) -> Vlm:
 
 
 def _other_model(folder: Path, model: str) -> UserError:
-    return UserError(f"{folder}: was trained on another {model}; give that model back, or train anew.")
+    return UserError(f"{folder}: was trained on another {model}; give that model, or train again.")
 
 
 def _digest(folder: Path, vlm: Vlm) -> str:

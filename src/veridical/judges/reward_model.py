@@ -41,7 +41,7 @@ class RewardModelSettings:
     """Where it runs: auto, cpu, cuda, ...."""
 
     def open(self, context: JudgeContext) -> ScalarReward | ProbeReward | TextReward | VisionClassifier:
-        """The judge. Raises UserError where it can't be had."""
+        """Load the judge. Raises UserError where that is not possible."""
         if not self.model:
             raise UserError("judge.name reward-model: give --judge.model, a trained reward or a sequence classifier.")
         folder = Path(self.model).expanduser()

@@ -50,7 +50,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def _value(pair: Pair, name: str, set_name: str) -> Any:
-    """What a name stands for in a pair; None where the pair has nothing of that name."""
+    """What a name means in a pair; None where the pair has nothing of that name."""
     made = pair.provenance
     if name == "set":
         return set_name

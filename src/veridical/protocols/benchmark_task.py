@@ -46,11 +46,11 @@ class ModelSide:
     images: Path
     """Folder with the images that the questions name."""
     suffix: str = ""
-    """Text behind every question; for POPE, LLaVA-1.5 adds " Answer the question using a single word or phrase."."""
+    """Text after every question; for POPE, LLaVA-1.5 adds " Answer the question using a single word or phrase."."""
     max_new_tokens: Positive | None = None
     """Longest answer; by default the benchmark's own."""
     skip_missing: bool = False
-    """Go on without images that are not there; their questions count as unanswered."""
+    """Continue without missing images; their questions count as unanswered."""
 
 
 def block_type(name: str) -> type:
@@ -217,7 +217,7 @@ def _name(module: Any, settings: Any, questions: Sequence[Question], block: Mode
 def _images(
     name: str, questions: Sequence[Question], block: ModelSide
 ) -> tuple[dict[str, tuple[ImageFile, ...]], list[str]]:
-    """The images by the name that the questions give, opened and hashed; and those that can't be had."""
+    """The images by the name that the questions give, opened and hashed; and those that can't be opened."""
     folder = ImageFolder(block.images)
     named = list(dict.fromkeys(question.image for question in questions if question.image))
     if not named:
@@ -229,7 +229,7 @@ def _images(
         try:
             found[image] = (checked_image(folder.find(image)),)
         except UnusableError as error:
-            missing[image] = "not there" if error.reason == "missing-image" else error.detail
+            missing[image] = "missing" if error.reason == "missing-image" else error.detail
     if missing:
         some = ", ".join(f"{image} ({why})" for image, why in list(missing.items())[:SHOWN_MISSING])
         about = sum(question.image in missing for question in questions)

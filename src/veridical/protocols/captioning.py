@@ -50,5 +50,5 @@ def caption_name(name: str, pictures: Pictures, config: EvalConfig) -> str:
 
 
 def caption_row(item: chair.ChairItem) -> dict[str, Any]:
-    """A caption as a row of JSON; `wrong` are the spans of characters that name what is not there."""
+    """A caption as a row of JSON; `wrong` are the spans of characters that name what is not in the image."""
     return {**asdict(item), "wrong": [[m.start, m.end] for m in item.mentions if m.invented]}

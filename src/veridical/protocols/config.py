@@ -144,7 +144,7 @@ def config_type(choices: Mapping[str, str]) -> type[EvalConfig]:
     """EvalConfig with the settings of each published benchmark among the protocols, and of the method of decoding.
 
     Raises:
-        UserError: a protocol or method that there is not, or a protocol that is named twice.
+        UserError: an unknown protocol or method, or a protocol named twice.
     """
     from veridical.decoding.registry import DECODINGS, decoding_type
     from veridical.judges.registry import JUDGES, settings_type

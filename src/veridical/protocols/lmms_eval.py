@@ -2,7 +2,7 @@
 
 lmms-eval makes the prompts, loads the data and scores; the texts come from veridical's own engine and its store of
 replies, so that questions about one image share it and a stopped run continues. Its numbers keep its scale and its
-standard errors; they stand in the table under its name and version and each task's.
+standard errors; they are in the table under its name and version and each task's.
 """
 
 from __future__ import annotations

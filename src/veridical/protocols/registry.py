@@ -56,7 +56,7 @@ def block_name(name: str) -> str:
 
 
 def check_names(names: tuple[str, ...]) -> None:
-    """Raise UserError for a protocol that there is not, or that is named twice."""
+    """Raise UserError for an unknown protocol, or one named twice."""
     for name in names:
         if name == AUTO:
             if len(names) > 1:

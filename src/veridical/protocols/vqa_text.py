@@ -14,7 +14,7 @@ _MOST_PERIODS = int(re.UNICODE)
 PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
 """A period that is in no number (VLMEvalKit)."""
 PERIOD_MISTYPED = re.compile(r"(?!<=\d)\.(?!\d)")
-"""The same with the official scripts' slip: the look-behind never holds, so a period after a digit goes, too."""
+"""The same with the official scripts' slip: the look-behind never matches, so a period after a digit goes, too."""
 
 
 def strip_punctuation(text: str, period: re.Pattern[str]) -> str:

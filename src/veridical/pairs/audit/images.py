@@ -17,7 +17,7 @@ SMALL_SIDE = 64
 LARGE = 12_000_000
 """Pixels above which decoding an image costs more than reading it."""
 NEAR_BITS = 4
-"""Bits of 64 in which perceptual hashes of the same picture may differ, scaled or compressed anew."""
+"""Bits of 64 in which perceptual hashes of the same picture may differ, scaled or compressed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _copies(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _S
     several = [group for group in groups.values() if len({image.sha256 for image in group}) > 1]
     if several:
         found = _pairs_with(by_image, (image for group in several for image in group))
-        text = f"{sum(map(len, several))} image files show {len(several)} pictures, scaled or saved anew"
+        text = f"{sum(map(len, several))} image files show {len(several)} pictures, scaled or saved again"
         yield Finding("same-pictures", "note", text, "count them as one image when splitting", found)
 
 

@@ -1,6 +1,6 @@
 """MME's form (Fu et al. 2023, arXiv 2306.13394) on annotated pictures: a question to say yes to and one to say no to.
 
-Its subtasks as far as they are annotated: existence (an object that is there, one that is not), count (the number there
+Its subtasks as far as they are annotated: existence (an object in it, one that is not), count (the number there
 is, another), position (the side an object is on, the other), color (its own, another) and scene (the place it is,
 another). The questions carry no instruction on how to answer.
 """

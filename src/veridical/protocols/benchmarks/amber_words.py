@@ -83,7 +83,7 @@ def noun_finder(nouns: Nouns, vocabulary: Collection[str]) -> Callable[[str], li
 
     `nltk` takes WordNet's lemma of whatever NLTK's tagger calls a noun, in its own case; `lexicon` takes
     every word of the vocabulary, whatever its part of speech, in any case, singular or plural. Raises UserError where
-    NLTK's data are not there.
+    NLTK's data are missing.
     """
     return _by_lexicon(vocabulary) if nouns == "lexicon" else _by_tags(vocabulary)
 
