@@ -109,7 +109,7 @@ COMMON = ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_re
         (
             Grpo(num_generations=4, num_iterations=2, loss_type="grpo", beta=0.2, epsilon=0.01, epsilon_high=0.02),
             {"loss_type": "grpo", "epsilon_high": 0.02},
-            (*COMMON, "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"),
+            (*COMMON, "kl", *(f"clip_ratio/{one}" for one in ("low_mean", "high_mean", "region_mean", "high_max"))),
         ),
         (
             Grpo(num_generations=4, beta=0.2, use_bias_correction_kl=False, scale_rewards="batch"),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
 _STATE = "rollouts.json"
+_ENDS = {"clip_ratio/low_mean": "clip_ratio/low_min", "clip_ratio/high_mean": "clip_ratio/high_max"}
+"""The least and the most that was clipped of an answer, as TRL logs it."""
 _KEPT = ("old", "reference", "values", "advantages", "returns")
 
 
@@ -83,6 +85,7 @@ class PolicyGradient:
         self._whole = Whole(0, 0, 0)
         self._of_rollout: dict[str, float] = {}
         self._totals: dict[str, list[float]] = {}
+        self._ends: dict[str, float] = {}
         # Dropout would make the sampling policy another one than the one that trains.
         dropout = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in vlm.model.modules())
         self._may_share = keep_prefix and not dropout
@@ -90,6 +93,7 @@ class PolicyGradient:
     def begin(self, step: int) -> Sequence[Rollout]:
         """Sample and reward new groups, or take those of the last step again (`num_iterations`)."""
         self._totals.clear()
+        self._ends.clear()
         self._live = None
         number, iteration = divmod(step, self._algorithm.num_iterations)
         if iteration == 0:
@@ -275,10 +279,15 @@ class PolicyGradient:
             total = self._totals.setdefault(name, [0.0, 0.0])
             total[0] += float((values * weights).sum())
             total[1] += float(weights.sum())
+            if name in _ENDS:
+                each = (values * weights).view(len(values), -1).sum(1) / weights.view(len(values), -1).sum(1)
+                known, pick = _ENDS[name], min if name.endswith("low_mean") else max
+                self._ends[known] = pick(float(pick(each)), self._ends.get(known, float(pick(each))))
 
     def restart(self) -> None:
         """Forget what was counted, and the prefix whose graph a broken pass has used up."""
         self._totals.clear()
+        self._ends.clear()
         self._live = None
 
     def metrics(self) -> Mapping[str, float]:
@@ -286,7 +295,7 @@ class PolicyGradient:
         self._live = None
         found = {name: total / max(weight, 1e-9) for name, (total, weight) in self._totals.items()}
         failed = sum(self.task.judging.failures.values())
-        return {**found, **self._of_rollout, **({"judge/failed": float(failed)} if failed else {})}
+        return {**found, **self._ends, **self._of_rollout, **({"judge/failed": float(failed)} if failed else {})}
 
     def end(self, step: int) -> None:
         """Nothing to do."""
