@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlparse
 
 import tyro
+from annotated_types import Ge, Le
 
 from veridical.errors import UserError
 from veridical.study import definition
@@ -46,7 +47,7 @@ class ViewConfig:
     """Folders of studies, or of build, align and eval: studies have a page each, the others one together."""
     host: str = "127.0.0.1"
     """The address to listen at; others than this machine's can then read the runs too."""
-    port: int = 8765
+    port: Annotated[int, Ge(0), Le(65535)] = 8765
     """The port; 0 takes any that is free."""
 
 
