@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,9 @@ def walk(
 
 def stop_in(command: Sequence[str], out: Path, step: str, how: signal.Signals) -> str:
     """Start the run, wait until a step is at work, and stop it; returns how it ended."""
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A script in the background is deaf to Ctrl-C, and its children would be too.
+    hearing = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hearing)
     progress = out / "logs" / f"{step}.progress"
     while run.poll() is None and not progress.exists():
         time.sleep(0.02)
