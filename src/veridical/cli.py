@@ -96,12 +96,23 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "study init": Command("veridical.study.starting", "InitConfig", "Write a study to start from."),
     "view": Command("veridical.study.view", "ViewConfig", "Serve studies and runs to a browser, live.", "runs"),
+    "recipe list": Command("veridical.recipes.listing", "ListConfig", "List published methods that one command runs."),
+    "recipe show": Command("veridical.recipes.showing", "ShowConfig", "Print a recipe: recipe show NAME.", "name"),
+    "recipe run": Command(
+        "veridical.recipes.running", "RunConfig", "Run a paper's method with its settings: recipe run NAME.", "name"
+    ),
     "report": Command("veridical.report.command", "ReportConfig", "Write one HTML file about finished runs."),
     "models": Command("veridical.vlm.command", "ModelsConfig", "Print which families of models were tried, and how."),
     "list": Command(
         "veridical.catalogue", "ListConfig", "List what there is to choose from: veridical list KIND.", "kind"
     ),
     "world": Command("veridical.world.command", "WorldConfig", "Write pictures of the picture world as a folder."),
+    "data paint": Command(
+        "veridical.pairs.painting", "PaintConfig", "Make pictures for prompts, by a text-to-image model."
+    ),
+    "data answers": Command(
+        "veridical.pairs.answers", "AnswersConfig", "Let several models answer records, as a pool for `ranked`."
+    ),
     "data import": Command(
         "veridical.pairs.importing", "ImportConfig", "Read a published preference set into a folder of pairs."
     ),

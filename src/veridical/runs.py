@@ -134,6 +134,10 @@ def identity_of(config: Any, *, by_content: bool = True) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             found[field.name] = identity_of(value, by_content=by_content)
+        elif by_content and field.metadata.get("by_content") and isinstance(value, tuple):
+            found[field.name] = [
+                f"sha256:{found_one}" if (found_one := _content_of(one)) else str(one) for one in value
+            ]
         elif by_content and field.metadata.get("by_content") and (digest := _content_of(value)):
             found[field.name] = f"sha256:{digest}"
         else:

@@ -9,9 +9,10 @@ into each pair which construction, settings, seed and model made it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from veridical.config import to_plain
 from veridical.edits import edit_spans
 from veridical.judges.interface import JudgeRequest
 from veridical.records import Message, Pair, Provenance, Record, Spans
@@ -155,7 +156,7 @@ def signed(pair: Pair, construction: str, settings: Any, seed: int) -> Pair:
     made = pair.provenance
     if made.construction:
         return pair
-    parameters = {**asdict(settings), **made.parameters}
+    parameters = {**to_plain(settings), **made.parameters}
     return replace(
         pair,
         id=f"{pair.record_id}/{construction}{pair.id.removeprefix(pair.record_id)}",

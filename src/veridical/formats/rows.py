@@ -29,7 +29,8 @@ _SHOWN = 80
 
 IMAGE_FIELDS = ("file_name", "image", "images")
 TEXT_FIELDS = ("text", "caption", "reference")
-_OTHERS = ("id", "prompt", "source", "counterfactual_image", "counterfactual_text")
+_PAINTED = ("painter", "painted_for", "image_rewards")
+_OTHERS = ("id", "prompt", "source", "counterfactual_image", "counterfactual_text", *_PAINTED)
 KNOWN_FIELDS = frozenset((*IMAGE_FIELDS, *TEXT_FIELDS, *FIELDS, *_OTHERS))
 FOREIGN_FIELDS = frozenset(
     (

@@ -7,7 +7,7 @@ always named with it; in *pictures* it is there less often; and in `anti-bias` s
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -91,6 +91,13 @@ def make_scene(mode: Mode, key: str) -> Scene:
     if mode not in ("text", "simple") and rng.random() < 0.2:
         names = _repeat_one(names, rng)
     return Scene(key, theme, mode, _place(names, rng), rng.randrange(1 << 30))
+
+
+def scene_of(theme: str, names: Sequence[str], key: str) -> Scene:
+    """A scene with these objects, as far as there is room for them; the key seeds where they stand."""
+    rng = random.Random(f"scene of/{key}")
+    [chosen] = [one for one in THEMES if one.name == theme]
+    return Scene(key, chosen, "simple", _place(list(names)[:_MOST_SPRITES], rng), rng.randrange(1 << 30))
 
 
 def choose_names(mode: Mode, theme: Theme, rng: random.Random) -> list[str]:

@@ -1,0 +1,33 @@
+"""`veridical recipe list`: the published methods that one command runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from veridical.recipes.recipe import names, recipe
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    """List the recipes: each reproduces a paper's method with its published settings."""
+
+    json: bool = False
+    """Print JSON instead: each one's name, title, source, base, published pairs, commands and notes."""
+
+
+def run(config: ListConfig) -> None:
+    """Print the list."""
+    found = [recipe(name) for name in names()]
+    if config.json:
+        import json
+
+        rows = [
+            {"name": one.name, "title": one.title, "source": one.source, "base": one.base, "pairs": one.pairs,
+             "commands": [step.command for step in one.steps], "notes": one.notes}
+            for one in found
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=2))
+        return
+    width = max(len(one.name) for one in found)
+    for one in found:
+        print(f"  {one.name:<{width}}  {one.title}")
