@@ -175,7 +175,7 @@ class PairSet:
         pairs = tuple(itertools.chain(self._pairs, *others))
         counted = Counter(pair.id for pair in pairs)
         if twice := next((name for name, count in counted.items() if count > 1), None):
-            raise UserError(f"two of the pairs have the id {twice!r}; filter one out, or build them by other settings.")
+            raise UserError(f"two of the pairs have the id {twice!r}; filter one out, or use `mix`, which renames it.")
         rejects = (*self.rejects, *(reject for other in others for reject in other.rejects))
         return PairSet(pairs, rejects=rejects, keep=(self, *others))
 
