@@ -1,8 +1,8 @@
-"""All targets of the campaign, and what they have in common: small pictures, a small model."""
+"""All targets of the campaign."""
 
 from __future__ import annotations
 
-from benchmarks.fuzz import data
+from benchmarks.fuzz import data, evaluation, models, state
 from benchmarks.fuzz.campaign import Target
 
-TARGETS: tuple[Target, ...] = (*data.TARGETS,)
+TARGETS: tuple[Target, ...] = (*data.TARGETS, *evaluation.TARGETS, *state.TARGETS, *models.TARGETS)

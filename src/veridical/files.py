@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -193,6 +194,13 @@ def remove_partial(folder: Path, skip: Callable[[Path], bool] = lambda _: False)
             if is_partial(name) and not _being_written(name):
                 shutil.rmtree(inside / name) if name in folders else (inside / name).unlink(missing_ok=True)
         folders[:] = [name for name in folders if not is_partial(name) and not skip(inside / name)]
+
+
+def remove_partial_of(path: Path) -> None:
+    """Remove what killed processes left of one file on its way to its name."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if is_partial(leftover.name) and not _being_written(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:

@@ -185,6 +185,8 @@ def check_fields(pair: Pair) -> None:
     texts += [text for other in pair.others for text in (other.text, other.source)]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("its id, a turn, an answer or another text is no text")
+    if not isinstance(pair.open_ended, bool):
+        raise ValueError("its open_ended is neither true nor false")
     "".join(texts).encode()  # half of a character is no Unicode, which is a ValueError too
     spans = () if pair.spans is None else (*pair.spans.chosen, *pair.spans.rejected)
     whole = [made.seed, made.attempts, *(end for span in spans for end in span)]

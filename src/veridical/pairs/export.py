@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from veridical.errors import UserError
-from veridical.files import read_state, whole, write_json, write_whole
+from veridical.files import read_state, remove_partial, remove_partial_of, whole, write_json, write_whole
 from veridical.pairs.rows import warn_unverified
 from veridical.pairs.wide import wide_features
 from veridical.records import ImageFile, Pair
@@ -25,6 +25,7 @@ from veridical.vlm.images.files import read_image_file
 if TYPE_CHECKING:
     from veridical.formats.published.types import Format
 
+_LIST = "dataset_info.json"
 GROUP = 64
 """Pairs in memory at a time, and in a row group of a parquet file."""
 
@@ -92,6 +93,9 @@ def _say(done: Exported, where: str) -> None:
 def export(run: Path, to: Path, form: str = "") -> Exported:
     """Write the pairs of a run folder to `to`, a few at a time. Raises UserError for an unknown format or suffix."""
     warn_unverified(run)
+    remove_partial_of(to)
+    remove_partial_of(to.with_name(_LIST))
+    remove_partial(to.parent / "images")
     from veridical.formats.published.registry import FORMATS
     from veridical.pairs.dataset import stream_pairs
 
@@ -171,7 +175,7 @@ def _copied(image: ImageFile, folder: Path) -> str:
 
 def _describe(to: Path) -> None:
     """Add the file to LLaMA-Factory's list of data sets beside it, as a set of pairs."""
-    path = to.with_name("dataset_info.json")
+    path = to.with_name(_LIST)
     known = read_state(path, remedy="mend it or move it away") if path.exists() else {}
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     about = {

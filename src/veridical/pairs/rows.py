@@ -82,7 +82,7 @@ def _told(run: Path) -> Mapping[str, str] | None:
         return {str(shard["file"]): str(shard["sha256"]) for shard in manifest["shards"]}
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{run / MANIFEST}: damaged ({type(error).__name__}: {error}); run the same build again, or delete this "
             "file to use the shards as they are."

@@ -225,10 +225,11 @@ def json_parts(result: Mapping[str, Any], items: Iterable[Item]) -> Iterator[str
 
 
 def _save(path: Path, parts: Iterable[str]) -> None:
-    from veridical.files import whole
+    from veridical.files import remove_partial_of, whole
 
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; give the name of a file.")
+    remove_partial_of(path)
     with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.writelines(parts)
         file.write("\n")

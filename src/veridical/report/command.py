@@ -38,7 +38,7 @@ class ReportConfig(TableSettings):
 def run(config: ReportConfig) -> Path:
     """Write the page and return its path. Raises UserError for a folder that is no finished run."""
     from veridical.errors import UserError
-    from veridical.files import write_whole
+    from veridical.files import remove_partial_of, write_whole
     from veridical.protocols.table_formats import print_tables
     from veridical.report.page import render
     from veridical.report.runs import read_runs
@@ -51,6 +51,7 @@ def run(config: ReportConfig) -> Path:
         if forms and not runs.evals:
             raise UserError(f"--{forms[0]}: none of the run folders is of eval, so there is no table.")
         page = render(runs, config.title, config.pairs, config.captions)
+    remove_partial_of(config.out)
     write_whole(config.out, page.encode("utf-8"))
     if forms:
         print_tables([_table(one, len(runs.evals) > 1) for one in runs.evals], forms)
