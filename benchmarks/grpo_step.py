@@ -174,7 +174,7 @@ class Trls:
         """Sample, reward, forward, backward, update; returns the tokens of a step's answers."""
         start = step * self.given.groups
         chosen = [self.rows[start + i] for i in range(self.given.groups) for _ in range(self.given.generations)]
-        self.trainer.training_step(self.trainer.model, chosen)
+        self.trainer.training_step(self.trainer.model, chosen, None)
         self.optimiser.step()
         self.optimiser.zero_grad()
         return self.tokens
