@@ -17,15 +17,19 @@ class SpooledTexts(MutableMapping[str, str]):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this mapping)
         self._places: dict[str, int] = {}
         self._end = 0
+        self._at_end = True  # moving there again would flush what is not written yet
 
     def __setitem__(self, key: str, text: str) -> None:
         content = text.encode("utf-8", "surrogatepass")
-        self._file.seek(self._end)
+        if not self._at_end:
+            self._file.seek(self._end)
+            self._at_end = True
         self._file.write(len(content).to_bytes(LENGTH, "big") + content)
         self._places[key] = self._end
         self._end += LENGTH + len(content)
 
     def __getitem__(self, key: str) -> str:
+        self._at_end = False
         self._file.seek(self._places[key])
         size = int.from_bytes(self._file.read(LENGTH), "big")
         return self._file.read(size).decode("utf-8", "surrogatepass")

@@ -43,7 +43,7 @@ class Captions(Sequence[Item]):
             self._images.append(item.image)
             self._truths.append(shared.setdefault(item.truth, item.truth))
             self._empty.append(not item.caption.strip())
-            self._marks.extend(part for m in item.mentions for part in (self._number(m), m.start, m.end))
+            self._marks.extend([part for m in item.mentions for part in (self._number(m), m.start, m.end)])
             self._ends.append(len(self._marks))
 
     def __len__(self) -> int:
