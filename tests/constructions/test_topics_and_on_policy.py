@@ -9,8 +9,10 @@ from tests.constructions.follow import follow
 
 from veridical.constructions.opa_dpo import OpaDpoSettings, opa_dpo
 from veridical.constructions.protocol import Sample, YesNo
+from veridical.constructions.ranked import RankedSettings
 from veridical.constructions.tpr import TprSettings, tpr
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
+from veridical.runs import identity_of
 
 RECORD = Record(
     "r1",
@@ -70,3 +72,14 @@ def test_reference_and_correction_are_preferred_to_the_own_answer():
 def test_a_right_answer_gives_the_first_pair_alone(own):
     _, [pair] = follow(opa_dpo(RECORD, OpaDpoSettings(tries=1), 0), [own])
     assert pair.provenance.variant == "reference"
+
+
+def test_pools_count_by_content(tmp_path):
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for file in (first, second):
+        file.write_text('{"id": "1", "text": "A dog."}\n')
+    assert identity_of(RankedSettings(pool=(first,))) == identity_of(RankedSettings(pool=(second,)))
+    before = identity_of(RankedSettings(pool=(second,)))
+    second.write_text('{"id": "1", "text": "A cat."}\n')
+    assert identity_of(RankedSettings(pool=(second,))) != before
+    assert identity_of(RankedSettings())["pool"] == []
