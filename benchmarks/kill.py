@@ -136,7 +136,7 @@ def attempt(
 ) -> dict[str, Any]:
     """Kill a command at a moment, run it again, and say what is wrong with what it leaves, if anything."""
     shutil.rmtree(folder, ignore_errors=True)
-    out = folder / "out"
+    out = folder / stage.name.replace(" ", "-")  # a folder's name stands in cards and pages
     words = _words(stage, given, out)
     if how == "change":
         _forked(words, watch=out, at=int(moment))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
-from veridical.files import write_json, write_json_lines, write_whole
+from veridical.files import read_state, write_json, write_json_lines, write_whole
 from veridical.runs import Run, identity_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AlignConfig", "config_type", "run"]
 
+START = "start_check.json"
 EXAMPLES = "examples.arrow"
 """The checked pairs, in the run folder while it lasts."""
 
@@ -322,7 +323,7 @@ def _train(
     """Train from the last whole checkpoint on; returns the number of steps of the whole training, and how far policy
     and reference were apart if it began here.
     """
-    from veridical.align import sharding, start_check
+    from veridical.align import distributed, sharding, start_check
     from veridical.align.trainer import PairTrainer
 
     if config.gradient_checkpointing:
@@ -336,6 +337,11 @@ def _train(
         base_only = config.start is not None and config.reference == "base"
         if begins:
             start = start_check.require_same_start(encoder, cache, examples, trainer.limit, base_only)
+            found = asdict(start)
+            distributed.on_main(lambda: write_json(config.out / START, found))
+        elif (config.out / START).exists():
+            # Made before this run was interrupted.
+            start = start_check.StartCheck(**read_state(config.out / START, {"pairs": int}))
         if config.shard:
             sharding.shard(encoder.vlm)
         return trainer
