@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-_TIMES = re.compile(r"seconds|_time$|^time|memory|runtime|date|samples_per|steps_per")
+_TIMES = re.compile(r"seconds|_time$|^time|memory|runtime|date|samples_per|steps_per|reference_computed")
 _LEFT_OUT = ("config.yaml", "training_args.bin", "report.html")
 """Files that name the folder or the time."""
 SECONDS_OF_A_RUN = 600
