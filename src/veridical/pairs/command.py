@@ -204,10 +204,11 @@ def show(out: Path) -> None:
         if yes or no:
             console.print(f"{yes + no} pairs of yes/no answers: {yes} chosen yes, {no} chosen no")
         console.print(f"chosen side: {', '.join(f'{source} ({n})' for source, n in summary['chosen_from'].items())}")
-    console.print(
-        f"{manifest['records_in']} records = {manifest['records_used']} used + "
-        f"{sum(manifest['rejected'].values())} rejected{f' ({reasons})' if reasons else ''}{_kept_back(manifest)}"
-    )
+    with files.naming(out / run_folder.MANIFEST):
+        console.print(
+            f"{manifest['records_in']} records = {manifest['records_used']} used + "
+            f"{sum(manifest['rejected'].values())} rejected{f' ({reasons})' if reasons else ''}{_kept_back(manifest)}"
+        )
     with files.naming(out / "summary.json"):
         for warning in summary.get("warnings", ()):
             console.print(f"[yellow]Warning:[/] {escape(str(PairWarning(**warning)))}")
