@@ -50,7 +50,7 @@ def opened(monkeypatch, tmp_path):
 def test_a_whole_run_opens_each_picture_once(config, pictures, tmp_path, opened, workers):  # noqa: F811
     """Reference, two epochs and the measurement after them, with a view beside the clean image."""
     config = replace(config, pairs=write_build(tmp_path / "build", make_pairs(pictures, 11)), epochs=2)
-    config = replace(config, objective=Mdpo(), workers=workers, feature_memory_mb=0)
+    config = replace(config, objective=Mdpo(), workers=workers, feature_memory_mb=0, draws="fixed")
     before = opened()
     run(config)
     counts = opened() - before

@@ -202,7 +202,7 @@ def test_a_damaged_image_fails_alone(tmp_path):
     judge = fixed((0.9, 0.3, 0.01))
     failed, seen, none = judge.presence([Presence(bad), Presence(good), Presence(Record("n", (), good.prompt))])
     assert isinstance(failed, JudgeError)
-    assert failed.reason == "not-an-image"
+    assert failed.reason == "image-changed"
     assert seen["red"] == "present"
     assert isinstance(none, JudgeError)
     assert none.reason == "no-image"

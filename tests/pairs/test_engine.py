@@ -46,9 +46,9 @@ def engine(llava_folder) -> Engine:
 
 
 def on_disk(image: Image.Image, folder: Path) -> ImageFile:
-    digest = hashlib.sha256(image.tobytes()).hexdigest()
-    image.save(folder / f"{digest}.png")
-    return ImageFile(folder / f"{digest}.png", digest)
+    path = folder / f"{hashlib.sha256(image.tobytes()).hexdigest()}.png"
+    image.save(path)
+    return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def in_memory(context: Context) -> Context:

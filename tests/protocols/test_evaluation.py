@@ -332,7 +332,8 @@ def test_the_table_as_csv_has_all_models_with_paired_intervals(finished, capsys)
     assert list(recall) == ["base", "dpo", "dpo - base"]
     assert float(recall["dpo"]["value"]) == results["models"]["dpo"]["recall"]["value"]
     difference = results["comparisons"][0]["differences"]["recall"]
-    assert [float(recall["dpo - base"][key]) for key in ("value", "low", "high")] == [*difference.values()]
+    bounds = ("value", "low", "high")
+    assert [float(recall["dpo - base"][key]) for key in bounds] == [*difference.values()][:3]
 
 
 def test_a_report_prints_the_tables_of_its_evaluations(finished, tmp_path, capsys):

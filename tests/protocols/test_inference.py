@@ -64,7 +64,7 @@ def test_intervals_over_seeds_and_pictures_hold_the_truth_19_times_in_20(seeds, 
 def test_the_family_of_comparisons_errs_less_than_once_in_20(models, seeds, from_seeds):
     """Models with no difference between any: how often one comparison of all is called clear, corrected and not."""
     rng = np.random.default_rng(models)
-    pictures, trials = 150, 400
+    pictures, trials = 60, 100
     weights = np.concatenate([np.ones((1, pictures)), resample(pictures, 0, 200)]) / pictures
     false = plain = 0
     for _ in range(trials):

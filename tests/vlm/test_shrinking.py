@@ -67,6 +67,7 @@ def test_a_batch_halves_until_it_fits_and_stays_so():
 
 def test_a_build_goes_through_with_less_memory_than_its_batch_needs(llava_folder, tmp_path):
     script = """
+        import hashlib
         from pathlib import Path
         import PIL.Image
         from veridical.constructions.protocol import Score
@@ -78,9 +79,11 @@ def test_a_build_goes_through_with_less_memory_than_its_batch_needs(llava_folder
 
         vlm = load(sys.argv[1])
         prompt = (Message("user", "Describe this image."),)
-        images = [ImageFile(Path(sys.argv[3]) / f"{i}.png", str(i)) for i in range(24)]
-        for i, image in enumerate(images):
-            PIL.Image.new("RGB", (40, 40), (i * 10, 9, 9)).save(image.path)
+        images = []
+        for i in range(24):
+            path = Path(sys.argv[3]) / f"{i}.png"
+            PIL.Image.new("RGB", (40, 40), (i * 10, 9, 9)).save(path)
+            images.append(ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest()))
         contexts = [Context((image,), prompt, key=(image.sha256,)) for image in images]
         requests = [Score(one, ("There is a fork and a knife on the table. " * 12,) * 12) for one in contexts]
         engine = Engine(LocalGenerator(vlm), None)

@@ -112,7 +112,7 @@ def test_a_row_is_recognised(name):
 
 
 def test_every_format_has_a_row_here():
-    assert set(FORMATS) == {*ROWS, "veridical", "coco", "visual-genome"}
+    assert set(FORMATS) == {*ROWS, "veridical", "coco", "visual-genome", "vl-rewardbench"}
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("llava", "vlfeedback", "opa-dpo", "ha-dpo")])

@@ -238,7 +238,7 @@ def test_check_finds_questions_out_of_order_and_twice(write, score, refused):
     rows = questions("ynn")
     found = score("pope", "--questions", write("q.jsonl", [rows[1], rows[0], rows[2]]), "--check")
     assert found["out_of_order"] == ["q/1: stands after 2"]
-    assert "the question r/1 stands twice" in refused(
+    assert "the question r/1 is in its files twice" in refused(
         "pope", "--questions", write("r.jsonl", [rows[0], rows[0]]), "--check"
     )
 
