@@ -88,15 +88,15 @@ def recipe(name: str) -> Recipe:
     )
 
 
-def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with changes: groups are merged, methods' settings and everything else replaced; None takes away."""
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any], whole: tuple[str, ...] = _WHOLE) -> dict[str, Any]:
+    """Settings with changes: groups are merged, those in `whole` and everything else replaced; None takes away."""
     found = dict(settings)
     for key, value in changes.items():
         old = found.get(key)
         if value is None:
             found.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(old, Mapping) and key not in _WHOLE:
-            found[key] = merged(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, Mapping) and key not in whole:
+            found[key] = merged(old, value, whole)
         else:
             found[key] = value
     return found

@@ -130,7 +130,8 @@ def prepare(chosen: Recipe, config: RunConfig) -> list[Prepared]:
         if config.small:
             settings = _smaller(step.command, settings)
             settings = merged(settings, chosen.small.get(step.name, {}))
-        settings = merged(settings, changes.get(step.name, {}))
+        # A single setting of a method is changed, its others stay.
+        settings = merged(settings, changes.get(step.name, {}), whole=())
         done.append(_written(step, _resolved(settings, folders), config))
     return done
 
