@@ -94,7 +94,7 @@ def test_a_build_goes_through_with_less_memory_than_its_batch_needs(llava_folder
         print(json.dumps([[sum(one.policy) for one in answer] for answer in answers] + [engine.generator.limit.size]))
     """
     *wanted, unlimited = limited(script, str(llava_folder), "0", str(tmp_path))
-    *found, size = limited(script, str(llava_folder), "60", str(tmp_path))
+    *found, size = limited(script, str(llava_folder), "30", str(tmp_path))
     assert unlimited == sys.maxsize
     assert size < 24
     assert [x for row in found for x in row] == pytest.approx([x for row in wanted for x in row], rel=1e-5)
