@@ -29,7 +29,7 @@ def die_before(pattern, number, how):
 def run_until(code: str, pattern: str, number: int, how: int = signal.SIGKILL, *arguments: str) -> int:
     """Run Python code that sends itself a signal before the change with that number that `pattern` finds.
 
-    A change is "EVENT PATH", as in "os.rename /tmp/x/.a.json.1-2.partial". Returns the exit status.
+    A change is "EVENT PATH", as in "os.rename FOLDER/.a.json.1-2.partial". Returns the exit status.
     """
     begin = f"{HOOK}\ndie_before({pattern!r}, {number}, {int(how)})\n"
     ended = subprocess.run(

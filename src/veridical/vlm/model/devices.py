@@ -32,7 +32,7 @@ def choose(asked: str) -> torch.device:
         device = torch.device(asked)
         # Fails at once, with the reason, where the device or its number doesn't exist.
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"The device {asked!r} can't be used here: {reason}. Choose cpu, cuda:1, mps...") from error
     return device
