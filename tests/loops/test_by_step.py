@@ -252,3 +252,11 @@ def test_selm_ranks_known_pairs_with_its_own_answer_and_spa_labels_its_own(files
     run(labelled)
     made = read_pairs(labelled.out / "round-1" / "pairs")
     assert all(0.5 < one.provenance.scores["confidence"] <= 1 for one in made)
+
+
+def test_settings_that_no_loop_by_steps_reads_are_refused(files, tmp_path):
+    file = tmp_path / "align.yaml"
+    file.write_text(ALIGN + "optimiser: rmsprop\nwithout_image: none\n")
+    with pytest.raises(UserError, match=r"optimiser, without_image: a loop by steps doesn't read these"):
+        run(replace(config(files, tmp_path / "out", "ranked"), align=file))
+    assert not (tmp_path / "out" / "log.jsonl").exists()

@@ -81,6 +81,7 @@ def _told_when_memory_runs_out() -> Iterator[None]:
 
 def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     from veridical.align import defaults, distributed, final_metrics, held_out, outcome, sharding, watch
+    from veridical.align.policy import load_base, make_trainable
     from veridical.align.reference import ReferenceCache, model_key
     from veridical.pairs.joined import joined_manifest, lines
     from veridical.vlm.model.adapters import save_trained
@@ -114,7 +115,7 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
             return
         if weights is not None:
             # The model is measured and written by this process alone, which has but its share of the layers.
-            vlm = _trainable(config, _base_of(config))
+            vlm = make_trainable(config, load_base(config))
             sharding.take(vlm.model, weights)
             encoder.vlm = vlm
         result = outcome.examine(config, encoder, cache, examples, kept_aside)
@@ -162,43 +163,19 @@ def load_for_training(config: AlignConfig, folder: Run, pairs_digest: str) -> tu
     the run's.
     """
     from veridical.align import distributed
+    from veridical.align.policy import load_base, make_trainable
     from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
-    base = _base_of(config)
+    base = load_base(config)
     dtype = compute_dtype(base.model)
     refuse_float16(dtype)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-    vlm = _trainable(config, base)
+    vlm = make_trainable(config, base)
     if config.start is not None:
         distributed.on_main(lambda: folder.settle({"start": vlm.fingerprint}))
     return base, vlm, dtype
-
-
-def _base_of(config: AlignConfig) -> Vlm:
-    from veridical.vlm.load import load
-    from veridical.vlm.model.image_limits import ImageLimits
-    from veridical.vlm.model.load_options import LoadOptions
-
-    return load(
-        config.model,
-        dtype=config.dtype,
-        device=config.device,
-        allow_remote_code=config.allow_remote_code,
-        limits=ImageLimits(config.max_pixels, config.max_image_tokens),
-        options=LoadOptions(config.attention, config.quantise, config.compile),
-    )
-
-
-def _trainable(config: AlignConfig, base: Vlm) -> Vlm:
-    """The model with what trains, before its first step."""
-    from veridical.vlm.load import attach_lora
-    from veridical.vlm.model.adapters import unfreeze
-
-    if config.train == "adapter":
-        return attach_lora(base, config.lora, config.seed, config.start)
-    return unfreeze(base, projector=config.train == "language-and-projector")
 
 
 @contextmanager
@@ -361,7 +338,7 @@ def run_steps(
     Raises KeyboardInterrupt, with a checkpoint saved, after Ctrl-C.
     """
     from veridical.align import callbacks, distributed
-    from veridical.align.trainer import steps_in_all
+    from veridical.align.arguments import steps_in_all
     from veridical.progress import Line
 
     steps = steps_in_all(config, pairs)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from veridical.vlm.model.adapters import LoraSettings
+    from veridical.vlm.model.load_options import Attention, Quantise
     from veridical.vlm.model.loading import Vlm
 
 
@@ -32,6 +33,18 @@ class PolicySettings(Protocol):
     @property
     def device(self) -> str:
         """Where it runs."""
+
+    @property
+    def attention(self) -> Attention:
+        """The attention kernel."""
+
+    @property
+    def quantise(self) -> Quantise:
+        """Whether the language model's weights are rounded."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether the language model is compiled."""
 
     @property
     def allow_remote_code(self) -> bool:
@@ -73,23 +86,38 @@ class Policy:
 
 def load_policy(settings: PolicySettings) -> Policy:
     """Load the model and make trainable what `settings` say. Raises UserError where that can't be."""
-    from veridical.vlm.load import attach_lora, load
-    from veridical.vlm.model.adapters import unfreeze
-    from veridical.vlm.model.image_limits import ImageLimits
     from veridical.vlm.model.precision import compute_dtype, refuse_float16
 
-    base = load(
+    base = load_base(settings)
+    dtype, fingerprint = compute_dtype(base.model), base.fingerprint
+    refuse_float16(dtype)
+    return Policy(fingerprint, make_trainable(settings, base), dtype)
+
+
+def load_base(settings: PolicySettings) -> Vlm:
+    """Load the model that training starts from."""
+    from veridical.vlm.load import load
+    from veridical.vlm.model.image_limits import ImageLimits
+    from veridical.vlm.model.load_options import LoadOptions
+
+    return load(
         settings.model,
         dtype=settings.dtype,
         device=settings.device,
         allow_remote_code=settings.allow_remote_code,
         limits=ImageLimits(settings.max_pixels, settings.max_image_tokens),
+        options=LoadOptions(settings.attention, settings.quantise, settings.compile),
     )
-    dtype, fingerprint = compute_dtype(base.model), base.fingerprint
-    refuse_float16(dtype)
+
+
+def make_trainable(settings: PolicySettings, base: Vlm) -> Vlm:
+    """The model with what trains, before its first step: a LoRA adapter, or the weights themselves."""
+    from veridical.vlm.load import attach_lora
+    from veridical.vlm.model.adapters import unfreeze
+
     if settings.train == "adapter":
-        return Policy(fingerprint, attach_lora(base, settings.lora, settings.seed, settings.start), dtype)
-    return Policy(fingerprint, unfreeze(base, projector=settings.train == "language-and-projector"), dtype)
+        return attach_lora(base, settings.lora, settings.seed, settings.start)
+    return unfreeze(base, projector=settings.train == "language-and-projector")
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, Tensor]:

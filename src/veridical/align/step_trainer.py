@@ -19,58 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from veridical.align.arguments import TrainingSettings, arguments
 from veridical.align.policy import trained_weights
-from veridical.align.trainer import PlacedArguments, switch_off_dropout
+from veridical.align.trainer import switch_off_dropout
 from veridical.errors import UserError
 from veridical.vlm.model.adapters import save_trained
 from veridical.vlm.model.loading import Vlm
 from veridical.vlm.shrinking import BatchLimit, attempt
 
 _WEIGHTS, _HEAD = "trained.safetensors", "head.safetensors"
-
-
-class StepSettings(Protocol):
-    """The settings of optimiser, schedule and checkpoints."""
-
-    @property
-    def out(self) -> Path:
-        """The run folder."""
-
-    @property
-    def learning_rate(self) -> float | None:
-        """Peak rate."""
-
-    @property
-    def scheduler(self) -> str:
-        """How it goes on from there."""
-
-    @property
-    def warmup(self) -> float:
-        """Share of the steps over which it rises."""
-
-    @property
-    def weight_decay(self) -> float:
-        """AdamW's."""
-
-    @property
-    def max_grad_norm(self) -> float:
-        """Longest gradient."""
-
-    @property
-    def seed(self) -> int:
-        """Seeds dropout."""
-
-    @property
-    def save_every(self) -> int:
-        """Steps between checkpoints."""
-
-    @property
-    def keep_checkpoints(self) -> int:
-        """How many are kept."""
-
-    @property
-    def report_to(self) -> tuple[str, ...]:
-        """Trackers."""
 
 
 class StepWork(Protocol):
@@ -103,7 +60,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        settings: StepSettings,
+        settings: TrainingSettings,
         vlm: Vlm,
         work: StepWork,
         steps: int,
@@ -227,29 +184,9 @@ def put_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
             weight.copy_(weights[name])
 
 
-def step_arguments(settings: StepSettings, steps: int, device: torch.device) -> TrainingArguments:
+def step_arguments(settings: TrainingSettings, steps: int, device: torch.device) -> TrainingArguments:
     """The settings in transformers' words, for a training whose batches are steps."""
-    return PlacedArguments(
-        output_dir=str(settings.out / "checkpoints"),
-        per_device_train_batch_size=1,
-        num_train_epochs=1,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=math.floor(settings.warmup * steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=settings.save_every,
-        save_total_limit=settings.keep_checkpoints,
-        report_to=list(settings.report_to) or "none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        use_cpu=device.type == "cpu",
-        placed=str(device),
-    )
+    return arguments(settings, steps, device, per_device_train_batch_size=1, num_train_epochs=1)
 
 
 def places_of_step(count: int, size: int, seed: int, step: int) -> list[int]:

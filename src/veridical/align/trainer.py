@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer import SCHEDULER_NAME
 
 from veridical.align import defaults, distributed, sharding
+from veridical.align.arguments import micro_batch_of, training_arguments
 from veridical.align.config import AlignConfig
 from veridical.align.draws import draw_of, drawn, random_views
 from veridical.align.inputs import Batch, BatchEncoder, worker_settings
 from veridical.align.logps import score_requests, views_of
 from veridical.align.memory_of_pairs import PairMemory
+from veridical.align.policy import trained_weights
 from veridical.align.reference import ReferenceCache, References
 from veridical.align.sampler import Batches, EpochLoader, SeededOrder
 from veridical.align.step_wide import WholeStep, learning_loss, whole_step
@@ -50,8 +52,6 @@ from veridical.vlm.model.modes import evaluating
 from veridical.vlm.shrinking import BatchLimit, OutOfMemory, attempt
 
 _WEIGHTS = "trained.safetensors"
-_OPTIMISERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit", "rmsprop": "rmsprop"}
-"""What transformers calls them."""
 RELIEF = (
     "Train with --gradient-checkpointing, show fewer or smaller images (--max-image-tokens), shorten the answers "
     "(--max-answer-tokens), or use a device with more memory."
@@ -427,7 +427,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             save_trained(vlm, folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(_trained(vlm.model), folder / _WEIGHTS)
+            save_file(trained_weights(vlm.model), folder / _WEIGHTS)
         self._memory.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -440,7 +440,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             return
         found = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
         with torch.no_grad():
-            for name, parameter in _trained(self._encoder.vlm.model).items():
+            for name, parameter in trained_weights(self._encoder.vlm.model).items():
                 parameter.copy_(found[name])
 
 
@@ -455,81 +455,6 @@ def difficulty(config: AlignConfig, examples: Sequence[Example]) -> list[float] 
             known = ", ".join(sorted(example.scores)) or "none"
             raise UserError(f"order_by: pair {example.id} states no {config.order_by!r}; it states: {known}.")
     return [sign * example.scores[config.order_by] for example in examples]
-
-
-def micro_batch_of(config: AlignConfig) -> int:
-    """Pairs in one pass of one process. Raises UserError where the processes can't share a batch evenly."""
-    share, rest = divmod(config.batch_size, distributed.count())
-    micro_batch = min(config.micro_batch, share)
-    if rest or share % max(micro_batch, 1):
-        raise UserError(
-            f"batch_size {config.batch_size} can't be split over {distributed.count()} processes in parts of "
-            f"micro_batch {config.micro_batch}; choose a batch_size that is a multiple of both together."
-        )
-    return micro_batch
-
-
-@dataclass
-class PlacedArguments(TrainingArguments):  # type: ignore[misc]
-    """One process trains on the one device that its model was loaded on, however many GPUs it sees."""
-
-    placed: str = "cpu"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        self._setup_devices  # noqa: B018  # starts accelerate's state
-        return torch.device(self.placed)
-
-    @property
-    def n_gpu(self) -> int:
-        """Never several: transformers would split each batch among them."""
-        return 0 if self.placed == "cpu" else 1
-
-    @property
-    def place_model_on_device(self) -> bool:
-        """The model stays where it is."""
-        return False
-
-
-def training_arguments(config: AlignConfig, pairs: int, device: torch.device) -> TrainingArguments:
-    """The settings in transformers' words."""
-    micro_batch = micro_batch_of(config)
-    return PlacedArguments(
-        output_dir=str(config.out / "checkpoints"),
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // (micro_batch * distributed.count()),
-        num_train_epochs=config.epochs,
-        max_steps=steps_in_all(config, pairs) if config.max_steps else -1,
-        optim=_OPTIMISERS[config.optimiser],
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.scheduler,
-        warmup_steps=math.floor(config.warmup * steps_in_all(config, pairs)),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=config.save_every,
-        save_total_limit=config.keep_checkpoints,
-        report_to=list(config.report_to) or "none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        use_cpu=device.type == "cpu",
-        placed=str(device),
-    )
-
-
-def steps_in_all(config: AlignConfig, pairs: int) -> int:
-    """Optimiser steps of a whole training; the last one of an epoch may have fewer pairs."""
-    steps = math.ceil(pairs / config.batch_size) * config.epochs
-    return min(steps, config.max_steps or steps)
-
-
-def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights that training changes, by name, sharing memory with the model."""
-    return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def switch_off_dropout(model: torch.nn.Module) -> None:

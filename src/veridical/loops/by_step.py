@@ -78,6 +78,8 @@ def _train(config: LoopConfig, built: BuildConfig, aligned: AlignConfig, folder:
 
     found = shards.read(built, config.out / "records")
     policy = load_policy(aligned)
+    if aligned.gradient_checkpointing:
+        policy.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
     source = shards.open_source(built, found.items, found.held_out, policy.vlm)
     if found.held_out:
         _write_held_out(built, config.out, found.held_out)

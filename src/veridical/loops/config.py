@@ -86,9 +86,34 @@ def settings_of(
         raise UserError(
             f"{config.build}: pairs of every step come from the model in training; give --by round to a server."
         )
+    if config.by == "step":
+        _refuse_unread(training, config)
     # Which weights a server has under a name, only its user knows.
     if making.model != training.model and not making.generator.is_served:
         raise UserError(f"{config.build} and {config.align} name different models: {making.model}, {training.model}.")
     if making.limit is None:
         raise UserError(f"{config.build}: give it a limit, the number of records of one round.")
     return making, training
+
+
+_NOT_BY_STEP = (
+    "mix",
+    "shard",
+    "optimiser",
+    "projector_rate",
+    "max_steps",
+    "order",
+    "draws",
+    "without_image",
+    "reference",
+)
+"""Settings of align that a training whose pairs are made at every step doesn't have."""
+
+
+def _refuse_unread(training: align.AlignConfig, config: LoopConfig) -> None:
+    usual = align.AlignConfig(pairs=training.pairs, out=training.out)
+    if unread := [name for name in _NOT_BY_STEP if getattr(training, name) != getattr(usual, name)]:
+        raise UserError(
+            f"{config.align}: {', '.join(unread)}: a loop by steps doesn't read these; leave them out, or give "
+            "--by round."
+        )

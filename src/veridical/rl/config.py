@@ -20,6 +20,7 @@ from veridical.rl.algorithms import ALGORITHMS, algorithm_type
 from veridical.rl.registry import weighted
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.model.load_options import Attention, Quantise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,13 @@ class RlConfig:
     """What the model is loaded and computed in: `auto` is bfloat16 on a GPU, float32 on a CPU."""
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Any device of torch: `cpu`, `cuda:1`, `mps`. `auto` is a GPU if there is one."""
+    attention: Attention = field(default="auto", metadata=INCIDENTAL)
+    """The attention kernel: auto is transformers' choice, sdpa; flash_attention_2 and flash_attention_3 need their
+    packages and a GPU."""
+    quantise: Quantise = "none"
+    """Round the language model's weights to 4 bits (nf4) or 8 (int8), by bitsandbytes; an adapter trains on them."""
+    compile: bool = field(default=False, metadata=INCIDENTAL)
+    """Compile the language model: a minute or more at first, faster steps afterwards."""
     allow_remote_code: bool = False
     """Run Python code that comes with the model. Only for models that you trust."""
     max_pixels: Positive | None = None
@@ -140,6 +148,8 @@ class RlConfig:
             raise UserError(f"start is an adapter to go on with, and train is {self.train}; set train to adapter.")
         if self.reference == "start" and self.start is None:
             raise UserError("reference start needs --start: the adapter that the policy is measured against.")
+        if self.quantise != "none" and self.train != "adapter":
+            raise UserError(f"quantise {self.quantise} and train {self.train}: quantised weights can't train.")
         if self.dtype == "float16":
             raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
 
