@@ -6,8 +6,9 @@ name that its configuration gives it, or by number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TextReward:
-    """A sequence classifier that reads the prompt and the answer, and sees no image."""
+class Classifier:
+    """A sequence classifier whose logit of one output is the reward."""
 
     name: str
     model: Any = field(repr=False)
-    tokenizer: Any = field(repr=False)
+    read: Callable[[Sequence[Scorable]], Any] = field(repr=False)
+    """Prompts, answers and, where it sees, images as the model's inputs."""
     output: int = 0
     batch_size: int = field(default=8, metadata=INCIDENTAL)
 
@@ -39,49 +41,41 @@ class TextReward:
         return preference(requests, self.rate)
 
     def _together(self, batch: Sequence[Scorable]) -> list[float]:
-        return _logits(self.model, self._tokenised(batch), self.output, batch[0].record_id, self.name)
+        import torch
 
-    def _tokenised(self, batch: Sequence[Scorable]) -> Any:
-        """Conversations where the tokenizer has a chat template, else prompt and answer as two segments."""
-        if not self.tokenizer.chat_template:
-            prompts = ["\n".join(turn.text for turn in one.prompt) for one in batch]
-            return self.tokenizer(prompts, [one.text for one in batch], padding=True, return_tensors="pt")
-        conversations = [
-            [{"role": turn.role, "content": turn.text} for turn in (*one.prompt, Message("assistant", one.text))]
-            for one in batch
-        ]
-        return self.tokenizer.apply_chat_template(
-            conversations, padding=True, return_tensors="pt", return_dict=True, tokenize=True
-        )
+        inputs = self.read(batch)
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if longest is not None and inputs["input_ids"].shape[1] > longest:
+            raise UserError(f"{batch[0].record_id}: prompt and answer exceed the {longest} tokens of {self.name}.")
+        with torch.inference_mode():
+            logits = self.model(**inputs.to(self.model.device)).logits
+        scores: list[float] = logits[:, self.output].float().tolist()
+        return scores
 
 
-@dataclass(frozen=True)
-class VisionClassifier:
-    """A sequence classifier that sees the images, reads prompt and answer, and has a processor with a chat template."""
+def _read_texts(tokenizer: Any, batch: Sequence[Scorable]) -> Any:
+    """Conversations where the tokenizer has a chat template, else prompt and answer as two segments."""
+    if not tokenizer.chat_template:
+        prompts = ["\n".join(turn.text for turn in one.prompt) for one in batch]
+        return tokenizer(prompts, [one.text for one in batch], padding=True, return_tensors="pt")
+    conversations = [
+        [{"role": turn.role, "content": turn.text} for turn in (*one.prompt, Message("assistant", one.text))]
+        for one in batch
+    ]
+    return tokenizer.apply_chat_template(
+        conversations, padding=True, return_tensors="pt", return_dict=True, tokenize=True
+    )
 
-    name: str
-    model: Any = field(repr=False)
-    processor: Any = field(repr=False)
-    output: int = 0
-    batch_size: int = field(default=8, metadata=INCIDENTAL)
 
-    def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:
-        """The classifier's logit for each answer."""
-        return each([Scorable.of(request) for request in requests], self._together, self.batch_size)
-
-    def compare(self, requests: Sequence[Compare]) -> list[Preference | JudgeError]:
-        """By the difference of the two logits."""
-        return preference(requests, self.rate)
-
-    def _together(self, batch: Sequence[Scorable]) -> list[float]:
-        inputs = self.processor.apply_chat_template(
-            [_conversation(one) for one in batch],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
-        return _logits(self.model, inputs, self.output, batch[0].record_id, self.name)
+def _read_with_images(processor: Any, batch: Sequence[Scorable]) -> Any:
+    """Conversations with their images, by the processor's chat template."""
+    return processor.apply_chat_template(
+        [_conversation(one) for one in batch],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
 
 
 def _conversation(one: Scorable) -> list[dict[str, Any]]:
@@ -96,18 +90,7 @@ def _conversation(one: Scorable) -> list[dict[str, Any]]:
     return turns
 
 
-def _logits(model: Any, inputs: Any, output: int, record_id: str, name: str) -> list[float]:
-    import torch
-
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and inputs["input_ids"].shape[1] > longest:
-        raise UserError(f"{record_id}: prompt and answer exceed the {longest} tokens of {name}.")
-    with torch.inference_mode():
-        scores: list[float] = model(**inputs.to(model.device)).logits[:, output].float().tolist()
-    return scores
-
-
-def load_classifier(model: str, output: str, device: str, batch_size: int) -> TextReward | VisionClassifier:
+def load_classifier(model: str, output: str, device: str, batch_size: int) -> Classifier:
     """The classifier in a folder or on the hub. Raises UserError where it can't be loaded."""
     from veridical.vlm.model.loading import source_of
 
@@ -120,8 +103,7 @@ def load_classifier(model: str, output: str, device: str, batch_size: int) -> Te
             "reward` or `reward-probe`, a model with a value head, or a sequence classifier, by folder or hub name."
         ) from error
     chosen = choose_output(model, loaded.config, output)
-    kind = VisionClassifier if sees else TextReward
-    return kind(model, loaded, reader, chosen, batch_size)
+    return Classifier(model, loaded, partial(_read_with_images if sees else _read_texts, reader), chosen, batch_size)
 
 
 def _read(source: str | Path, device: str) -> tuple[Any, Any, bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from veridical.bounds import Positive
 from veridical.errors import UserError
-from veridical.judges.classifiers import TextReward, VisionClassifier, load_classifier
+from veridical.judges.classifiers import Classifier, load_classifier
 from veridical.judges.reward_heads import (
     REWARD,
     ProbeReward,
@@ -40,7 +40,7 @@ class RewardModelSettings:
     device: str = field(default="auto", metadata=INCIDENTAL)
     """Where it runs: auto, cpu, cuda, ...."""
 
-    def open(self, context: JudgeContext) -> ScalarReward | ProbeReward | TextReward | VisionClassifier:
+    def open(self, context: JudgeContext) -> ScalarReward | ProbeReward | Classifier:
         """Load the judge. Raises UserError where that is not possible."""
         if not self.model:
             raise UserError("judge.name reward-model: give --judge.model, a trained reward or a sequence classifier.")
