@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/veridical demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/pytest -n auto --dist loadfile
+	$(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

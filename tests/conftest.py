@@ -27,3 +27,9 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--update-support", action="store_true", help="write the table of supported models anew")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with whole commands come first, so that no process waits for one of them at the end."""
+    long = {item.path for item in items if item.get_closest_marker("end_to_end")}
+    items.sort(key=lambda item: item.path not in long)

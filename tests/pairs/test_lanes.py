@@ -65,7 +65,8 @@ def test_one_slow_call_holds_up_no_other_record():
         return []
 
     outcomes = list(run_concurrently(((i, str(i), one(i)) for i in range(8)), serve, 4, lane_of=lane_of))
-    assert (0, []) in outcomes[-2:]
+    # It ends with those that were under way beside it.
+    assert (0, []) in outcomes[-4:]
     assert len(outcomes) == 8
 
 
