@@ -9,7 +9,7 @@ from PIL import Image
 
 from veridical.edits import edit_spans
 from veridical.errors import UserError
-from veridical.pairs.dataset import read_pairs, to_trl, write_build
+from veridical.pairs.dataset import pair_of, read_pairs, row_of, to_trl, write_build
 from veridical.pairs.export import ExportConfig, run
 from veridical.records import ImageFile, Message, Pair, Provenance
 
@@ -44,6 +44,16 @@ def test_pairs_come_back_as_they_were(build, pairs):
         assert (one.id, one.prompt, one.chosen, one.rejected) == (other.id, other.prompt, other.chosen, other.rejected)
         assert (one.spans, one.open_ended) == (other.spans, other.open_ended)
         assert (one.provenance, one.images[0].sha256) == (other.provenance, other.images[0].sha256)
+
+
+def test_a_row_is_the_same_from_a_relative_folder(build, monkeypatch):
+    """As a build named by a relative path reads its journal and writes the shard."""
+    monkeypatch.chdir(build.parent)
+    run = Path(build.name)
+    for pair in read_pairs(build):
+        row = row_of(pair, run)
+        assert row == row_of(pair, build)
+        assert row_of(pair_of(row, run), run) == row
 
 
 def test_an_image_of_many_pairs_is_stored_once(tmp_path, pairs):

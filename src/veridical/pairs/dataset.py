@@ -205,7 +205,12 @@ def row_of(pair: Pair, run: Path) -> dict[str, Any]:
 
 
 def _image_cell(image: ImageFile, run: Path) -> dict[str, Any]:
-    return {"bytes": None, "path": image.path.relative_to(run).as_posix()}
+    return {"bytes": None, "path": path_within(image, run)}
+
+
+def path_within(image: ImageFile, run: Path) -> str:
+    """The path of an image that is stored in a run folder, from there, whichever of the two is relative."""
+    return image.path.resolve().relative_to(run.resolve()).as_posix()
 
 
 def pair_of(row: dict[str, Any], run: Path) -> Pair:

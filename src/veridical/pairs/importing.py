@@ -301,7 +301,9 @@ def _lines(path: Path) -> int:
 
 
 def _record_row(record: Record, stored: Mapping[str, ImageFile], out: Path) -> dict[str, Any]:
-    images = [stored[image.sha256].path.relative_to(out).as_posix() for image in record.images]
+    from veridical.pairs.dataset import path_within
+
+    images = [path_within(stored[image.sha256], out) for image in record.images]
     row: dict[str, Any] = {"id": record.id, "images": images}
     row["prompt"] = [{"role": message.role, "content": message.text} for message in record.prompt]
     if record.reference:
