@@ -127,7 +127,8 @@ def _mutate(out: Path, draw: random.Random) -> None:
     if path.suffix == ".json" and kind < 0.55:
         whole = mutations.as_json(mutations.row(json.loads(whole), draw)).encode(errors="surrogatepass")
     elif path.suffix == ".yaml" and kind < 0.4:
-        whole = yaml.safe_dump(json.loads(mutations.as_json(mutations.row(yaml.safe_load(whole), draw)))).encode()
+        # JSON is YAML.
+        whole = mutations.as_json(mutations.row(yaml.safe_load(whole), draw)).encode(errors="surrogatepass")
     else:
         whole = mutations.content(whole, draw)
     path.write_bytes(whole)
