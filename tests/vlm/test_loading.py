@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +117,18 @@ def test_missing_weights_are_not_made_up(llava_folder, tmp_path):
     save_file(weights | {name: weights[name][:1].clone()}, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match="q_proj"):
         load(copy)
+
+
+def test_a_configuration_of_a_far_larger_model_is_refused_before_weights_are_made_up(llava_folder, tmp_path):
+    """Without its `text_config` a LLaVA is one of 7B, by transformers' defaults."""
+    folder = Path(shutil.copytree(llava_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"config.json is of a model of 6,\d{3},\d{3},\d{3} weights, its files hold"):
+        load(folder, device="cpu")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2 * 2**20  # KiB
 
 
 @pytest.mark.parametrize("named", ["../other.safetensors", "pytorch_model.bin", "/etc/passwd", "missing.safetensors"])

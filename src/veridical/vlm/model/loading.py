@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +89,10 @@ def read_model(
     load_options.check(options, device)
     place = devices.choose("auto" if device == load_options.SPREAD else device)
     source = str(source_of(model))
-    if Path(source).is_dir():
-        files_of(Path(source))
+    files = files_of(Path(source)) if Path(source).is_dir() else []
     try:
+        if files and not allow_remote_code:
+            _refuse_larger(model, Path(source), files)
         number = getattr(torch, dtype) if dtype != "auto" else automatic_dtype(Path(source), place)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
         with without_bars(source):
@@ -178,6 +180,29 @@ def _model_file(model: str | Path, source: str | Path, name: str) -> dict[str, A
     if not isinstance(content, dict):
         raise UserError(f"The model {str(model)!r} can't be loaded: {name} is no JSON object. {_REMEDY}")
     return content
+
+
+def _refuse_larger(model: str | Path, folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a configuration of a far larger model than its files hold, before transformers makes up what is missing:
+    a LLaVA without `text_config` is one of 7B."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        return  # several weights in one number
+    held = 0
+    for path in files:
+        with safe_open(path, "pt") as file:
+            held += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    with torch.device("meta"):
+        wanted = sum(weight.numel() for weight in AutoModelForImageTextToText.from_config(config).parameters())
+    if wanted > 2 * held:
+        raise UserError(
+            f"The model {str(model)!r} can't be loaded: its config.json is of a model of {wanted:,} weights, its files "
+            f"hold {held:,}. Fetch it again, or give one whose configuration fits."
+        )
 
 
 def _refuse_made_up(model: str | Path, outcome: Mapping[str, Any]) -> None:
