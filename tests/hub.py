@@ -1,4 +1,5 @@
-"""A local stand-in of the Hub's HTTP interface: data sets are made, written to, listed and read, as its client asks."""
+"""A local stand-in of the Hub's HTTP interface: data sets and models are made, written to, listed and read, as its client
+asks."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_of_a_test"
+_LARGE = (".parquet", ".png", ".safetensors")
 
 
 class Hub(ThreadingHTTPServer):
-    """The data sets by name; each is its files by path, as of its last commit."""
+    """The data sets and models by name, which no two share; each is its files by path, as of its last commit."""
 
     daemon_threads = True
 
@@ -83,13 +85,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse("Unauthorized", 401)
         if parts == ["api", "repos", "create"]:
             asked = json.loads(body)
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if name in self.server.sets:
-                return self._send({"error": "exists", "url": f"{self.server.url}/datasets/{name}"}, 409)
+                return self._send({"error": "exists", "url": f"{self.server.url}/{kind}{name}"}, 409)
             self.server.sets[name] = {}
             self.server.private[name] = bool(asked.get("private") or asked.get("visibility") == "private")
-            return self._send({"url": f"{self.server.url}/datasets/{name}", "name": name, "id": name})
-        if parts[0] == "datasets":  # lfs
+            return self._send({"url": f"{self.server.url}/{kind}{name}", "name": name, "id": name})
+        if "lfs" in parts:
             objects = json.loads(body)["objects"]
             actions = [
                 {**one, "actions": {"upload": {"href": f"{self.server.url}/upload/{one['oid']}"}}} for one in objects
@@ -102,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             files = [
                 {
                     "path": one["path"],
-                    "uploadMode": "lfs" if PurePosixPath(one["path"]).suffix in (".parquet", ".png") else "regular",
+                    "uploadMode": "lfs" if PurePosixPath(one["path"]).suffix in _LARGE else "regular",
                     "shouldIgnore": False,
                 }
                 for one in json.loads(body)["files"]
@@ -112,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             for line in body.splitlines():
                 self._apply(self.server.sets[name], **json.loads(line))
             commit = self.server.commit(name)
-            url = f"{self.server.url}/datasets/{name}/commit/{commit}"
+            url = f"{self.server.url}/{'datasets/' if parts[1] == 'datasets' else ''}{name}/commit/{commit}"
             return self._send({"success": True, "commitUrl": url, "commitOid": commit, "hookOutput": ""})
         if verb == "paths-info":
             return self._send([])
@@ -134,13 +137,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = self._parts()
-        if parts[:2] == ["api", "datasets"]:
+        if parts[0] == "api" and parts[1] in ("datasets", "models"):
             name = "/".join(parts[2:4])
             if not self._there(name):
                 return self._refuse("RepoNotFound", 401 if not self._may() else 404)
             files = self.server.sets[name]
             if len(parts) > 4 and parts[4] == "tree":
-                return self._send([self._entry(path, content) for path, content in sorted(files.items())])
+                below = "".join(f"{part}/" for part in parts[6:])
+                found = [self._entry(path, one) for path, one in sorted(files.items()) if path.startswith(below)]
+                return self._send(found) if found or not below else self._refuse("EntryNotFound", 404)
             if len(parts) > 5 and parts[4] == "revision" and parts[5] not in ("main", self.server.commit(name)):
                 return self._refuse("RevisionNotFound", 404)
             siblings = [{"rfilename": path} for path in sorted(files)]
@@ -160,9 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
         return {"type": "file", "path": path, "size": len(content), "oid": oid}
 
     def _resolve(self, parts: list[str]) -> None:
-        if parts[0] != "datasets" or len(parts) < 6 or parts[3] != "resolve":
+        parts = parts[1:] if parts[0] == "datasets" else parts
+        if len(parts) < 5 or parts[2] != "resolve":
             return self._refuse(f"unknown {self.path}", 404)
-        name, path = "/".join(parts[1:3]), "/".join(parts[5:])
+        name, path = "/".join(parts[:2]), "/".join(parts[4:])
         if not self._there(name):
             return self._refuse("RepoNotFound", 404)
         if path not in self.server.sets[name]:

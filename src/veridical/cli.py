@@ -95,6 +95,9 @@ COMMANDS: Mapping[str, Command] = {
         own_file=True,
     ),
     "study init": Command("veridical.study.starting", "InitConfig", "Write a study to start from."),
+    "publish": Command(
+        "veridical.align.publishing", "PublishConfig", "Merge an adapter into its model, push results to the Hub."
+    ),
     "view": Command("veridical.study.view", "ViewConfig", "Serve studies and runs to a browser, live.", "runs"),
     "recipe list": Command("veridical.recipes.listing", "ListConfig", "List published methods that one command runs."),
     "recipe show": Command("veridical.recipes.showing", "ShowConfig", "Print a recipe: recipe show NAME.", "name"),

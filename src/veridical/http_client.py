@@ -49,6 +49,10 @@ class CallError(Exception):
         self.reason, self.remedy, self.passing = reason, remedy, passing
 
 
+class UnknownError(UserError):
+    """The server knows nothing under what was asked for: a status of 404."""
+
+
 class _PassingError(Exception):
     """Something that may go better next time; `wait` is what the server asked for, in seconds."""
 
@@ -262,7 +266,7 @@ class HttpClient:
         if status in (401, 403):
             raise self._wrong_key(status)
         if status == 404:
-            raise UserError(f"{self.place}: {unknown}: {detail}")
+            raise UnknownError(f"{self.place}: {unknown}: {detail}")
         if status in _INVALID:
             raise _InvalidError(f"status {status}: {said}"[: 5 * _SHOWN])
         if status != 200:

@@ -6,6 +6,7 @@ import json
 import socket
 
 import pytest
+import torch
 from tests.generators.server import MODEL, behaving, serving
 from tests.generators.test_remote import GREEDY, SETTINGS, found
 
@@ -14,6 +15,8 @@ from veridical.constructions.protocol import Sample
 from veridical.errors import UserError
 from veridical.generators import served
 from veridical.vlm.inputs.context import Context
+from veridical.vlm.load import attach_lora, load
+from veridical.vlm.model.adapters import LoraSettings, save_trained
 
 
 def test_a_server_that_is_not_there():
@@ -92,3 +95,22 @@ def test_a_server_that_goes_and_comes_back_as_another_model(bundled_folder, llav
     port = int(url.rpartition(":")[2].partition("/")[0])
     with serving(llava_folder, port=port), pytest.raises(UserError, match="answers otherwise than before"):
         remote.answer([Sample(context, (("b",),), GREEDY)])
+
+
+def test_a_server_that_was_started_again_is_given_the_adapter_again(bundled_folder, records, tmp_path):
+    adapted = attach_lora(load("bundled", device="cpu"), LoraSettings(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in adapted.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    save_trained(adapted, tmp_path / "adapter")
+    request = Sample(Context(records[0].images, records[0].prompt), (("a",),), GREEDY)
+    with serving(bundled_folder, "--lora") as url:
+        remote = found(url, tmp_path / "adapter")
+        first = remote.answer([request])
+        assert first != found(url).answer([request])
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    with serving(bundled_folder, "--lora", port=port):
+        assert remote.answer([request]) == first
+    with serving(bundled_folder, port=port), pytest.raises(UserError, match="--enable-lora"):
+        remote.answer([request])

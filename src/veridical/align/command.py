@@ -48,6 +48,7 @@ def run(config: AlignConfig) -> Path:
     """
     if run_folder.is_finished(config):
         _say(f"{config.out} is already complete; its result is {config.result}")
+        _publish(config)
         return config.out
     from veridical.align import distributed, sharding
     from veridical.pairs.opening import check_sources
@@ -60,9 +61,25 @@ def run(config: AlignConfig) -> Path:
         with run_folder.opened(config) as folder, _told_when_memory_runs_out():
             pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
             _align(replace(config, pairs=pairs), folder, distributed.on_main(lambda: run_folder.pairs_digest(pairs)))
+        if distributed.is_main():
+            _publish(config)
     finally:
         distributed.destroy()
     return config.out
+
+
+def _publish(config: AlignConfig) -> None:
+    """Merge and push the result of a finished training, where that is asked for."""
+    from veridical.align import publishing
+
+    result = config.result
+    if config.merge:
+        out = config.out / publishing.MERGED
+        result = publishing.merge(
+            config.model, result, out, config.merge_dtype, allow_remote_code=config.allow_remote_code
+        )
+    if config.push:
+        publishing.push(result, config.push, private=config.private)
 
 
 @contextmanager

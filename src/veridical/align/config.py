@@ -15,6 +15,7 @@ from veridical.align.watch_settings import WatchSettings
 from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed, check
 from veridical.config import chosen
 from veridical.errors import UserError
+from veridical.hub import check_repo
 from veridical.objectives.base import Objective
 from veridical.objectives.dpo_nll import DpoNll
 from veridical.objectives.registry import OBJECTIVES, objective_type
@@ -22,6 +23,7 @@ from veridical.pairs.joining import MixSettings
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.load_options import SPREAD, Attention, Quantise
+from veridical.vlm.model.merging import ANSWERS_ONLY, MergedType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class AlignConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     """The adapter."""
     start: Path | None = field(default=None, metadata=BY_CONTENT)
-    """An adapter to go on training, of the same lora settings; a new one if left out."""
+    """An adapter to go on training, of the same lora settings: a folder, or hf://OWNER/NAME; a new one if left out."""
     reference: Literal["base", "start"] = "base"
     """What the policy is measured against: the model without its adapter, or with the one it starts from."""
 
@@ -145,6 +147,17 @@ class AlignConfig:
     report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
 
+    merge: bool = field(default=False, metadata=INCIDENTAL)
+    """Also write the whole model with the adapter in it, to `merged/`: it loads without PEFT, in vLLM too. Adapters that
+    act on answers only can't be merged."""
+    merge_dtype: MergedType = field(default="float32", metadata=INCIDENTAL)
+    """Number type of the merged model. The sum is made in float32; bfloat16 is half as large and rounds most of a short
+    training's update away, how much is said."""
+    push: str = field(default="", metadata=INCIDENTAL)
+    """OWNER/NAME on the Hugging Face Hub: the result goes there with its card, with --merge the merged model."""
+    private: bool = field(default=False, metadata=INCIDENTAL)
+    """With --push: make a new repository private."""
+
     dtype: str = "auto"
     """What the model is loaded and computed in: `auto` is bfloat16 on a GPU, float32 on a CPU. Weights that train are
     kept, and written, in float32; a whole model that was written so is loaded so by `auto`, on a GPU too."""
@@ -196,6 +209,14 @@ class AlignConfig:
                 f"quantise {self.quantise} and train {self.train}: quantised weights can't train. Set train to "
                 "adapter, or leave quantise out."
             )
+        if self.merge and self.train != "adapter":
+            raise UserError(f"merge and train {self.train}: the result is a whole model already; leave --merge out.")
+        if self.merge and self.lora.acts_on == "answers":
+            raise UserError(f"merge and lora.acts_on answers: such an adapter {ANSWERS_ONLY}")
+        if self.push:
+            check_repo(self.push)
+        elif self.private:
+            raise UserError("private goes with --push.")
         if self.device == SPREAD:
             raise UserError("device spread is for build and eval; start a process for each GPU to train on several.")
         trains_projector = self.train == "language-and-projector" or (

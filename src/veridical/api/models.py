@@ -25,7 +25,7 @@ def load(
 
     Args:
         model: which one.
-        adapter: a folder in PEFT's layout, or that of a finished alignment.
+        adapter: a folder in PEFT's layout, that of a finished alignment, or hf://OWNER/NAME.
         dtype: auto (bfloat16 on a GPU, else float32), float32, bfloat16 or float16.
         device: auto (a GPU if there is one), cpu, cuda, ....
         allow_remote_code: let the model bring its own Python code.

@@ -15,6 +15,7 @@ from veridical.files import read_json_lines
 if TYPE_CHECKING:
     from veridical.protocols.statistics import Estimate
     from veridical.vlm.model.loading import Vlm
+    from veridical.vlm.model.merging import MergedType
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,43 @@ class Run:
         if self.result.name == "adapter":
             return load(self.model, adapter=self.result)
         return load(str(self.result))
+
+    def merge(self, to: str | Path | None = None, *, dtype: MergedType = "float32") -> Path:
+        """Write the whole model with the adapter in it; returns its folder, which loads without PEFT, in vLLM too.
+
+        Args:
+            to: the folder; `merged` in the run by default.
+            dtype: its number type, float32, bfloat16 or float16; the sum is made in float32.
+
+        Raises:
+            UserError: a training of the whole model, or an adapter that acts on answers only.
+        """
+        from veridical.align import publishing
+
+        if not publishing.is_adapter(self.result):
+            raise UserError(f"{self.result} is a whole model already.")
+        out = self.folder / publishing.MERGED if to is None else Path(to).expanduser()
+        return publishing.merge(self.model, self.result, out, dtype)
+
+    def push(
+        self, repo: str, *, merged: bool = False, dtype: MergedType = "float32", private: bool = False, license: str = ""
+    ) -> str:
+        """Push the result with its card to the Hugging Face Hub; returns its address there.
+
+        Args:
+            repo: OWNER/NAME, made unless it exists.
+            merged: push the whole model with the adapter in it, in the place of the adapter.
+            dtype: of the merged model.
+            private: make a new repository private.
+            license: in the Hub's words, such as apache-2.0.
+
+        Raises:
+            UserError: what `merge` refuses, and what the Hub refuses.
+        """
+        from veridical.align import publishing
+
+        result = self.merge(dtype=dtype) if merged else self.result
+        return publishing.push(result, repo, private=private, licence=license)
 
     def __repr__(self) -> str:
         if "rewards" in self.summary:

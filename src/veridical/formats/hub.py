@@ -7,13 +7,12 @@ huggingface_hub's settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
+from veridical.hub import hub_errors
 
 # One slash where the name went through a Path.
 _NAME = re.compile(r"hf:/{1,2}(?P<repo>[\w.\-]+/[\w.\-]+)(?:@(?P<revision>[\w.\-/]+))?(?::(?P<split>[\w.\-]+))?")
@@ -28,11 +27,6 @@ class Fetched:
     folder: Path
     files: tuple[Path, ...]
     split: str
-
-
-def is_hub_name(source: str | Path) -> bool:
-    """Whether a source names a data set on the Hub."""
-    return str(source).startswith("hf:/")
 
 
 def fetch(source: str | Path) -> Fetched:
@@ -66,35 +60,6 @@ def splits(folder: Path) -> dict[str, tuple[Path, ...]]:
             f"{folder}: its splits can't be told ({str(error)[:200]}); name the data set without one."
         ) from None
     return {str(name): tuple(Path(file) for file in files) for name, files in found.items()}
-
-
-@contextmanager
-def hub_errors(repo: str) -> Iterator[None]:
-    """Say what the Hub refuses, and what to do, in place of its client's errors."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except (errors.RepositoryNotFoundError, errors.GatedRepoError, errors.RevisionNotFoundError) as error:
-        kind = {"RevisionNotFoundError": "there is no such revision"}.get(
-            type(error).__name__, "not found, or not open to you"
-        )
-        raise UserError(
-            f"{repo}: {kind} at the Hub. Check the name; for a private or gated data set, set HF_TOKEN or run "
-            "`hf auth login`, and accept its terms on its page."
-        ) from None
-    except errors.HFValidationError as error:
-        raise UserError(f"{repo}: no name of a data set ({error}).") from None
-    except Exception as error:
-        # The client's own errors, and those of the HTTP library below it, whichever that is.
-        if not isinstance(error, OSError | errors.HfHubHTTPError) and not type(error).__module__.startswith("httpx"):
-            raise
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise UserError(
-                f"{repo}: the Hub refuses it; set HF_TOKEN to a token that may, or `hf auth login`."
-            ) from None
-        raise UserError(f"{repo}: the Hub can't be asked ({str(error).splitlines()[0][:200]}); try again.") from None
 
 
 def _is_table(path: Path, folder: Path) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from veridical.errors import DataWarning, UserError
 from veridical.formats import tables
 from veridical.formats.folder import Task, read_folder
-from veridical.formats.hub import fetch, is_hub_name
+from veridical.formats.hub import fetch
+from veridical.hub import is_hub_name
 from veridical.formats.parallel import in_order
 from veridical.formats.published.catalogue import recognise_row
 from veridical.formats.rows import (

@@ -23,7 +23,8 @@ from veridical.files import read_json
 from veridical.generators import chat
 from veridical.generators.config import ServedSettings
 from veridical.generators.pictures import data_urls
-from veridical.http_client import BadReplyError, CallError, HttpClient, check_url, read_key
+from veridical.http_client import BadReplyError, CallError, HttpClient, UnknownError, check_url, read_key
+from veridical.hub import fetched_adapter
 from veridical.judges.endpoint import COMPLETIONS, read_extra
 from veridical.records import Message
 from veridical.runs import content_digest
@@ -67,6 +68,7 @@ def find_out(settings: ServedSettings, url: str, model: str, adapter: Path | Non
 
     Raises UserError for a server that is gone, refuses the key, doesn't know the model, or can't have the adapter.
     """
+    adapter = None if adapter is None else fetched_adapter(adapter)
     check_url(url, "generator")
     read_key(settings.key_variable)
     client = HttpClient(
@@ -129,15 +131,28 @@ def refusal(who: str, name: str, lacking: Mapping[Ability, str]) -> str:
 async def complete(
     served: Served, model: str, fields: Mapping[str, Any], retried: Callable[[], None] = lambda: None
 ) -> chat.Completion:
-    """A chat completion. Raises CallError without one, and UserError where going on is no use."""
+    """A chat completion. Raises CallError without one, and UserError where going on is no use.
+
+    A server that was started again has lost the adapter that it was given, and is given it again.
+    """
 
     async def body(refused: frozenset[str]) -> bytes:
         return await asyncio.to_thread(chat.body_of, model, fields, refused, served.extra)
 
     unknown = f"knows no model {model!r}, or has no chat completions"
-    return await served.client.call(
-        COMPLETIONS, body, chat.read_completion, next_refused=chat.next_refused, retried=retried, unknown=unknown
-    )
+
+    async def asked() -> chat.Completion:
+        return await served.client.call(
+            COMPLETIONS, body, chat.read_completion, next_refused=chat.next_refused, retried=retried, unknown=unknown
+        )
+
+    try:
+        return await asked()
+    except UnknownError:
+        if served.adapter is None or model != served.model:
+            raise
+        await _with_adapter(served.client, served.adapter)
+        return await asked()
 
 
 async def score(

@@ -52,7 +52,7 @@ class BuildConfig:
     model: str = "bundled"
     """The model whose hallucinations are exposed: bundled, a folder, or a name on the Hugging Face hub."""
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
-    """A PEFT adapter on the model."""
+    """A PEFT adapter on the model: a folder, or hf://OWNER/NAME."""
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
     """Who generates: --model in this process, or a model behind a URL, which --adapter is then given to."""
     limit: Positive | None = None

@@ -16,7 +16,8 @@ from veridical import runs
 from veridical.bounds import Positive, Seed
 from veridical.errors import UserError, describe, printable
 from veridical.files import read_state, write_json, write_whole
-from veridical.formats.hub import fetch, is_hub_name
+from veridical.formats.hub import fetch
+from veridical.hub import is_hub_name
 from veridical.records import ImageFile, Pair, Record, Rejection
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.formats.hub import is_hub_name
+from veridical.hub import is_hub_name
 from veridical.pairs.rows import warn_unverified
 
 _OWN = frozenset(("image_sha256", "record_id", "parameters"))

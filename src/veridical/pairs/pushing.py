@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veridical.files import write_text
-from veridical.formats.hub import hub_errors
+from veridical.hub import hub_errors
 from veridical.pairs.wide import wide_features
 from veridical.records import Pair
 

@@ -63,7 +63,8 @@ class EvalConfig(TableSettings):
     """The run folder: config.yaml, results.json, items/, answers/."""
     models: tuple[str, ...] = field(default=("bundled",), metadata=INCIDENTAL)
     """The base model first (folder, hub name, "bundled", or URL#MODEL for one that is served), then adapters on it,
-    align runs or other models; each may be given as NAME=FOLDER, or NAME=URL#MODEL."""
+    align runs or other models; an adapter on the Hub is hf://OWNER/NAME. Each may be given as NAME=FOLDER, or
+    NAME=URL#MODEL."""
     served: ServedSettings = field(default_factory=ServedSettings, metadata=INCIDENTAL)
     """How served models are asked."""
     protocols: tuple[str, ...] = field(default=("auto",), metadata=INCIDENTAL)

@@ -10,6 +10,7 @@ from veridical.config import read_yaml
 from veridical.errors import UserError
 from veridical.files import read_json
 from veridical.http_client import check_url
+from veridical.hub import fetched_adapter, is_hub_name
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
     """Read what stands after `--models`.
 
     The first is the base: a folder, a hub name or "bundled", called "base"; or an adapter, with which the others are
-    then compared. Each further one is a folder with an adapter on that base, a run of `veridical align`, or another
-    full model. Each full model may be "URL#MODEL", one that is served. "NAME=" before any of them gives the name that
+    then compared. Each further one is a folder with an adapter on that base, or hf://OWNER/NAME, a run of `veridical
+    align`, or another full model. Each full model may be "URL#MODEL", one that is served. "NAME=" before any of them gives the name that
     is used in the results; else that is the run's or the model's own.
 
     Raises:
@@ -90,6 +91,7 @@ def _adapter_folder(place: Path) -> Path | None:
     Raises:
         UserError: the place is a folder with neither in it.
     """
+    place = fetched_adapter(place)
     for folder in (place, place / "adapter"):
         if (folder / "adapter_config.json").is_file():
             return folder
@@ -123,5 +125,7 @@ def _model_folder(place: Path) -> Path | None:
 
 
 def _own_name(place: Path) -> str:
+    if is_hub_name(place):
+        return place.name.partition("@")[0]
     resolved = place.expanduser().resolve() if place.expanduser().exists() else place
     return resolved.parent.name if resolved.name == "adapter" else resolved.name

@@ -62,7 +62,7 @@ def run(config: ReportConfig) -> Path:
 
 def _opened(source: Path, work: Path) -> Path:
     """A run folder as it is; pairs of another tool imported into a folder below `work`."""
-    from veridical.formats.hub import is_hub_name
+    from veridical.hub import is_hub_name
     from veridical.pairs.opening import pairs_folder
 
     finished = ("results.json", "manifest.json", "log.jsonl", "constructions.json", "run.json")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from veridical.errors import UserError
+from veridical.hub import fetched_adapter
 from veridical.vlm.model import adapters, image_limits, loading
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.image_limits import ImageLimits
@@ -26,13 +27,15 @@ def load(
 ) -> Vlm:
     """Load a model in evaluation mode, with all weights frozen.
 
-    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout. By
+    `model` is `bundled`, a folder, or a name on the Hugging Face hub; `adapter` a folder in PEFT's layout, or
+    `hf://OWNER/NAME`. By
     default a GPU is used, in bfloat16, or else the CPU in float32. Only safetensors are read. Without `limits` on the
     size of images, those that the adapter was trained with hold, and are printed. Raises
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
     doesn't fit, or for `limits` on the size of images that its family doesn't have, and for `options` (the attention
     kernel, quantised weights, compiling) that can't be had here.
     """
+    adapter = None if adapter is None else fetched_adapter(adapter)
     found = loading.read_model(model, dtype, device, allow_remote_code, options)
     if adapter is not None and not limits and (limits := image_limits.stored(adapter)):
         print(f"{adapter}: was trained with {limits}, which holds here too", file=sys.stderr)
@@ -76,6 +79,7 @@ def attach_lora(vlm: Vlm, settings: LoraSettings, seed: int, start: Path | None 
     Raises `UserError` where no layer fits the settings, the adapter in `start` has other ones, or the model can't have
     an adapter that acts on answers only.
     """
+    start = None if start is None else fetched_adapter(start)
     return adapters.attach(vlm, settings, seed, _invocation_tokens(vlm, settings), start)
 
 

@@ -43,7 +43,8 @@ class LoraSettings:
     it acts on answers); `attention`: only those in its attention."""
     acts_on: Literal["everything", "answers"] = "everything"
     """`answers`: the adapter acts from the invocation tokens on, and image and prompt are read by the frozen
-    base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept."""
+    base model (activated LoRA). Cheaper to train: no gradient flows through the prefix, which may be kept. vLLM can't
+    serve it and it can't be merged; where that is wanted, take everything."""
     train_projector: bool = False
     """Also train the projector between tower and language model, in full."""
 
@@ -278,9 +279,14 @@ def save_trained(vlm: Vlm, folder: Path) -> None:
     """
     with whole_folder(folder) as fresh:
         _save(vlm, fresh)
-        for path in fresh.rglob("*"):
-            if path.is_file():  # safetensors writes files that nobody else may read
-                path.chmod(0o666 & ~_umask())
+        give_usual_rights(fresh)
+
+
+def give_usual_rights(folder: Path) -> None:
+    """Let others read the files of a folder as the user's other new files; safetensors writes such as nobody may."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:
@@ -292,11 +298,7 @@ def _umask() -> int:
 
 def _save(vlm: Vlm, folder: Path) -> None:
     if not hasattr(vlm.model, "peft_config"):
-        vlm.model.save_pretrained(str(folder))
-        vlm.processor.save_pretrained(str(folder))
-        _name_as_others_do(folder)
-        config = folder / "config.json"
-        write_json(config, {**read_json(config), KEEP_FLOAT32: True})
+        save_whole(vlm.model, vlm.processor, folder, keep_float32=True)
         return
     # "auto" would ask the hub about the base model's vocabulary.
     vlm.model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -305,7 +307,18 @@ def _save(vlm: Vlm, folder: Path) -> None:
         _name_invocation_tokens(folder / "adapter_config.json", vlm.invocation_tokens)
 
 
-def _name_as_others_do(folder: Path) -> None:
+def save_whole(model: Any, processor: Any, folder: Path, *, keep_float32: bool) -> None:
+    """Write a model with its processor, under the names that published ones have; with `keep_float32`, `auto` loads it
+    in float32 on a GPU too."""
+    model.save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
+    name_as_others_do(folder)
+    if keep_float32:
+        config = folder / "config.json"
+        write_json(config, {**read_json(config), KEEP_FLOAT32: True})
+
+
+def name_as_others_do(folder: Path) -> None:
     """Give a LLaVA's tower the names that its weights have in published models, `vision_tower.vision_model.…`.
 
     transformers 5.24 reads both, and leaves the middle out when it writes; older versions and vLLM want it.
