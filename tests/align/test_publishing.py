@@ -119,6 +119,20 @@ def test_what_cant_be_merged_is_refused_with_the_way_out(trained, llava_folder, 
         publish(PublishConfig(trained.out, merge=True, to=tmp_path / "full"))
 
 
+def test_a_plain_adapter_takes_the_scores_of_one_on_answers_only(trained, tmp_path):
+    answers = replace(
+        trained, merge=False, out=tmp_path / "answers", lora=LoraSettings(rank=4, alpha=8, acts_on="answers")
+    )
+    run(answers)
+    plain = replace(
+        trained, out=tmp_path / "plain", lora=LoraSettings(rank=4, alpha=8), reference_cache=answers.reference_folder
+    )
+    run(plain)
+    computed = [json.loads((one.out / "summary.json").read_text())["reference_computed"] for one in (answers, plain)]
+    assert computed == [4, 0]
+    assert (plain.out / "merged" / "model.safetensors").exists()
+
+
 _PUSH = """
 import sys
 import veridical as vd
