@@ -1,5 +1,5 @@
-"""A local stand-in of the Hub's HTTP interface: data sets and models are made, written to, listed and read, as its client
-asks."""
+"""A local stand-in of the Hub's HTTP interface: data sets and models are made, written to, listed and read, as its
+client asks."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def is_hub_name(source: str | Path) -> bool:
 
 
 def fetched_adapter(place: Path) -> Path:
-    """The folder of an adapter that is named `hf://OWNER/NAME[@REVISION]`, downloaded unless the cache has it; any other
-    path as it is. Raises UserError where there is none."""
+    """The folder of an adapter that is named `hf://OWNER/NAME[@REVISION]`, downloaded unless the cache has it; any
+    other path as it is. Raises UserError where there is none."""
     if not is_hub_name(place):
         return place
     from huggingface_hub import snapshot_download

@@ -1,4 +1,4 @@
-"""Merged models and pushed results: what loads in plain transformers, to the number; what can't be merged is refused."""
+"""Merged models and pushed results: they load in plain transformers, to the number; what can't be merged is refused."""
 
 from __future__ import annotations
 

@@ -148,8 +148,8 @@ class AlignConfig:
     """Experiment trackers that transformers knows: `wandb`, `tensorboard`, `mlflow`…"""
 
     merge: bool = field(default=False, metadata=INCIDENTAL)
-    """Also write the whole model with the adapter in it, to `merged/`: it loads without PEFT, in vLLM too. Adapters that
-    act on answers only can't be merged."""
+    """Also write the whole model with the adapter in it, to `merged/`: it loads without PEFT, in vLLM too. Adapters
+    that act on answers only can't be merged."""
     merge_dtype: MergedType = field(default="float32", metadata=INCIDENTAL)
     """Number type of the merged model. The sum is made in float32; bfloat16 is half as large and rounds most of a short
     training's update away, how much is said."""

@@ -102,7 +102,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(run: Path, adapter: Path) -> str:
-    """The model that an adapter belongs to, by its run's settings or by PEFT's own. Raises UserError if neither says."""
+    """The model that an adapter belongs to, by its run's settings or PEFT's own. Raises UserError if neither says."""
     for folder in (run, adapter.parent):
         if (folder / "config.yaml").is_file() and (model := read_yaml(folder / "config.yaml").get("model")):
             return str(model)
@@ -166,7 +166,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def _without_local_base(path: Path) -> None:
-    """Take a folder's name out of PEFT's settings: it is of this machine, and whoever loads the adapter names theirs."""
+    """Take a folder's name out of PEFT's settings: it is of this machine, and others name the base that they have."""
     if not path.is_file():
         return
     content = read_json(path)

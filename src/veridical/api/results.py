@@ -58,7 +58,13 @@ class Run:
         return publishing.merge(self.model, self.result, out, dtype)
 
     def push(
-        self, repo: str, *, merged: bool = False, dtype: MergedType = "float32", private: bool = False, license: str = ""
+        self,
+        repo: str,
+        *,
+        merged: bool = False,
+        dtype: MergedType = "float32",
+        private: bool = False,
+        license: str = "",
     ) -> str:
         """Push the result with its card to the Hugging Face Hub; returns its address there.
 

@@ -15,7 +15,6 @@ from veridical.errors import DataWarning, UserError
 from veridical.formats import tables
 from veridical.formats.folder import Task, read_folder
 from veridical.formats.hub import fetch
-from veridical.hub import is_hub_name
 from veridical.formats.parallel import in_order
 from veridical.formats.published.catalogue import recognise_row
 from veridical.formats.rows import (
@@ -28,6 +27,7 @@ from veridical.formats.rows import (
     record_of,
     rejection,
 )
+from veridical.hub import is_hub_name
 from veridical.records import Record, Rejection
 
 DESCRIBE = "Describe this image."

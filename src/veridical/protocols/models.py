@@ -29,8 +29,8 @@ def measured_models(names: Sequence[str]) -> list[Measured]:
 
     The first is the base: a folder, a hub name or "bundled", called "base"; or an adapter, with which the others are
     then compared. Each further one is a folder with an adapter on that base, or hf://OWNER/NAME, a run of `veridical
-    align`, or another full model. Each full model may be "URL#MODEL", one that is served. "NAME=" before any of them gives the name that
-    is used in the results; else that is the run's or the model's own.
+    align`, or another full model. Each full model may be "URL#MODEL", one that is served. "NAME=" before any of them
+    gives the name that is used in the results; else that is the run's or the model's own.
 
     Raises:
         UserError: nothing is given, a folder is not what it should be, or two have one name.
