@@ -63,7 +63,7 @@ def table(construction: str, given: argparse.Namespace) -> str:
     _veridical("eval", "--out", folder / "eval", "--models", "bundled", *models, *scenes)
     results = json.loads((folder / "eval" / "results.json").read_text())
     lines = [f"| {construction} | CHAIRs | recall | words | POPE adversarial | at equal recall |", f"|{'---|' * 6}"]
-    base = results["models"]["bundled"]
+    base = results["models"]["base"]
     lines.append(f"| (base) | {_cells(base)} | |")
     for comparison in results["comparisons"]:
         name, equal = comparison["model"], comparison["at_equal_recall"]
