@@ -137,7 +137,7 @@ def table(results: Mapping[str, Any], rows: Sequence[str]) -> str:
     """The table in Markdown, with collapsed rows named under it."""
     head = ["row", "at equal recall", *COLUMNS.values()]
     lines = [head, ["---"] * len(head)]
-    base = _over_seeds([one["models"]["bundled"] for one in results.values()])
+    base = _over_seeds([one["models"]["base"] for one in results.values()])
     lines.append(["(base)", "", *(_cell(base, metric) for metric in COLUMNS)])
     collapsed = []
     for row in rows:
@@ -145,7 +145,7 @@ def table(results: Mapping[str, Any], rows: Sequence[str]) -> str:
         gaps = [_gap(one, row) for one in results.values()]
         lines.append([row, _mean_and_worst(gaps), *(_cell(_over_seeds(numbers), metric) for metric in COLUMNS)])
         for seed, one in results.items():
-            if wrong := collapse(one["models"][row], one["models"]["bundled"]):
+            if wrong := collapse(one["models"][row], one["models"]["base"]):
                 collapsed.append(f"- `{row}`, seed {seed}, collapsed: {wrong}.")
     note = f"Means over seeds {', '.join(results)}; in brackets the lowest and the highest."
     shown = [f"| {' | '.join(one)} |" for one in lines]
