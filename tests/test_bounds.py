@@ -7,6 +7,7 @@ import importlib
 import math
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 
 from veridical.align.config import AlignConfig
-from veridical.bounds import bounds_of, check, vars_of
+from veridical.bounds import bounds_of, check, members, vars_of
 from veridical.cli import COMMANDS
 from veridical.constructions.registry import CONSTRUCTIONS, settings_type
 from veridical.decoding.registry import DECODINGS
@@ -26,14 +27,18 @@ from veridical.objectives.registry import OBJECTIVES
 from veridical.pairs.config import BuildConfig, checked
 from veridical.protocols.benchmark_task import ModelSide
 from veridical.protocols.benchmarks.registry import BENCHMARKS
+from veridical.rl.algorithms import ALGORITHMS, algorithm_type
 from veridical.vlm.generation.params import SamplingParams
+from veridical.vlm.images.views import View
+from veridical.vlm.model.image_limits import ImageLimits
 
 
 def every_settings_class() -> Iterator[type[Any]]:
     waiting = [getattr(importlib.import_module(command.module), command.config) for command in COMMANDS.values()]
     waiting += [settings_type(name) for name in CONSTRUCTIONS] + [BENCHMARKS.get(name).Settings for name in BENCHMARKS]
     waiting += [registry.get(name) for registry in (OBJECTIVES, DECODINGS, JUDGES) for name in registry]
-    waiting += [ModelSide, SamplingParams]
+    waiting += [algorithm_type(name) for name in ALGORITHMS]
+    waiting += [ModelSide, SamplingParams, ImageLimits, *typing.get_args(View)]
     seen = set()
     while waiting:
         one = waiting.pop()
@@ -41,9 +46,13 @@ def every_settings_class() -> Iterator[type[Any]]:
             continue
         seen.add(one)
         yield one
+        hints = typing.get_type_hints(one, include_extras=True)
         for field in dataclasses.fields(one):
-            if field.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(field.default_factory):
-                waiting.append(field.default_factory)
+            waiting += [part for part in (*members(hints[field.name]), field.default_factory) if is_settings(part)]
+
+
+def is_settings(part: object) -> bool:
+    return isinstance(part, type) and dataclasses.is_dataclass(part)
 
 
 CLASSES = sorted(every_settings_class(), key=lambda one: f"{one.__module__}.{one.__qualname__}")
@@ -51,8 +60,8 @@ NUMBERS = [(one, name) for one in CLASSES for name in bounds_of(one)]
 
 
 def test_there_are_as_many_as_we_think():
-    assert len(CLASSES) > 55
-    assert len(NUMBERS) > 200
+    assert len(CLASSES) > 120
+    assert len(NUMBERS) > 390
 
 
 @pytest.mark.parametrize(("settings", "name"), NUMBERS, ids=lambda one: getattr(one, "__name__", one))
@@ -60,9 +69,9 @@ def test_every_number_has_bounds_that_refuse_what_is_out_of_them(settings, name)
     bounds = bounds_of(settings)[name]
     assert any(isinstance(bound, Ge | Gt) for bound in bounds), f"{settings}.{name} has no lower bound"
     [field] = [field for field in dataclasses.fields(settings) if field.name == name]
-    whole = "int" in str(field.type) or any(word in str(field.type) for word in ("Positive", "Natural", "Seed"))
+    whole = float not in members(typing.get_type_hints(settings, include_extras=True)[name])
     assert whole or any(isinstance(bound, Le | Lt) for bound in bounds), f"{settings}.{name} may be infinite"
-    outside = [] if whole else [math.nan, math.inf, -math.inf]
+    outside = [math.nan, math.inf, -math.inf, *([1.5] if whole else [])]
     for bound in bounds:
         [limit] = vars_of(bound).values()
         if math.isfinite(limit):
@@ -74,7 +83,7 @@ def test_every_number_has_bounds_that_refuse_what_is_out_of_them(settings, name)
         for other in dataclasses.fields(settings):
             object.__setattr__(made, other.name, None)
         object.__setattr__(made, name, (value,) if "tuple" in str(field.type) else value)
-        with pytest.raises(UserError, match=rf"^{name} is {value}; it must be (at|above|below|a finite)"):
+        with pytest.raises(UserError, match=rf"^{name} is {value}; it must be (at|above|below|a finite|a whole)"):
             check(made)
 
 
@@ -112,11 +121,34 @@ def test_the_command_line_says_so_before_any_work(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_yaml_and_python_say_the_same(tmp_path):
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"out": "x", "pairs": "p", "lora": {"rank": 0}}))
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1.0])
+def test_objectives_and_views_refuse_what_is_no_number_when_they_are_made(number):
+    for name in OBJECTIVES:
+        objective = OBJECTIVES.get(name)
+        for setting in bounds_of(objective):
+            if number < 0 and (objective.__name__, setting) == ("Mdpo", "anchor_margin"):
+                continue  # any number that is one
+            with pytest.raises(UserError, match=rf"objective\.{setting} is {number}; it must be"):
+                objective(**{setting: number})
+    for view in typing.get_args(View):
+        for setting in bounds_of(view):
+            with pytest.raises(UserError, match=f"{setting} is {number}; it must be"):
+                view(**{setting: number})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora": {"rank": 0}}, "lora.rank is 0; it must be at least 1."),
+        ({"objective": {"name": "vdpo", "guidance": 0.5}}, "objective.guidance is 0.5; it must be at least 1."),
+        ({"objective": {"beta": math.nan}}, "objective.beta is nan; it must be above 0 and a finite number."),
+    ],
+)
+def test_yaml_and_python_say_the_same(settings, message, tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"out": "x", "pairs": "p", **settings}))
     command = [sys.executable, "-m", "veridical", "align", "a.yaml"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ended.stderr == "veridical: lora.rank is 0; it must be at least 1.\n"
+    assert ended.stderr == f"veridical: {message}\n"
     with pytest.raises(UserError, match=r"^epochs is 0; it must be at least 1; warmup is 1; it must be "):
         AlignConfig(pairs=Path("p"), out=Path("x"), epochs=0, warmup=1)
     with pytest.raises(UserError, match="skip is -1; it must be at least 0"):

@@ -32,9 +32,12 @@ Finite: TypeAlias = Annotated[float, Gt(-math.inf), Lt(math.inf)]
 """Any number that is one."""
 
 
-def check(settings: Any) -> None:
-    """Raise UserError that names every setting whose number is out of its bounds, NaN among them."""
-    if wrong := list(_faults(settings, "")):
+def check(settings: Any, prefix: str = "") -> None:
+    """Raise UserError that names every setting whose number is out of its bounds, NaN among them.
+
+    `prefix` stands before their names, such as "objective.".
+    """
+    if wrong := list(_faults(settings, prefix)):
         raise UserError(f"{'; '.join(wrong)}.")
 
 
@@ -43,17 +46,28 @@ def bounds_of(settings: Any) -> Mapping[str, tuple[BaseMetadata, ...]]:
     return {name: _bounds(hint) for name, hint in _hints(settings).items() if _is_number(hint)}
 
 
+def members(hint: Any) -> Iterator[Any]:
+    """A type and all that it is made of: the members of a union, the items of a tuple, what is annotated."""
+    yield hint
+    if typing.get_origin(hint) is typing.Literal:
+        return
+    for part in (hint.__origin__,) if typing.get_origin(hint) is Annotated else typing.get_args(hint):
+        yield from members(part)
+
+
 def _faults(settings: Any, prefix: str) -> Iterator[str]:
-    bounds = bounds_of(type(settings))
+    bounds, hints = bounds_of(type(settings)), _hints(type(settings))
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from _faults(value, f"{name}.")
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if not isinstance(one, int | float) or isinstance(one, bool) or field.name not in bounds:
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(number, int | float) or isinstance(number, bool) or field.name not in bounds:
                 continue
-            if broken := [bound for bound in bounds[field.name] if not _holds(one, bound)]:
-                yield f"{name} is {one}; it must be {_told(bounds[field.name], broken)}"
+            if broken := [bound for bound in bounds[field.name] if not _holds(number, bound)]:
+                yield f"{name} is {number}; it must be {_told(bounds[field.name], broken)}"
+            elif isinstance(number, float) and float not in members(hints[field.name]):
+                yield f"{name} is {number}; it must be a whole number"
 
 
 def _holds(value: float, bound: BaseMetadata) -> bool:
@@ -93,23 +107,14 @@ def _hints(settings: Any) -> dict[str, Any]:
 
 
 def _is_number(hint: Any) -> bool:
-    return any(part in (int, float) for part in _parts(hint))
+    return any(part in (int, float) for part in members(hint))
 
 
 def _bounds(hint: Any) -> tuple[BaseMetadata, ...]:
     return tuple(
         bound
-        for part in _parts(hint)
+        for part in members(hint)
         if typing.get_origin(part) is Annotated
         for bound in part.__metadata__
         if isinstance(bound, BaseMetadata)
     )
-
-
-def _parts(hint: Any) -> Iterator[Any]:
-    """A type and what it is made of: the members of a union, the items of a tuple, what is annotated."""
-    yield hint
-    if typing.get_origin(hint) is typing.Literal:
-        return
-    for part in (hint.__origin__,) if typing.get_origin(hint) is Annotated else typing.get_args(hint):
-        yield from _parts(part)

@@ -44,7 +44,7 @@ def test_schedule_equals_its_formula_in_float64():
 
 @pytest.mark.parametrize("step", [-1, 1000])
 def test_steps_outside_the_schedule_are_refused(step):
-    with pytest.raises(ValueError, match="between 0 and 999"):
+    with pytest.raises(UserError, match=f"^step is {step}; it must be at least 0 and at most 999"):
         Noise(step)
 
 

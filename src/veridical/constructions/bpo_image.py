@@ -67,7 +67,6 @@ class BpoImageSettings:
 
     def __post_init__(self) -> None:
         check_view(self.view)
-        text_filters.require_share("plausibility", self.plausibility)
 
 
 def model_needs(settings: BpoImageSettings) -> frozenset[Ability]:

@@ -51,9 +51,6 @@ class CaptionEditSettings:
     without_reference: WithoutReference = "reject"
     """With corrupt, what is corrupted where a record has no reference: the model's own greedy caption, or nothing."""
 
-    def __post_init__(self) -> None:
-        text_filters.require_share("max_edited", self.max_edited)
-
 
 def model_needs(settings: CaptionEditSettings) -> frozenset[Ability]:
     """What is asked of the model."""

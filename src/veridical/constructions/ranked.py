@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le
 
 from veridical.abilities import Ability
-from veridical.bounds import Natural, NotNegative, Positive
+from veridical.bounds import Natural, NotNegative, Positive, Share
 from veridical.constructions import text_filters
 from veridical.constructions.answer_pool import pooled
 from veridical.constructions.protocol import Answer, LogProbs, Rejected, Request, Sample, Score, Steps, YesNo, make_pair
@@ -75,7 +75,7 @@ class RankedSettings:
     """With chair: how much the share of the objects named, of those there, adds to the score; 0 in CHAIR-DPO."""
     check: Literal["model", "judge"] = "judge"
     """Who checks claims: the model itself, by its probability of yes; or the judge."""
-    likelihood_weight: NotNegative = 0.0
+    likelihood_weight: Share = 0.0
     """Share of the rank by the model's own likelihood per token in the order of answers; 0.1 in CSR. Answers that the
     judge scores alike are never paired."""
     pairs: Literal["best-worst", "all"] = "best-worst"
@@ -96,8 +96,6 @@ class RankedSettings:
             raise UserError("settings.search sentence-beams rates sentences: leave score at rate, candidates from 2.")
         if self.candidates + self.with_reference < 2 and not self.pool:
             raise UserError(f"settings.candidates is {self.candidates}; ranking takes at least 2 answers.")
-        if not 0 <= self.likelihood_weight <= 1:
-            raise UserError(f"settings.likelihood_weight is {self.likelihood_weight}; it must lie between 0 and 1.")
 
 
 def model_needs(settings: RankedSettings) -> frozenset[Ability]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from veridical.constructions.protocol import Answer, Rejected
-from veridical.errors import UserError
 from veridical.judges.tokens import CHUNK, chunks, words
 from veridical.records import Record
 
@@ -86,12 +85,6 @@ def repetitive(text: str) -> bool:
     said = words(text.lower())
     runs = [tuple(said[i : i + 4]) for i in range(len(said) - 3)]
     return len(runs) >= _LONG_ENOUGH and len(set(runs)) < _DISTINCT * len(runs)
-
-
-def require_share(name: str, value: float) -> None:
-    """Raise UserError for a setting that is a share and does not lie between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise UserError(f"{name} is {value}; it is a share, from 0 to 1.")
 
 
 def first_words(text: str, count: int) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero
+from veridical.bounds import AboveZero, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import require_positive, rewards
+from veridical.objectives.dpo import rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class Apo:
     """Raise chosen and lower rejected answers (zero); lower both, the rejected more (down); or nca."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
+        check(self, "objective.")
 
     needs = both_answers
 

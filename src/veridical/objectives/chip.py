@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
-from veridical.objectives.dpo import require_not_negative, require_positive, rewards
+from veridical.objectives.dpo import rewards
 from veridical.objectives.token_weights import EDITS_NEEDED, weighted_sums
 from veridical.vlm.images.views import parse
 
@@ -48,8 +48,7 @@ class Chip:
     """Weight g of the token-level divergence; 0.1 in the released code. 0 needs no reference model while training."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta, segment_weight=self.segment_weight)
-        require_not_negative(image_weight=self.image_weight, token_weight=self.token_weight)
+        check(self, "objective.")
         parse(self.view)
 
     @property

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero
+from veridical.bounds import AboveZero, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import dpo, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.objectives.token_weights import EDITS_NEEDED
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Ddpo:
     """`paper`: means over tokens, all that differs weighs more; `released`: sums, only what was replaced does."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta, gamma=self.gamma)
+        check(self, "objective.")
 
     needs = both_answers
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Lt
 
-from veridical.bounds import AboveZero, NotNegative, Share
+from veridical.bounds import AboveZero, NotNegative, Share, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, OTHERS, REJECTED, LogpRequest, Logps, Metrics, Part
 from veridical.objectives.lengths import Length, desensitised, mean_log_ratios
@@ -67,20 +67,6 @@ def others_rewards(chosen: Tensor, others: Tensor, beta: float) -> Metrics:
     return {f"rewards/others_{name}": metrics[f"rewards/{name}"] for name in ("margins", "accuracies")}
 
 
-def require_positive(**settings: float) -> None:
-    """Raise UserError for a setting of an objective that is not above 0."""
-    for name, value in settings.items():
-        if value <= 0:
-            raise UserError(f"objective.{name} is {value}; it must be above 0.")
-
-
-def require_not_negative(**settings: float) -> None:
-    """Raise UserError for a setting of an objective that is below 0."""
-    for name, value in settings.items():
-        if value < 0:
-            raise UserError(f"objective.{name} is {value}; it must not be negative.")
-
-
 @dataclass(frozen=True)
 class Dpo:
     """Prefer the chosen answer to the rejected one, measured against the model before training."""
@@ -110,21 +96,13 @@ class Dpo:
     """The name of a score of the pairs that weighs each one's loss; pairs without it are left out."""
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise UserError(f"objective.beta is {self.beta}; it must be above 0, usually 0.05 to 0.5.")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise UserError(
-                f"objective.label_smoothing is {self.label_smoothing}; it must be at least 0 and below 0.5."
-            )
+        check(self, "objective.")
         if self.labels == "stated" and self.label_smoothing:
             raise UserError("objective.label_smoothing and objective.labels stated exclude each other; drop one.")
-        if not 0 <= self.tail_weight <= 1:
-            raise UserError(f"objective.tail_weight is {self.tail_weight}; it must lie between 0 and 1.")
         if self.length == "mean" and self.tail_weight != 1:
             raise UserError("objective.tail_weight goes with objective.length sum.")
         if self.first_share is not None and self.negatives != "average":
             raise UserError("objective.first_share goes with objective.negatives average.")
-        require_not_negative(nll_weight=self.nll_weight)
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """All answers on the clean image, with the reference."""

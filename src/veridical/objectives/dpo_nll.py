@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, LogpRequest, Logps, Metrics, Part
-from veridical.objectives.dpo import Dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import Dpo
 from veridical.objectives.lengths import mean_log_probs
 from veridical.objectives.negatives import Negatives
 
@@ -43,8 +43,7 @@ class DpoNll:
     count each as one of the `pairs` (BPO), or not be read, with `first`."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self._beta)
-        require_not_negative(nll_weight=self._nll_weight)
+        check(self, "objective.")
 
     @property
     def _beta(self) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive, rewards
+from veridical.objectives.dpo import dpo, rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,7 @@ class Dpop:
     """How much a nat that the chosen answer lost weighs against one of margin; 5 to 50 in the paper."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(penalty=self.penalty)
+        check(self, "objective.")
 
     needs = both_answers
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero
+from veridical.bounds import AboveZero, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import dpo, require_positive, rewards
+from veridical.objectives.dpo import dpo, rewards
 from veridical.objectives.token_weights import EDITS_NEEDED
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class FineGrained:
     """Judge each edited token by itself, or all those of the two sides against each other."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
+        check(self, "objective.")
 
     needs = both_answers
 

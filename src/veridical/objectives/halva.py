@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative
+from veridical.bounds import NotNegative, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN_ALONE, REJECTED_ALONE, LogpRequest, Logps, Metrics
 from veridical.objectives.chip import KL_CHOSEN
-from veridical.objectives.dpo import require_not_negative
 from veridical.objectives.token_weights import EDITS_NEEDED
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Halva:
     """Weight of the divergence; 0.4 for LLaVA-1.5-7B, 0.5 for 13B. 0 needs no reference model while training."""
 
     def __post_init__(self) -> None:
-        require_not_negative(alpha=self.alpha)
+        check(self, "objective.")
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers by the policy alone, and the chosen one's divergence."""

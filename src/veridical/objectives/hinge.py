@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero
+from veridical.bounds import AboveZero, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import require_positive, rewards
+from veridical.objectives.dpo import rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Hinge:
     """The margin is 1 / beta nats; 0.02 to 0.2 in the study of arXiv 2407.02477."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
+        check(self, "objective.")
 
     needs = both_answers
 

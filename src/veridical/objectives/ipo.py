@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero
+from veridical.bounds import AboveZero, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import require_positive, rewards
+from veridical.objectives.dpo import rewards
 from veridical.objectives.lengths import Length, mean_log_ratios
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Ipo:
     formula."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
+        check(self, "objective.")
 
     needs = both_answers
 

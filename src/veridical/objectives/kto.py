@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import require_not_negative, require_positive, rewards
+from veridical.objectives.dpo import rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +49,7 @@ class Kto:
     """Weight of the rejected answers."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(desirable_weight=self.desirable_weight, undesirable_weight=self.undesirable_weight)
+        check(self, "objective.")
 
     needs = both_answers
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, Finite, NotNegative
+from veridical.bounds import AboveZero, Finite, NotNegative, check
 from veridical.objectives.base import CHOSEN, CONTRASTED, REJECTED, LogpRequest, Logps, Metrics, Part
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class Mdpo:
     """Weight of an anchor over the rejected answer, which must not gain: 1 in OPA-DPO, 0 in mDPO."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(
-            image_weight=self.image_weight, anchor_weight=self.anchor_weight, ceiling_weight=self.ceiling_weight
-        )
+        check(self, "objective.")
         if self.view != OWN:
             parse(self.view)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.objectives.sft import nll
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class Mpo:
     """Weight of the chosen answers' negative log-likelihood per token; 1 in the released code."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(
-            preference_weight=self.preference_weight, quality_weight=self.quality_weight, nll_weight=self.nll_weight
-        )
+        check(self, "objective.")
 
     needs = both_answers
 

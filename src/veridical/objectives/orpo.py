@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import NotNegative
+from veridical.bounds import NotNegative, check
 from veridical.objectives.base import (
     CHOSEN_ALONE,
     REJECTED_ALONE,
@@ -15,7 +15,6 @@ from veridical.objectives.base import (
     Metrics,
     both_without_reference,
 )
-from veridical.objectives.dpo import require_not_negative
 from veridical.objectives.lengths import mean_log_probs
 from veridical.objectives.sft import nll
 
@@ -54,7 +53,7 @@ class Orpo:
     """Weight of the odds-ratio term beside the chosen answers' likelihood; 0.1 to 1 in the paper."""
 
     def __post_init__(self) -> None:
-        require_not_negative(weight=self.weight)
+        check(self, "objective.")
 
     needs = both_without_reference
 

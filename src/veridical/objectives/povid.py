@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, Share
-from veridical.errors import UserError
+from veridical.bounds import AboveZero, Share, check
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
-from veridical.objectives.dpo import dpo, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.vlm.images.views import parse
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ class Povid:
     """Average two losses (the released code), or two log-ratios inside one (the paper)."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        if not 0 <= self.share <= 1:
-            raise UserError(f"objective.share is {self.share}; it must lie between 0 and 1.")
+        check(self, "objective.")
         parse(self.view)
 
     @property

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, CONTRASTED, REJECTED, LogpRequest, Logps, Metrics, Part
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import dpo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +30,7 @@ class ReAlign:
     """Weight of the preference between images; 1 in the paper."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(image_weight=self.image_weight)
+        check(self, "objective.")
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the image, and the chosen one on the retrieved image, with the reference."""

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, Share
+from veridical.bounds import AboveZero, Share, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, Embedded, LogpRequest, Logps, Metrics, both_answers
-from veridical.objectives.dpo import require_positive, rewards
+from veridical.objectives.dpo import rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,9 +94,7 @@ class Rpo:
     """With diagonal weights, the share of own pairs; 0.8 in the released code."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta, tau=self.tau)
-        if not 0 <= self.own_share <= 1:
-            raise UserError(f"objective.own_share is {self.own_share}; it must lie between 0 and 1.")
+        check(self, "objective.")
         if self.weights == "diagonal" and self.form == "unpaired":
             raise UserError("objective.weights diagonal is about own pairs; with form unpaired take another.")
 

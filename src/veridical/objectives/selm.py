@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, OTHERS, REJECTED, LogpRequest, Logps, Metrics, Part
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import dpo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,7 @@ class Selm:
     """Which is the model's own answer of this round: a side, or a third one, the first of a pair's further answers."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(alpha=self.alpha)
+        check(self, "objective.")
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers on the clean image, and with `own other` the further ones, with the reference."""

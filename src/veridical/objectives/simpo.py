@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import (
     CHOSEN_ALONE,
     REJECTED_ALONE,
@@ -15,7 +15,7 @@ from veridical.objectives.base import (
     Metrics,
     both_without_reference,
 )
-from veridical.objectives.dpo import dpo, require_not_negative, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.objectives.lengths import mean_log_probs
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class Simpo:
     """The margin aimed at; 0.3 to 1.6 in the paper."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        require_not_negative(gamma=self.gamma)
+        check(self, "objective.")
 
     needs = both_without_reference
 

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Lt
 
-from veridical.bounds import AboveZero, Positive, Share
-from veridical.errors import UserError
+from veridical.bounds import AboveZero, Positive, Share, check
 from veridical.objectives.base import CHOSEN, REJECTED, Blend, LogpRequest, Logps, Metrics
-from veridical.objectives.dpo import dpo, require_positive
+from veridical.objectives.dpo import dpo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,9 +62,7 @@ class Spa:
     the reference model while training."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta, mix=self.mix)
-        if not 0 <= self.smoothing < 0.5:
-            raise UserError(f"objective.smoothing is {self.smoothing}; it must be at least 0 and below 0.5.")
+        check(self, "objective.")
 
     def needs(self) -> tuple[LogpRequest, ...]:
         """Both answers with the reference and, where logits are extrapolated, under those."""

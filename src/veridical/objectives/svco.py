@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from veridical.bounds import AboveZero, NotNegative, check
 from veridical.objectives.base import CHOSEN, CONTRASTED, REJECTED, LogpRequest, Logps, Metrics, Part
-from veridical.objectives.dpo import dpo_losses, require_not_negative, require_positive, rewards
+from veridical.objectives.dpo import dpo_losses, rewards
 from veridical.objectives.mdpo import OWN
 from veridical.vlm.images.views import NoImage, parse
 
@@ -48,8 +48,7 @@ class Svco:
     """Weight of plain DPO on the pair beside the contrasts, with attend_beta."""
 
     def __post_init__(self) -> None:
-        require_positive(attend_beta=self.attend_beta, reject_beta=self.reject_beta)
-        require_not_negative(dpo_weight=self.dpo_weight)
+        check(self, "objective.")
         if self.view != OWN:
             parse(self.view)
 

@@ -15,14 +15,17 @@ the answers differ, which changes no margin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from veridical.bounds import AboveZero, NotNegative
+from annotated_types import Ge, Lt
+
+from veridical.bounds import AboveZero, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, Blend, LogpRequest, Logps, Metrics, Response
-from veridical.objectives.dpo import dpo, require_positive
+from veridical.objectives.dpo import dpo
 from veridical.vlm.images.views import View, parse
 
 if TYPE_CHECKING:
@@ -39,8 +42,8 @@ class Vdpo:
     """Vision-guided DPO."""
     beta: AboveZero = 0.1
     """How strongly the policy is held to the reference."""
-    guidance: NotNegative = 1.5
-    """How much the image's share of the log-probability counts; above 1, where 1 is plain DPO."""
+    guidance: Annotated[float, Ge(1), Lt(math.inf)] = 1.5
+    """How much the image's share of the log-probability counts; 1 is plain DPO, below 1 it would count for less."""
     view: str = "blank"
     """The image that says nothing: a view such as blank (all zeros in the released code), none or noise:999."""
     form: Literal["log-probs", "logits"] = "log-probs"
@@ -51,9 +54,7 @@ class Vdpo:
     """Guide the reference in the same way, by its own prediction without the image; with log-probs."""
 
     def __post_init__(self) -> None:
-        require_positive(beta=self.beta)
-        if self.guidance < 1:
-            raise UserError(f"objective.guidance is {self.guidance}; below 1 the image counts for less, use 1 or more.")
+        check(self, "objective.")
         if self.guide_reference and self.form == "logits":
             raise UserError("objective.guide_reference goes with objective.form log-probs.")
         parse(self.view)

@@ -6,6 +6,7 @@ Everything is checked when it is read; what a value does to the commands is in `
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -384,6 +385,7 @@ def _one_of(value: Any, known: Sequence[str], where: str) -> str:
 def _number(value: Any, kind: type, where: str) -> Any:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0 or kind(value) != value:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value <= 0 or kind(value) != value:
         raise UserError(f"{where}: {value!r} is no {'whole ' if kind is int else ''}number above 0.")
     return kind(value)

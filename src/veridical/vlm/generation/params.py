@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from annotated_types import Gt, Le
 
-from veridical.bounds import Natural, NotNegative, Positive
-from veridical.errors import UserError
+from veridical.bounds import Natural, NotNegative, Positive, check
 from veridical.vlm.images import views
 
 if TYPE_CHECKING:
@@ -64,14 +63,7 @@ class SamplingParams:
     """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
 
     def __post_init__(self) -> None:
-        wrong = {
-            f"max_new_tokens is {self.max_new_tokens}; it must be at least 1": self.max_new_tokens < 1,
-            f"temperature is {self.temperature}; it must be at least 0": not self.temperature >= 0,
-            f"top_p is {self.top_p}; it must be above 0 and at most 1": not 0 < self.top_p <= 1,
-            f"top_k is {self.top_k}; it must be at least 0": self.top_k < 0,
-        }
-        if found := [message for message, is_so in wrong.items() if is_so]:
-            raise UserError(f"{'; '.join(found)}.")
+        check(self)
 
 
 @dataclass(frozen=True)

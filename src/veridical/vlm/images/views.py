@@ -12,9 +12,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from annotated_types import Ge, Gt, Le
 
 from veridical.abilities import Ability
+from veridical.bounds import AboveZero, Positive, Share, check
 from veridical.errors import UserError
 
 Space: TypeAlias = Literal["pixels", "normalised", "tokens"]
@@ -42,12 +45,11 @@ class Noise:
     wrapped.
     """
 
-    step: int
+    step: Annotated[int, Ge(0), Le(STEPS - 1)]
     space: Literal["pixels", "normalised"] = "normalised"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.step < STEPS:
-            raise ValueError(f"a noise step lies between 0 and {STEPS - 1}, not {self.step}")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,11 @@ class Blur:
     means the same at every resolution.
     """
 
-    radius: float
+    radius: Annotated[float, Gt(0), Le(100)]
     space: ClassVar[Space] = "pixels"
 
     def __post_init__(self) -> None:
-        if not 0 < self.radius <= 100:
-            raise ValueError(f"a blur's radius lies above 0 and up to 100 percent, not {self.radius}")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,14 @@ class Crop:
     mDPO's weakened image (arXiv 2406.11839, section 3.2, and its released code) keeps 0.01 to 0.2.
     """
 
-    least: float = 0.01
-    most: float = 0.2
+    least: Annotated[float, Gt(0), Le(1)] = 0.01
+    most: Annotated[float, Gt(0), Le(1)] = 0.2
     space: ClassVar[Space] = "pixels"
 
     def __post_init__(self) -> None:
-        if not 0 < self.least <= self.most <= 1:
-            raise ValueError(f"a crop keeps shares with 0 < least <= most <= 1, not {self.least} to {self.most}")
+        check(self)
+        if self.least > self.most:
+            raise UserError(f"least is {self.least} and most {self.most}; it must not be above most.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,12 @@ class PatchMask:
     OPA-DPO (arXiv 2501.09695) hides 30 % of the image this way.
     """
 
-    rho: float = 0.3
-    grid: int = 24
+    rho: Share = 0.3
+    grid: Positive = 24
     space: ClassVar[Space] = "pixels"
 
     def __post_init__(self) -> None:
-        _check_share("patch mask", self.rho)
-        if self.grid < 1:
-            raise ValueError(f"a patch mask's grid has at least 1 cell a side, not {self.grid}")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +105,22 @@ class TokenMask:
     BDHS's masking (arXiv 2407.02477, section 3.4 and Algorithm 1; there 0.99).
     """
 
-    rho: float = 0.99
+    rho: Share = 0.99
     space: ClassVar[Space] = "tokens"
 
     def __post_init__(self) -> None:
-        _check_share("token mask", self.rho)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureNoise:
     """Gaussian noise on the image tokens' vectors, `strength` times as wide as those of the image spread."""
 
-    strength: float = 1.0
+    strength: AboveZero = 1.0
     space: ClassVar[Space] = "tokens"
 
     def __post_init__(self) -> None:
-        if not 0 < self.strength < math.inf:
-            raise ValueError(f"feature noise has a strength above 0, not {self.strength}")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def parse(text: str) -> View:
         return make(*(read(number) for read, number in zip(readers, numbers, strict=False)))
     except TypeError:
         raise UserError(f"the view {text!r} lacks its number; write {kind}:NUMBER") from None
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"the view {text!r} is not possible: {error}") from None
 
 
@@ -236,11 +235,6 @@ def signal_and_noise(step: int) -> tuple[float, float]:
 def blank_colour() -> tuple[int, int, int]:
     """The 8-bit RGB colour of a blanked image."""
     return _GREY
-
-
-def _check_share(what: str, rho: float) -> None:
-    if not 0 <= rho <= 1:
-        raise ValueError(f"a {what}'s rho lies between 0 and 1, not {rho}")
 
 
 def _noise_space(text: str) -> str:

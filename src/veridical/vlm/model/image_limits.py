@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from veridical.bounds import Positive, check
 from veridical.errors import UserError
 from veridical.files import read_json, write_json
 
@@ -25,8 +26,11 @@ _TILE_COUNTS = ("max_patches", "max_crops", "max_num_tiles")
 class ImageLimits:
     """The most pixels that an image is scaled to, and the most tokens that it may take; None is the model's own."""
 
-    max_pixels: int | None = None
-    max_image_tokens: int | None = None
+    max_pixels: Positive | None = None
+    max_image_tokens: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def __bool__(self) -> bool:
         return self.max_pixels is not None or self.max_image_tokens is not None
