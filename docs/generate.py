@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import mkdocs_gen_files
 
-from veridical.catalogue import KINDS, markdown
+from veridical.catalogue import KINDS
 from veridical.cli import COMMANDS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tables import listing
 
 INTRODUCTIONS = {
     "constructions": "How pairs are made: `veridical build --construction NAME`.",
@@ -22,7 +26,7 @@ with mkdocs_gen_files.open("reference/lists.md", "w") as page:
     print("# Everything there is to choose from\n", file=page)
     print("What `veridical list` prints; yours are listed beside these once they are installed.\n", file=page)
     for kind in KINDS:
-        print(f"## {kind.capitalize()}\n\n{INTRODUCTIONS[kind]}\n\n{markdown(kind)}", file=page)
+        print(f"## {kind.capitalize()}\n\n{INTRODUCTIONS[kind]}\n\n{listing(kind)}", file=page)
 
 with mkdocs_gen_files.open("reference/commands.md", "w") as page:
     print("# Commands and their settings\n", file=page)

@@ -1,7 +1,8 @@
-"""The documentation's tables name everything in the registry, and the generated ones are up to date."""
+"""The documentation's tables come from the registry and are up to date; included files are there."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,14 @@ from veridical.catalogue import KINDS, entries
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "constructions": "methods.md", "objectives": "methods.md", "judges": "judges.md", "decodings": "decoding.md",
-    "protocols": "protocols.md", "formats": "data.md",
+    "protocols": "protocols.md", "rewards": "rl.md", "formats": "data.md",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_a_page_names_all_of_a_kind(kind):
     page = (ROOT / "docs" / PAGES[kind]).read_text()
+    assert f"<!-- registry: {kind} -->" in page
     own = [one.name for one in entries(kind) if one.origin == "veridical"]
     assert own
     assert [name for name in own if f"`{name}`" not in page] == []
@@ -33,4 +35,10 @@ def test_generated_tables_are_up_to_date():
 
 
 def test_every_kind_has_a_page():
-    assert set(PAGES) <= set(KINDS)
+    assert set(PAGES) == set(KINDS)
+
+
+def test_examples_are_included_where_a_page_names_their_place():
+    page = (ROOT / "docs" / "extend.md").read_text()
+    included = re.findall(r'^--8<-- "(examples/\w+\.py)"$', page, re.MULTILINE)
+    assert sorted(included) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*my_*.py"))

@@ -167,7 +167,6 @@ def test_list_says_what_there_is(tmp_path):
     assert all(f"  {name} " in shown for name in OBJECTIVES)
     wrong = veridical("list", "objetives", cwd=tmp_path)
     assert wrong.stderr == "veridical: no kind 'objetives'; did you mean 'objectives'?\n"
-    assert {len(catalogue.markdown(kind).splitlines()) > 5 for kind in catalogue.KINDS} == {True}
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,6 @@ def entries(kind: str) -> list[Listed]:
     return registry.listed()
 
 
-def markdown(kind: str) -> str:
-    """A table of all of a kind that come with veridical, for the documentation."""
-    rows = [f"| `{one.name}` | {one.summary} |" for one in entries(kind) if one.origin == "veridical"]
-    return "\n".join(["| name | what it is |", "|---|---|", *rows]) + "\n"
-
-
 def run(config: ListConfig) -> None:
     """Print the list."""
     kinds = list(KINDS) if config.kind == "all" else [config.kind]

@@ -35,10 +35,17 @@ _PLUGIN = "veridical_plugin_"
 
 
 class Own(NamedTuple):
-    """An entry that comes with veridical: where it is, as `module:attribute` or `module`, and what it does."""
+    """An entry that comes with veridical: where it is, as `module:attribute` or `module`, what it does, after whom."""
 
     target: str
     summary: str
+    source: str = ""
+    """The method's name and the paper's number on arXiv."""
+
+    @property
+    def line(self) -> str:
+        """The summary with its source."""
+        return f"{self.summary} ({self.source})" if self.source else self.summary
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,12 @@ class Registry(Generic[Target]):
 
     def summary(self, name: str) -> str:
         """The line about what `name` stands for."""
-        return self.own[name].summary if name in self.own else _first_line(self.get(name))
+        return self.own[name].line if name in self.own else _first_line(self.get(name))
 
     def listed(self) -> list[Listed]:
         """Every entry with its line. An entry point that can't be imported is listed with the reason."""
-        found = [Listed(name, one.summary, "veridical") for name, one in self.own.items()]
-        found += [Listed(name, _first_line(one), _file_of(one)) for name, one in self._added.items()]
+        found = [Listed(name, own.line, "veridical") for name, own in self.own.items()]
+        found += [Listed(name, _first_line(made), _file_of(made)) for name, made in self._added.items()]
         for name, point in self._entry_points().items():
             package = point.dist.name if point.dist else point.value
             try:

@@ -75,7 +75,11 @@ def judge_needs(settings: BalancedCorrectionSettings) -> tuple[Kind, ...]:
 
 
 def balanced_correction(record: Record, settings: BalancedCorrectionSettings, seed: int) -> Steps:
-    """Chosen: the model's description, corrected. Rejected: the description itself."""
+    """Chosen: the model's description, corrected.
+
+    Rejected: the description itself; and pairs against omission and repetition, and questions. Needs: annotations,
+    or a judge that sees.
+    """
     descriptions: list[Answer] = yield Sample(
         Context(record.images, record.prompt, key=(record.id,)),
         keys=tuple((seed, record.id, "description", index) for index in range(settings.candidates)),

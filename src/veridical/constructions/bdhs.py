@@ -77,7 +77,10 @@ def judge_needs(settings: BdhsSettings) -> tuple[Kind, ...]:
 
 
 def bdhs(record: Record, settings: BdhsSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: the reference as the model completes it while it hardly sees the image."""
+    """Chosen: the reference, or the model's own caption.
+
+    Rejected: its sentences, completed by the model while it hardly sees the image.
+    """
     chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     view = view_for(settings.view, record, PAPER_VIEW, WORLD_VIEW)
     sampling = SamplingParams(settings.max_new_tokens, settings.temperature)

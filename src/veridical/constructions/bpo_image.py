@@ -82,7 +82,7 @@ def judge_needs(settings: BpoImageSettings) -> tuple[Kind, ...]:
 
 
 def bpo_image(record: Record, settings: BpoImageSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: what the model says about the weakened image."""
+    """Chosen: the reference, or the model's own caption. Rejected: the model's answer to the weakened image."""
     view = view_for(settings.view, record, RELEASED_VIEW, WORLD_VIEW)
     chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     candidates: list[Answer] = yield _sample(record, settings, view, seed)

@@ -67,7 +67,10 @@ def judge_needs(settings: BpoInjectSettings) -> tuple[Kind, ...]:
 
 
 def bpo_inject(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: the reference with errors put in; and what the model says to a weak image."""
+    """Chosen: the reference.
+
+    Rejected: the reference with errors put in, and the model's answer to a weakened image. Needs: a reference.
+    """
     remedy = "give it a caption or an answer to put errors into"
     reference = text_filters.fit_reference(record, settings.max_words, remedy)
     pairs: list[Pair] = []

@@ -63,7 +63,10 @@ def judge_needs(settings: CaptionEditSettings) -> tuple[Kind, ...]:
 
 
 def caption_edit(record: Record, settings: CaptionEditSettings, seed: int) -> Steps:
-    """Chosen: the true text. Rejected: the same with something wrong in it."""
+    """Chosen: a text that is true.
+
+    Rejected: the same with a few words wrong, kept as spans. Needs: a reference, or what the judge needs.
+    """
     edit = _corrected if settings.direction == "correct" else _corrupted
     chosen, rejected, attempt = yield from edit(record, settings, seed)
     spans = edit_spans(chosen[0], rejected[0])

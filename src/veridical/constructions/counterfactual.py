@@ -39,7 +39,10 @@ def model_needs(settings: CounterfactualSettings) -> frozenset[Ability]:
 
 
 def counterfactual(record: Record, settings: CounterfactualSettings, seed: int) -> Steps:
-    """Chosen: what is true of an image. Rejected: what is true of the same image with one thing changed."""
+    """Chosen: a caption of an image.
+
+    Rejected: that of the same image with one thing changed; and mirrored. Needs: an altered image with its caption.
+    """
     yield from ()  # A construction is a generator, also one that asks nothing.
     other = record.counterfactual
     if record.reference is None or other is None:

@@ -55,7 +55,10 @@ def model_needs(settings: DropoutNtpSettings) -> frozenset[Ability]:
 
 
 def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: its beginning, as the model goes on without the image."""
+    """Chosen: the reference, or the model's own caption.
+
+    Rejected: its beginning, continued by the model without the image.
+    """
     chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     key = (seed, record.id, NAME)
     words = len(chunks(chosen[0]))

@@ -61,7 +61,11 @@ def judge_needs(settings: HaDpoSettings) -> tuple[Kind, ...]:
 
 
 def ha_dpo(record: Record, settings: HaDpoSettings, seed: int) -> Steps:
-    """Chosen: the model's description, corrected. Rejected: the description itself."""
+    """Chosen: the model's description, corrected.
+
+    Rejected: the description itself, both rewritten in one style; and questions. Needs: annotations, or a judge
+    that sees.
+    """
     [described] = yield Sample(
         Context(record.images, record.prompt, key=(record.id,)),
         keys=((seed, record.id, "description", 0),),

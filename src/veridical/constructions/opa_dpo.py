@@ -55,7 +55,10 @@ def judge_needs(settings: OpaDpoSettings) -> tuple[Kind, ...]:
 
 
 def opa_dpo(record: Record, settings: OpaDpoSettings, seed: int) -> Steps:
-    """Chosen: the reference, and the own answer corrected. Rejected: the own answer."""
+    """Chosen: the reference, and the model's own answer corrected.
+
+    Rejected: the own answer. Needs: a reference, and what the judge needs.
+    """
     reference = text_filters.fit_reference(record, settings.max_words, "give it a reference answer")
     faults = text_filters.Faults("rejected", settings.max_words, settings.keep_unfinished)
     sampled: list[Answer] = yield Sample(

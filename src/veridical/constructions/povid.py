@@ -57,7 +57,10 @@ def judge_needs(settings: PovidSettings) -> tuple[Kind, ...]:
 
 
 def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: the reference with a plausible error of a kind that fits the task."""
+    """Chosen: the reference.
+
+    Rejected: the reference with a plausible error of a kind that fits the task. Needs: a reference.
+    """
     reference = text_filters.fit_reference(record, settings.max_words, "give it a caption or an answer to corrupt")
     mode = mode_of(record, settings.task)
     kinds = settings.in_answers if mode == "question" else _shuffled(settings.in_descriptions, record, seed)

@@ -117,7 +117,10 @@ def judge_needs(settings: RankedSettings) -> tuple[Kind, ...]:
 
 
 def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
-    """Chosen: an answer that scores higher. Rejected: one that scores lower, of about the same length."""
+    """Chosen: the model's answer that a judge scores higher.
+
+    Rejected: one that it scores lower. Needs: what the judge needs.
+    """
     context = Context(record.images, record.prompt, key=(record.id,))
     faults = text_filters.Faults("candidates", settings.max_words, settings.keep_unfinished)
     if settings.search == "sentence-beams":

@@ -63,7 +63,10 @@ def judge_needs(settings: ReAlignSettings) -> tuple[Kind, ...]:
 
 
 def re_align(record: Record, settings: ReAlignSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: the reference as the model completes it on a similar image."""
+    """Chosen: the reference, or the model's own caption.
+
+    Rejected: its segments, completed by the model on a similar image.
+    """
     chosen = yield from chosen_side(record, settings, settings.keep_unfinished)
     similar: list[Record] = yield Retrieve(record, settings.images, settings.retrieve_by)
     if not similar:

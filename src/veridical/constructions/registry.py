@@ -19,8 +19,8 @@ from veridical.judges.interface import Kind
 from veridical.registry import Own, Registry
 
 
-def _own(module: str, summary: str) -> Own:
-    return Own(f"veridical.constructions.{module}:{module}", summary)
+def _own(module: str, summary: str, source: str) -> Own:
+    return Own(f"veridical.constructions.{module}:{module}", summary, source)
 
 
 def wrong_with(made: Any) -> str | None:
@@ -48,24 +48,27 @@ CONSTRUCTIONS: Registry[Callable[..., Steps]] = Registry(
     own={
         "balanced-correction": _own(
             "balanced_correction",
-            "descriptions and their corrections, with pairs against saying less (ours, after HA-DPO)",
+            "descriptions and their corrections, with pairs against saying less",
+            "ours, after HA-DPO",
         ),
-        "bdhs": _own("bdhs", "sentences completed behind a mask over image tokens (BDHS, 2407.02477)"),
-        "bpo-image": _own("bpo_image", "answers to a weakened image (BPO, 2403.08730)"),
-        "bpo-inject": _own("bpo_inject", "errors injected into the reference (BPO, 2403.08730)"),
-        "caption-edit": _own("caption_edit", "a few words of a caption edited, kept as spans (RLHF-V, 2312.00849)"),
-        "counterfactual": _own("counterfactual", "two images that differ in one thing, mirrored (SymMPO, 2506.11712)"),
-        "dropout-ntp": _own("dropout_ntp", "the answer's beginning, continued without the image (MPO, 2411.10442)"),
-        "ha-dpo": _own("ha_dpo", "descriptions, detected, corrected and restyled (HA-DPO, 2311.16839)"),
-        "opa-dpo": _own("opa_dpo", "reference and corrected own answer over the own answer (OPA-DPO, 2501.09695)"),
-        "povid": _own("povid", "plausible errors put into the reference (POVID, 2402.11411)"),
-        "ranked": _own("ranked", "samples ranked by a judge (VLFeedback, RLAIF-V, CSR)"),
-        "re-align": _own("re_align", "segments completed on a similar image (Re-Align, 2502.13146)"),
-        "sapo": _own("sapo", "a segment of the chosen answer written again (SAPO, 2405.20830)"),
-        "self-correct": _own("self_correct", "descriptions rewritten until no error is found (AVES-DPO, 2604.24395)"),
-        "sentinel": _own("sentinel", "single sentences after a clean context (SENTINEL, 2507.12455)"),
-        "tpr": _own("tpr", "each topic at its best and at its worst (TPR-CL, 2411.17265)"),
-        "spa": _own("spa", "the model's own answers, labelled by its implicit reward (SPA, 2406.04412)"),
+        "bdhs": _own("bdhs", "sentences completed with most image tokens masked", "BDHS, 2407.02477"),
+        "bpo-image": _own("bpo_image", "answers to a weakened image", "BPO, 2403.08730"),
+        "bpo-inject": _own("bpo_inject", "errors injected into the reference", "BPO, 2403.08730"),
+        "caption-edit": _own("caption_edit", "a few words of a caption edited, kept as spans", "RLHF-V, 2312.00849"),
+        "counterfactual": _own("counterfactual", "two images that differ in one thing, mirrored", "SymMPO, 2506.11712"),
+        "dropout-ntp": _own("dropout_ntp", "the answer's beginning, continued without the image", "MPO, 2411.10442"),
+        "ha-dpo": _own("ha_dpo", "descriptions, detected, corrected and restyled", "HA-DPO, 2311.16839"),
+        "opa-dpo": _own("opa_dpo", "reference and corrected own answer over the own answer", "OPA-DPO, 2501.09695"),
+        "povid": _own("povid", "plausible errors put into the reference", "POVID, 2402.11411"),
+        "ranked": _own(
+            "ranked", "samples ranked by a judge", "VLFeedback 2312.10665, RLAIF-V 2405.17220, CSR 2405.14622"
+        ),
+        "re-align": _own("re_align", "segments completed on a similar image", "Re-Align, 2502.13146"),
+        "sapo": _own("sapo", "a segment of the chosen answer written again", "SAPO, 2405.20830"),
+        "self-correct": _own("self_correct", "descriptions rewritten until no error is found", "AVES-DPO, 2604.24395"),
+        "sentinel": _own("sentinel", "single sentences after a clean context", "SENTINEL, 2507.12455"),
+        "tpr": _own("tpr", "each topic at its best and at its worst", "TPR-CL, 2411.17265"),
+        "spa": _own("spa", "the model's own answers, labelled by its implicit reward", "SPA, 2406.04412"),
     },
     check=wrong_with,
 )

@@ -65,7 +65,7 @@ def model_needs(settings: SapoSettings) -> frozenset[Ability]:
 
 
 def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
-    """Chosen: the reference. Rejected: the same with a segment written anew."""
+    """Chosen: the reference, or the model's own caption. Rejected: the same with a segment rewritten by the model."""
     chosen = yield from chosen_side(record, settings)
     words = len(chunks(chosen[0]))
     if words < 2:

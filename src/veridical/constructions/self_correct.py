@@ -63,7 +63,10 @@ def judge_needs(settings: SelfCorrectSettings) -> tuple[Kind, ...]:
 
 
 def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> Steps:
-    """Chosen: the model's description, put right round by round. Rejected: the description itself."""
+    """Chosen: the model's description after rounds of detection and rewriting.
+
+    Rejected: the description itself. Needs: what the judge needs.
+    """
     [described] = yield _ask(record, record.prompt, settings, (seed, record.id, "description"))
     text_filters.require_fit("description", described, settings.max_words, settings.keep_unfinished)
     first: Findings = yield Detect(record, described.text)

@@ -56,7 +56,10 @@ def judge_needs(settings: SentinelSettings) -> tuple[Kind, ...]:
 
 
 def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
-    """Chosen: a clean context and a clean sentence. Rejected: the same context and a hallucinated sentence."""
+    """Chosen: a sentence after a clean context that names what is there.
+
+    Rejected: a hallucinated one in its place. Needs: what the judge needs.
+    """
     pairs: list[Pair] = []
     faults = text_filters.Faults("sentence", settings.max_words)
     context = ""

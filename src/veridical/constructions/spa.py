@@ -54,7 +54,10 @@ def model_needs(settings: SpaSettings) -> frozenset[Ability]:
 
 
 def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:
-    """Chosen: the own answer that alignment made likelier. Rejected: the one that it made less likely."""
+    """Chosen: the model's own answer that alignment made likelier.
+
+    Rejected: the one that it made less likely. Needs: a model with an adapter.
+    """
     context = Context(record.images, record.prompt, key=(record.id,))
     sampled: list[Answer] = yield Sample(
         context,

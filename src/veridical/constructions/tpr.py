@@ -63,7 +63,10 @@ def judge_needs(settings: TprSettings) -> tuple[Kind, ...]:
 
 
 def tpr(record: Record, settings: TprSettings, seed: int) -> Steps:
-    """Chosen: an own answer with the best of what it says on each topic. Rejected: the same with worse."""
+    """Chosen: an own answer with the best of what the model says on each topic.
+
+    Rejected: the same with worse. Needs: what the judge needs.
+    """
     context = Context(record.images, record.prompt, key=(record.id,))
     sampling = SamplingParams(settings.max_new_tokens, settings.temperature)
     sampled: list[Answer] = yield Sample(

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The best of several drawn answers, by the adapter's implicit reward."""
+    """The best of several drawn answers, by the adapter's implicit reward.
+
+    Contrasts with: the base: the draw that the adapter raised most, per token.
+
+    Costs: N answers, two scores of each.
+    """
 
     name: Literal["best-of-n"] = "best-of-n"
     """The method."""

@@ -26,7 +26,12 @@ _FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class Calibration:
-    """Closed answers weighed against what the model says without an image."""
+    """Closed answers weighed against what the model says without an image.
+
+    Contrasts with: no image; closed answers only.
+
+    Costs: a pass over the prompt.
+    """
 
     name: Literal["calibration"] = "calibration"
     """The method."""

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dola:
-    """Contrast with an earlier layer."""
+    """Contrast with an earlier layer.
+
+    Contrasts with: the earlier layer that differs most.
+
+    Costs: one more pass over the prompt.
+    """
 
     name: Literal["dola"] = "dola"
     """The method."""

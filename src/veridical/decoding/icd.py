@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Icd:
-    """Contrast with a disturbing instruction."""
+    """Contrast with a disturbing instruction.
+
+    Contrasts with: the same image after a disturbing system turn.
+
+    Costs: a stream.
+    """
 
     name: Literal["icd"] = "icd"
     """The method."""

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class M3id:
-    """Contrast with no image, growing along the answer."""
+    """Contrast with no image, growing along the answer.
+
+    Contrasts with: no image, more and more along the answer.
+
+    Costs: a stream of the prompt's length.
+    """
 
     name: Literal["m3id"] = "m3id"
     """The method."""

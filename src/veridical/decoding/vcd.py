@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vcd:
-    """Contrast with a weakened image."""
+    """Contrast with a weakened image.
+
+    Contrasts with: the image under noise, or any other view.
+
+    Costs: a stream; a tower pass if the view is one of pixels.
+    """
 
     name: Literal["vcd"] = "vcd"
     """The method."""

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vdd:
-    """Contrast with no image."""
+    """Contrast with no image.
+
+    Contrasts with: no image, the unknown token in its place, or both.
+
+    Costs: a stream for each, of the prompt's length.
+    """
 
     name: Literal["vdd"] = "vdd"
     """The method."""

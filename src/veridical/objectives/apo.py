@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Apo:
-    """Say of each side by itself where its likelihood has to go."""
+    """Say of each side by itself where its likelihood has to go.
+
+    Loss: each side by itself; zero: 1 - sigmoid(beta R(chosen)) + sigmoid(beta R(rejected)).
+    """
 
     name: Literal["apo"] = "apo"
     """Anchored preference optimisation, and noise-contrastive alignment."""

@@ -32,7 +32,11 @@ KL_REJECTED = LogpRequest("rejected", reference=False, divergence=True)
 
 @dataclass(frozen=True)
 class Chip:
-    """Prefer the chosen answer over the rejected one, over itself on a weak image, and token by token."""
+    """Prefer the chosen answer over the rejected one, over itself on a weak image, and token by token.
+
+    Loss: -log sigmoid(beta (m, edited tokens weighing more, + R(chosen) - R(chosen, weak image) - g (KL(rejected) -
+    KL(chosen)))).
+    """
 
     name: Literal["chip"] = "chip"
     """Cross-modal hierarchical DPO."""

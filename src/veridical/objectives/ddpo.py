@@ -33,7 +33,11 @@ def weighted(scored: Logps, weights: Sequence[Tensor], average: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Ddpo:
-    """DPO in which the tokens where the two sides differ weigh more than those they share."""
+    """DPO in which the tokens where the two sides differ weigh more than those they share.
+
+    Loss: -log sigmoid(beta m), with the tokens at which the sides differ weighing more; as in the paper, or as in
+    Muffin's trainer (`variant released`: replaced spans of token ids).
+    """
 
     name: Literal["ddpo"] = "ddpo"
     """Dense direct preference optimisation."""

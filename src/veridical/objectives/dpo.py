@@ -69,7 +69,11 @@ def others_rewards(chosen: Tensor, others: Tensor, beta: float) -> Metrics:
 
 @dataclass(frozen=True)
 class Dpo:
-    """Prefer the chosen answer to the rejected one, measured against the model before training."""
+    """Prefer the chosen answer to the rejected one, measured against the model before training.
+
+    Loss: -log sigmoid(beta m); with label smoothing, a likelihood term, log-ratios per token, or the longer side's
+    surplus weighing less.
+    """
 
     name: Literal["dpo"] = "dpo"
     """Direct preference optimisation."""

@@ -28,7 +28,10 @@ PAPER = {"beta": 0.1, "nll_weight": 1.0}
 
 @dataclass(frozen=True)
 class DpoNll:
-    """Prefer the chosen answer to the rejected one, and keep the chosen one likely."""
+    """Prefer the chosen answer to the rejected one, and keep the chosen one likely.
+
+    Loss: -log sigmoid(beta m) - nll_weight log policy(chosen) per token.
+    """
 
     name: Literal["dpo-nll"] = "dpo-nll"
     """DPO with a likelihood term on the chosen answers."""

@@ -28,7 +28,10 @@ def dpop(chosen: Tensor, rejected: Tensor, beta: float, penalty: float) -> tuple
 
 @dataclass(frozen=True)
 class Dpop:
-    """DPO that also minds where chosen answers lose likelihood."""
+    """DPO that also minds where chosen answers lose likelihood.
+
+    Loss: -log sigmoid(beta (m - penalty max(0, -R(chosen)))).
+    """
 
     name: Literal["dpop"] = "dpop"
     """DPO-Positive."""

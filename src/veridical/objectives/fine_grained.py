@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FineGrained:
-    """Reward the tokens that an edit put in, punish those that it took out, and leave the others alone."""
+    """Reward the tokens that an edit put in, punish those that it took out, and leave the others alone.
+
+    Loss: -log sigmoid(y beta r) of each edited token, r its log-ratio, y 1 where an edit put it in and -1 where it
+    took it out.
+    """
 
     name: Literal["fine-grained"] = "fine-grained"
     """Token rewards from minimal edits."""

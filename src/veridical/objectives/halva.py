@@ -40,7 +40,10 @@ def phrase_margins(policy: Tensor, other: Tensor, numbers: Tensor, other_numbers
 
 @dataclass(frozen=True)
 class Halva:
-    """Make right phrases likelier than the hallucinated ones in their place, and change little else."""
+    """Make right phrases likelier than the hallucinated ones in their place, and change little else.
+
+    Loss: log(1 + p(hallucinated phrase) / p(right phrase)) + alpha KL(reference || policy).
+    """
 
     name: Literal["halva"] = "halva"
     """Phrase-level alignment with a divergence from the reference."""

@@ -24,7 +24,10 @@ def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Metric
 
 @dataclass(frozen=True)
 class Hinge:
-    """Prefer the chosen answer until the margin is reached; pairs beyond it teach nothing more."""
+    """Prefer the chosen answer until the margin is reached; pairs beyond it teach nothing more.
+
+    Loss: max(0, 1 - beta m).
+    """
 
     name: Literal["hinge"] = "hinge"
     """The hinge of SLiC."""

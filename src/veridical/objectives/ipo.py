@@ -25,7 +25,10 @@ def ipo(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Metrics]
 
 @dataclass(frozen=True)
 class Ipo:
-    """Bring the chosen answer ahead of the rejected one by a fixed margin, and no further."""
+    """Bring the chosen answer ahead of the rejected one by a fixed margin, and no further.
+
+    Loss: (m - 1 / (2 beta))², log-ratios per token.
+    """
 
     name: Literal["ipo"] = "ipo"
     """Identity preference optimisation."""

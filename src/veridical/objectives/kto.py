@@ -37,7 +37,11 @@ def kto(
 
 @dataclass(frozen=True)
 class Kto:
-    """Raise chosen answers above a reference point and lower rejected ones below it, each by itself."""
+    """Raise chosen answers above a reference point and lower rejected ones below it, each by itself.
+
+    Loss: 1 - sigmoid(beta (R(chosen) - z)) and 1 - sigmoid(beta (z - R(rejected))), z the mean log-ratio of the
+    other side, at least 0.
+    """
 
     name: Literal["kto"] = "kto"
     """Kahneman-Tversky optimisation."""

@@ -34,7 +34,10 @@ def anchor(log_ratios: Tensor, beta: float, margin: float = 0.0) -> Tensor:
 
 @dataclass(frozen=True)
 class Mdpo:
-    """DPO, a preference for the image over a weakened one, and an anchor under the chosen answer."""
+    """DPO, a preference for the image over a weakened one, and an anchor under the chosen answer.
+
+    Loss: DPO - log sigmoid(beta (R(chosen) - R(chosen, weak image))) - log sigmoid(beta R(chosen)).
+    """
 
     name: Literal["mdpo"] = "mdpo"
     """Multimodal DPO: conditional preference and anchor."""

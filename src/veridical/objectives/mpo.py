@@ -28,7 +28,10 @@ def absolute(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Mpo:
-    """DPO, with an absolute judgement on each side and a likelihood term on the chosen one."""
+    """DPO, with an absolute judgement on each side and a likelihood term on the chosen one.
+
+    Loss: 0.8 DPO + 0.2 (each side judged by itself) - log policy(chosen) per token.
+    """
 
     name: Literal["mpo"] = "mpo"
     """Mixed preference optimisation, as InternVL uses it."""

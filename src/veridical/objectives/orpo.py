@@ -45,7 +45,11 @@ def _log_odds(log_probs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Orpo:
-    """Learn the chosen answers, and that they are to be likelier than the rejected ones."""
+    """Learn the chosen answers, and that they are to be likelier than the rejected ones.
+
+    Loss: -log policy(chosen) per token - weight log sigmoid(log odds(chosen) - log odds(rejected)), without a
+    reference.
+    """
 
     name: Literal["orpo"] = "orpo"
     """Odds-ratio preference optimisation, without a reference."""

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Povid:
-    """DPO with two rejected answers: the pair's own, and what the model itself would say to a noised image."""
+    """DPO with two rejected answers: the pair's own, and what the model itself would say to a noised image.
+
+    Loss: half DPO, half DPO against what the model would say at each place to a noised image.
+    """
 
     name: Literal["povid"] = "povid"
     """POVID's second stage, with a negative from the noised image."""

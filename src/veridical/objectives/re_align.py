@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReAlign:
-    """DPO, and a preference for the image over the one that was retrieved."""
+    """DPO, and a preference for the image over the one that was retrieved.
+
+    Loss: DPO - log sigmoid(beta (R(chosen) - R(chosen, retrieved image))).
+    """
 
     name: Literal["re-align"] = "re-align"
     """Retrieval-augmented DPO."""

@@ -75,7 +75,11 @@ def diagonal(chosen: Tensor, rejected: Tensor, own_share: float, beta: float) ->
 
 @dataclass(frozen=True)
 class Rpo:
-    """Prefer each chosen answer to its own rejected one and to those of other pairs."""
+    """Prefer each chosen answer to its own rejected one and to those of other pairs.
+
+    Loss: -log sigmoid(beta w (R(chosen i) - R(rejected j))) over all pairs of a step, w by how alike prompts and
+    images are.
+    """
 
     name: Literal["rpo"] = "rpo"
     """Relative preference optimisation."""

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selm:
-    """DPO, and a little less of what the model itself would have said."""
+    """DPO, and a little less of what the model itself would have said.
+
+    Loss: DPO + alpha beta R(own answer), a side's or a third one's.
+    """
 
     name: Literal["selm"] = "selm"
     """Self-exploring DPO, for rounds of training and building in turn."""

@@ -24,7 +24,10 @@ def nll(per_token: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Sft:
-    """Learn the chosen answers; the rejected ones are not looked at."""
+    """Learn the chosen answers; the rejected ones are not looked at.
+
+    Loss: -log policy(chosen) per token.
+    """
 
     name: Literal["sft"] = "sft"
     """Supervised fine-tuning on the chosen answers, the control."""

@@ -33,7 +33,10 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> tuple[
 
 @dataclass(frozen=True)
 class Simpo:
-    """Prefer the answer whose tokens are likelier on average, whatever the model thought before."""
+    """Prefer the answer whose tokens are likelier on average, whatever the model thought before.
+
+    Loss: -log sigmoid(beta (log policy(chosen) - log policy(rejected)) - gamma), per token, without a reference.
+    """
 
     name: Literal["simpo"] = "simpo"
     """Simple preference optimisation, without a reference."""

@@ -43,7 +43,10 @@ def threshold(margins: Sequence[float], window: int, share: float) -> float:
 
 @dataclass(frozen=True)
 class Spa:
-    """DPO that smooths the labels of the pairs it is least sure of."""
+    """DPO that smooths the labels of the pairs it is least sure of.
+
+    Loss: DPO, smoothed where the margin lies in the lowest tenth of the last 50 pairs', after a fifth of the steps.
+    """
 
     name: Literal["spa"] = "spa"
     """Spread preference annotation: noise-aware DPO on labels made by the model itself."""

@@ -33,7 +33,11 @@ MIRRORED_CONTRASTED = replace(MIRRORED, images="contrast")
 
 @dataclass(frozen=True)
 class Svco:
-    """Contrast the chosen answer over images: with its own, without any, with a contradicting one; and mirrored."""
+    """Contrast the chosen answer over images: with its own, without any, with a contradicting one; and mirrored.
+
+    Loss: -log sigmoid(beta (R(image) - R(no image))) - log sigmoid(beta (R(no image) - R(contradicting image))) of
+    a text that is true of the image; and of the mirrored one.
+    """
 
     name: Literal["svco"] = "svco"
     """Symmetrical visual contrastive optimisation."""

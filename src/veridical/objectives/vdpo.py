@@ -36,7 +36,11 @@ _SIDES: tuple[Response, Response] = ("chosen", "rejected")
 
 @dataclass(frozen=True)
 class Vdpo:
-    """DPO in which what the image adds to an answer counts more than what the text alone suggests."""
+    """DPO in which what the image adds to an answer counts more than what the text alone suggests.
+
+    Loss: DPO of a policy that is guided by the image: by log-probabilities or logits, away from its own or the
+    reference's without the image.
+    """
 
     name: Literal["vdpo"] = "vdpo"
     """Vision-guided DPO."""

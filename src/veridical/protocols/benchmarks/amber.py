@@ -9,6 +9,10 @@ The variant is part of the protocol's name: how nouns are found (`lexicon`, or `
 which vectors words are alike (`exact` for none; official is en_core_web_lg; numbers by other vectors can't be
 compared), and how answers are read (`strict`: exactly "Yes" or "No", as the official scorer; `lenient`: "yes", else
 "no", anywhere).
+
+Metrics: chair, cover, hal, cog; accuracy, precision, recall, f1; amber_score (percent).
+
+Variants: `--nouns` lexicon, nltk; `--vectors` exact, a spaCy model; `--parser` strict, lenient.
 """
 
 from __future__ import annotations

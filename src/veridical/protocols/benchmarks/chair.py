@@ -8,6 +8,10 @@ says less invents less.
 Variants: `official` reads by the published list of synonyms with its own singulars, `wordnet` by the same list with
 WordNet's lemmas by part of speech (lmms-eval), `nouns` with WordNet's lemmas of each word as a noun (RLAIF-V, whose
 refined list belongs to it), `coco80` by veridical's own lexicon of the same 80 classes.
+
+Metrics: chair_s, chair_i, recall (percent), objects and words a caption.
+
+Variants: coco80 (own lexicon); with `--synonyms` official, wordnet (lmms-eval's lemmas), nouns (RLAIF-V's).
 """
 
 from __future__ import annotations

@@ -12,6 +12,11 @@ needs a model's attention maps.
 Parsers: `official` compares as they stand; `llava` drops periods at the end and lower-cases first, as LLaVA's
 conversion does (a blank at the end stays, and makes an answer wrong); `lmms-eval` ignores case and all punctuation;
 `vlmevalkit` strips and lower-cases.
+
+Metrics: accuracy, open, binary, by type, consistency, validity, plausibility (percent), distribution (chi-square /
+100).
+
+Variants: `--parser` official, llava, lmms-eval, vlmevalkit.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ answer holds one of the words. Unclear counts as right where a question stands w
 
 `language_hallucination`, `visual_illusion` and `mixed` are shares of the errors, by whether the answer agrees with the
 one about the original figure: with --same the judge is asked that, too, and without it these numbers are null.
+
+Metrics: a_acc, q_acc, f_acc, f_inconsistent, f_wrong, easy, hard (percent), yes_diff, fp_ratio (0 to 1);
+language_hallucination, visual_illusion, mixed (percent of errors).
+
+Variants: yes-no; judge; `--same` for the kinds of error.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ means x 10 are reported, too; in all and by category. A judgement's first line m
 comma between; every other one, and
 "8 nan" and "8 inf", rates both -1, which stays in the means, as in the official scorer. Published numbers use
 gpt-4-0314 at temperature 0.2, and the official rules.
+
+Metrics: score relative to GPT-4's answers (percent), both means (times 10).
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 Metrics are means x 100 over items, in all, for each capability (an item counts in each of its own) and for each set of
 capabilities; over several runs of the judge (files) the mean. The text before the first blank must be a number in [0,
 1], else the item rates 0. Published numbers use gpt-4-0613 at temperature 0 in five runs, and the official prompt.
+
+Metrics: total, by capability and by set of them (percent).
+
+Variants: several runs.
 """
 
 from __future__ import annotations

@@ -6,6 +6,10 @@
 
 Parsers: `official` looks into the first four characters of the lower-cased answer; `lmms-eval` strips blanks and
 periods first; `vlmevalkit` looks for one of the words.
+
+Metrics: a subtask 0 to 200; perception to 2000, cognition to 800; acc, acc_plus (percent).
+
+Variants: `--parser` official, lmms-eval, vlmevalkit.
 """
 
 from __future__ import annotations

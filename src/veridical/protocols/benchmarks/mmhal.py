@@ -4,6 +4,8 @@ Score is the mean rating (0 to 6), the hallucination rate the share of ratings b
 RLAIF-V's mean of rating - 3 for ratings from 3 on and of the rating below, over 3, in percent. A judgement without
 exactly one "rating: N" with N from 0 to 6 rates 0, as in the official scorer. Published numbers use gpt-4 and the
 official prompt; with --judge-sees the judge sees the image (MMHALBench-V, arXiv 2407.02477).
+
+Metrics: score (0 to 6), hallucination_rate (0 to 1), informativeness (percent).
 """
 
 from __future__ import annotations

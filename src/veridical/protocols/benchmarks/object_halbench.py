@@ -10,6 +10,10 @@ Variants: without a judge the answers are read as CHAIR reads captions; `nouns`,
 phrases name counts once. The official scorer tags the phrases by en_core_web_trf, so that "chocolate cake" is no cake;
 where that model is installed it is the default, else phrases are read without a tagger, "chocolate cake" is a cake, and
 a note says so. The tagger is part of the name, too.
+
+Metrics: response, mention, chair_s, recall, f1 (percent).
+
+Variants: coco80; with `--synonyms` nouns (RLAIF-V's), official, wordnet; a judge may list the objects.
 """
 
 from __future__ import annotations

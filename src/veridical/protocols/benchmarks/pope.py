@@ -6,6 +6,10 @@ those without a setting's name are the mean over settings (LLaVA's "POPE" is the
 Parsers: `official` is the rule of the POPE repository's evaluate.py; `lmms-eval` accepts "yes" and "no" alone and
 reports the labels' yes-ratio; `vlmevalkit` looks for one of the words, and what holds neither or both counts as "no" in
 precision, recall and F1, and as wrong in accuracy.
+
+Metrics: accuracy, precision, recall, f1, yes_ratio (percent); by setting and their mean.
+
+Variants: `--parser` official, lmms-eval, vlmevalkit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """recall-coco/1: how many of the objects known to be in an image a comprehensive caption names (arXiv 2407.02477).
 
 It is Object HalBench's recall, reported by itself and in percent, with the length beside it.
+
+Metrics: recall (percent).
+
+Variants: as `object-halbench`.
 """
 
 from __future__ import annotations

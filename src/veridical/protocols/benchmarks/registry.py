@@ -47,8 +47,8 @@ class Judged(Protocol):
         """Read the judgements and count."""
 
 
-def _own(module: str, summary: str) -> Own:
-    return Own(f"veridical.protocols.benchmarks.{module}", summary)
+def _own(module: str, summary: str, source: str) -> Own:
+    return Own(f"veridical.protocols.benchmarks.{module}", summary, source)
 
 
 def wrong_with(made: Any) -> str | None:
@@ -65,19 +65,25 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     kind="protocol",
     group="veridical.protocols",
     own={
-        "pope": _own("pope", "is an object there, yes or no"),
-        "chair": _own("chair", "which of the objects that a caption names are not in the image"),
-        "amber": _own("amber", "descriptions and yes/no questions, without a judge"),
-        "object-halbench": _own("object_halbench", "CHAIR on detailed answers; a judge may list the objects"),
-        "recall-coco": _own("recall_coco", "how many of the objects in an image a caption names"),
-        "hallusionbench": _own("hallusionbench", "yes/no questions about images and their altered twins"),
-        "mme": _own("mme", "perception and cognition, two yes/no questions an image"),
-        "gqa": _own("gqa", "short answers about scenes"),
-        "textvqa": _own("textvqa", "reading text in images, by VQA accuracy"),
-        "mmhal": _own("mmhal", "questions of eight types, rated by a judge"),
-        "mm-vet": _own("mm_vet", "open questions that need several capabilities, rated by a judge"),
-        "llava-bench": _own("llava_bench", "questions in the wild, rated by a judge beside GPT-4's answers"),
-        "shr": _own("shr", "which sentences of a description are hallucinated, by a judge with facts"),
+        "pope": _own("pope", "is an object there, yes or no", "2305.10355"),
+        "chair": _own("chair", "which of the objects that a caption names are not in the image", "1809.02156"),
+        "amber": _own("amber", "descriptions and yes/no questions, without a judge", "2311.07397"),
+        "object-halbench": _own(
+            "object_halbench", "CHAIR on detailed answers; a judge may list the objects", "RLHF-V, 2312.00849"
+        ),
+        "recall-coco": _own("recall_coco", "how many of the objects in an image a caption names", "2407.02477"),
+        "hallusionbench": _own("hallusionbench", "yes/no questions about images and their altered twins", "2310.14566"),
+        "mme": _own("mme", "perception and cognition, two yes/no questions an image", "2306.13394"),
+        "gqa": _own("gqa", "short answers about scenes", "1902.09506"),
+        "textvqa": _own("textvqa", "reading text in images, by VQA accuracy", "1904.08920"),
+        "mmhal": _own("mmhal", "questions of eight types, rated by a judge", "2309.14525"),
+        "mm-vet": _own("mm_vet", "open questions that need several capabilities, rated by a judge", "2308.02490"),
+        "llava-bench": _own(
+            "llava_bench", "questions in the wild, rated by a judge beside GPT-4's answers", "2304.08485"
+        ),
+        "shr": _own(
+            "shr", "which sentences of a description are hallucinated, by a judge with facts", "HA-DPO, 2311.16839"
+        ),
     },
     check=wrong_with,
 )

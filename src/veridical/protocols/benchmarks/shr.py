@@ -5,6 +5,8 @@ words, `cannot_judge_ratio` the share that the judge can't tell; per image: sent
 `gram_1` to `gram_4` are distinct of all n-grams, averaged over descriptions (higher is less repetition). Where a
 judgement has another number of lines than the description has sentences, none of them counts. Ratios are between 0 and
 1 with three decimals, as in the official scorer.
+
+Metrics: hal_sents_ratio and others (0 to 1), gram_1 to gram_4.
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@ An answer's score is the mean over the ten annotators of min(1, matches among th
 Parsers: `official` normalises answers and annotations as the challenge's M4C evaluator does (lmms-eval, too); `vqa` is
 the original VQA evaluator, which normalises only where the annotators differ; `vlmevalkit` always applies VQA's rules
 and spares periods after digits.
+
+Metrics: accuracy (percent).
+
+Variants: `--parser` official (M4C), vqa, vlmevalkit.
 """
 
 from __future__ import annotations
