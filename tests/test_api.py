@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import veridical as vd
+from veridical.cli import main
 from veridical.world.records import world_records
 
 SMALL = {"limit": 6, "batch_size": 6}
@@ -80,6 +81,57 @@ def test_pairs_of_a_build(pairs, vlm):
     assert few.concatenate(pairs[:1])[-1] == pairs[0]
     with pytest.raises(vd.UserError, match="two of the pairs have the id"):
         pairs.concatenate(pairs)
+
+
+def test_a_model_a_record_and_a_pair_show_themselves_in_a_line(vlm, pairs, tmp_path):
+    assert repr(vlm).startswith("Vlm(bundled: llava, ")
+    assert repr(vlm).endswith(" parameters, float32 on cpu, prefixes shared)")
+    assert "<th>family</th><td>llava</td>" in vlm._repr_html_()
+    [record] = world_records("dev", 1, 0, tmp_path)
+    assert repr(record).startswith(f"Record({record.id}: prompt 'Describe this image.', reference 'This is")
+    for shown in (record, pairs[0]):
+        assert len(repr(shown)) < 320
+        assert "<th>prompt</th><td>user: Describe this image.</td>" in shown._repr_html_()
+    assert f"rejected {pairs[0].rejected[:20]}"[:20] in repr(pairs[0]).replace("'", "")
+    odd = vd.Pair(**{**{f: getattr(pairs[0], f) for f in pairs[0].__slots__}, "chosen": "<b> & a cup", "prompt": ()})
+    assert "<td>&lt;b&gt; &amp; a cup (reference)</td>" in odd._repr_html_()
+    assert str(vd.Estimate(12.345, 10.0, 15.5)) == "12.35 [10, 15.5]"
+    assert str(vd.Estimate(None, None, None)) == "not defined"
+
+
+def test_the_command_line_and_the_functions_are_one_path(tmp_path, capsys):
+    """What one of them made, the other takes for its own; pages and scores are the same."""
+
+    def command(*words: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    folders = built, aligned, measured = tmp_path / "pairs", tmp_path / "aligned", tmp_path / "eval"
+    vd.build("bpo-image", out=built, **SMALL)
+    vd.align(built, out=aligned, **TRAINING)
+    results = vd.evaluate(["bundled", aligned], ["world-chair"], records="world:dev", limit=2, out=measured)
+    wrote = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+    def flags(settings: dict[str, object]) -> list[object]:
+        return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+    command("build", "--out", built, *flags(SMALL))
+    command("align", "--pairs", built, "--out", aligned, *flags(TRAINING))
+    told = command(
+        "eval", "--models", "bundled", aligned, "--protocols", "world-chair", "--records", "world:dev", "--limit", 2,
+        "--out", measured,
+    )  # fmt: skip
+    assert f"{results.estimate('base', 'recall').value:.1f}" in told
+    assert [path for path in wrote if path.read_bytes() != wrote[path]] == []
+    command("report", *folders, "--out", tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == vd.report(folders).html
+
+    (tmp_path / "captions.json").write_text(json.dumps([{"image_id": "1", "caption": "A cat and a dog."}]))
+    (tmp_path / "objects.json").write_text(json.dumps({"1": ["cat"]}))
+    files = {"captions": tmp_path / "captions.json", "objects": tmp_path / "objects.json"}
+    assert json.loads(command("score", "chair", "--json", *flags(files))) == vd.score("chair", **files).result
 
 
 def test_records_and_settings_may_be_objects(vlm, tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from veridical import catalogue
 from veridical.constructions.registry import CONSTRUCTIONS, settings_type, wrong_with
 from veridical.decoding.registry import DECODINGS
 from veridical.errors import UserError

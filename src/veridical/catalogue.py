@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
+from veridical.config import one_of
 from veridical.errors import UserError
 from veridical.registry import Listed, Registry
 
@@ -28,9 +29,21 @@ class ListConfig:
     """Lists constructions, objectives, judges, methods of decoding, protocols, rewards and formats."""
 
     kind: str = "all"
-    """constructions, objectives, judges, decodings, protocols, rewards or formats; all of them by default."""
+    """What to list; all of it by default."""
     json: bool = False
     """Print JSON instead: by kind, each one's name, summary and origin."""
+
+
+def config_type(choices: Mapping[str, str]) -> type[ListConfig]:
+    """ListConfig whose `--help` shows the kinds there are."""
+    made: type[ListConfig] = make_dataclass(
+        "ListConfig",
+        [("kind", one_of(("all", *KINDS)), field(default="all"))],
+        bases=(ListConfig,),
+        frozen=True,
+        namespace={"__doc__": ListConfig.__doc__},
+    )
+    return made
 
 
 def entries(kind: str) -> list[Listed]:

@@ -5,6 +5,8 @@ Everything here is immutable and free of torch, so that it can be imported anywh
 
 from __future__ import annotations
 
+import html
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +102,15 @@ class Record:
     source: str = ""
     counterfactual: Counterfactual | None = None
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.annotations.counts) if self.annotations else ""
+        known = {"reference": self.reference, "objects": names}
+        return _shown(self, {"prompt": self.prompt[-1].text if self.prompt else "", **known})
+
+    def _repr_html_(self) -> str:
+        names = ", ".join(self.annotations.counts) if self.annotations else ""
+        return _as_table(self, {"prompt": _turns(self.prompt), "reference": self.reference, "objects": names})
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
@@ -170,6 +181,21 @@ class Pair:
     weights: tuple[float, float] | None = None
     others: tuple[FurtherAnswer, ...] = ()
 
+    def __repr__(self) -> str:
+        prompt = self.prompt[-1].text if self.prompt else ""
+        others = f"{len(self.others)} more" if self.others else ""
+        return _shown(self, {"prompt": prompt, "chosen": self.chosen, "rejected": self.rejected, "others": others})
+
+    def _repr_html_(self) -> str:
+        sources = self.provenance.chosen_source, self.provenance.rejected_source
+        chosen, rejected = (f"{text} ({source})" for text, source in zip(self._sides, sources, strict=True))
+        others = {f"others {place}": other.text for place, other in enumerate(self.others, start=1)}
+        return _as_table(self, {"prompt": _turns(self.prompt), "chosen": chosen, "rejected": rejected, **others})
+
+    @property
+    def _sides(self) -> tuple[str, str]:
+        return self.context + self.chosen, self.context + self.rejected
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -179,3 +205,20 @@ class Rejection:
     reason: str
     remedy: str
     detail: str = ""
+
+
+def _shown(value: Record | Pair, facts: Mapping[str, str | None]) -> str:
+    """A record or pair in a line: its id, and the beginnings of its texts."""
+    told = ", ".join(f"{name} {textwrap.shorten(text, 60)!r}" for name, text in facts.items() if text)
+    return f"{type(value).__name__}({value.id}: {told})"
+
+
+def _turns(prompt: tuple[Message, ...]) -> str:
+    return "\n".join(f"{message.role}: {message.text}" for message in prompt)
+
+
+def _as_table(value: Record | Pair, facts: Mapping[str, str | None]) -> str:
+    """A record or pair for a notebook."""
+    told = {"id": value.id, "images": ", ".join(str(image.path) for image in value.images), **facts}
+    rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in told.items() if text)
+    return f"<table>{rows}</table>"

@@ -180,6 +180,10 @@ class JudgeEvaluation:
             f"[{found.low:.1%}, {found.high:.1%}]; {self.folder})"
         )
 
+    def _repr_html_(self) -> str:
+        rows = [[name, f"{group['accuracy']:.1%}"] for name, group in self.results["groups"].items()]
+        return _table(["", repr(self)], rows)
+
 
 @dataclass(frozen=True)
 class StudyResult:

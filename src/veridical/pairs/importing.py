@@ -38,7 +38,7 @@ class ImportConfig:
 
     source: Annotated[tuple[str, ...], tyro.conf.Positional]
     """The file or folder to import, or hf://OWNER/NAME[:SPLIT] on the Hub; before it, if you like, the name of its
-    format, which is recognised otherwise."""
+    format (`veridical list formats`), which is recognised otherwise."""
     out: Path
     """Folder for the pairs, or for the records where the format holds no preferences."""
     image_root: tuple[Path, ...] = ()

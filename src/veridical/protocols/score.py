@@ -97,16 +97,11 @@ def _run(config: ScoreConfig) -> None:
         print_language_data()
         return
     protocol = benchmark(config.protocol)
-    questions = protocol.ask(config)
-    twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
-    if twice:
-        raise UserError(
-            f"{config.protocol}: the question {twice[0]} is in its files twice; {len(twice)} questions are."
-        )
+    questions = _questions(config, protocol)
     if config.check:
         print_check(config, questions)
         return
-    judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
+    judged = _is_judged(config, protocol)
     if judged and getattr(config, "make_prompts", None):
         _make_prompts(config, protocol, questions)
         return
@@ -130,9 +125,24 @@ def _run(config: ScoreConfig) -> None:
 def result_of(config: ScoreConfig) -> dict[str, Any]:
     """What `veridical score` prints as JSON. Raises UserError as it does."""
     protocol = benchmark(config.protocol)
-    judged = hasattr(protocol, "prompts") and getattr(protocol, "wants_judge", lambda _: True)(config)
-    result, items = _result(config, protocol, protocol.ask(config), judged)
+    with _without_collector():
+        result, items = _result(config, protocol, _questions(config, protocol), _is_judged(config, protocol))
     return {**result, "items": [item.row() for item in items]}
+
+
+def _questions(config: ScoreConfig, protocol: Any) -> list[Question]:
+    """What is asked. Raises UserError for files in which a question is twice."""
+    questions: list[Question] = protocol.ask(config)
+    twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
+    if twice:
+        raise UserError(
+            f"{config.protocol}: the question {twice[0]} is in its files twice; {len(twice)} questions are."
+        )
+    return questions
+
+
+def _is_judged(config: ScoreConfig, protocol: Any) -> bool:
+    return hasattr(protocol, "prompts") and bool(getattr(protocol, "wants_judge", lambda _: True)(config))
 
 
 def _result(

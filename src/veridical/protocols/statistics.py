@@ -54,6 +54,9 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def __str__(self) -> str:
+        return "not defined" if self.value is None else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
 
 def resample(images: int, seed: int, resamples: int = RESAMPLES) -> FloatArray:
     """How often each of `images` images is drawn in each resample: [resamples, images].

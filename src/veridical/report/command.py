@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from veridical.protocols.table_formats import TableSettings, asked_formats
 
 if TYPE_CHECKING:
     from veridical.protocols.table_formats import Table
-    from veridical.report.runs import EvalRun
+    from veridical.report.runs import EvalRun, Runs
 
 DEFAULT_TITLE = "What the model makes up, before and after"
 
@@ -40,17 +41,13 @@ def run(config: ReportConfig) -> Path:
     from veridical.errors import UserError
     from veridical.files import remove_partial_of, write_whole
     from veridical.protocols.table_formats import print_tables
-    from veridical.report.page import render
-    from veridical.report.runs import read_runs
 
     if not config.runs:
         raise UserError("veridical report needs at least one run folder, of build, align or eval.")
     forms = asked_formats(config)
-    with tempfile.TemporaryDirectory(prefix="veridical-report-") as work:
-        runs = read_runs([_opened(path, Path(work)) for path in config.runs])
-        if forms and not runs.evals:
-            raise UserError(f"--{forms[0]}: none of the run folders is of eval, so there is no table.")
-        page = render(runs, config.title, config.pairs, config.captions)
+    runs, page = rendered(config.runs, config.title, config.pairs, config.captions)
+    if forms and not runs.evals:
+        raise UserError(f"--{forms[0]}: none of the run folders is of eval, so there is no table.")
     remove_partial_of(config.out)
     write_whole(config.out, page.encode("utf-8"))
     if forms:
@@ -58,6 +55,16 @@ def run(config: ReportConfig) -> Path:
     else:
         print(f"report: {config.out}")
     return config.out
+
+
+def rendered(sources: Sequence[Path], title: str, pairs: int, captions: int) -> tuple[Runs, str]:
+    """The runs and the page about them, with so many pairs and captions of each. Raises UserError as `run` does."""
+    from veridical.report.page import render
+    from veridical.report.runs import read_runs
+
+    with tempfile.TemporaryDirectory(prefix="veridical-report-") as work:
+        runs = read_runs([_opened(path, Path(work)) for path in sources])
+        return runs, render(runs, title, pairs, captions)
 
 
 def _opened(source: Path, work: Path) -> Path:

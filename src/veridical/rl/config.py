@@ -12,12 +12,12 @@ from annotated_types import Ge, Lt
 
 from veridical.align.watch_settings import WatchSettings
 from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed, Share, check
-from veridical.config import chosen, one_of
+from veridical.config import chosen, one_of, several_of
 from veridical.errors import UserError
 from veridical.formats.sources import DESCRIBE
 from veridical.judges import registry as judges
 from veridical.rl.algorithms import ALGORITHMS, algorithm_type
-from veridical.rl.registry import weighted
+from veridical.rl.registry import REWARDS, weighted
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.load_options import Attention, Quantise
@@ -165,6 +165,7 @@ def config_type(choices: Mapping[str, str]) -> type[RlConfig]:
     settings, judging = algorithm_type(kind), judges.settings_type(judge)
     fields: list[Any] = [
         ("kind", one_of(tuple(ALGORITHMS)), field(default=kind)),
+        ("rewards", several_of(REWARDS.names()), field(default=RlConfig.__dataclass_fields__["rewards"].default)),
         ("settings", settings, field(default_factory=settings)),
         ("judge", judging, chosen(judging, judge, judges.JUDGES.names())),
     ]

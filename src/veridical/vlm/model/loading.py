@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import warnings
@@ -41,8 +42,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Vlm:
-    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model
-    type.
+    """A loaded model with its processor. `name` is what the user called it; `family` its transformers model type.
 
     `fingerprint` is the SHA-256 of weights (as loaded), adapter, processor configuration and chat template:
     two models with the same fingerprint give the same numbers. `sharing` says whether prefixes are shared,
@@ -62,6 +62,29 @@ class Vlm:
     invocation_tokens: tuple[int, ...] = ()
     weights: str = field(default="", repr=False)
     limits: ImageLimits | None = None
+
+    def __repr__(self) -> str:
+        size = sum(weight.numel() for weight in self.model.parameters())
+        kind, adapted = str(self.model.dtype).removeprefix("torch."), hasattr(self.model, "peft_config")
+        return (
+            f"Vlm({self.name}: {self.family}, {_rounded(size)} parameters{' with an adapter' * adapted}, {kind} on "
+            f"{self.model.device}, {'prefixes separate' if self.sharing.reason else 'prefixes shared'})"
+        )
+
+    def _repr_html_(self) -> str:
+        limits = str(self.limits) if self.limits else "the model's own"
+        sharing = self.sharing.reason or "yes"
+        rows = {"family": self.family, "fingerprint": self.fingerprint[:12], "shares prefixes": sharing}
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(said)}</td></tr>" for name, said in rows.items())
+        return f"<p>{html.escape(repr(self))}</p><table>{cells}<tr><th>image limits</th><td>{limits}</td></tr></table>"
+
+
+def _rounded(count: int) -> str:
+    """A number of parameters as people say it: 950k, 1.6M, 7.1B."""
+    for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
 
 
 @dataclass(frozen=True)
