@@ -56,7 +56,8 @@ def members(hint: Any) -> Iterator[Any]:
 
 
 def _faults(settings: Any, prefix: str) -> Iterator[str]:
-    bounds, hints = bounds_of(type(settings)), _hints(type(settings))
+    kind: Any = type(settings)
+    bounds, hints = bounds_of(kind), _hints(kind)
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
