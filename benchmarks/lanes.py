@@ -103,7 +103,7 @@ def main() -> None:
                 return engine.lane(request) if together else LOCAL
 
             start = time.monotonic()
-            settings = SelfCorrectSettings(max_new_tokens=48, temperature=1.0)
+            settings = SelfCorrectSettings(enrich=False, max_new_tokens=48, temperature=1.0)
             starts: list[tuple[int, str, Steps]] = [
                 (index, record.id, self_correct(record, settings, 0)) for index, record in enumerate(records)
             ]

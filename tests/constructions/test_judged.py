@@ -364,19 +364,19 @@ def test_ranking_a_single_answer_is_refused():
 
 
 def test_the_judge_puts_the_own_description_right():
-    asked, [pair] = follow(self_correct(RECORD, SelfCorrectSettings(), 0), [OWN])
+    asked, [pair] = follow(self_correct(RECORD, SelfCorrectSettings(rewriter="judge", enrich=False), 0), [OWN])
     assert (pair.chosen, pair.rejected) == ("There is a fork and a cup on the table.", OWN)
     assert (pair.provenance.variant, pair.provenance.scores["invented"]) == ("rectified", 1)
     assert kinds(asked)[Detect] == 2  # before and after
 
 
 def test_enriching_fills_in_what_was_left_out():
-    _, [pair] = follow(self_correct(RECORD, SelfCorrectSettings(enrich=True), 0), [OWN])
+    _, [pair] = follow(self_correct(RECORD, SelfCorrectSettings(rewriter="judge"), 0), [OWN])
     assert pair.chosen == "There is a fork, a cup and a burger on the table."
 
 
 def test_the_model_corrects_itself_when_told_what_is_wrong():
-    settings = SelfCorrectSettings(rewriter="model")
+    settings = SelfCorrectSettings(enrich=False)
     better, right = "There is a fork, a knife and a burger on the table.", "There is a fork on the table."
     asked, [pair] = follow(self_correct(RECORD, settings, 0), [OWN], [better], [right])
     assert (pair.chosen, pair.rejected, pair.provenance.attempts) == (right, OWN, 2)
@@ -385,6 +385,18 @@ def test_the_model_corrects_itself_when_told_what_is_wrong():
     assert first.context.prompt[1].text == OWN
     assert "there is no knife" in first.context.prompt[2].text
     assert second.context.prompt[1].text == better
+
+
+def test_by_default_the_model_corrects_itself_and_then_adds_what_it_left_out():
+    """AVES-DPO's procedure; for the picture world's model, which can't be told, the judge rewrites."""
+    right, full = "There is a fork and a cup on the table.", "There is a fork, a cup and a burger on the table."
+    asked, [pair] = follow(self_correct(RECORD, SelfCorrectSettings(), 0), [OWN], [right], [full])
+    assert (pair.chosen, pair.rejected, pair.provenance.variant) == (full, OWN, "enriched")
+    orders = [request.context.prompt[-1].text for request in asked[1:] if isinstance(request, Sample)]
+    assert "there is no knife" in orders[0]
+    assert "leaves out what the image shows: burger" in orders[1]
+    _, [drawn] = follow(self_correct(replace(RECORD, source="world:pairs"), SelfCorrectSettings(), 0), [OWN])
+    assert (drawn.chosen, drawn.provenance.chosen_source) == (full, "own description, corrected by the judge")
 
 
 @pytest.mark.parametrize(
@@ -397,7 +409,7 @@ def test_the_model_corrects_itself_when_told_what_is_wrong():
     ],
 )
 def test_self_correction_rejects_with_a_reason(answers, reason):
-    _, outcome = follow(self_correct(RECORD, SelfCorrectSettings(rewriter="model"), 0), *answers)
+    _, outcome = follow(self_correct(RECORD, SelfCorrectSettings(enrich=False), 0), *answers)
     assert outcome.reason == reason
     assert outcome.remedy
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.constructions.follow import ORACLE, follow
 
+from veridical.bounds import check
 from veridical.constructions.caption_edit import CaptionEditSettings, caption_edit
 from veridical.constructions.protocol import Answer, Sample
 from veridical.constructions.sentinel import SentinelSettings, sentinel
@@ -112,7 +113,7 @@ def test_right_answers_and_rewritten_ones_are_no_edits():
     _, outcome = follow(caption_edit(RECORD, CaptionEditSettings(max_edited=0.05), 0), [OWN])
     assert outcome.reason == "chosen-more-than-edited"
     with pytest.raises(UserError, match="max_edited is 5"):
-        CaptionEditSettings(max_edited=5)
+        check(CaptionEditSettings(max_edited=5))
 
 
 def test_corrupted_references_stay_close():

@@ -117,6 +117,8 @@ def test_dropout_goes_on_from_half_of_the_words_without_the_image():
     assert asked[0].context.view == NoImage()
     assert asked[0].after == ("There is a fork and a cup on the table.",)
     assert pair.rejected == "There is a fork and a cup on the table. boat."
+    sampling = asked[0].sampling
+    assert (sampling.temperature, sampling.top_k) == (0.7, 50)  # the released code's
 
 
 def test_dropout_may_cut_anywhere_and_see_something():

@@ -52,7 +52,7 @@ class BpoImageSettings:
     candidates: Positive = 1
     """Answers drawn for each record; the first that qualifies is kept."""
     max_new_tokens: Positive = 512
-    """Longest answer in tokens; 1024 in the released code."""
+    """Longest answer in tokens; 1024 in the released code, whose 350 words of most take fewer than 512 to say."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected, as in the released code."""
     match_objects: bool = False

@@ -1,7 +1,9 @@
 """DropoutNTP: next-token prediction without the image, from InternVL's mixed preference optimisation (MPO).
 
-The chosen answer is cut, and the model goes on without seeing the image. It is BDHS with everything masked, one cut in
-the whole answer instead of one a sentence, and no second try: https://arxiv.org/abs/2411.10442, section 3.
+The chosen answer is cut after half of its words, and the model continues without seeing the image, at temperature 0.7
+among 50 tokens as in the released code: https://arxiv.org/abs/2411.10442, section 3. It is BDHS with everything masked,
+one cut in the whole answer instead of one a sentence, and no second try. Not the paper's: `view`, `cut random` and
+several `candidates`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from veridical.abilities import Ability
-from veridical.bounds import NotNegative, Positive
+from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.chosen import WithoutReference, check_view, chosen_side, view_needs
 from veridical.constructions.protocol import Answer, Sample, Steps, make_pair
@@ -26,18 +28,20 @@ NAME = "dropout-ntp"
 
 @dataclass(frozen=True)
 class DropoutNtpSettings:
-    """Where the answer is cut and how the model goes on."""
+    """Where the answer is cut and how the model continues it."""
 
     view: str = "none"
-    """What the model sees while it goes on: nothing, or any weakened image, such as token-mask:0.99."""
+    """What the model sees while it continues: nothing, or any weakened image, such as token-mask:0.99."""
     cut: Literal["half", "random"] = "half"
     """Cut after half of the words, or after any of them, drawn evenly."""
-    temperature: NotNegative = 1.0
-    """Sampling temperature."""
+    temperature: NotNegative = 0.7
+    """Sampling temperature; 0.7 in the released code."""
+    top_k: Natural = 50
+    """Sample from this many likeliest tokens; 50 in the released code, 0 keeps all."""
     candidates: Positive = 1
     """Continuations drawn for each record; the first that is fit is kept."""
     max_new_tokens: Positive = 512
-    """Longest continuation in tokens."""
+    """Longest continuation in tokens; 2048 in the released code, where texts have no most words."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
@@ -51,7 +55,8 @@ class DropoutNtpSettings:
 
 def model_needs(settings: DropoutNtpSettings) -> frozenset[Ability]:
     """What is asked of the model."""
-    return frozenset({Ability.TEXTS, Ability.CONTINUE}) | view_needs(settings.view)
+    limited = {Ability.TOP_K} if settings.top_k else set()
+    return frozenset({Ability.TEXTS, Ability.CONTINUE, *limited}) | view_needs(settings.view)
 
 
 def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Steps:
@@ -71,7 +76,7 @@ def dropout_ntp(record: Record, settings: DropoutNtpSettings, seed: int) -> Step
     continuations: list[Answer] = yield Sample(
         Context(record.images, record.prompt, parse(settings.view), key),
         keys=tuple((*key, index) for index in range(settings.candidates)),
-        sampling=SamplingParams(settings.max_new_tokens, settings.temperature),
+        sampling=SamplingParams(settings.max_new_tokens, settings.temperature, top_k=settings.top_k),
         after=(beginning,) * settings.candidates,
     )
     faults = text_filters.Faults("rejected", settings.max_words, settings.keep_unfinished)

@@ -42,7 +42,7 @@ class OpaDpoSettings:
     tries: Positive = 3
     """Answers drawn until one is fit."""
     max_new_tokens: Positive = 512
-    """Longest answer in tokens."""
+    """Longest answer in tokens; 896 in the released code, where texts have no most words."""
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     keep_unfinished: bool = False

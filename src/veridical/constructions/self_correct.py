@@ -1,9 +1,9 @@
 """Self-correction: a detector says what is wrong, and the answer is rewritten until nothing is.
 
-After AVES-DPO (arXiv 2604.24395): the model describes, detectors check what it named, the model itself puts its text
-right and then fills in what it left out, in at most three rounds. Chosen is the last text, rejected the first: both
-come from the model, which teaches more than a teacher's words do. Which detector checks is the judge's affair; the
-rewriting is the model's own, or, for models that don't follow instructions, the judge's.
+AVES-DPO (arXiv 2604.24395): the model describes, detectors check what it named, the model itself corrects its text and
+then adds what it left out, in at most three rounds. Chosen is the last text, rejected the first: both come from the
+model, which teaches more than a teacher's words do. Which detector checks is up to `--judge.name`. Not the paper's:
+`rewriter judge`, for models that don't follow instructions, such as the bundled one; and `enrich` switched off.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ ENRICH = (
 class SelfCorrectSettings:
     """How the model describes, and who puts its description right."""
 
-    rewriter: Literal["judge", "model"] = "judge"
-    """Who rewrites: the judge, or the model itself, told what is wrong. The bundled model can't be told."""
+    rewriter: Literal["judge", "model"] | None = None
+    """Who rewrites: the model itself, told what is wrong, or the judge. Left out, the model as in the paper, and the
+    judge for records of the picture world, whose model can't be told."""
     rounds: Positive = 3
     """How often a text is rewritten before it is given up; 3 in the paper."""
-    enrich: bool = False
-    """Also fill in what the description left out, as far as the judge knows."""
+    enrich: bool = True
+    """Once nothing is wrong, also add what the description left out, as far as the judge knows; on in the paper."""
     temperature: NotNegative = 0.0
     """Temperature of the description and of the model's own rewriting."""
     max_new_tokens: Positive = 512
@@ -59,7 +60,7 @@ def model_needs(settings: SelfCorrectSettings) -> frozenset[Ability]:
 
 def judge_needs(settings: SelfCorrectSettings) -> tuple[Kind, ...]:
     """What is asked of the judges."""
-    return (Detect, Rewrite) if settings.rewriter == "judge" else (Detect,)
+    return (Detect,) if settings.rewriter == "model" else (Detect, Rewrite)
 
 
 def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> Steps:
@@ -67,23 +68,28 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
 
     Rejected: the description itself. Needs: what the judge needs.
     """
+    rewriter = settings.rewriter or ("judge" if record.source.startswith("world") else "model")
     [described] = yield _ask(record, record.prompt, settings, (seed, record.id, "description"))
     text_filters.require_fit("description", described, settings.max_words, settings.keep_unfinished)
     first: Findings = yield Detect(record, described.text)
     if not first.wrong and not (settings.enrich and first.missing):
         raise Rejected("nothing-wrong", "the judge finds nothing wrong with the description; nothing to learn here")
 
-    text, found, rounds = described.text, first, 0
-    while rounds < settings.rounds and (found.wrong or (settings.enrich and found.missing)):
-        rewritten = yield from _rewritten(record, text, found, settings, (seed, record.id, "rewritten", rounds))
+    text, findings, rounds = described.text, first, 0
+    while rounds < settings.rounds and (findings.wrong or (settings.enrich and findings.missing)):
+        key = (seed, record.id, "rewritten", rounds)
+        if rewriter == "judge":
+            rewritten = yield _order(text, findings)
+        else:
+            rewritten = yield from _by_the_model(record, text, findings, settings, key)
         rounds += 1
         wrong = text_filters.fault(Answer(rewritten or "", finished=True), settings.max_words)
         if rewritten is None or wrong:
             remedy = _NOTHING_LEFT if wrong in (None, "empty") else text_filters.REMEDIES[wrong]
             raise Rejected(f"corrected-{wrong}", remedy, text)
         text = rewritten
-        found = yield Detect(record, text)
-    if found.wrong:
+        findings = yield Detect(record, text)
+    if findings.wrong:
         raise Rejected("still-wrong", "allow more rounds, or take another rewriter", text)
     if text_filters.same(text, described.text):
         raise Rejected("not-corrected", "take another rewriter", text)
@@ -91,7 +97,7 @@ def self_correct(record: Record, settings: SelfCorrectSettings, seed: int) -> St
         make_pair(
             record,
             "enriched" if settings.enrich else "rectified",
-            (text, f"own description, corrected by the {settings.rewriter}"),
+            (text, f"own description, corrected by the {rewriter}"),
             (described.text, "own description"),
             attempts=rounds,
             scores={"faults": len(first.faults), "invented": len(first.invented_names)},
@@ -106,18 +112,19 @@ def _ask(
     return Sample(context, keys=(key,), sampling=SamplingParams(settings.max_new_tokens, settings.temperature))
 
 
-def _rewritten(
-    record: Record, text: str, found: Findings, settings: SelfCorrectSettings, key: tuple[str | int, ...]
-) -> Generator[Request, Any, str | None]:
+def _order(text: str, findings: Findings) -> Rewrite:
     """The text without what is wrong; or, where nothing is, with what it left out."""
-    if settings.rewriter == "judge":
-        asked = Rewrite(text, faults=found.faults) if found.wrong else Rewrite(text, put_in=found.missing)
-        rewritten: str | None = yield asked
-        return rewritten
-    if found.wrong:
-        order = RECTIFY.format(wrong="; ".join(dict.fromkeys(fault.reason for fault in found.faults)))
+    return Rewrite(text, faults=findings.faults) if findings.wrong else Rewrite(text, put_in=findings.missing)
+
+
+def _by_the_model(
+    record: Record, text: str, findings: Findings, settings: SelfCorrectSettings, key: tuple[str | int, ...]
+) -> Generator[Request, Any, str | None]:
+    """The same by the model itself, in the conversation in which it gave the text."""
+    if findings.wrong:
+        order = RECTIFY.format(wrong="; ".join(dict.fromkeys(fault.reason for fault in findings.faults)))
     else:
-        order = ENRICH.format(missing=", ".join(found.missing))
+        order = ENRICH.format(missing=", ".join(findings.missing))
     prompt = (*record.prompt, Message("assistant", text), Message("user", order))
     [answer] = yield _ask(record, prompt, settings, key)
     return answer.text if answer.finished or settings.keep_unfinished else None
