@@ -1,4 +1,4 @@
-"""Writes the pages that come from the code: lists of everything in the registry, the commands and their settings."""
+"""Writes the pages that come from the code: all there is in the registry, with its settings, and the commands."""
 
 import subprocess
 import sys
@@ -8,9 +8,10 @@ import mkdocs_gen_files
 
 from veridical.catalogue import KINDS
 from veridical.cli import COMMANDS
+from veridical.constructions.registry import settings_type
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tables import listing
+from tables import REGISTRIES, listing
 
 INTRODUCTIONS = {
     "constructions": "How pairs are made: `veridical build --construction NAME`.",
@@ -27,6 +28,31 @@ with mkdocs_gen_files.open("reference/lists.md", "w") as page:
     print("What `veridical list` prints; yours are listed beside these once they are installed.\n", file=page)
     for kind in KINDS:
         print(f"## {kind.capitalize()}\n\n{INTRODUCTIONS[kind]}\n\n{listing(kind)}", file=page)
+
+MEMBERS = """
+::: {module}
+    options:
+      members: [{members}]
+      show_root_heading: false
+      show_root_toc_entry: false
+"""
+
+
+def documented(kind: str, name: str) -> str:
+    """Where a method is documented: its module's docstring, and of what is in it the method and its settings."""
+    module, _, attribute = REGISTRIES[kind].own[name].target.partition(":")
+    settings = settings_type(name).__name__ if kind == "constructions" else "Settings"
+    members = [attribute or settings, *((settings,) if kind == "constructions" else ())]
+    return MEMBERS.format(module=module, members=", ".join(members))
+
+
+for kind in ("constructions", "objectives", "judges", "decodings", "protocols"):
+    with mkdocs_gen_files.open(f"reference/{kind}.md", "w") as page:
+        print(
+            f"# {kind.capitalize()}\n\n{INTRODUCTIONS[kind]} What each setting means, and where it is from.", file=page
+        )
+        for name in REGISTRIES[kind].own:
+            print(f"\n## {name}\n{documented(kind, name)}", file=page)
 
 with mkdocs_gen_files.open("reference/commands.md", "w") as page:
     print("# Commands and their settings\n", file=page)

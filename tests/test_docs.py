@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import veridical
 from veridical.catalogue import KINDS, entries
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +43,9 @@ def test_examples_are_included_where_a_page_names_their_place():
     page = (ROOT / "docs" / "extend.md").read_text()
     included = re.findall(r'^--8<-- "(examples/\w+\.py)"$', page, re.MULTILINE)
     assert sorted(included) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*my_*.py"))
+
+
+def test_the_reference_names_all_that_the_package_offers():
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    named = [name for name in veridical.__all__ if re.search(rf"(\.{name}$|`@?(vd\.)?{name}\b)", page, re.MULTILINE)]
+    assert named == veridical.__all__
