@@ -39,7 +39,7 @@ def _words(text: str) -> list[tuple[str, Span]]:
 
 
 def _range(words: list[tuple[str, Span]], start: int, end: int) -> Span:
-    """From the start of the first word to the end of the last; for no words, the empty place behind those before."""
+    """From the start of the first word to the end of the last; for no words, the empty place after those before."""
     if start < end:
         return words[start][1][0], words[end - 1][1][1]
     place = words[start - 1][1][1] if start else 0

@@ -153,7 +153,7 @@ def try_lock(descriptor: int) -> bool:
     if sys.platform == "win32":
         import msvcrt
 
-        # Windows lets nobody read what is locked: a byte behind the text that names the holder.
+        # Windows lets nobody read what is locked: a byte after the text that names the holder.
         place = os.lseek(descriptor, 0, os.SEEK_CUR)
         os.lseek(descriptor, 2**20, os.SEEK_SET)
         try:

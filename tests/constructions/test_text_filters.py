@@ -53,7 +53,7 @@ def test_a_reject_tells_one_reason_or_that_none_fits():
         (
             "A cup. A cup. A cup.",
             "chosen-repetitive",
-            "write its caption anew",
+            "rewrite its caption",
             "its caption is 'A cup. A cup. A cup.'",
         ),
     ],

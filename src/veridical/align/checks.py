@@ -136,7 +136,7 @@ def _example(
 
 
 def _answer(pair: Pair, text: str, vlm: Vlm, limit: int, too_long: Literal["shorten", "reject"]) -> Answer | _Problem:
-    """An answer of a pair after the context that it goes on from, as much of it as `limit` tokens hold."""
+    """An answer of a pair after the context that it continues, as much of it as `limit` tokens hold."""
     whole = whole_text(pair.context, text)
     fitting = _fitting(whole, vlm, limit)
     if not isinstance(fitting, str):

@@ -47,8 +47,8 @@ class AlignConfig:
     term), a relative such as `mdpo`, `povid`, `ipo` or `simpo`, or `sft` as the control. See docs/methods.md for what
     the default was chosen by."""
     draws: Literal["anew", "fixed"] = "anew"
-    """How weak views that are random (noise, crops, masks) are drawn: anew in every epoch and for every seed, the same
-    for policy and reference; or fixed, one draw a pair whatever the seed."""
+    """How weak views that are random (noise, crops, masks) are drawn: redrawn in every epoch and for every seed, the
+    same for policy and reference; or fixed, one draw a pair whatever the seed."""
     without_image: Literal["none", "blank"] | None = None
     """Train without the image, as a control: both sides are scored on the prompt alone (none) or on a blank image. What
     this gains as well is learnt from the texts."""
@@ -88,7 +88,7 @@ class AlignConfig:
     max_steps: Positive | None = None
     """Stop after that many optimiser steps, however many epochs that is."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the rate goes on from its peak; cosine in BPO and HA-DPO."""
+    """How the rate falls from its peak; cosine in BPO and HA-DPO."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.03
     """Share of the steps over which the rate rises to its peak; 0.03 in BPO and HA-DPO."""
     weight_decay: NotNegative = 0.0
@@ -125,7 +125,7 @@ class AlignConfig:
     feature_disk_mb: Natural = field(default=0, metadata=INCIDENTAL)
     """Disk for such features, up to this size; later epochs, and runs that share `feature_cache`, open none of these
     images again. They take some ten kB to some MB an image, by model; what earlier runs left and this one does not
-    use makes room, and what then finds none is not kept."""
+    use is evicted first; when it is full, nothing more is stored."""
     feature_cache: Path | None = field(default=None, metadata=INCIDENTAL)
     """Where these are, for runs to share. By default `features/` in the run folder."""
     image_disk_mb: Natural = field(default=16384, metadata=INCIDENTAL)

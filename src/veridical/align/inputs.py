@@ -83,7 +83,7 @@ class BatchEncoder:
         self._features: dict[Hashable, Features] = {}
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Compute in the model's own number type; to be entered anew for every pass with gradients."""
+        """Compute in the model's own number type; to be entered again for every pass with gradients."""
         return autocast(self.vlm.model, self.dtype)
 
     def keeps(self, examples: Sequence[Example], views: Sequence[Shown]) -> bool:

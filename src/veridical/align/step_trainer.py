@@ -190,7 +190,7 @@ def step_arguments(settings: TrainingSettings, steps: int, device: torch.device)
 
 
 def places_of_step(count: int, size: int, seed: int, step: int) -> list[int]:
-    """The places, of `count`, that step `step` works on: `size` at a time of an order shuffled anew every pass."""
+    """The places, of `count`, that step `step` works on: `size` at a time of an order that is reshuffled every pass."""
     from veridical.vlm.seeds import generator
 
     wanted = range(step * size, (step + 1) * size)

@@ -27,7 +27,7 @@ class Answer:
     `edits` says for each token of the text at which of the places where the pair's sides differ it stands, from 1; 0
     where they don't. Empty where the tokenizer doesn't tell which characters a token stands for.
 
-    The first `skip` tokens are a context that the answer goes on from: read, but not scored. `images` are the answer's
+    The first `skip` tokens are a context that the answer continues: read, but not scored. `images` are the answer's
     own, where they differ from the pair's; `weight` is that of its log-ratio.
     """
 

@@ -15,7 +15,7 @@ _Problem = tuple[str, str, str]  # reason, remedy, detail
 
 
 def whole_text(context: str, text: str) -> str:
-    """An answer with the context that it goes on from."""
+    """An answer with the context that it continues."""
     return f"{context} {text}" if context else text
 
 

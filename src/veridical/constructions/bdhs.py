@@ -1,14 +1,14 @@
 """BDHS: Bias-Driven Hallucination Sampling, arXiv 2407.02477, section 3.4 and Algorithm 1 (appendix E).
 
-The model says the reference again while it hardly sees the image: of each sentence it is given a beginning, behind the
-true sentences before it, and completes it. So the rejected answer stays as close to the chosen one as the image lets
-it, and differs in what the language prior fills in. Answers that come out too similar are drawn again, with another
-mask and other cuts; the last try is a free answer, whatever it is.
+The model rewrites the reference while most image tokens are masked: it gets the beginning of each sentence, after the
+true sentences before it, and completes it. So the rejected answer stays close to the chosen one and differs in what the
+language prior fills in. Answers that come out too similar are drawn again, with another mask and other cuts; the last
+try is a free answer, which is kept however similar it is.
 
 The paper embeds texts for the similarity (all-mpnet-base-v2); whichever judge offers similarity is asked here. Word
-overlap is no such measure: in a long caption one invented object hardly lowers it, and rewording does. The paper leaves
-open what a cut may fall behind; here that is any word or mark. `guidance none` is the paper's ablation without a
-reference (table 15).
+overlap is no such measure: in a long caption one invented object hardly lowers it, and rewording does. The paper
+doesn't say where a sentence may be cut; here that is after any word or punctuation mark. `guidance none` is the paper's
+ablation without a reference (table 15).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BdhsSettings:
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
-    """What is said again where a record has no reference: the model's own greedy caption of the clean image, or
+    """What is rewritten where a record has no reference: the model's own greedy caption of the clean image, or
     nothing, and the record is rejected."""
     keep_unfinished: bool = False
     """Keep answers that were cut off at max_new_tokens."""

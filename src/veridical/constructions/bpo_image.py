@@ -58,7 +58,7 @@ class BpoImageSettings:
     match_objects: bool = False
     """Keep a candidate only if it names as many kinds of objects as the chosen caption (needs a lexicon)."""
     only_invented: bool = False
-    """Keep a candidate only if it names an object that is not there (needs annotations and a lexicon)."""
+    """Keep a candidate only if it names an object that is not in the image (needs annotations and a lexicon)."""
     without_reference: WithoutReference = "own-caption"
     """What stands on the chosen side where a record has no reference: the model's own greedy caption of the
     clean image, or nothing, and the record is rejected."""

@@ -29,7 +29,7 @@ NAME = "bpo-inject"
 
 @dataclass(frozen=True)
 class BpoInjectSettings:
-    """Which errors are put in, and whether the weakened image's answer stands beside them."""
+    """Which errors are put in, and whether the weakened image's answer makes a pair, too."""
 
     mode: Literal["auto", "description", "question"] = "auto"
     """How the writer is asked: to alter a description, or to answer a question about a similar but other image. Auto

@@ -1,5 +1,5 @@
-"""A text said again by the model: beginnings of its sentences are given, and the model completes them (BDHS, arXiv
-2407.02477, Algorithm 1)."""
+"""Rewrite a text by the model: it gets the beginnings of the sentences and completes them (BDHS, arXiv 2407.02477,
+Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _OPPOSITE = {"Yes": "No", "yes": "no", "No": "Yes", "no": "yes"}
 
 
 def complete(context: Context, text: str, sampling: SamplingParams) -> Generator[Request, Any, Answer]:
-    """The text with each of its sentences cut at random and completed to its first full stop, all at once, each behind
-    the true sentences before it. The context's key seeds cuts and completions."""
+    """Cut each sentence of a text at random and complete it up to the first full stop, all at once, each after the true
+    sentences before it. The context's key seeds cuts and completions."""
     draws = generator("cuts", context.key)
     starts, spaces, before = [], [], ""
     for sentence in sentences(text):

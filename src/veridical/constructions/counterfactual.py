@@ -7,7 +7,7 @@ arXiv 2605.31312, say why mDPO's image term alone doesn't cancel that). The pict
 record. Our own procedure; the papers retrieve or edit their second images.
 
 Each pair also brings the other image, of which its chosen text is not true: `svco`, `re-align` and `mdpo` with
-`view own` compare the two, other objectives leave it be.
+`view own` compare the two, other objectives ignore it.
 """
 
 from __future__ import annotations

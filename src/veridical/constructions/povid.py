@@ -31,11 +31,11 @@ class PovidSettings:
     task: Literal["auto", "description", "question"] = "auto"
     """What the records ask for; auto is question for prompts that end in a question mark."""
     in_descriptions: tuple[Corruption, ...] = ("object", "attribute", "relation")
-    """Kinds of errors in descriptions; each record draws an order and takes the first that can be had."""
+    """Kinds of errors in descriptions; each record draws an order and takes the first kind that the writer can make."""
     in_answers: tuple[Corruption, ...] = ("reasoning", "count", "object", "attribute", "relation")
-    """Kinds of errors in answers to questions, in order: the first that can be had is taken."""
+    """Kinds of errors in answers to questions, in order: the first that the writer can make."""
     every_kind: bool = False
-    """Make a pair of every kind that can be had, so that a chosen answer has several rejected ones."""
+    """Make a pair of every kind that the writer can make, so that a chosen answer has several rejected ones."""
     errors: Natural = 1
     """Errors in a text."""
     tries: Positive = 2

@@ -28,7 +28,7 @@ class Sample:
     `Answer`.
 
     A key seeds its answer's draws, so that they depend on nothing else. `after` holds, for each key, what the answer
-    has said already; the model goes on from there. A text to go on from ends without a space, for words bring the
+    has said already; the model continues them. A text to continue ends without a space, for words bring the
     space before them.
     """
 
@@ -39,12 +39,12 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.after and len(self.after) != len(self.keys):
-            raise ValueError(f"{len(self.keys)} keys, but {len(self.after)} texts to go on from")
+            raise ValueError(f"{len(self.keys)} keys, but {len(self.after)} texts to continue")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A text of the model, without what it goes on from; `finished` unless the limit on its length cut it off."""
+    """A text of the model, without what it continues; `finished` unless the limit on its length cut it off."""
 
     text: str
     finished: bool

@@ -3,11 +3,11 @@
 Best of N against worst of N, as in VLFeedback (arXiv 2312.10665), PDS-DPO (arXiv 2412.17417, with a reward model) and,
 with two samples, Online-DPO of arXiv 2407.02477, section 2.3; or all pairs, as in RLAIF-V (arXiv 2405.17220), whose
 divide and conquer is `score` claims: an answer is split into atomic claims, each becomes a yes/no question, and the
-score is minus the number of claims that are denied. Longer answers make more claims, so lengths are balanced.
-CHAIR-DPO (arXiv 2508.20181) is `score` chair: minus the share of the objects named that are not there, and by its
-released code's weight the recall on top. CSR (arXiv 2405.14622) is `search` sentence-beams, with a likelihood weight of
-0.1 and a judge that compares images with texts. Besides its own, answers of other models compete, from `pool` files
-(`veridical data answers` writes them): VLFeedback's twelve models, PDS-DPO's three.
+score is minus the number of claims that are denied. Longer answers make more claims, so lengths are balanced. CHAIR-DPO
+(arXiv 2508.20181) is `score` chair: minus the share of the named objects that are not in the image, and by its released
+code's weight the recall on top. CSR (arXiv 2405.14622) is `search` sentence-beams, with a likelihood weight of 0.1 and
+a judge that compares images with texts. Besides its own, answers of other models compete, from `pool` files (`veridical
+data answers` writes them): VLFeedback's twelve models, PDS-DPO's three.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""SAPO: Self-Augmented Preference Optimization, arXiv 2405.20830: a segment of the chosen answer is written anew.
+"""SAPO: Self-Augmented Preference Optimization, arXiv 2405.20830: a segment of the chosen answer is rewritten.
 
-The reference is cut at random, the model writes a segment from there, and what stood behind as long a segment of the
-reference is attached again, unless the model ended its turn. The cut is early enough that some of the reference is left
-to attach. So the sides differ in a segment only. In the paper the segment comes from a moving average of the policy, as
-in `veridical loop --by step --kind sapo`; else it comes from the model that the build is given. Any view can weaken the
-image meanwhile, which the paper, on text alone, doesn't do. Segments are counted in tokens when written and in words
-when replaced, so that no word is torn.
+The reference is cut at random, the model writes a segment from there, and the rest of the reference, after as long a
+segment of its own, is attached again, unless the model ended its turn. The cut is early enough that some of the
+reference is left to attach. So the sides differ in a segment only. In the paper the segment comes from a moving average
+of the policy, as in `veridical loop --by step --kind sapo`; else it comes from the model that the build is given. Any
+view can weaken the image while it writes, which the paper, on text alone, doesn't do. Segments are counted in tokens
+when written and in words when replaced, so that no word is torn.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SapoSettings:
     max_words: Positive = 350
     """Records with a longer text on either side are rejected."""
     without_reference: WithoutReference = "own-caption"
-    """What is written anew in part where a record has no reference: the model's own greedy caption, or nothing."""
+    """What is rewritten in part where a record has no reference: the model's own greedy caption, or nothing."""
 
     def __post_init__(self) -> None:
         check_view(self.view)
@@ -89,7 +89,7 @@ def sapo(record: Record, settings: SapoSettings, seed: int) -> Steps:
 
 
 def spliced(text: str, beginning: str, written: Answer) -> str:
-    """The beginning, what was written, and then what stood behind as many words of the text.
+    """The beginning, what was written, and then the rest of the text after as many words.
 
     Nothing follows where the model ended its turn; else the text's last word always does. A word that was cut off in
     the middle goes.
@@ -98,5 +98,5 @@ def spliced(text: str, beginning: str, written: Answer) -> str:
         return (beginning + written.text).strip()
     whole = written.text.rsplit(" ", 1)[0] if " " in written.text.strip() else written.text
     start = (beginning + whole).rstrip()
-    behind = max(len(chunks(beginning)), min(len(chunks(start)), len(chunks(text)) - 1))
-    return f"{start} {text[len(text_filters.first_words(text, behind)) :].lstrip()}".strip()
+    replaced = max(len(chunks(beginning)), min(len(chunks(start)), len(chunks(text)) - 1))
+    return f"{start} {text[len(text_filters.first_words(text, replaced)) :].lstrip()}".strip()

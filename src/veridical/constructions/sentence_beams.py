@@ -63,7 +63,7 @@ def grow(
 
 
 def followed(paths: Sequence[Path], beams: int) -> list[Path]:
-    """The beginnings to go on from: all, or of as many as there are beams and more, likely and unlikely ones."""
+    """The beginnings to continue: all, or of as many as there are beams and more, likely and unlikely ones."""
     ordered = sorted(paths, key=lambda path: -path.likelihood)
     if len(ordered) < beams:
         return ordered

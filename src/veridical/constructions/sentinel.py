@@ -1,4 +1,4 @@
-"""SENTINEL, arXiv 2507.12455: preferences between single sentences, behind a context without hallucinations.
+"""SENTINEL, arXiv 2507.12455: preferences between single sentences, after a context without hallucinations.
 
 The model describes sentence by sentence. Several continuations of a clean context are drawn; a judge checks each. A
 clean one and a hallucinated one make a pair, and the clean one joins the context; where all are hallucinated the
@@ -6,7 +6,7 @@ record ends, for a hallucination invites the next. In the paper two detectors mu
 `--judge.second`), and what they disagree on is ignored: so is a sentence with an object that the judge can't tell.
 Any judge that detects will do.
 
-The sides of a pair are the sentences alone. The context that they go on from is the pair's `context`, which training
+The sides of a pair are the sentences alone. The context that they continue is the pair's `context`, which training
 reads and does not learn, as in the paper. The end of the turn is left out, for the answer goes on.
 """
 

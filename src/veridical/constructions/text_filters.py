@@ -34,7 +34,7 @@ _REMEDIES_OF_REFERENCES: Mapping[str, str] = MappingProxyType(
     {
         "empty": "give it a caption in words",
         "too-long": "shorten its caption, or raise settings.max_words",
-        "repetitive": "write its caption anew: it goes in circles",
+        "repetitive": "rewrite its caption: it repeats itself",
     }
 )
 _LONG_ENOUGH = 12
@@ -77,8 +77,7 @@ def too_short() -> Rejected:
 
 
 def repetitive(text: str) -> bool:
-    """Whether a text goes in circles: a sentence comes three times, or most of its four-word runs come
-    again."""
+    """Whether a text repeats itself: a sentence comes three times, or most of its runs of four words recur."""
     sentences = Counter(part.strip().lower() for part in re.split(r"[.!?。！？]+", text) if part.strip())
     if sentences and max(sentences.values()) >= 3:
         return True

@@ -96,7 +96,7 @@ def _log_probs(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], answers: Se
     texts: list[list[str]] = [[] for _ in range(len(prefix))]
     for branch, answer in zip(branches, answers, strict=True):
         if branch.after:
-            raise ValueError("best-of-n scores whole answers; it can't go on from a given text")
+            raise ValueError("best-of-n scores whole answers; it can't continue a given text")
         if answer.text:
             texts[branch.context].append(answer.text)
     scores = [iter(one) for one in score(vlm, prefix, texts)]

@@ -4,7 +4,7 @@ section 4.1.
     q = normalise(W p),   W = diag(p_cf)^-1
 
 p are the probabilities of the possible answers, p_cf those that the model gives them when the image says
-nothing (it is left out, or the unknown token stands for it, or the mean of both), each normalised over the
+nothing (it is left out, or replaced by the unknown token, or the mean of both), each normalised over the
 answers, with 1e-4 added to p_cf. An answer that the model likes whatever it sees has to be likelier than that.
 """
 
@@ -36,7 +36,7 @@ class Calibration:
     name: Literal["calibration"] = "calibration"
     """The method."""
     views: tuple[str, ...] = ("none",)
-    """What stands for no image: none, unknown-token, noise:999 or blank; several are averaged."""
+    """What replaces the image: none, unknown-token, noise:999 or blank; several are averaged."""
 
     def __post_init__(self) -> None:
         if not self.views:

@@ -2,7 +2,7 @@
 
     logits = log p_last(y) - log p_j(y),   j = the candidate layer whose prediction differs most from the last's
 
-in Jensen-Shannon divergence, chosen anew for each token; among the plausible tokens, as in VCD. The released code, and
+in Jensen-Shannon divergence, chosen for each token; among the plausible tokens, as in VCD. The released code, and
 transformers' after it, take half of KL(M || p_last) + KL(M || p_early) instead, M being the mean of the two, which
 picks another layer in some 14 % of cases: `choice released`. What early
 layers know already (function words, common continuations) is taken out. Candidates are every second layer of

@@ -2,7 +2,7 @@
 
     logits = (1 + alpha) * f(y | image, question) - alpha * f(y | image, disturbance, question)
 
-The same image, asked about behind a system turn that disturbs: what it brings out are concepts that usually go
+The same image, asked about after a disturbing system turn: what it brings out are concepts that usually go
 with those in the image. VCD's plausibility cut-off. Alpha 1, beta 0.1 and the disturbance are the released
 code's.
 """
@@ -43,7 +43,7 @@ class Icd:
         check(self)
 
     def streams(self) -> tuple[Stream, ...]:
-        """The same image and question behind the disturbance."""
+        """The same image and question after the disturbance."""
         return (Stream(system=self.disturbance),)
 
     def early_layers(self, layers: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ each chose at that place is left out. The search is transformers' (scores divide
 released code departs from the paper, and this file, but for the first point, keeps to the paper:
 
 - it multiplies phi by 1e-7, without which a single weight would outweigh the logits; `unit` here;
-- for the first ten tokens the candidate's attention to the image stands in for -phi;
+- for the first ten tokens the candidate's attention to the image replaces -phi;
 - the place noted for a token is the one that most candidates share, not the chosen one's, and stays with the beam's
   number when beams change places;
 - it goes back to no place before the tenth token, and where more than 15 tokens agree, not 15; earlier places than
@@ -97,7 +97,7 @@ class Beam:
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A candidate: the beam it goes on from (by its place among the beams), its token, and the beam it makes."""
+    """A candidate: the beam it continues (by its place among the beams), its token, and the beam it makes."""
 
     origin: int
     token: int
@@ -146,7 +146,7 @@ def _search(
     stepper = decode.going_on(vlm, prefix, [row])
     retrospection = Retrospection(settings)
     while True:
-        # Each candidate is read once: for its penalty, and to go on from if it is chosen.
+        # Each candidate is read once: for its penalty, and to continue if it is chosen.
         own = stepper.logits.float()
         own = own if rules is None else rules(own, [beam.row for beam in now.beams])
         logits, tokens = own.double().topk(settings.candidates)

@@ -51,7 +51,7 @@ def as_published(names: Sequence[str], also: Sequence[Method] = ()) -> tuple[Met
     """`also`, then the methods called `names` in their published settings.
 
     Raises:
-        UserError: a name that is not there, or one that is there twice.
+        UserError: an unknown name, or one that is given twice.
     """
     found = (*also, *(decoding_type(name)() for name in names))
     taken = [method.name for method in found]

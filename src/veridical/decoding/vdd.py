@@ -38,7 +38,7 @@ class Vdd:
     beta: Share = 0.1
     """Tokens less likely than this share of the likeliest one, given the image, are left out; 0 keeps all."""
     views: tuple[str, ...] = ("none",)
-    """What stands for no image: none, unknown-token (if the tokenizer has one), or both, which are averaged."""
+    """What replaces the image: none, unknown-token (if the tokenizer has one), or both, which are averaged."""
 
     def __post_init__(self) -> None:
         check(self)

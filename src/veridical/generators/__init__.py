@@ -1,1 +1,1 @@
-"""Who generates: the model in this process, or one behind a URL (vLLM, SGLang, any OpenAI-compatible endpoint)."""
+"""Who generates: the model in this process, or one at a URL (vLLM, SGLang, any OpenAI-compatible endpoint)."""

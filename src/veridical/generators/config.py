@@ -31,7 +31,7 @@ class ServedSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings(ServedSettings):
-    """Who generates: the model in this process, or one behind a URL."""
+    """Who generates: the model in this process, or one at a URL."""
 
     url: str = field(default="", metadata=INCIDENTAL)
     """An OpenAI-compatible endpoint (vLLM, SGLang, ...), such as http://localhost:8000/v1, that generates in the place
@@ -46,5 +46,5 @@ class GeneratorSettings(ServedSettings):
 
     @property
     def is_served(self) -> bool:
-        """Whether the model is behind a URL."""
+        """Whether the model is at a URL."""
         return bool(self.url)

@@ -69,7 +69,7 @@ class RewardConfig:
     micro_batch: Positive = field(default=4, metadata=INCIDENTAL)
     """Pairs in one forward and backward pass; lower it when memory runs out. The result stays the same."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "constant_with_warmup"
-    """How the rate goes on from its peak; constant in the study."""
+    """How the rate falls from its peak; constant in the study."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.03
     """Share of the steps over which the rate rises to its peak; 0.03 in the study."""
     centering: NotNegative = 0.0

@@ -25,7 +25,7 @@ COMPLETIONS = "/chat/completions"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model behind a URL such as http://localhost:8000/v1."""
+    """A model at a URL such as http://localhost:8000/v1."""
 
     url: str
     model: str

@@ -82,7 +82,7 @@ class LanguageModelSettings(WritingSettings):
     """Ask a language model, which goes by annotations and references."""
 
     name: Literal["language-model"] = "language-model"
-    """Which judge: a language model, local or behind a url; it does not see the images."""
+    """Which judge: a language model, local or at a URL; it does not see the images."""
 
     def open(self, context: JudgeContext) -> LanguageJudge:
         """The judge."""
@@ -94,7 +94,7 @@ class VisionLanguageModelSettings(WritingSettings):
     """Ask a vision-language model, which sees the images."""
 
     name: Literal["vision-language-model"] = "vision-language-model"
-    """Which judge: a vision-language model, local or behind a url; it sees the images."""
+    """Which judge: a vision-language model, local or at a URL; it sees the images."""
 
     def open(self, context: JudgeContext) -> LanguageJudge:
         """The judge."""

@@ -52,16 +52,14 @@ JUDGES: Registry[type[AnyJudgeSettings]] = Registry(
     own={
         "oracle": _own("oracle", "OracleSettings", "compares texts with the annotations of the image"),
         "rules": _own("rules", "RulesSettings", "compares objects that a lexicon finds with the reference"),
-        "language-model": _own("models", "LanguageModelSettings", "a language model, local or behind a url"),
+        "language-model": _own("models", "LanguageModelSettings", "a language model, local or at a URL"),
         "vision-language-model": _own("models", "VisionLanguageModelSettings", "a model that sees the images"),
         "detector": _own("detector", "DetectorSettings", "an object detector, which sees what is there"),
         "image-text": _own("image_text", "ImageTextSettings", "rates a text by its similarity to the image (CLIP)"),
         "reward-model": _own("reward_model", "RewardModelSettings", "rates answers by a trained reward"),
         "verifier": _own("verifier", "VerifierSettings", "checks sentence by sentence, as a judge taught it"),
         "self": _own("implicit", "ImplicitSettings", "the implicit reward of the aligned model itself"),
-        "backbone": _own(
-            "backbone", "BackboneSettings", "the model's own language part injects errors, unseeing (BPO)"
-        ),
+        "backbone": _own("backbone", "BackboneSettings", "the model itself, without the image, injects errors (BPO)"),
     },
     check=lambda made: lacks(made, ("open",)),
 )

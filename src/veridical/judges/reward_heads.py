@@ -44,7 +44,7 @@ class ScalarReward:
     """[width]."""
     bias: float = 0.0
     closing: tuple[int, ...] | None = None
-    """The token ids behind an answer's text, at the last of which the head reads; by default the end of its turn."""
+    """The token ids after an answer's text, at the last of which the head reads; by default the end of its turn."""
     batch_size: int = field(default=8, metadata=INCIDENTAL)
 
     def rate(self, requests: Sequence[Rate]) -> list[float | JudgeError]:

@@ -54,7 +54,7 @@ class BuildConfig:
     adapter: Path | None = field(default=None, metadata=BY_CONTENT)
     """A PEFT adapter on the model: a folder, or hf://OWNER/NAME."""
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
-    """Who generates: --model in this process, or a model behind a URL, which --adapter is then given to."""
+    """Who generates: --model in this process, or a model at a URL, which --adapter is then given to."""
     limit: Positive | None = None
     """Use that many records; all of them if left out (the picture world: 1000)."""
     skip: Natural = 0

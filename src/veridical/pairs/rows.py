@@ -58,8 +58,8 @@ def stream_rows(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     files = shards(run)
     if wrong := damage(run):
         raise UserError(
-            f"{run}: {wrong}; its manifest knows all shards by their SHA-256. Run the same build again, which makes it "
-            f"anew, or copy the folder again. If you changed it yourself, delete its {MANIFEST}."
+            f"{run}: {wrong}; its manifest knows all shards by their SHA-256. Run the same build again, which rewrites "
+            f"them, or copy the folder again. If you changed it yourself, delete its {MANIFEST}."
         )
     for shard in files:
         for number, row in enumerate(_rows_of(shard)):

@@ -1,6 +1,6 @@
 """Runs many records through a construction side by side, so that the model and every service have work all the time.
 
-Requests to this process's model and judges are served in batches. A service behind a URL has a lane of its own: it is
+Requests to this process's model and judges are served in batches. A service at a URL has a lane of its own: it is
 given each request as soon as a record has it, as many at a time as it takes, while the model works on others. Which
 records are under way together changes nothing about their pairs.
 """

@@ -30,7 +30,7 @@ def summarise(pairs: Sequence[Pair], records: Sequence[Record], words: Words | N
     """Numbers about pairs: of all captions together, then of each variant.
 
     Means over the texts of a side: `words`; `objects`, the kinds of objects named; `partners`, the percentage of texts
-    that name both an object and its usual partner; `invented`, the named kinds that are not there; `inventing`, the
+    that name both an object and its usual partner; `invented`, the named kinds that aren't in it; `inventing`, the
     percentage of texts with one. Those that need a lexicon, partners or annotations are left out where there are none.
     `same_wording` says how alike in style the sides of a pair are: the token F1 of what is left of them when the named
     objects are taken out, 1 for the same words. `edit_distance` is the mean word-level Levenshtein distance between the

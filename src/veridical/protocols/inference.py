@@ -158,7 +158,7 @@ def _p(value: float, images: float, seeds: float, freedom: int) -> float:
 
 
 def _with_seeds(drawn: FloatArray) -> FloatArray:
-    """Means over seeds that are drawn anew in each resample, one fewer than there are, [resamples]."""
+    """Means over seeds that are redrawn in each resample, one fewer than there are, [resamples]."""
     found: FloatArray = (_seed_draws(*drawn.shape) * drawn).sum(axis=0)
     return found
 

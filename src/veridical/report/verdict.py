@@ -13,7 +13,7 @@ from veridical.report.tables import NOTHING, Better, Verdict, bounds, judge, met
 
 JUDGED = "judged-sentences"
 COUNTED: Mapping[str, str] = {
-    "chair": "captions, so many name something that is not there",
+    "chair": "captions, so many name something that is not in the image",
     "chair-captions": "captions, so many name something that no reference caption names",
     "chair-detector": "captions, so many name something that the judge says is absent",
     JUDGED: "captions, so many hold a sentence that the judge finds false",

@@ -92,7 +92,7 @@ class RlConfig:
     learning_rate: AboveZero | None = None
     """Peak rate. Left out, that of `veridical align` for a model of this size."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "constant_with_warmup"
-    """How the rate goes on from its peak; constant for PPO in the study."""
+    """How the rate falls from its peak; constant for PPO in the study."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.03
     """Share of the steps over which the rate rises to its peak."""
     weight_decay: NotNegative = 0.0

@@ -44,7 +44,7 @@ def coverage(answers: Sequence[Answered], judging: Judging) -> list[float | None
 
 
 def chair(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
-    """Minus the share of an answer's named objects that are not there (CHAIRi, arXiv 1809.02156)."""
+    """Minus the share of an answer's named objects that are not in the image (CHAIRi, arXiv 1809.02156)."""
     return [
         None if found is None else -len(found.invented) / len(found.named) if found.named else 0.0
         for found in judging.findings(answers)

@@ -33,7 +33,7 @@ def load(
     size of images, those that the adapter was trained with hold, and are printed. Raises
     `UserError` for a model that isn't there or isn't an image-text-to-text model, and for an adapter that
     doesn't fit, or for `limits` on the size of images that its family doesn't have, and for `options` (the attention
-    kernel, quantised weights, compiling) that can't be had here.
+    kernel, quantised weights, compiling) that are not available here.
     """
     adapter = None if adapter is None else fetched_adapter(adapter)
     found = loading.read_model(model, dtype, device, allow_remote_code, options)

@@ -12,7 +12,7 @@ def bundled_model_path() -> Path:
     folder = Path(__file__).parent / "model"
     if not (folder / "model.safetensors").is_file():
         raise UserError(
-            f"The bundled model is missing from {folder}. Install veridical anew, "
+            f"The bundled model is missing from {folder}. Reinstall veridical, "
             f"or train the model again with: python -m veridical.world.base.train --out {folder}"
         )
     return folder

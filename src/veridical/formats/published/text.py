@@ -217,5 +217,5 @@ def with_placeholders(pair: Pair, images: int) -> list[Message]:
 
 
 def whole(pair: Pair, text: str) -> str:
-    """An answer with the context that it goes on from."""
+    """An answer with the context that it continues."""
     return f"{pair.context} {text}" if pair.context else text

@@ -125,7 +125,7 @@ def end_of_turn(
 
 
 def closing_ids(processor: Any, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]:
-    """All token ids that the template writes after a dialogue's last answer, a line break behind its end included."""
+    """All token ids that the template writes after a dialogue's last answer, a line break after its end included."""
     dialogue = (Message("user", "Hello."), Message("assistant", _MARKS[1]))
     return tuple(tokenizer(_after_mark(processor, dialogue, style.plain), add_special_tokens=False).input_ids)
 

@@ -1,4 +1,4 @@
-"""Encoded prefixes kept one by one, and put together again in any company.
+"""Stores encoded prefixes individually and re-batches them in any combination.
 
 Only worth it where a prefix stays right: with an answer-only adapter it is the frozen base model's, the same in
 every epoch, for the policy and for the reference.

@@ -36,7 +36,7 @@ def final_states(
             _read_last(vlm, prefix, rows)
             states = list(read[-1].reshape(len(rows), -1))
         else:
-            # The id behind the last one is never read; what predicts it is.
+            # The id after the last one is never read; what predicts it is.
             full_forward.answer_logits(vlm, prefix, [(context, [*ids, ids[-1]]) for context, ids in rows])
             states = [one.reshape(-1, one.shape[-1])[-1] for one in read]
     flat = iter(states)
