@@ -78,8 +78,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"veridical.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'veridical' has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
-    return found
+    value = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

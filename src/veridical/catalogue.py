@@ -60,15 +60,15 @@ def entries(kind: str) -> list[Listed]:
 def run(config: ListConfig) -> None:
     """Print the list."""
     kinds = list(KINDS) if config.kind == "all" else [config.kind]
-    found = {kind: entries(kind) for kind in kinds}
+    listings = {kind: entries(kind) for kind in kinds}
     if config.json:
         import json
         from dataclasses import asdict
 
-        print(json.dumps({kind: [asdict(one) for one in listed] for kind, listed in found.items()}, indent=2))
+        print(json.dumps({kind: [asdict(one) for one in listed] for kind, listed in listings.items()}, indent=2))
         return
-    for kind, listed in found.items():
-        if len(found) > 1:
+    for kind, listed in listings.items():
+        if len(listings) > 1:
             print(f"{kind}:")
         width = max(len(one.name) for one in listed)
         for one in listed:

@@ -71,11 +71,11 @@ def _content(text: str, path: Path) -> Any:
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as {dotted name: text}, for choices that decide which settings there are."""
-    found = {}
+    texts = {}
     for key, value in settings.items():
         name = f"{prefix}{key}".replace("-", "_")
-        found.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: _words(value)})
-    return found
+        texts.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: _words(value)})
+    return texts
 
 
 def _words(value: Any) -> str:
@@ -151,8 +151,8 @@ def home_expanded(settings: Config) -> Config:
     changed = {}
     for one in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, one.name)
-        if one.init and (found := _at_home(value)) is not value:
-            changed[one.name] = found
+        if one.init and (expanded := _at_home(value)) is not value:
+            changed[one.name] = expanded
     return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore[type-var]
 
 
@@ -160,8 +160,8 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, Path):
         return value.expanduser() if str(value).startswith("~") else value
     if isinstance(value, tuple):
-        found = tuple(map(_at_home, value))
-        return found if any(a is not b for a, b in zip(found, value, strict=True)) else value
+        expanded = tuple(map(_at_home, value))
+        return expanded if any(a is not b for a, b in zip(expanded, value, strict=True)) else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return home_expanded(value)
     return value

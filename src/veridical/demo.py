@@ -180,8 +180,8 @@ def _evaluation(config: DemoConfig, seed: int, name: str = "eval") -> dict[str, 
 
 
 def _comparison(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(c for c in results["comparisons"] if c["model"] == name)
-    return found
+    comparison: Mapping[str, Any] = next(c for c in results["comparisons"] if c["model"] == name)
+    return comparison
 
 
 def _gains(results: Mapping[str, Any]) -> dict[str, float]:
@@ -245,9 +245,9 @@ def _decoding_table(ways: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     for heading in ("CHAIRs", "CHAIRi", "recall", "words", "POPE adv", "at equal recall"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in ways.items():
+    for name, numbers in ways.items():
         shown = ("chair_s", "chair_i", "recall", "words", "pope_adversarial_accuracy")
-        even = found["at_equal_recall"]
+        even = numbers["at_equal_recall"]
         last = f"{even['difference']:+.1f} ({even['low']:+.0f} to {even['high']:+.0f})" if even else ""
-        table.add_row(name, *(f"{found[metric]['value']:.1f}" for metric in shown), last)
+        table.add_row(name, *(f"{numbers[metric]['value']:.1f}" for metric in shown), last)
     return table

@@ -20,8 +20,8 @@ def wilson(right: float, count: int) -> tuple[float, float]:
     """Wilson's score interval of the share `right / count`."""
     from scipy import stats
 
-    found = stats.binomtest(round(right), count).proportion_ci(method="wilson")
-    return round(float(found.low), 4), round(float(found.high), 4)
+    interval = stats.binomtest(round(right), count).proportion_ci(method="wilson")
+    return round(float(interval.low), 4), round(float(interval.high), 4)
 
 
 def mean_interval(values: ArrayLike, groups: Sequence[str]) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def mean_interval(values: ArrayLike, groups: Sequence[str]) -> tuple[float, floa
     def mean_of(above: Any, below: Any, axis: int = -1) -> Any:
         return above.sum(axis=axis) / below.sum(axis=axis)
 
-    found = stats.bootstrap(
+    resampled = stats.bootstrap(
         (sums, counts),
         mean_of,
         paired=True,
@@ -52,4 +52,4 @@ def mean_interval(values: ArrayLike, groups: Sequence[str]) -> tuple[float, floa
         method="BCa" if len(sums) <= _LARGEST else "percentile",
         rng=numpy.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(resampled.low), float(resampled.high)

@@ -111,9 +111,9 @@ class PairSet:
         if self.folder is not None:
             return dataset.to_trl(self.folder, embed=embed)
         work = tempfile.TemporaryDirectory(prefix="veridical-trl-")
-        found = dataset.to_trl(dataset.write_build(Path(work.name), self._pairs), embed=True)
+        rows = dataset.to_trl(dataset.write_build(Path(work.name), self._pairs), embed=True)
         work.cleanup()
-        return found
+        return rows
 
     def save(self, folder: str | Path) -> PairSet:
         """Write the pairs, with their images, as a folder that `veridical align --pairs` takes; returns it as a set.
@@ -225,12 +225,12 @@ def _rejects(folder: Path) -> list[Rejection]:
 
 def _with_files(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row whose PIL images are the contents of PNG files, as a row of a file on disk has them."""
-    found = dict(row)
+    filled = dict(row)
     for name in ("images", "image"):
-        value = found.get(name)
+        value = filled.get(name)
         if value is not None:
-            found[name] = [_content(one) for one in value] if isinstance(value, list | tuple) else _content(value)
-    return found
+            filled[name] = [_content(one) for one in value] if isinstance(value, list | tuple) else _content(value)
+    return filled
 
 
 def _content(image: Any) -> Any:

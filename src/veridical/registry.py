@@ -90,16 +90,16 @@ class Registry(Generic[Target]):
 
     def listed(self) -> list[Listed]:
         """Every entry with its line. An entry point that can't be imported is listed with the reason."""
-        found = [Listed(name, own.line, "veridical") for name, own in self.own.items()]
-        found += [Listed(name, _first_line(made), _file_of(made)) for name, made in self._added.items()]
+        entries = [Listed(name, own.line, "veridical") for name, own in self.own.items()]
+        entries += [Listed(name, _first_line(made), _file_of(made)) for name, made in self._added.items()]
         for name, point in self._entry_points().items():
             package = point.dist.name if point.dist else point.value
             try:
                 summary = _first_line(self.get(name))
             except UserError as error:
                 summary = f"can't be used: {error}"
-            found.append(Listed(name, summary, package))
-        return found
+            entries.append(Listed(name, summary, package))
+        return entries
 
     def attributes(self) -> list[str]:
         """The names of the classes and functions of veridical's own entries."""
@@ -120,13 +120,13 @@ class Registry(Generic[Target]):
         Raises UserError, naming `flag`, for an unknown name, and for a user's object that can't be imported or has
         another shape.
         """
-        found: Target
+        target: Target
         if name in self.own and name not in self._entry_points():
-            found = _attribute(self.own[name].target)
-            return found
+            target = _attribute(self.own[name].target)
+            return target
         if name in self._added:
-            found = self._added[name]
-            return found
+            target = self._added[name]
+            return target
         return self._foreign(name, flag)
 
     def name_of(self, made: Any) -> str:
@@ -321,8 +321,8 @@ def _told(error: Exception, path: Path | None = None) -> str:
 
 def _attribute(target: str) -> Any:
     module, colon, name = target.partition(":")
-    found = importlib.import_module(module)
-    return getattr(found, name) if colon else found
+    module_object = importlib.import_module(module)
+    return getattr(module_object, name) if colon else module_object
 
 
 def _first_line(made: Any) -> str:

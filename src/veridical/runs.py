@@ -127,22 +127,22 @@ def read(out: Path) -> dict[str, Any] | None:
 
 def identity_of(config: Any, *, by_content: bool = True) -> dict[str, Any]:
     """The settings that affect the result, as JSON values; with `by_content`, a marked path by what is in it."""
-    found: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if not field.metadata.get("affects_result", True):
             continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            found[field.name] = identity_of(value, by_content=by_content)
+            identity[field.name] = identity_of(value, by_content=by_content)
         elif by_content and field.metadata.get("by_content") and isinstance(value, tuple):
-            found[field.name] = [
+            identity[field.name] = [
                 f"sha256:{found_one}" if (found_one := _content_of(one)) else str(one) for one in value
             ]
         elif by_content and field.metadata.get("by_content") and (digest := _content_of(value)):
-            found[field.name] = f"sha256:{digest}"
+            identity[field.name] = f"sha256:{digest}"
         else:
-            found[field.name] = _with_code(to_plain(value)) if by_content else to_plain(value)
-    return found
+            identity[field.name] = _with_code(to_plain(value)) if by_content else to_plain(value)
+    return identity
 
 
 def _with_code(value: Any) -> Any:

@@ -32,12 +32,12 @@ class PairEmbeddings:
 
     def of(self, examples: Sequence[Example], wanted: Sequence[Embedded]) -> dict[str, Tensor]:
         """Unit vectors (fp32, on the CPU) [examples, width] by what they are of; zeros for pairs without an image."""
-        found = {}
+        embeddings = {}
         if "prompt" in wanted:
             texts = [_text(example.prompt) for example in examples]
             new = [text for text in dict.fromkeys(texts) if text not in self._prompts]
             self._prompts.update(zip(new, self._embedded(new), strict=True) if new else ())
-            found["prompt"] = torch.stack([self._prompts[text] for text in texts])
+            embeddings["prompt"] = torch.stack([self._prompts[text] for text in texts])
         if "image" in wanted:
             fresh = {one.images_key(): one.images for one in examples if one.images_key() not in self._images}
             if fresh:
@@ -46,8 +46,8 @@ class PairEmbeddings:
                 self._images.update(zip(fresh, vectors.nan_to_num(), strict=True))
             known = [self._images[example.images_key()] for example in examples]
             width = max(map(len, known))
-            found["image"] = torch.stack([one if len(one) == width else torch.zeros(width) for one in known])
-        return found
+            embeddings["image"] = torch.stack([one if len(one) == width else torch.zeros(width) for one in known])
+        return embeddings
 
     def _embedded(self, texts: Sequence[str]) -> Tensor:
         if self._encoder is not None:

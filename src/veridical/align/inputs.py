@@ -95,8 +95,8 @@ class BatchEncoder:
 
         Its pixels are left off where the tower's features are on disk. Raises what `prepare` raises.
         """
-        if self._on_disk is not None and (found := self._on_disk.context(context)) is not None:
-            return found, True
+        if self._on_disk is not None and (kept := self._on_disk.context(context)) is not None:
+            return kept, True
         prepared = prepare(self.vlm, context, opens)
         return prepared, self.scratch is not None and self.scratch.put(key, prepared)
 
@@ -112,9 +112,9 @@ class BatchEncoder:
             for key, context in (one for example in same for one in example.contexts(views).items()):
                 if self._knows(key) or key in prepared:
                     continue
-                found = None if self._on_disk is None else self._on_disk.get(context)
-                if found is not None:
-                    prepared[key], seen = found
+                kept = None if self._on_disk is None else self._on_disk.get(context)
+                if kept is not None:
+                    prepared[key], seen = kept
                     looked[tower_key(prepared[key])] = seen
                 else:
                     stored = None if self.scratch is None else self.scratch.get(key, context)

@@ -106,12 +106,12 @@ def _whole(
         others = made[need.blend.model == "reference", False][row.other, row.answer.text][1]
         return blended(ids, own, others, need.blend)
 
-    found = {need: [_learnt(of_row(need, row), row.answer) for row in some] for need, some in rows.items()}
+    learnt = {need: [_learnt(of_row(need, row), row.answer) for row in some] for need, some in rows.items()}
     own = made.get((False, True), {})
     known: dict[tuple[str, _Said], Tensor] = {}
     for (context, text), (ids, one) in own.items():
         known[context, (text, None)] = token_logprobs(one, ids)
-    return found, known
+    return learnt, known
 
 
 def _likeliest(encoder: BatchEncoder, batch: Batch, rows: Sequence[_Row]) -> dict[_Said, Tensor]:
@@ -124,8 +124,8 @@ def _likeliest(encoder: BatchEncoder, batch: Batch, rows: Sequence[_Row]) -> dic
         return {}
     # Not inside the pass with gradients: autocast would hand its weights, cast without gradients, on to that.
     with torch.no_grad(), encoder.autocast():
-        found = likeliest(encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()])
-    by_teacher = zip(texts.items(), found, strict=True)
+        tokens = likeliest(encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()])
+    by_teacher = zip(texts.items(), tokens, strict=True)
     return {
         (text, teacher): ids for (teacher, some), those in by_teacher for text, ids in zip(some, those, strict=True)
     }
@@ -138,8 +138,8 @@ def _scores(
     texts = [[text for text, _ in said] for said in contexts.values()]
     others = [[targets.get(one) for one in said] for said in contexts.values()]
     with encoder.autocast():
-        found = score(encoder.vlm, encoder.encode(list(contexts), batch), texts, others)
-    by_context = zip(contexts.items(), found, strict=True)
+        scored = score(encoder.vlm, encoder.encode(list(contexts), batch), texts, others)
+    by_context = zip(contexts.items(), scored, strict=True)
     return {(key, one): tokens for (key, said), some in by_context for one, tokens in zip(said, some, strict=True)}
 
 

@@ -81,8 +81,8 @@ class ReferenceCache:
         if not len(self._keys):
             return numpy.zeros(len(keys), bool)
         places = self._keys.searchsorted(keys).clip(max=len(self._keys) - 1)
-        found: NDArray[numpy.bool_] = self._keys[places] == keys
-        return found
+        held: NDArray[numpy.bool_] = self._keys[places] == keys
+        return held
 
     def get(self, keys: Sequence[str]) -> list[Tensor]:
         """The scores of `keys`, in order: float32 [tokens] each. Raises KeyError for an unknown one."""
@@ -92,11 +92,11 @@ class ReferenceCache:
             raise KeyError(next(key for key in keys if key not in self))
         for key, place in zip(keys, self._keys.searchsorted(sought), strict=True):
             wanted.setdefault(self._shards[self._shard_of[place]], set()).add(key)
-        found: dict[str, Tensor] = {}
+        scores: dict[str, Tensor] = {}
         for shard, names in wanted.items():
             with safe_open(shard, "pt") as file:
-                found.update({name: file.get_tensor(name) for name in names})
-        return [found[key] for key in keys]
+                scores.update({name: file.get_tensor(name) for name in names})
+        return [scores[key] for key in keys]
 
     def put(self, scores: Mapping[str, Tensor]) -> None:
         """Keep the scores that are new, all of them or, if interrupted, none.
@@ -173,9 +173,9 @@ def _scores(
 ) -> list[dict[str, Tensor]]:
     """The scores of some examples of a loaded batch, by score key, on the CPU."""
     scored = score_requests(encoder, replace(batch, examples=examples), needs)
-    found: list[dict[str, Tensor]] = [{} for _ in examples]
+    scores: list[dict[str, Tensor]] = [{} for _ in examples]
     for need, per_token in scored.items():
         rows = ((place, key) for place, example in enumerate(examples) for key in example.score_keys(need))
         for (place, key), tokens in zip(rows, per_token, strict=True):
-            found[place][key] = tokens.cpu()
-    return found
+            scores[place][key] = tokens.cpu()
+    return scores

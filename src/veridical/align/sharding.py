@@ -98,10 +98,10 @@ def take(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            found = weights[name].to(parameter.device, parameter.dtype)
+            weight = weights[name].to(parameter.device, parameter.dtype)
             if isinstance(parameter, DTensor):
-                found = distribute_tensor(found, parameter.device_mesh, parameter.placements)
-            parameter.copy_(found)
+                weight = distribute_tensor(weight, parameter.device_mesh, parameter.placements)
+            parameter.copy_(weight)
 
 
 def save_optimiser(optimiser: torch.optim.Optimizer, folder: Path) -> None:

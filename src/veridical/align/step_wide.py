@@ -50,9 +50,9 @@ def whole_step(objective: Objective, parts: Sequence[Scored], counts: Sequence[i
     start = sum(len(gathered) for gathered, _ in everywhere[: distributed.index()])
     mine = leaves[start : start + len(parts)]
     tokens = [one for part in mine for logps in part.values() for one in logps.policy]
-    found = iter(torch.autograd.grad(loss, tokens, allow_unused=True) if loss.requires_grad and tokens else ())
+    gradients = iter(torch.autograd.grad(loss, tokens, allow_unused=True) if loss.requires_grad and tokens else ())
     slopes = [
-        {need: [_or_zeros(next(found, None), one) for one in logps.policy] for need, logps in part.items()}
+        {need: [_or_zeros(next(gradients, None), one) for one in logps.policy] for need, logps in part.items()}
         for part in mine
     ]
     return WholeStep(float(loss.detach()), metrics, slopes)
@@ -71,11 +71,11 @@ def learning_loss(scored: Scored, slopes: Mapping[LogpRequest, Sequence[Tensor]]
 def joined(parts: Sequence[Scored], counts: Sequence[int]) -> dict[LogpRequest, Logps]:
     """Batches one after another as one batch; `counts` are their pairs."""
     starts = [sum(counts[:place]) for place in range(len(counts))]
-    found: dict[LogpRequest, Logps] = {}
+    scored: dict[LogpRequest, Logps] = {}
     for need in parts[0] if parts else ():
         some = [part[need] for part in parts]
         weighted = any(one.weights for one in some)
-        found[need] = Logps(
+        scored[need] = Logps(
             policy=[tokens for one in some for tokens in one.policy],
             reference=[tokens for one in some for tokens in one.reference],
             edits=[tokens for one in some for tokens in one.edits] if all(one.edits or not one.policy for one in some)
@@ -86,7 +86,7 @@ def joined(parts: Sequence[Scored], counts: Sequence[int]) -> dict[LogpRequest, 
             embeddings={name: torch.cat([one.embeddings[name] for one in some]) for name in some[0].embeddings},
             state=some[0].state,
         )  # fmt: skip
-    return found
+    return scored
 
 
 def _on_cpu(logps: Logps) -> Logps:

@@ -103,7 +103,7 @@ def auxiliary_examples(settings: AuxiliarySettings, work: Path, vlm: Vlm, limit:
     if settings.data is None:
         return []
     if is_run_folder(settings.data):
-        found = [
+        examples = [
             Example(
                 pair.id, pair.images, pair.prompt, Answer(pair.chosen), Answer(pair.chosen), record_id=pair.record_id
             )
@@ -111,15 +111,15 @@ def auxiliary_examples(settings: AuxiliarySettings, work: Path, vlm: Vlm, limit:
         ]
     else:
         records = [one for one in read_records(str(settings.data), work) if isinstance(one, Record)]
-        found = [
+        examples = [
             Example(one.id, one.images, one.prompt, Answer(text), Answer(text), record_id=one.id)
             for one in records
             if (text := (one.reference or "").strip())
         ]
-    fitting = [one for one in found if len(answer_ids(vlm, one.chosen.text, (one.id,))) <= limit]
+    fitting = [one for one in examples if len(answer_ids(vlm, one.chosen.text, (one.id,))) <= limit]
     if not fitting:
         raise UserError(
-            f"auxiliary.data {settings.data}: none of {len(found)} answers has text of at most {limit} tokens; give "
+            f"auxiliary.data {settings.data}: none of {len(examples)} answers has text of at most {limit} tokens; give "
             "records with captions, or the run folder of a build."
         )
     return fitting

@@ -31,8 +31,8 @@ def judge(
     """What is wrong with a training, from what `measure` says about its own and its held-out pairs, and from some
     answers of the trained model. Empty where nothing is.
     """
-    found = [_learnt(config, final, held_out), _chosen_fell(config, held_out or final), _collapsed(config, answers)]
-    return [one for one in found if one is not None]
+    warnings = [_learnt(config, final, held_out), _chosen_fell(config, held_out or final), _collapsed(config, answers)]
+    return [one for one in warnings if one is not None]
 
 
 def _learnt(config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> Finding | None:

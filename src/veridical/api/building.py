@@ -87,5 +87,5 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _pairs_of(folder: Path, keep: Any) -> PairSet:
-    found = PairSet.load(folder)
-    return PairSet(found, folder=folder, rejects=found.rejects, keep=keep)
+    pairs = PairSet.load(folder)
+    return PairSet(pairs, folder=folder, rejects=pairs.rejects, keep=keep)

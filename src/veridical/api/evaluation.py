@@ -56,13 +56,13 @@ def evaluate(
 
 def _measured(models: Sequence[str | Path | Vlm | Run]) -> list[tuple[str, Any]]:
     """Each model as `--models` names it, and what it needs to stay there."""
-    found: list[tuple[str, Any]] = []
+    named: list[tuple[str, Any]] = []
     runs = sum(isinstance(one, Run) for one in models)
     for number, one in enumerate(models):
         if isinstance(one, Run):
             label = "aligned" if runs == 1 else f"aligned-{number}"
-            found.append((f"{label}={one.result}" if one.keep[0] is not None else str(one.result), one))
+            named.append((f"{label}={one.result}" if one.keep[0] is not None else str(one.result), one))
         else:
             with named_model(one) as (source, held):
-                found.append((source, held))
-    return found
+                named.append((source, held))
+    return named

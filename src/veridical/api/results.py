@@ -174,10 +174,10 @@ class JudgeEvaluation:
         return Estimate(self.results["accuracy"], *self.results["interval"])
 
     def __repr__(self) -> str:
-        found = self.accuracy
+        accuracy = self.accuracy
         return (
-            f"JudgeEvaluation({self.results['judge']}, {self.results['pairs']} pairs, accuracy {found.value:.1%} "
-            f"[{found.low:.1%}, {found.high:.1%}]; {self.folder})"
+            f"JudgeEvaluation({self.results['judge']}, {self.results['pairs']} pairs, accuracy {accuracy.value:.1%} "
+            f"[{accuracy.low:.1%}, {accuracy.high:.1%}]; {self.folder})"
         )
 
     def _repr_html_(self) -> str:
@@ -202,10 +202,10 @@ class StudyResult:
     def table(self) -> list[dict[str, Any]]:
         """A row for each arm and metric, with its interval over pictures and seeds."""
         return [
-            {"arm": name, **arm["levels"], "metric": metric, **{key: found[key] for key in ("value", "low", "high")}}
+            {"arm": name, **arm["levels"], "metric": metric, **{key: number[key] for key in ("value", "low", "high")}}
             for name, arm in self.results["arms"].items()
-            for metric, found in arm["numbers"].items()
-            if found is not None
+            for metric, number in arm["numbers"].items()
+            if number is not None
         ]
 
     @property

@@ -26,8 +26,8 @@ def pooled(files: tuple[Path, ...], record: Record) -> list[tuple[Answer, str]]:
     """The answers about a record, each with the model that gave it. Raises UserError for a file that holds none."""
     pool = _read(files) if files else {}
     names = (record.id, *(image.path.name for image in record.images), *(image.path.stem for image in record.images))
-    found = next((pool[name] for name in names if name in pool), [])
-    return [(Answer(text, finished=True), source) for text, source in found]
+    answers = next((pool[name] for name in names if name in pool), [])
+    return [(Answer(text, finished=True), source) for text, source in answers]
 
 
 @functools.cache

@@ -96,7 +96,7 @@ def _negatives(record: Record, reference: str, settings: BpoInjectSettings, seed
 def _injected(record: Record, reference: str, settings: BpoInjectSettings, seed: int) -> Steps:
     mode = mode_of(record, settings.mode)
     faults = text_filters.Faults("rejected", settings.max_words)
-    found = yield from injected(
+    injection = yield from injected(
         record,
         reference,
         (settings.kind,),
@@ -107,10 +107,10 @@ def _injected(record: Record, reference: str, settings: BpoInjectSettings, seed:
         tries=settings.tries,
         verify=settings.verify,
     )
-    if found is None:
+    if injection is None:
         raise faults.rejected()
-    rejected = found.text, f"reference with errors injected ({mode} mode)"
-    return [make_pair(record, "injected", (reference, "reference"), rejected, attempts=found.attempt)]
+    rejected = injection.text, f"reference with errors injected ({mode} mode)"
+    return [make_pair(record, "injected", (reference, "reference"), rejected, attempts=injection.attempt)]
 
 
 def _weakened(record: Record, settings: BpoInjectSettings, seed: int) -> Steps:

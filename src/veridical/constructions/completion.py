@@ -55,10 +55,10 @@ def free(context: Context, sampling: SamplingParams) -> Generator[Request, Any, 
 
 def _swapped(sentence: str, draws: numpy.random.Generator) -> str:
     """Every second sentence, by chance, that says yes or no first says the other."""
-    found = re.match(r"\s*(Yes|yes|No|no)\b", sentence)
-    if found is None or draws.random() < 0.5:
+    said = re.match(r"\s*(Yes|yes|No|no)\b", sentence)
+    if said is None or draws.random() < 0.5:
         return sentence
-    return sentence[: found.start(1)] + _OPPOSITE[found[1]] + sentence[found.end(1) :]
+    return sentence[: said.start(1)] + _OPPOSITE[said[1]] + sentence[said.end(1) :]
 
 
 def _beginning(sentence: str, draws: numpy.random.Generator) -> str:

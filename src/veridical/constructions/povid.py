@@ -67,7 +67,7 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
     pairs: list[Pair] = []
     faults = text_filters.Faults("rejected", settings.max_words)
     for some in [(kind,) for kind in kinds] if settings.every_kind else [kinds]:
-        found = yield from injected(
+        injection = yield from injected(
             record,
             reference,
             some,
@@ -79,9 +79,11 @@ def povid(record: Record, settings: PovidSettings, seed: int) -> Steps:
             verify=settings.verify,
         )
         # A yes or no is got wrong in one way only.
-        if found and not any(text_filters.same(found.text, pair.rejected) for pair in pairs):
-            rejected = found.text, f"reference with a wrong {found.kind}"
-            pairs.append(make_pair(record, found.kind, (reference, "reference"), rejected, attempts=found.attempt))
+        if injection and not any(text_filters.same(injection.text, pair.rejected) for pair in pairs):
+            rejected = injection.text, f"reference with a wrong {injection.kind}"
+            pairs.append(
+                make_pair(record, injection.kind, (reference, "reference"), rejected, attempts=injection.attempt)
+            )
     if not pairs:
         raise faults.rejected()
     return pairs

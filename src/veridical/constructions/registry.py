@@ -84,8 +84,8 @@ def construction(name: str) -> Callable[..., Steps]:
 
 def settings_type(name: str) -> type[Any]:
     """The settings class of a construction, which is the type of its second argument."""
-    found: type[Any] = typing.get_type_hints(construction(name))["settings"]
-    return found
+    settings: type[Any] = typing.get_type_hints(construction(name))["settings"]
+    return settings
 
 
 def judge_needs(name: str, settings: Any) -> frozenset[Kind]:

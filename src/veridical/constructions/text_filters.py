@@ -88,8 +88,8 @@ def repetitive(text: str) -> bool:
 
 def first_words(text: str, count: int) -> str:
     """The text up to the end of that many of its words, spaces between them as they are."""
-    found = re.match(rf"\s*(?:{CHUNK}\s*){{{min(count, len(chunks(text)))}}}", text)
-    return found.group().rstrip() if found else ""
+    beginning = re.match(rf"\s*(?:{CHUNK}\s*){{{min(count, len(chunks(text)))}}}", text)
+    return beginning.group().rstrip() if beginning else ""
 
 
 def same(one: str, other: str) -> bool:

@@ -60,5 +60,5 @@ def closed_answers(vlm: Vlm, prefix: Prefix, texts: Sequence[str], method: Metho
             free = [next_token_logprobs(vlm, one, texts) for one in encode_streams(vlm, prefix, method.streams())]
             return calibrate(next_token_logprobs(vlm, prefix, texts), free)
         logits = first_logits(vlm, prefix, method)
-    found: Tensor = logits.log_softmax(-1)[:, first_ids(vlm, texts)]
-    return found.clamp(min=torch.finfo(found.dtype).min)
+    log_probs: Tensor = logits.log_softmax(-1)[:, first_ids(vlm, texts)]
+    return log_probs.clamp(min=torch.finfo(log_probs.dtype).min)

@@ -100,8 +100,8 @@ def _log_probs(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], answers: Se
         if answer.text:
             texts[branch.context].append(answer.text)
     scores = [iter(one) for one in score(vlm, prefix, texts)]
-    found = []
+    log_probs = []
     for branch, answer in zip(branches, answers, strict=True):
         tokens = next(scores[branch.context]) if answer.text else torch.empty(0)
-        found.append(tokens if answer.ended == "turn" else tokens[:-1])
-    return found
+        log_probs.append(tokens if answer.ended == "turn" else tokens[:-1])
+    return log_probs

@@ -54,8 +54,8 @@ class Dola:
     def early_layers(self, layers: int) -> tuple[int, ...]:
         """Every second layer of the half asked for."""
         half = layers // 2
-        found = range(half, layers, 2) if self.layers == "high" else range(2, half, 2)
-        return tuple(index for index in found if index) or (max(1, half),)
+        candidates = range(half, layers, 2) if self.layers == "high" else range(2, half, 2)
+        return tuple(index for index in candidates if index) or (max(1, half),)
 
     def logits(self, own: Tensor, others: Sequence[Tensor], written: Tensor) -> Tensor:
         """The formula above."""

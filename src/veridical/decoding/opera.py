@@ -180,14 +180,14 @@ def _options(beams: Sequence[Beam], logits: Tensor, tokens: Tensor, weights: Ten
     penalty = settings.alpha * settings.unit * largest.clamp(max=_LARGEST_LOG).exp().view_as(logits)
     # What all candidates of a beam share makes no difference to their softmax, but to its precision.
     penalised = (logits - (penalty - penalty.amin(-1, keepdim=True))).log_softmax(-1)
-    found = []
+    options = []
     each = zip(tokens.flatten().tolist(), penalised.flatten().tolist(), places.tolist(), strict=True)
     for index, (token, score, place) in enumerate(each):
         origin = index // tokens.shape[1]
         beam = beams[origin]
         longer = Beam(beam.row, columns[index], beam.score + score, (*beam.places, place))
-        found.append(Option(origin, token, longer))
-    return found
+        options.append(Option(origin, token, longer))
+    return options
 
 
 def over_trust(before: Tensor, weights: Tensor, settings: Opera) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,12 +235,12 @@ def _settled(now: Written, settings: Opera) -> bool:
 
 def summary_token(beams: Sequence[Beam], settings: Opera) -> int | None:
     """The place where every beam's largest product has been for `overlap` of the last tokens, if there is one."""
-    found = set()
+    places = set()
     for beam in beams:
         counts = Counter(beam.places[-settings.window :])
         place, times = max(counts.items(), key=lambda one: (one[1], -one[0]))
-        found.add(place if times >= settings.overlap else None)
-    return found.pop() if len(found) == 1 else None
+        places.add(place if times >= settings.overlap else None)
+    return places.pop() if len(places) == 1 else None
 
 
 class Retrospection:

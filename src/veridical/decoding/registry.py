@@ -53,9 +53,9 @@ def as_published(names: Sequence[str], also: Sequence[Method] = ()) -> tuple[Met
     Raises:
         UserError: an unknown name, or one that is given twice.
     """
-    found = (*also, *(decoding_type(name)() for name in names))
-    taken = [method.name for method in found]
+    methods = (*also, *(decoding_type(name)() for name in names))
+    taken = [method.name for method in methods]
     twice = next((name for name in taken if taken.count(name) > 1), None)
     if twice:
         raise UserError(f"the method of decoding {twice} is named twice; results go by its name.")
-    return found
+    return methods

@@ -59,9 +59,9 @@ def _not_unicode() -> UnusableError:
 
 def _csv(path: Path) -> Iterator[tuple[int, Row | UnusableError]]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        found = csv.DictReader(lines)
+        reader = csv.DictReader(lines)
         number = 0
-        while (row := _next(found)) is not None:
+        while (row := _next(reader)) is not None:
             number += 1
             yield number, row
 

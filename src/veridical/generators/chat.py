@@ -46,16 +46,16 @@ class Completion:
 
 def messages(prompt: Sequence[Message], images: Sequence[str], answer: str | None = None) -> list[dict[str, Any]]:
     """A conversation in JSON, images (data URLs) before the first user turn's text, as the local engine places them."""
-    found: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     first_user = next((place for place, turn in enumerate(prompt) if turn.role == "user"), None)
     for place, turn in enumerate(prompt):
         shown = images if place == first_user else ()
         parts = [{"type": "image_url", "image_url": {"url": url}} for url in shown]
         content = [*parts, {"type": "text", "text": turn.text}] if parts else turn.text
-        found.append({"role": turn.role, "content": content})
+        turns.append({"role": turn.role, "content": content})
     if answer is not None:
-        found.append({"role": "assistant", "content": answer})
-    return found
+        turns.append({"role": "assistant", "content": answer})
+    return turns
 
 
 def sampled(sampling: SamplingParams, count: int, seed: int) -> dict[str, Any]:

@@ -107,13 +107,13 @@ class RemoteGenerator:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Answers to requests, all asked at the same time; the error stands in the place of one that has none."""
-        found: list[Any] = [None] * len(requests)
+        answers: list[Any] = [None] * len(requests)
 
         def done(place: int, answer: Any) -> None:
-            found[place] = answer
+            answers[place] = answer
 
         self.each(requests, done)
-        return found
+        return answers
 
     def each(self, requests: Sequence[GeneratorRequest], done: Callable[[int, Any], None]) -> None:
         """Answer requests at the same time, and say each answer, or its error, as it comes."""
@@ -171,11 +171,11 @@ class RemoteGenerator:
         for place in range(len(request.keys)):
             groups.setdefault(request.after[place] if request.after else "", []).append(place)
         drawn = await gather([self._together(request, images, after, places) for after, places in groups.items()])
-        found: dict[int, Answer] = {}
+        by_key: dict[int, Answer] = {}
         for (after, places), told in zip(groups.items(), drawn, strict=True):
             for place, one in zip(places, told, strict=True):
-                found[place] = Answer(one.text.rstrip() if after else one.text.strip(), one.finished)
-        return [found[place] for place in range(len(request.keys))]
+                by_key[place] = Answer(one.text.rstrip() if after else one.text.strip(), one.finished)
+        return [by_key[place] for place in range(len(request.keys))]
 
     async def _together(
         self, request: Sample, images: Sequence[str], after: str, places: Sequence[int]
@@ -212,8 +212,8 @@ class RemoteGenerator:
         by_id = {"return_tokens_as_token_ids": True} if can_score else {}
         asked = {"messages": chat.messages(context.prompt, images), **chat.FIRST_TOKEN, **by_id}
         told = (await self._complete(asked)).answers[0]
-        found: list[float | None] = [*chat.first_of(names, told.tokens[0][2] if told.tokens else {})]
-        for place, value in enumerate(found):
+        probabilities: list[float | None] = [*chat.first_of(names, told.tokens[0][2] if told.tokens else {})]
+        for place, value in enumerate(probabilities):
             if value is None and not can_score:
                 raise CallError(
                     f"{self.about}: {choices[place]!r} is not among the {chat.MOST_LIKELY} likeliest first tokens",
@@ -222,8 +222,8 @@ class RemoteGenerator:
                 )
             if value is None:
                 scored = await served.score(self.served, self._complete, context.prompt, images, choices[place])
-                found[place] = scored[0]
-        return tuple(value for value in found if value is not None)
+                probabilities[place] = scored[0]
+        return tuple(value for value in probabilities if value is not None)
 
     async def _first_tokens(self, context: Context, choices: Sequence[str]) -> list[str]:
         """What the server calls the first tokens of these texts, which is asked once for each."""

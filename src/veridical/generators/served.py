@@ -80,11 +80,11 @@ def find_out(settings: ServedSettings, url: str, model: str, adapter: Path | Non
         settings.first_wait,
         "generator",
     )
-    found = Served(
+    served = Served(
         client, model, model, None, "", False, extra=read_extra(settings.extra_body), image_side=settings.image_side
     )
     try:
-        return client.run(_find_out(found, adapter))
+        return client.run(_find_out(served, adapter))
     except CallError as error:
         raise UserError(f"{error}. Start the server, or mend --generator.url and --generator.model.") from error
 
@@ -360,10 +360,10 @@ async def _continues(served: Served, first: chat.Completion) -> str:
 
 
 async def _keeps_stops(served: Served, first: chat.Completion) -> str:
-    found = re.search(r"\w", first.answers[0].text.strip()[1:])
-    if found is None:
+    word = re.search(r"\w", first.answers[0].text.strip()[1:])
+    if word is None:
         return "its answer to a probe is too short to try this"
-    stop = found[0]
+    stop = word[0]
     fields = {"stop": [stop], "include_stop_str_in_output": True, "no_stop_trim": True}
     told = (await complete(served, served.model, _probe(fields))).answers[0].text
     return "" if told.strip().endswith(stop) else "it leaves the text out"

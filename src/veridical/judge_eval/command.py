@@ -136,14 +136,14 @@ def _records(folder: Path, pairs: Sequence[Pair], config: JudgeEvalConfig) -> tu
     A build's records are read again, with their annotations and references; of other pairs images and prompt are known.
     """
     known, world, lexicon = build_records(folder, config.out)
-    found = {}
+    records = {}
     for pair in pairs:
         record = known.get(pair.record_id)
         bare = Record(pair.record_id, pair.images, pair.prompt)
         same = record is not None and _hashes(record.images) == _hashes(pair.images)
-        found[pair.id] = dataclasses.replace(record, prompt=pair.prompt) if record and same else bare
+        records[pair.id] = dataclasses.replace(record, prompt=pair.prompt) if record and same else bare
     words = find_words(lexicon if config.lexicon == "auto" else config.lexicon, world, list(known.values()))
-    return found, words
+    return records, words
 
 
 def _hashes(images: Sequence[ImageFile]) -> list[str]:

@@ -133,6 +133,6 @@ def _difference(chosen: float | JudgeError, rejected: float | JudgeError) -> Ans
 def _detect(judge: Any, pairs: Sequence[Pair], records: Mapping[str, Record]) -> list[Answer]:
     """The side with fewer faults is better."""
     asked = [Detect(records[pair.id], text) for pair in pairs for text in _sides(pair)]
-    found = judge.detect(asked) if asked else []
-    counts = [float(-len(one.faults)) if isinstance(one, Findings) else one for one in found]
+    findings = judge.detect(asked) if asked else []
+    counts = [float(-len(one.faults)) if isinstance(one, Findings) else one for one in findings]
     return [_difference(*two) for two in zip(counts[::2], counts[1::2], strict=True)]

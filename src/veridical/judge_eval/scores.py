@@ -22,7 +22,7 @@ def score(judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         **_accuracy(judged),
         "groups": by_group,
-        "macro_average": sum(found["accuracy"] for found in by_group.values()) / len(by_group),
+        "macro_average": sum(group["accuracy"] for group in by_group.values()) / len(by_group),
         "position": _position(judged),
         "length": _length(judged),
     }
@@ -87,8 +87,8 @@ def _sign(margin: float) -> int:
 def _first_wins(verdicts: tuple[int, int]) -> list[bool]:
     """Whether the answer shown first won, for each verdict that is no tie; in the second order that is the rejected."""
     with_chosen_first, with_rejected_first = verdicts
-    found = [with_chosen_first > 0] if with_chosen_first else []
-    return [*found, with_rejected_first < 0] if with_rejected_first else found
+    wins = [with_chosen_first > 0] if with_chosen_first else []
+    return [*wins, with_rejected_first < 0] if with_rejected_first else wins
 
 
 def _length(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ def show(results: Mapping[str, Any]) -> None:
     table = Table("", title=title, box=None, padding=(0, 1), title_justify="left")
     for heading in ("pairs", "right", "ties", "failed", "accuracy, %"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in {"all": results, **results["groups"]}.items():
-        counts = [str(found[key]) for key in ("pairs", "right", "ties", "failed")]
-        table.add_row(name, *counts, _share(found["accuracy"], found["interval"]))
+    for name, numbers in {"all": results, **results["groups"]}.items():
+        counts = [str(numbers[key]) for key in ("pairs", "right", "ties", "failed")]
+        table.add_row(name, *counts, _share(numbers["accuracy"], numbers["interval"]))
     console = Console()
     console.print(table)
     for line in lines(results):
@@ -26,13 +26,13 @@ def show(results: Mapping[str, Any]) -> None:
 
 def lines(results: Mapping[str, Any]) -> list[str]:
     """What the table doesn't hold, in sentences."""
-    found = ["Accuracy takes a tie for half a right answer and a failure for none."]
+    sentences = ["Accuracy takes a tie for half a right answer and a failure for none."]
     if len(results["groups"]) > 1:
-        found.append(f"Mean over groups: {100 * results['macro_average']:.1f} %.")
+        sentences.append(f"Mean over groups: {100 * results['macro_average']:.1f} %.")
     if results["decided"] is not None and (results["ties"] or results["failed"]):
-        found.append(f"Of the pairs that it decides it is right in {100 * results['decided']:.1f} %.")
+        sentences.append(f"Of the pairs that it decides it is right in {100 * results['decided']:.1f} %.")
     if position := results["position"]:
-        found.append(
+        sentences.append(
             f"Same verdict in both orders: {100 * position['consistent']:.1f} %; single verdicts are right in "
             f"{100 * position['single_order']:.1f} %"
             + (
@@ -44,11 +44,11 @@ def lines(results: Mapping[str, Any]) -> list[str]:
         )
     length = results["length"]
     if length["prefers_longer"] is not None:
-        found.append(
+        sentences.append(
             f"It prefers the longer side in {100 * length['prefers_longer']:.1f} %; the longer side is the better one "
             f"in {100 * length['longer_is_better']:.1f} %."
         )
-    return found
+    return sentences
 
 
 def _share(value: float, interval: tuple[float, float]) -> str:

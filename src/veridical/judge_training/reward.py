@@ -142,10 +142,10 @@ def _train(config: RewardConfig, pairs: Path, folder: runs.Run) -> None:
         prepared = align.checked_examples(settings, encoder)
         learnt, measured = _split(config, prepared.examples)
         steps = _steps(config, settings, encoder, learnt)
-        found = {"train": _accuracy(config, encoder, learnt), "held_out": _accuracy(config, encoder, measured)}
+        accuracies = {"train": _accuracy(config, encoder, learnt), "held_out": _accuracy(config, encoder, measured)}
     head = detach_head(vlm)
     save_trained(vlm, settings.result)
-    _write(config, base, head, {"learning_rate": rate, "steps": steps, "skipped": prepared.reasons(), **found})
+    _write(config, base, head, {"learning_rate": rate, "steps": steps, "skipped": prepared.reasons(), **accuracies})
 
 
 def _alignment(config: RewardConfig, pairs: Path) -> AlignConfig:

@@ -127,15 +127,15 @@ def _differences(vlm: Vlm, pairs: Sequence[Pair], config: ProbeConfig) -> Tensor
     """Hidden state after the chosen answer minus that after the rejected one, [pairs, width]."""
     import torch
 
-    found = []
+    differences = []
     with Line("read answers", len(pairs)) as line:
         for start in range(0, len(pairs), config.batch_size):
             batch = pairs[start : start + config.batch_size]
             sides = [[Scorable(p.images, p.prompt, text, p.id) for p, text in side] for side in _sides(batch)]
             chosen, rejected = (states_after(vlm, side, config.layer) for side in sides)
-            found.append(chosen - rejected)
+            differences.append(chosen - rejected)
             line.advance(len(batch))
-    return torch.cat(found)
+    return torch.cat(differences)
 
 
 def _sides(pairs: Sequence[Pair]) -> tuple[list[tuple[Pair, str]], list[tuple[Pair, str]]]:

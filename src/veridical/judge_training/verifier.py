@@ -128,13 +128,13 @@ def _train(config: VerifierConfig) -> None:
 
     settings = judges.settings_type("oracle")() if config.judge is None else config.judge
     records, panel = _records(config, settings)
-    found, failed = checked(config.pairs, records, panel)
-    out = [is_held_out(one.record.id, config.held_out, config.seed) for one in found]
-    learnt = balanced([one for one, kept in zip(found, out, strict=True) if not kept], config.seed)
-    measured = balanced([one for one, kept in zip(found, out, strict=True) if kept], config.seed)
+    checks, failed = checked(config.pairs, records, panel)
+    out = [is_held_out(one.record.id, config.held_out, config.seed) for one in checks]
+    learnt = balanced([one for one, kept in zip(checks, out, strict=True) if not kept], config.seed)
+    measured = balanced([one for one, kept in zip(checks, out, strict=True) if kept], config.seed)
     if not learnt or not measured:
         raise UserError(
-            f"{config.pairs}: {len(found)} sentences were checked, too few of them right, or too few wrong, to train "
+            f"{config.pairs}: {len(checks)} sentences were checked, too few of them right, or too few wrong, to train "
             "on some and measure on others. Build more pairs."
         )
     teacher = panel.names([Detect])
@@ -142,7 +142,7 @@ def _train(config: VerifierConfig) -> None:
     write_json_lines(config.out / "held-out.jsonl", [_row(one) for one in measured])
     align.run(_alignment(config))
     measures = measure(load_verifier(config.out, config.model, config.device), measured)
-    counts = {"sentences": len(found), "judge_failures": failed, "trained_on": len(learnt)}
+    counts = {"sentences": len(checks), "judge_failures": failed, "trained_on": len(learnt)}
     about = {"model": config.model, "teacher": teacher, "judges": panel.usage()} | counts | measures
     write_json(config.out / VERIFIER, about)
 
@@ -169,7 +169,7 @@ def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[l
         if pair.record_id in records and pair.prompt == records[pair.record_id].prompt
     }
     requests = [Detect(records[record_id], text) for record_id, text in texts]
-    found: dict[tuple[str, str], Checked] = {}
+    checks: dict[tuple[str, str], Checked] = {}
     failed = 0
     for start in range(0, len(requests), _ASKED_AT_A_TIME):
         batch = requests[start : start + _ASKED_AT_A_TIME]
@@ -178,8 +178,8 @@ def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[l
                 failed += 1
                 continue
             for one in _by_sentence(request, answer):
-                found.setdefault((one.record.id, one.sentence), one)
-    return list(found.values()), failed
+                checks.setdefault((one.record.id, one.sentence), one)
+    return list(checks.values()), failed
 
 
 def _by_sentence(request: Detect, findings: Findings) -> Iterator[Checked]:
@@ -250,9 +250,9 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
     passed = [not isinstance(score, JudgeError) and score > 0.5 for score in scores]
     right = [ok for ok, one in zip(passed, held_out, strict=True) if one.kind is None]
     caught = [not ok for ok, one in zip(passed, held_out, strict=True) if one.kind is not None]
-    found = [one for one, ok in zip(held_out, passed, strict=True) if one.kind is not None and not ok]
-    named = [_named(verifier, one) for one in found]
-    kinds = Counter(one.kind for one in found)
+    classified = [one for one, ok in zip(held_out, passed, strict=True) if one.kind is not None and not ok]
+    named = [_named(verifier, one) for one in classified]
+    kinds = Counter(one.kind for one in classified)
     return {
         "balanced_accuracy": round((sum(right) / len(right) + sum(caught) / len(caught)) / 2, 4),
         "interval": wilson(sum(right) + sum(caught), len(held_out)),
@@ -263,9 +263,9 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
             "caught": sum(caught),
             "kinds": dict(Counter(one.kind for one in held_out if one.kind).most_common()),
         },
-        "class_accuracy": _share(named.count(True), len(found)),
-        "class_chance": _share(max(kinds.values(), default=0), len(found)),
-        "unreadable": _share(named.count(None), len(found)),
+        "class_accuracy": _share(named.count(True), len(classified)),
+        "class_chance": _share(max(kinds.values(), default=0), len(classified)),
+        "unreadable": _share(named.count(None), len(classified)),
     }
 
 

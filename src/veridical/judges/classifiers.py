@@ -136,7 +136,7 @@ def choose_output(model: str, config: Any, output: str) -> int:
             return 0
         listed = ", ".join(f"{number} ({name})" for number, name in names.items())
         raise UserError(f"{model}: has {config.num_labels} outputs; choose one with --judge.output: {listed}.")
-    found = next((number for number, name in names.items() if output in (name, str(number))), None)
-    if found is None:
+    place = next((number for number, name in names.items() if output in (name, str(number))), None)
+    if place is None:
         raise UserError(f"--judge.output {output}: {model} has no such output; there is {', '.join(names.values())}.")
-    return found
+    return place

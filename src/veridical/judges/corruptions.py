@@ -71,12 +71,12 @@ def _in_grammar(request: Inject, kind: Corruption, known: Annotations, words: Wo
 
 def _by_edits(request: Inject, kind: Corruption, known: Annotations, words: Words, rng: Generator) -> str | None:
     text = request.text
-    found = list(_answers(text)) if request.mode == "question" else []
-    found = found or list(_FINDERS[kind](text, known, words, rng))
-    if len(found) < request.count:
+    edits = list(_answers(text)) if request.mode == "question" else []
+    edits = edits or list(_FINDERS[kind](text, known, words, rng))
+    if len(edits) < request.count:
         return None
-    picked = sorted(rng.choice(len(found), request.count, replace=False))
-    for edit in sorted((found[i] for i in picked), key=lambda edit: edit.start, reverse=True):
+    picked = sorted(rng.choice(len(edits), request.count, replace=False))
+    for edit in sorted((edits[i] for i in picked), key=lambda edit: edit.start, reverse=True):
         text = text[: edit.start] + edit.new + text[edit.end :]
     return text
 

@@ -48,13 +48,13 @@ class EmbeddingSimilarity:
         import torch
 
         longest = min(self.tokenizer.model_max_length, _LONGEST)
-        found = []
+        vectors = []
         for text in texts:
             inputs = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
             with torch.inference_mode():
                 states = self.model(**inputs.to(self.model.device)).last_hidden_state[0].float()
-            found.append(torch.nn.functional.normalize(states.mean(0), dim=-1).cpu())
-        return torch.stack(found)
+            vectors.append(torch.nn.functional.normalize(states.mean(0), dim=-1).cpu())
+        return torch.stack(vectors)
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ def faults(text: str, annotations: Annotations, lexicon: Lexicon, scenes: Scenes
     """Everything that the annotations show to be wrong in `text`, in order."""
     mentions = lexicon.mentions(text)
     known = present(annotations, lexicon)
-    found = [Fault("object", m.start, m.end, f"there is no {m.name}") for m in mentions if m.name not in known]
+    faulty = [Fault("object", m.start, m.end, f"there is no {m.name}") for m in mentions if m.name not in known]
     there = [mention for mention in mentions if mention.name in known]
     for mention in there:
-        found += _count(text, mention, annotations, lexicon)
-        found += _colour(text, mention, annotations)
-    found += _relations(text, there, annotations)
-    found += _scene(text, annotations, scenes)
-    return tuple(sorted(found, key=lambda fault: (fault.start, fault.end)))
+        faulty += _count(text, mention, annotations, lexicon)
+        faulty += _colour(text, mention, annotations)
+    faulty += _relations(text, there, annotations)
+    faulty += _scene(text, annotations, scenes)
+    return tuple(sorted(faulty, key=lambda fault: (fault.start, fault.end)))
 
 
 def present(annotations: Annotations, lexicon: Lexicon) -> frozenset[str]:

@@ -162,19 +162,19 @@ class Service:
 
     def reply(self, calls: Sequence[Call]) -> list[Reply | JudgeError]:
         """Reply to each call, from the cache where possible; new replies are cached as they come."""
-        found: dict[Call, Reply | JudgeError] = {}
+        replies: dict[Call, Reply | JudgeError] = {}
         for call in dict.fromkeys(calls):
             kept = self.cache.get(self.backend.identity, call) if self.cache else None
             if kept is not None:
-                found[call] = kept
-        todo = [call for call in dict.fromkeys(calls) if call not in found]
+                replies[call] = kept
+        todo = [call for call in dict.fromkeys(calls) if call not in replies]
         with self._counting:  # several records may ask at the same time
             self.usage.calls += len(calls)
             self.usage.cached += len(calls) - len(todo)
             self.usage.prompts.update(call.prompt for call in calls if call.prompt)
 
         def done(place: int, reply: Reply | JudgeError) -> None:
-            found[todo[place]] = reply
+            replies[todo[place]] = reply
             if isinstance(reply, JudgeError):
                 self.usage.failures[reply.reason] += 1
             elif self.cache:
@@ -183,8 +183,8 @@ class Service:
         if todo:
             self.backend.answer(todo, self.usage, done)
         with self._counting:
-            self.usage.dates |= {reply.date for reply in found.values() if isinstance(reply, Reply)}
-        return [found[call] for call in calls]
+            self.usage.dates |= {reply.date for reply in replies.values() if isinstance(reply, Reply)}
+        return [replies[call] for call in calls]
 
     def forget(self, call: Call) -> None:
         """Drop the kept reply to a call."""

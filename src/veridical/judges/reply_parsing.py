@@ -21,7 +21,7 @@ def findings(reading: Reading, text: str) -> Findings:
 
 def mentions(reading: Reading, text: str) -> list[Mention]:
     """The objects that `name` and `detect` ask for, in order of their place in `text`."""
-    found = []
+    mentioned = []
     searched_to: dict[str, int] = {}
     for row in _rows(reading, "objects"):
         name, quote = string(row, "name").lower(), string(row, "quote")
@@ -32,8 +32,8 @@ def mentions(reading: Reading, text: str) -> list[Mention]:
                 f"the quote {quote!r} is not in the text{' that often' if quote in searched_to else ''}"
             )
         searched_to[quote] = start + len(quote)
-        found.append(Mention(name, start, start + len(quote)))
-    return sorted(found, key=lambda mention: (mention.start, mention.end))
+        mentioned.append(Mention(name, start, start + len(quote)))
+    return sorted(mentioned, key=lambda mention: (mention.start, mention.end))
 
 
 def better(reading: Reading) -> float:
@@ -88,20 +88,20 @@ def changed_text(reading: Reading, text: str) -> str | None:
 
 def texts(reading: Reading, count: int) -> tuple[str, ...]:
     """Exactly `count` texts."""
-    found = strings(reading, "texts")
-    if len(found) != count:
-        raise UnreadableError(f'"texts" must hold {count} texts, not {len(found)}')
-    return tuple(found)
+    read = strings(reading, "texts")
+    if len(read) != count:
+        raise UnreadableError(f'"texts" must hold {count} texts, not {len(read)}')
+    return tuple(read)
 
 
 def questions(reading: Reading) -> tuple[AnsweredQuestion, ...]:
     """Questions with the right answer and the other one."""
-    found = []
+    asked = []
     for row in _rows(reading, "questions"):
         right = _choice(row, "answer", ("yes", "no"))
         sides = ("Yes.", "No.") if right == "yes" else ("No.", "Yes.")
-        found.append(AnsweredQuestion(string(row, "question"), *sides))
-    return tuple(found)
+        asked.append(AnsweredQuestion(string(row, "question"), *sides))
+    return tuple(asked)
 
 
 def string(reading: Reading, key: str) -> str:

@@ -166,10 +166,10 @@ def find_value_head(model: str) -> Path | None:
     if folder.is_dir():
         return folder / VALUE_HEAD if (folder / VALUE_HEAD).is_file() else None
     try:
-        found = cached_file(model, VALUE_HEAD, _raise_exceptions_for_missing_entries=False)
+        path = cached_file(model, VALUE_HEAD, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError):
         return None
-    return Path(found) if found else None
+    return Path(path) if path else None
 
 
 def load_value_head(model: str, head: Path, device: str, batch_size: int) -> ScalarReward:
@@ -180,10 +180,10 @@ def load_value_head(model: str, head: Path, device: str, batch_size: int) -> Sca
     from veridical.vlm.load import load
     from veridical.vlm.model.chat import closing_ids
 
-    found = load_file(head)
-    weights = found.get(f"{_SUMMARY}.weight")
+    tensors = load_file(head)
+    weights = tensors.get(f"{_SUMMARY}.weight")
     if weights is None or weights.ndim != 2 or weights.shape[0] != 1:
-        raise UserError(f"{head}: holds no {_SUMMARY}.weight of one output; it has {', '.join(sorted(found))}.")
+        raise UserError(f"{head}: holds no {_SUMMARY}.weight of one output; it has {', '.join(sorted(tensors))}.")
     folder = Path(model).expanduser()
     if (folder / "adapter_config.json").is_file():
         base = read_state(folder / "adapter_config.json", remedy="give an adapter as PEFT writes it").get(
@@ -192,6 +192,6 @@ def load_value_head(model: str, head: Path, device: str, batch_size: int) -> Sca
         vlm = load(str(base), adapter=folder, device=device)
     else:
         vlm = load(model, device=device)
-    bias = found.get(f"{_SUMMARY}.bias", torch.zeros(1))
+    bias = tensors.get(f"{_SUMMARY}.bias", torch.zeros(1))
     closing = closing_ids(vlm.processor, vlm.tokenizer, vlm.traits.chat)
     return ScalarReward(model, vlm, weights[0].float(), float(bias[0]), closing, batch_size)

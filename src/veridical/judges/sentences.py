@@ -18,8 +18,8 @@ def shr_sentences(text: str) -> list[str]:
 
     "3.5" and "Mr." split, too; the parts are stripped.
     """
-    found: list[str] = []
+    kept: list[str] = []
     for part in (part.strip() for part in text.split(".")):
-        if part and not any(part in earlier for earlier in found):
-            found.append(part)
-    return found
+        if part and not any(part in earlier for earlier in kept):
+            kept.append(part)
+    return kept

@@ -92,8 +92,8 @@ class Svco:
         losses = dpo_losses(seen, blind, self.attend_beta) + dpo_losses(blind, contradicted, self.reject_beta)
         attended, kept = rewards(seen, blind, self.attend_beta), rewards(blind, contradicted, self.reject_beta)
         metrics = {
-            f"rewards/{name}{term}_{kind}": found[f"rewards/{kind}"]
-            for term, found in (("attend", attended), ("reject", kept))
+            f"rewards/{name}{term}_{kind}": contrast[f"rewards/{kind}"]
+            for term, contrast in (("attend", attended), ("reject", kept))
             for kind in ("margins", "accuracies")
         }
         return losses, metrics

@@ -42,8 +42,8 @@ class PairWarning:
 def check_pairs(pairs: Sequence[Pair]) -> list[PairWarning]:
     """Everything suspicious about pairs; pairs of a yes and a no are looked at for repeated images only."""
     texts = [pair for pair in pairs if not _is_yes_no(pair)]
-    found = [_lengths(texts), _hardly_differ(texts), _not_captions(texts), _languages(texts), _repeated_image(pairs)]
-    return [warning for warning in found if warning is not None]
+    warnings = [_lengths(texts), _hardly_differ(texts), _not_captions(texts), _languages(texts), _repeated_image(pairs)]
+    return [warning for warning in warnings if warning is not None]
 
 
 def length_matched(pairs: Sequence[Pair], tolerance: float = 0.05) -> list[Pair]:

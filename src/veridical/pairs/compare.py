@@ -74,15 +74,15 @@ def run(config: CompareConfig) -> list[Described]:
         if len({name for name, _ in named}) < len(named):
             raise UserError("two sets have the same name; write NAME=PATH for one of them.")
         sets = {name: read_pairs(pairs_folder(path, Path(work), config.image_root)) for name, path in named}
-        found = [describe(name, pairs, config.lexicon, config.seed) for name, pairs in sets.items()]
-        Console().print(table(found))
+        described = [describe(name, pairs, config.lexicon, config.seed) for name, pairs in sets.items()]
+        Console().print(table(described))
         if config.json:
             import json
 
-            write_text(config.json, json.dumps([asdict(one) for one in found], indent=2) + "\n")
+            write_text(config.json, json.dumps([asdict(one) for one in described], indent=2) + "\n")
         if config.subsets:
             _write_subsets(config.subsets, sets, config.seed)
-    return found
+    return described
 
 
 def _named(source: Path) -> tuple[str, Path]:

@@ -127,12 +127,12 @@ def _second_reading(sets: Sequence[Source], ids: Sequence[Mapping[int, str]]) ->
 
 def _unused(own: str, name: str, taken: set[str]) -> str:
     """A pair's id, with its set's name where another one has it."""
-    found, number = own, 1
-    while found in taken:
-        found = f"{name}/{own}" if number == 1 else f"{name}/{own}#{number}"
+    unused, number = own, 1
+    while unused in taken:
+        unused = f"{name}/{own}" if number == 1 else f"{name}/{own}#{number}"
         number += 1
-    taken.add(found)
-    return found
+    taken.add(unused)
+    return unused
 
 
 def _content(pair: Pair) -> bytes:

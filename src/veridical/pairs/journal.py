@@ -57,16 +57,16 @@ def open_journal(out: Path, folder: Path, part: str) -> Journal:
 
 def read_outcomes(out: Path, folder: Path, wanted: Callable[[int], bool] = lambda _: True) -> dict[int, Outcome]:
     """The outcomes that all processes kept, by the record's place."""
-    found: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     for path in sorted(folder.glob("*.jsonl")):
-        found |= Journal(out, path).outcomes(wanted)
-    return found
+        outcomes |= Journal(out, path).outcomes(wanted)
+    return outcomes
 
 
 def usages(folder: Path) -> dict[str, Mapping[str, Any]]:
     """What each process had asked of the services behind the judges when it last kept something."""
-    found = {path.stem: [row["usage"] for row in _rows(path) if "usage" in row] for path in folder.glob("*.jsonl")}
-    return {part: known[-1] for part, known in sorted(found.items()) if known}
+    by_process = {path.stem: [row["usage"] for row in _rows(path) if "usage" in row] for path in folder.glob("*.jsonl")}
+    return {part: known[-1] for part, known in sorted(by_process.items()) if known}
 
 
 def _plain(index: int, outcome: Outcome, out: Path, usage: Mapping[str, Any]) -> dict[str, Any]:

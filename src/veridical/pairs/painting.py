@@ -225,15 +225,15 @@ def _asked(config: PaintConfig, prompt: str) -> list[Painted]:
 def _pictures(content: bytes) -> list[Painted]:
     from PIL import Image
 
-    found = []
+    pictures = []
     for one in json.loads(content)["data"]:
         picture = Image.open(io.BytesIO(base64.b64decode(one["b64_json"], validate=True))).convert("RGB")
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        found.append(Painted(buffer.getvalue()))
-    if not found:
+        pictures.append(Painted(buffer.getvalue()))
+    if not pictures:
         raise ValueError("data is empty")
-    return found
+    return pictures
 
 
 def _ranker(config: PaintConfig) -> ImageTextJudge | None:

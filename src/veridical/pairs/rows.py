@@ -19,10 +19,10 @@ MANIFEST = "manifest.json"
 
 def shards(run: Path) -> list[Path]:
     """The shards of a build in order. Raises UserError where there are none."""
-    found = _found(run)
-    if not found:
+    files = _found(run)
+    if not files:
         raise UserError(f"{run}: no pairs/*.parquet here; give the run folder of a `veridical build` that made pairs.")
-    return found
+    return files
 
 
 def damage(run: Path) -> str | None:
@@ -33,13 +33,13 @@ def damage(run: Path) -> str | None:
     told = _told(run)
     if told is None:
         return None
-    found = {f"pairs/{path.name}": path for path in _found(run)}
+    files = {f"pairs/{path.name}": path for path in _found(run)}
     for name, sha256 in told.items():
-        if name not in found:
+        if name not in files:
             return f"{name} is missing"
-        if hashlib.sha256(found[name].read_bytes()).hexdigest() != sha256:
+        if hashlib.sha256(files[name].read_bytes()).hexdigest() != sha256:
             return f"{name} is damaged or was altered"
-    extra = sorted(found.keys() - told.keys())
+    extra = sorted(files.keys() - told.keys())
     return f"{extra[0]} is none of the shards that it was finished with" if extra else None
 
 

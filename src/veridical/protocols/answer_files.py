@@ -81,13 +81,13 @@ def read_rows(path: Path) -> Rows:
     """The objects in a JSON array, in JSON lines, or in a table. Raises UserError if there are none at all."""
     content = read_bytes(path)
     table = read_table(path, content)
-    found = Rows(path, table) if table is not None else _rows_of_text(path, decode(path, content))
-    if not found.rows:
+    rows = Rows(path, table) if table is not None else _rows_of_text(path, decode(path, content))
+    if not rows.rows:
         raise UserError(
             f"{path}: holds no JSON objects; it takes one object a line, an array of objects, or a table (.csv, .tsv, "
             ".xlsx, .parquet)."
         )
-    return found
+    return rows
 
 
 def read_answers(path: Path, settings: object = None) -> Rows:
@@ -307,5 +307,5 @@ def checked(row: Any, place: str, fields: Mapping[str, str], optional: Mapping[s
             shown = json.dumps(row[name], ensure_ascii=False)
             article = "an" if kind == "object" else "a"
             raise UserError(f"{place}: {name} is {shown[:60]}; it takes {article} {kind}.")
-    found: Row = row
-    return found
+    sound: Row = row
+    return sound

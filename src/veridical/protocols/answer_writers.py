@@ -28,12 +28,12 @@ def write_answers(module: Any, questions: Sequence[Question], texts: Texts, fold
 
 def rows(name: str, questions: Sequence[Question], texts: Texts) -> dict[str, str]:
     """One line a question: its id, what was asked, the answer."""
-    found = [
+    written = [
         {"question_id": q.id, "image": q.image, "question": q.prompt, "answer": texts[q.id]}
         for q in questions
         if q.id in texts
     ]
-    return {f"{name}.jsonl": as_lines(found)}
+    return {f"{name}.jsonl": as_lines(written)}
 
 
 def filled(questions: Sequence[Question], texts: Texts, field: str) -> list[dict[str, Any]]:

@@ -223,11 +223,11 @@ def _images(
     if not named:
         raise UserError(f"{name}: its files name no images; give the file of questions, --{name}.questions.")
     # Some benchmarks ask some questions without an image.
-    found: dict[str, tuple[ImageFile, ...]] = {"": ()}
+    images: dict[str, tuple[ImageFile, ...]] = {"": ()}
     missing: dict[str, str] = {}
     for image in named:
         try:
-            found[image] = (checked_image(folder.find(image)),)
+            images[image] = (checked_image(folder.find(image)),)
         except UnusableError as error:
             missing[image] = "missing" if error.reason == "missing-image" else error.detail
     if missing:
@@ -242,4 +242,4 @@ def _images(
         if not block.skip_missing:
             raise UserError(f"{text}. Add them, or go on without by --{name}.skip-missing: they count as unanswered.")
         print(text)
-    return found, list(missing)
+    return images, list(missing)

@@ -36,10 +36,10 @@ def check(config: Any, questions: Sequence[Question]) -> dict[str, Any]:
     if config.images:
         report["images_missing"] = sorted(name for name in images if not (config.images / name).is_file())
     if getattr(config, "answers", None):
-        found = module.answers(config, questions)
-        report["answers"] = len(found.texts)
-        report["unanswered"] = [question.id for question in questions if question.id not in found.texts]
-        report.update({kind: list(faults) for kind, faults in found.faults.items()})
+        answers = module.answers(config, questions)
+        report["answers"] = len(answers.texts)
+        report["unanswered"] = [question.id for question in questions if question.id not in answers.texts]
+        report.update({kind: list(faults) for kind, faults in answers.faults.items()})
     return report
 
 
@@ -55,16 +55,16 @@ def unlike_official(kinds: Mapping[str, int], official: Mapping[str, int]) -> li
 def out_of_order(questions: Sequence[Question], cycle: Sequence[str]) -> list[str]:
     """Questions whose number is not above the one before of their category, or whose category is not its turn's."""
     last: dict[str, int] = {}
-    found = []
+    misplaced = []
     for place, question in enumerate(questions):
         number = question.id.rpartition("/")[2]
         if cycle and question.kind != cycle[place % len(cycle)]:
-            found.append(f"{question.id}: is {question.kind}, and it is the turn of {cycle[place % len(cycle)]}")
+            misplaced.append(f"{question.id}: is {question.kind}, and it is the turn of {cycle[place % len(cycle)]}")
         if number.isdecimal() and "/" not in question.id.partition("/")[2]:
             if int(number) <= last.get(question.kind, -1):
-                found.append(f"{question.id}: stands after {last[question.kind]}")
+                misplaced.append(f"{question.id}: stands after {last[question.kind]}")
             last[question.kind] = int(number)
-    return found
+    return misplaced
 
 
 def _plain(report: Mapping[str, Any]) -> str:

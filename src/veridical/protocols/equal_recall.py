@@ -144,8 +144,8 @@ def _counted(item: ChairItem) -> tuple[float, ...]:
     invented = sum(mention.invented for mention in item.mentions)
     judged = sum(not mention.unknown for mention in item.mentions)
     names = {mention.name for mention in item.mentions}
-    found = {mention.name for mention in item.mentions if not (mention.invented or mention.unknown)}
-    return invented > 0, invented, judged, len(found), len(names), item.words
+    named = {mention.name for mention in item.mentions if not (mention.invented or mention.unknown)}
+    return invented > 0, invented, judged, len(named), len(names), item.words
 
 
 def cut_curve(items: Sequence[ChairItem] | Cuts, weights: FloatArray) -> CutCurve:
@@ -155,9 +155,9 @@ def cut_curve(items: Sequence[ChairItem] | Cuts, weights: FloatArray) -> CutCurv
         items: the base's captions, one a picture.
         weights: [resamples, pictures], from `statistics.resample`, or one row of ones.
     """
-    found = items if isinstance(items, Cuts) else cuts(items)
-    sums = {name: weights @ column for name, column in found.counts.items()}
-    return CutCurve(sums, weights.sum(axis=1), weights @ found.truth)
+    whole = items if isinstance(items, Cuts) else cuts(items)
+    sums = {name: weights @ column for name, column in whole.counts.items()}
+    return CutCurve(sums, weights.sum(axis=1), weights @ whole.truth)
 
 
 def at_recall(curve: CutCurve, recall: FloatArray) -> dict[str, FloatArray]:

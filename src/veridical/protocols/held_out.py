@@ -110,6 +110,6 @@ def _kept_back(build: Path) -> dict[str, Any]:
     """What a build kept back; that of several constructions lies beside their folders."""
     for folder in (build, build.parent):
         if (folder / HELD_OUT).is_file():
-            found = read_state(folder / HELD_OUT, {"records": str, "images": list})
-            return found if found.get("images") else {}
+            state = read_state(folder / HELD_OUT, {"records": str, "images": list})
+            return state if state.get("images") else {}
     return {}

@@ -34,13 +34,13 @@ class ImageFolder:
     @cached_property
     def _by_key(self) -> dict[str, list[Path]]:
         """Files by stem and by the number at its end."""
-        found: dict[str, list[Path]] = {}
+        by_key: dict[str, list[Path]] = {}
         for path in sorted(self._root.iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 number = re.search(r"\d+$", path.stem)
                 for key in {path.stem, *([str(int(number.group()))] if number else [])}:
-                    found.setdefault(key, []).append(path)
-        return found
+                    by_key.setdefault(key, []).append(path)
+        return by_key
 
 
 def _without_suffix(name: str) -> str:

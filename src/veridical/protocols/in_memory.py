@@ -46,8 +46,8 @@ def count_answers(
         raise UserError(f"{benchmark.NAME}: no answer belongs to any of {len(ids)} questions.")
     texts = {key: text for key, text in answers.items() if key in ids}
     scored = benchmark.count(made, questions, Answers(texts, {"surplus": surplus} if surplus else {}))
-    found: dict[str, Any] = scored.to_json(seed)
-    return found
+    result: dict[str, Any] = scored.to_json(seed)
+    return result
 
 
 def _settings(kind: type[Any], given: Mapping[str, Any]) -> Any:

@@ -141,13 +141,13 @@ def ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
     """A judge's answers in order, with progress; a JudgeError where it failed."""
     from veridical.progress import Line
 
-    found: list[Any] = []
+    answers: list[Any] = []
     with Line(label, len(requests)) as line:
         for start in range(0, len(requests), ROUND):
             some = requests[start : start + ROUND]
-            found += panel.answer(some)
+            answers += panel.answer(some)
             line.advance(len(some))
-    return found
+    return answers
 
 
 def read(record: Record, caption: str, judged: Judged, sure: float) -> list[Sentence]:

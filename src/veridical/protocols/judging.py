@@ -93,8 +93,8 @@ class Judgements:
 
     def only(self, key: str) -> str | None:
         """The text of a judgement of which there is one."""
-        found = self.texts.get(key)
-        return found[0] if found else None
+        runs = self.texts.get(key)
+        return runs[0] if runs else None
 
 
 def wants_judge(settings: JudgementSettings) -> bool:
@@ -163,18 +163,18 @@ def _read(
     official: Reader | None,
 ) -> list[Judgement]:
     """The judgements in a file. Those without an id get that of the question, or the prompt, in their place."""
-    found = official(entries, questions) if official else None
-    if found is None:
-        found = base.replies(entries) or base.read(entries)
-    if all(judgement.id is not None for judgement in found):
-        return found
-    if len(found) not in (len(questions), len(prompts)):
+    judgements = official(entries, questions) if official else None
+    if judgements is None:
+        judgements = base.replies(entries) or base.read(entries)
+    if all(judgement.id is not None for judgement in judgements):
+        return judgements
+    if len(judgements) not in (len(questions), len(prompts)):
         raise UserError(
-            f"{path}: {len(found)} judgements without ids, and there are {len(prompts)} answers to {len(questions)} "
-            "questions, so their order doesn't tell what they judge; give them ids."
+            f"{path}: {len(judgements)} judgements without ids, and there are {len(prompts)} answers to "
+            f"{len(questions)} questions, so their order doesn't tell what they judge; give them ids."
         )
-    ids = [q.id for q in questions] if len(found) == len(questions) else [prompt.id for prompt in prompts]
-    return [one if one.id is not None else replace(one, id=ids[at]) for at, one in enumerate(found)]
+    ids = [q.id for q in questions] if len(judgements) == len(questions) else [prompt.id for prompt in prompts]
+    return [one if one.id is not None else replace(one, id=ids[at]) for at, one in enumerate(judgements)]
 
 
 def _entries(path: Path) -> tuple[base.Numbered, Sequence[str]]:

@@ -82,7 +82,7 @@ def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> Harnessed:
         raise UserError(f"--tasks: lmms-eval has no {', '.join(unknown)}; --task-folders names folders of your own.")
     failed: dict[str, str] = {}
     model = _model(vlm, replies, config.batch, config.out / "images" / "lmms-eval", failed)
-    found = simple_evaluate(
+    evaluated = simple_evaluate(
         model=model,
         tasks=list(config.tasks),
         batch_size=config.batch,
@@ -91,7 +91,7 @@ def run_tasks(config: EvalConfig, vlm: Vlm, replies: Replies) -> Harnessed:
         task_manager=manager,
         verbosity="ERROR",
     )
-    return Harnessed(read_results(found), failed)
+    return Harnessed(read_results(evaluated), failed)
 
 
 def read_results(found: Mapping[str, Any]) -> list[HarnessTask]:

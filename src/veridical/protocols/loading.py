@@ -20,10 +20,10 @@ def load_measured(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
     from veridical.vlm.model.load_options import LoadOptions
 
     if model.adapter and base and base.name == model.model:
-        found = with_adapter(base, model.adapter)
+        vlm = with_adapter(base, model.adapter)
     else:
         limits = ImageLimits(config.max_pixels, config.max_image_tokens)
-        found = load(
+        vlm = load(
             model.model,
             adapter=model.adapter,
             dtype=config.dtype,
@@ -33,4 +33,4 @@ def load_measured(model: Measured, config: EvalConfig, base: Vlm | None) -> Vlm:
         )
     # Best-of-n needs the base that the adapter was trained on.
     wanted = config.merge_adapters and not any(isinstance(method, BestOfN) for method in methods_of(config))
-    return merged(found) if model.adapter and wanted else found
+    return merged(vlm) if model.adapter and wanted else vlm

@@ -106,7 +106,7 @@ def difference(model: Tally, base: Tally, seed: int = 0) -> dict[str, Estimate]:
 
     What is fixed has none, and no difference where the groups differ.
     """
-    return {name: found for name, (found, _) in compared(model, base, seed).items()}
+    return {name: estimate for name, (estimate, _) in compared(model, base, seed).items()}
 
 
 def compared(model: Tally, base: Tally, seed: int = 0) -> dict[str, tuple[Estimate, float | None]]:
@@ -116,27 +116,27 @@ def compared(model: Tally, base: Tally, seed: int = 0) -> dict[str, tuple[Estima
     ours, theirs = model.among(shared), base.among(shared)
     values, rivals = ours.values(), theirs.values()
     samples, rival_samples = ours.resampled(seed), theirs.resampled(seed)
-    found: dict[str, tuple[Estimate, float | None]] = {}
+    differences: dict[str, tuple[Estimate, float | None]] = {}
     for name in [name for name in values if name in rivals]:
         one, other = values[name], rivals[name]
         if one is None or other is None:
-            found[name] = Estimate(None, None, None), None
+            differences[name] = Estimate(None, None, None), None
         else:
             apart = samples[name] - rival_samples[name]
-            found[name] = Estimate(one - other, *map(_number, interval(apart))), tail(apart)
+            differences[name] = Estimate(one - other, *map(_number, interval(apart))), tail(apart)
     same = set(model.groups) == groups
     for name in [name for name in model.fixed if name in base.fixed]:
         one, other = model.fixed[name], base.fixed[name]
         known = one - other if same and one is not None and other is not None else None
-        found[name] = Estimate(known, None, None), None
-    return found
+        differences[name] = Estimate(known, None, None), None
+    return differences
 
 
 def share(part: FloatArray, whole: FloatArray, scale: float = 100.0) -> FloatArray:
     """`scale` * part / whole; NaN where the whole is zero."""
-    found = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=found, where=whole != 0)
-    return scale * found
+    shares = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=shares, where=whole != 0)
+    return scale * shares
 
 
 def harmonic(a: FloatArray, b: FloatArray) -> FloatArray:

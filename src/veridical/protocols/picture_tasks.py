@@ -202,7 +202,7 @@ def _asked(
 
 def under_view(pictures: Pictures, config: EvalConfig, records: int, view: View, temperature: float) -> Task:
     """CHAIR of the first `records` pictures of each split under a view."""
-    fewer = {split: found[:records] for split, found in pictures.splits.items()}
+    fewer = {split: records_of_split[:records] for split, records_of_split in pictures.splits.items()}
     return caption_task(replace(pictures, splits=fewer), config, view, temperature)
 
 

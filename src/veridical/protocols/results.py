@@ -116,12 +116,12 @@ def _curves(counted: Mapping[str, ByTask], key: str, seed: int) -> dict[str, tup
 def _pair_at_recall(
     first: str, second: str, curves: Mapping[str, Mapping[str, tuple[CutCurve, CutCurve]]], main: str
 ) -> dict[str, Any]:
-    found = {}
+    pairs = {}
     for key, by_name in curves.items():
         if first in by_name and second in by_name:
             points, drawn = zip(by_name[first], by_name[second], strict=True)
-            found[key] = asdict(pair_of_curves(points, drawn))
-    return {"at_equal_recall": found.get(main), "at_equal_recall_by": found}
+            pairs[key] = asdict(pair_of_curves(points, drawn))
+    return {"at_equal_recall": pairs.get(main), "at_equal_recall_by": pairs}
 
 
 def cut_points(cuts: Cuts, seed: int) -> list[dict[str, Any]]:
@@ -177,8 +177,8 @@ def _differences(
     model: ByTask, base: ByTask, tasks: Mapping[str, Task], seed: int
 ) -> dict[str, dict[str, float | None]]:
     return {
-        tasks[key].prefix + metric: {"difference": found.value, "low": found.low, "high": found.high, "p": p}
+        tasks[key].prefix + metric: {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "p": p}
         for key, one in model.items()
         if key in base
-        for metric, (found, p) in compared(one.tally, base[key].tally, seed).items()
+        for metric, (estimate, p) in compared(one.tally, base[key].tally, seed).items()
     }

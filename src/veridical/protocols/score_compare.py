@@ -56,19 +56,19 @@ def compared(
     Raises:
         UserError: two judges or prompts would be in one table.
     """
-    found = []
+    comparisons = []
     for name, other in others.items():
         _same_judge(scored, other)
         theirs = other.to_json(seed, items)
         estimates = difference(scored.tally, other.tally, seed)
-        found.append(
+        comparisons.append(
             {
                 "against": {"name": name, **{key: theirs[key] for key in COMPARED if key in theirs}},
                 "differences": {key: [one.value, one.low, one.high] for key, one in estimates.items()},
                 **(hook(scored, other, seed) if hook else {}),
             }
         )
-    return found[0] if len(found) == 1 else {"comparisons": found}
+    return comparisons[0] if len(comparisons) == 1 else {"comparisons": comparisons}
 
 
 def _rival(config: Any, group: tuple[Path, ...], at: int, count: int, several: bool) -> tuple[str, Any]:

@@ -40,12 +40,12 @@ def show(result: Mapping[str, Any]) -> None:
     from rich.table import Table as Shown
 
     pairs = comparisons(result)
-    found = as_table(result)
+    shown = as_table(result)
     table = Shown(title=escape(result["protocol"]), box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", no_wrap=True)
-    for column in found.columns if pairs else ("",):
+    for column in shown.columns if pairs else ("",):
         table.add_column(escape("difference" if column.startswith("difference from") else column), justify="right")
-    for name, cells in (row for section in found.sections for row in section.rows.items()):
+    for name, cells in (row for section in shown.sections for row in section.rows.items()):
         # Only differences have room for their intervals in a terminal's 80 columns.
         table.add_row(name, *(escape(cell.plain(not pairs or cell.is_difference)) for cell in cells))
     console = Console()
@@ -97,6 +97,6 @@ def _judge(result: Mapping[str, Any]) -> list[str]:
 
 def _faults(faults: Mapping[str, Sequence[str]]) -> list[str]:
     return [
-        f"{kind}: {'; '.join(found[:SHOWN])}{f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''}"
-        for kind, found in faults.items()
+        f"{kind}: {'; '.join(named[:SHOWN])}{f' and {len(named) - SHOWN} more' if len(named) > SHOWN else ''}"
+        for kind, named in faults.items()
     ]

@@ -70,9 +70,9 @@ def _cells(results: Results, base: str, metric: str) -> list[plain.Cell]:
     """A metric of the base, then of each other model with its difference."""
     cells = [_cell(results["models"][base].get(metric, NOTHING))]
     for one in results["comparisons"]:
-        found = one["differences"].get(metric, NOTHING)
+        difference = one["differences"].get(metric, NOTHING)
         cells.append(_cell(results["models"][one["model"]].get(metric, NOTHING)))
-        cells.append(plain.Cell(found["difference"], found["low"], found["high"], is_difference=True))
+        cells.append(plain.Cell(difference["difference"], difference["low"], difference["high"], is_difference=True))
     return cells
 
 
@@ -149,10 +149,10 @@ def _every_two(results: Results) -> list[Table]:
     """Every two models but the base: the row's captions that invent less the column's, where both recall as much."""
     from rich.table import Table
 
-    found = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
-    if not found:
+    compared = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
+    if not compared:
         return []
-    names = list(dict.fromkeys(name for one in found for name in (one["base"], one["model"])))
+    names = list(dict.fromkeys(name for one in compared for name in (one["base"], one["model"])))
     label = _label(results, results["equal"][results["captions"]]["chair_s"])
     table = Table(
         title=f"every two models: row less column, {label} at equal recall",
@@ -161,9 +161,9 @@ def _every_two(results: Results) -> list[Table]:
     )  # fmt: skip
     for name in ("", *names):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    clear = [p < 1 - LEVEL for p in corrected([one["at_equal_recall"] for one in found])]
+    clear = [p < 1 - LEVEL for p in corrected([one["at_equal_recall"] for one in compared])]
     shown = {}
-    for one, star in zip(found, clear, strict=True):
+    for one, star in zip(compared, clear, strict=True):
         difference = one["at_equal_recall"]["difference"]
         shown[one["model"], one["base"]] = f"{difference:+.1f}{'*' if star else ' '}"
         shown[one["base"], one["model"]] = f"{-difference:+.1f}{'*' if star else ' '}"
@@ -189,9 +189,9 @@ def _glance(results: Results, name: str, metric: str) -> str:
     if value is None:
         return "- "
     differences: dict[str, Any] = {
-        one["model"]: found
+        one["model"]: difference
         for one in results["comparisons"]
-        if (found := one["differences"].get(metric, NOTHING))["low"] is not None
+        if (difference := one["differences"].get(metric, NOTHING))["low"] is not None
     }
     p_values = dict(zip(differences, corrected(list(differences.values())), strict=True))
     clear = p_values.get(name, 1.0) < 1 - LEVEL
@@ -240,8 +240,8 @@ def _places(results: Results, metric: str) -> int:
 
 
 def _estimate(results: Results, model: str, metric: str) -> str:
-    found = results["models"][model].get(metric, NOTHING)
-    return _with_interval(found["value"], found["low"], found["high"], _places(results, metric), "")
+    estimate = results["models"][model].get(metric, NOTHING)
+    return _with_interval(estimate["value"], estimate["low"], estimate["high"], _places(results, metric), "")
 
 
 def _difference(found: Mapping[str, float | None], places: int) -> str:

@@ -123,11 +123,11 @@ class Scored:
 
     def to_json(self, seed: int = 0, items: bool = True) -> dict[str, Any]:
         """Everything as plain JSON values, or all but the items; metrics that are not defined are None."""
-        found = self.estimates(seed)
+        estimates = self.estimates(seed)
         return {
             "protocol": self.protocol,
-            "metrics": {name: estimate.value for name, estimate in found.items()},
-            "intervals": {name: [estimate.low, estimate.high] for name, estimate in found.items()},
+            "metrics": {name: estimate.value for name, estimate in estimates.items()},
+            "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()},
             "counts": self.counts(),
             "faults": self.named(),
             **({"judge": dict(self.judge)} if self.judge else {}),

@@ -23,11 +23,11 @@ def strip_punctuation(text: str, period: re.Pattern[str]) -> str:
     With a comma inside a number anywhere in the text, all of it vanishes.
     """
     comma = _COMMA_IN_NUMBER.search(text) is not None
-    found = text
+    stripped = text
     for mark in PUNCTUATION:
         beside_blank = f"{mark} " in text or f" {mark}" in text
-        found = found.replace(mark, "" if comma or beside_blank else " ")
-    return period.sub("", found, _MOST_PERIODS)
+        stripped = stripped.replace(mark, "" if comma or beside_blank else " ")
+    return period.sub("", stripped, _MOST_PERIODS)
 
 
 NUMBERS = {"none": "0"} | {

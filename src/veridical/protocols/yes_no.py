@@ -16,8 +16,8 @@ def whole_word(text: str) -> str | None:
 
 def one_of_both(text: str) -> str | None:
     """VLMEvalKit: one of the words yes and no, and not both, anywhere once punctuation is stripped."""
-    found = set(strip_punctuation(text.lower(), PERIOD).split()) & {"yes", "no"}
-    return found.pop() if len(found) == 1 else None
+    said = set(strip_punctuation(text.lower(), PERIOD).split()) & {"yes", "no"}
+    return said.pop() if len(said) == 1 else None
 
 
 def first_four(text: str) -> str | None:

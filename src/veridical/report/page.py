@@ -189,10 +189,10 @@ class Against:
 
 def _every_two(results: Mapping[str, Any]) -> tuple[list[str], dict[str, dict[str, Against]]]:
     """The models but the base, and each against each other: the row's less the column's, corrected for their number."""
-    found = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
-    names = list(dict.fromkeys(name for one in found for name in (one["base"], one["model"])))
+    compared = [one for one in results.get("pairs", ()) if one["at_equal_recall"]]
+    names = list(dict.fromkeys(name for one in compared for name in (one["base"], one["model"])))
     table: dict[str, dict[str, Against]] = {name: {} for name in names}
-    for one, p in _corrected(found):
+    for one, p in _corrected(compared):
         even = one["at_equal_recall"]
         turned = {**even, "difference": -even["difference"], "low": -even["high"], "high": -even["low"]}
         for row, column, shown in ((one["model"], one["base"], even), (one["base"], one["model"], turned)):

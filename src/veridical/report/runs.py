@@ -119,8 +119,8 @@ def read_runs(folders: Sequence[Path]) -> Runs:
 
 def warnings_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """What the summary of a build or a training warns of, in sentences."""
-    found = [*summary.get("warnings", ()), *summary.get("verdict", ())]
-    return tuple(f"{one['found']}. {one['remedy']}." for one in found)
+    sentences = [*summary.get("warnings", ()), *summary.get("verdict", ())]
+    return tuple(f"{one['found']}. {one['remedy']}." for one in sentences)
 
 
 def _told_apart(runs: Sequence[Named]) -> list[Named]:

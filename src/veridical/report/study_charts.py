@@ -15,11 +15,11 @@ INVENTING = "captions that invent (%)"
 
 def charts(results: Mapping[str, Any]) -> list[VegaChart]:
     """The charts that a study's results allow."""
-    found = [dose_response(results, axis) for axis in numeric_axes(results)]
-    found += [recall(results)] if results["curves"] and "chair_s" in results["metrics"] else []
-    found += [length(results)] if {"words", "chair_s"} <= set(results["metrics"]) else []
-    found += [heat_map(results)] if len(grid_axes(results)) == 2 else []
-    return [one for one in found if one is not None]
+    drawn = [dose_response(results, axis) for axis in numeric_axes(results)]
+    drawn += [recall(results)] if results["curves"] and "chair_s" in results["metrics"] else []
+    drawn += [length(results)] if {"words", "chair_s"} <= set(results["metrics"]) else []
+    drawn += [heat_map(results)] if len(grid_axes(results)) == 2 else []
+    return [one for one in drawn if one is not None]
 
 
 def forest(answer: Mapping[str, Any], number: int, metric: str) -> VegaChart | None:

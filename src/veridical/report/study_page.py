@@ -88,8 +88,8 @@ def _data(results: Mapping[str, Any], shown: list[VegaChart]) -> dict[str, Any]:
                 "first": row["first"],
                 "second": row["second"],
                 "differences": {
-                    metric: [round(found[key], 3) for key in ("value", "low", "high", "p_bh")]
-                    for metric, found in row["differences"].items()
+                    metric: [round(difference[key], 3) for key in ("value", "low", "high", "p_bh")]
+                    for metric, difference in row["differences"].items()
                 },
             }
             for row in results["pairs"]

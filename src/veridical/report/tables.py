@@ -201,23 +201,23 @@ def judge(difference: Mapping[str, Any], better: Better, p: float | None = None)
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings or facts as (dotted name, text), for showing."""
-    found: list[tuple[str, str]] = []
+    rows: list[tuple[str, str]] = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found += flat(value, f"{prefix}{name}.")
+            rows += flat(value, f"{prefix}{name}.")
         else:
-            found.append((prefix + str(name), _text(value)))
-    return found
+            rows.append((prefix + str(name), _text(value)))
+    return rows
 
 
 def _verdicts(metric: Metric, differences: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict]:
     """What each model's difference in a metric says, corrected for the number of models."""
-    found = {
+    verdicts = {
         name: one[metric.key] for name, one in differences.items() if one.get(metric.key, NOTHING)["low"] is not None
     }
     return {
         name: judge(one, metric.better, p)
-        for (name, one), p in zip(found.items(), corrected(list(found.values())), strict=True)
+        for (name, one), p in zip(verdicts.items(), corrected(list(verdicts.values())), strict=True)
     }
 
 

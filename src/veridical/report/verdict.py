@@ -99,16 +99,18 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
     for run in evals:
         key = (tuple(run.results["models"]), tuple(sorted(run.results["protocols"].items())))
         groups.setdefault(key, []).append(run)
-    found = [(runs, model) for runs in groups.values() for model in list(runs[0].results["models"])[1:]]
-    scale = _scale([_difference(run, model) for runs, model in found for run in runs])
-    p_values = _corrected(found)
+    compared = [(runs, model) for runs in groups.values() for model in list(runs[0].results["models"])[1:]]
+    scale = _scale([_difference(run, model) for runs, model in compared for run in runs])
+    p_values = _corrected(compared)
     lines = tuple(
-        _line(runs, model, scale, len(groups) > 1, own) for (runs, model), own in zip(found, p_values, strict=True)
+        _line(runs, model, scale, len(groups) > 1, own) for (runs, model), own in zip(compared, p_values, strict=True)
     )
     first = evals[0]
     headline = _headline(first)
-    judged = [(line.verdict, runs, model) for line, (runs, model) in zip(lines, found, strict=True)]
-    best = next(((runs, model) for verdict, runs, model in judged if verdict == "better"), found[0] if found else None)
+    judged = [(line.verdict, runs, model) for line, (runs, model) in zip(lines, compared, strict=True)]
+    best = next(
+        ((runs, model) for verdict, runs, model in judged if verdict == "better"), compared[0] if compared else None
+    )
     records = first.results["records"]
     return Overview(
         sentence=_sentence(first, headline, lines),
@@ -119,7 +121,7 @@ def overview(evals: Sequence[EvalRun]) -> Overview | None:
         covered=covered_of(headline.protocol),
         lines=lines,
         scale=(number(scale[0], signed=True), number(scale[1], signed=True), _place(0.0, scale)),
-        worse=tuple(_worse(found)),
+        worse=tuple(_worse(compared)),
         pictures=records.get("count", 0),
         examples=tuple(_examples(best[0][0], best[1], records.get("count", 0))) if best else (),
         got_worse=len(_compared(best[0][0], best[1], -1)) if best else 0,
@@ -165,8 +167,8 @@ def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:
     """A model's difference from the base: at equal recall where that is known."""
     for one in run.results["comparisons"]:
         if one["model"] == model:
-            found: Mapping[str, Any] = one["differences"].get(_headline(run).metric, NOTHING)
-            return _at_equal_recall(run, one) or found
+            difference: Mapping[str, Any] = one["differences"].get(_headline(run).metric, NOTHING)
+            return _at_equal_recall(run, one) or difference
     return NOTHING
 
 
@@ -319,8 +321,8 @@ def _compared(run: EvalRun, model: str, sign: int) -> list[Example]:
 def _examples(run: EvalRun, model: str, pictures: int) -> Iterator[tuple[str, Example]]:
     """The middle one of the pictures that got better, and of those that got worse; of the others if none did."""
     better, worse = _compared(run, model, 1), _compared(run, model, -1)
-    for word, found in (("Better", better), ("Worse", worse)):
-        if found:
-            yield f"{word} in {len(found)} of {pictures}; the middle one:", found[len(found) // 2]
+    for word, examples in (("Better", better), ("Worse", worse)):
+        if examples:
+            yield f"{word} in {len(examples)} of {pictures}; the middle one:", examples[len(examples) // 2]
     if not better and not worse and (alike := _compared(run, model, 0)):
         yield f"As much is wrong in all {len(alike)}; the middle one:", alike[len(alike) // 2]

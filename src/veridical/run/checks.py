@@ -50,15 +50,17 @@ def look(records: str, limit: int | None) -> Looked:
     if is_world(records):
         return Looked(0, 0, 0, 0)
     with tempfile.TemporaryDirectory() as work:
-        found = list(itertools.islice(read_records(records, Path(work), limit=limit), LOOKED_AT))
-    usable = [one for one in found if isinstance(one, Record)]
-    if not found:
+        records_seen = list(itertools.islice(read_records(records, Path(work), limit=limit), LOOKED_AT))
+    usable = [one for one in records_seen if isinstance(one, Record)]
+    if not records_seen:
         raise UserError(f"--records {records}: holds no images; give a folder of images or a file of records.")
     if not usable:
-        first = found[0]
-        raise UserError(f"--records {records}: none of the first {len(found)} records can be used. For one, {first}.")
+        first = records_seen[0]
+        raise UserError(
+            f"--records {records}: none of the first {len(records_seen)} records can be used. For one, {first}."
+        )
     return Looked(
-        len(found),
+        len(records_seen),
         len(usable),
         sum(one.reference is not None for one in usable),
         sum(one.annotations is not None for one in usable),

@@ -65,11 +65,11 @@ def steps(config: RunConfig) -> list[Step]:
     names = [ALIGNED, *([CONTROL] if config.control else [])]
     models = (config.model, *(f"{name}={out / name}" for name in names))
     measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device, **images)
-    found = [build_step(PAIRS, build, settings), align_step(ALIGNED, align, settings, after=[f"build {PAIRS}"])]
+    made = [build_step(PAIRS, build, settings), align_step(ALIGNED, align, settings, after=[f"build {PAIRS}"])]
     if config.control:
         control = _control(align, out / CONTROL)
-        found.append(align_step(CONTROL, control, settings, after=[found[-1].name]))
-    return [*found, eval_step(EVAL, measured, settings, after=[found[-1].name])]
+        made.append(align_step(CONTROL, control, settings, after=[made[-1].name]))
+    return [*made, eval_step(EVAL, measured, settings, after=[made[-1].name])]
 
 
 def _control(align: Any, out: Path) -> Any:

@@ -78,12 +78,12 @@ def _print_memory(as_json: bool) -> None:
 
     from veridical.vlm.memory import METHODS, table
 
-    found = table()
+    rows = table()
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(rows, indent=2))
         return
     shown = Table("GiB in bfloat16", *METHODS)
-    for name, sizes in found.items():
+    for name, sizes in rows.items():
         shown.add_row(name, *(f"{size:.0f}" for size in sizes.values()))
     Console().print(shown)
 

@@ -131,8 +131,8 @@ def parse(text: str) -> Plan | None:
         sentences.append(sentence)
     if theme is None:
         return None
-    found = Plan(theme, tuple(sentences))
-    return found if render(found) == text.strip() else None
+    plan = Plan(theme, tuple(sentences))
+    return plan if render(plan) == text.strip() else None
 
 
 def _read_sentence(text: str, templates: Sequence[str]) -> tuple[Sentence, str | None] | None:

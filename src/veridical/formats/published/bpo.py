@@ -18,8 +18,13 @@ SOURCES = {"gt": "annotation", "gt-rephrased": "annotation, rephrased", "llm-hal
 
 
 def _matches(row: Row) -> bool:
-    found = row.get("completions")
-    return isinstance(found, list) and bool(found) and isinstance(found[0], Mapping) and "score" in found[0]
+    completions = row.get("completions")
+    return (
+        isinstance(completions, list)
+        and bool(completions)
+        and isinstance(completions[0], Mapping)
+        and "score" in completions[0]
+    )
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:

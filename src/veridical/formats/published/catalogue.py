@@ -73,8 +73,8 @@ def read_published(
     reading = Reading(form)
     if form.read_file is not None:
         return reading, _whole_file(path, form, reading)
-    found = _parts(path, options) if form.name == "mmpr" and _meta(path).is_file() else rows(path)
-    return reading, _read(found, form, options, reading)
+    raw = _parts(path, options) if form.name == "mmpr" and _meta(path).is_file() else rows(path)
+    return reading, _read(raw, form, options, reading)
 
 
 def _whole_file(path: Path, form: Format, reading: Reading) -> Iterator[Example | Rejection]:
@@ -103,15 +103,15 @@ def _one(
 ) -> Iterator[Comparison | Example | Rejection]:
     """A row's comparisons; whatever is wrong with a row is that row's Rejection and ends nothing."""
     try:
-        found = list(form.read(row, origin, options))
+        examples = list(form.read(row, origin, options))
     except UnusableError as error:
         yield Rejection(origin, error.reason, error.remedy, error.detail)
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"[:160]
         yield Rejection(origin, "not-of-the-format", f"repair the row as {form.name} has it, or delete it", detail)
     else:
-        reading.no_comparison += not found
-        yield from found
+        reading.no_comparison += not examples
+        yield from examples
 
 
 def _meta(path: Path) -> Path:

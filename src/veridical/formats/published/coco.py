@@ -24,12 +24,12 @@ def is_coco(keys: frozenset[str]) -> bool:
 def _read_file(path: Path) -> Iterator[Example]:
     """The images of a COCO file in its order: one Example an image of instances, one a caption."""
     classes = {one["id"]: str(one["name"]) for one in json_items(path, "categories.item")}
-    found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for one in json_items(path, "annotations.item"):
         kept = {name: one[name] for name in ("caption", "bbox", "category_id") if name in one}
-        found[one["image_id"]].append(kept)
+        by_image[one["image_id"]].append(kept)
     for image in json_items(path, "images.item"):
-        yield from _examples(image, found.get(image["id"], []), classes)
+        yield from _examples(image, by_image.get(image["id"], []), classes)
 
 
 def _examples(

@@ -44,12 +44,12 @@ class ImageFinder:
             raise UnusableError("bad-image-field", f"{name[:80]!r} is no file's path", "download images first")
         for candidate in self._candidates(PurePosixPath(name.replace("\\", "/"))):
             try:
-                found = candidate.is_file()
+                exists = candidate.is_file()
             except OSError as error:
                 raise UnusableError(
                     "bad-image-field", f"{name[:80]!r}: {error.strerror}", "shorten the name"
                 ) from error
-            if found:
+            if exists:
                 return _identified(candidate.resolve(), self._roots)
         folders = ", ".join(map(str, self._roots))
         raise UnusableError("missing-image", f"no file {name} below {folders}", "give --image-root the images' folder")

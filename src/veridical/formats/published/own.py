@@ -72,10 +72,10 @@ def _provenance(row: Row) -> Provenance:
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    found = json.loads(value) if isinstance(value, str) else value
-    if found is not None and not isinstance(found, Mapping):
+    content = json.loads(value) if isinstance(value, str) else value
+    if content is not None and not isinstance(content, Mapping):
         raise UnusableError("bad-field", f"{str(value)[:40]!r} is no JSON object", "write it as an object")
-    return found or {}
+    return content or {}
 
 
 def _spans(row: Row) -> Spans | None:

@@ -52,7 +52,7 @@ def tables_in(folder: Path) -> list[Path]:
     Raises UserError where there are none.
     """
     beside = {"dataset_info.json", "state.json", "dataset_dict.json", "meta.json", "manifest.json", "image_data.json"}
-    found = sorted(
+    tables = sorted(
         path
         for path in folder.rglob("*")
         if kind_of(path) in SUFFIXES
@@ -60,9 +60,9 @@ def tables_in(folder: Path) -> list[Path]:
         and path.name not in beside
         and not any(part.startswith((".", "cache-")) for part in path.relative_to(folder).parts)
     )
-    if not found:
+    if not tables:
         raise UserError(f"{folder}: no data here; data is read from {', '.join(SUFFIXES)} files.")
-    return found
+    return tables
 
 
 def kind_of(path: Path) -> str:

@@ -66,9 +66,9 @@ def _image(value: Any, name: str) -> ImageSource:
     if isinstance(value, str | bytes) and value:
         return value
     if isinstance(value, Mapping):
-        found = value.get("bytes") or value.get("path")
-        if isinstance(found, str | bytes) and found:
-            return found
+        image = value.get("bytes") or value.get("path")
+        if isinstance(image, str | bytes) and image:
+            return image
     raise UnusableError("bad-image-field", f"`{name}` holds {str(value)[:60]!r}", "name each image by its path")
 
 
@@ -176,15 +176,15 @@ def row_id(row: Row, origin: str, *names: str) -> str:
 
 def notes_of(row: Row, *names: str) -> dict[str, Any]:
     """What the row says in the named fields, those that hold JSON parsed."""
-    found: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     for name in names:
         value = row.get(name)
         if value not in (None, ""):
             try:
-                found[name] = json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
+                notes[name] = json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
             except (json.JSONDecodeError, RecursionError):
-                found[name] = value
-    return found
+                notes[name] = value
+    return notes
 
 
 def flat_comparison(

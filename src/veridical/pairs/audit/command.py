@@ -95,7 +95,7 @@ def check_set(pairs: Sequence[Pair], config: CheckConfig, before: Sequence[Findi
     from veridical.pairs.audit.texts import check_texts
 
     lexicon, present = _words(config)
-    found = [
+    problems = [
         *before,
         *check_texts(pairs),
         *check_images(pairs, _evaluated(config.evaluated)),
@@ -104,7 +104,7 @@ def check_set(pairs: Sequence[Pair], config: CheckConfig, before: Sequence[Findi
         *_margins(pairs, config),
     ]
     order = ("error", "warning", "note")
-    return Checked(len(pairs), tuple(sorted(found, key=lambda one: order.index(one.severity))))
+    return Checked(len(pairs), tuple(sorted(problems, key=lambda one: order.index(one.severity))))
 
 
 def _margins(pairs: Sequence[Pair], config: CheckConfig) -> Iterator[Finding]:

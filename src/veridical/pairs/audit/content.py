@@ -33,8 +33,8 @@ def check_content(
 
 
 def _languages(pairs: Sequence[Pair]) -> Finding:
-    found = Counter(language_of(text) or "?" for pair in pairs for text in (pair.chosen, pair.rejected))
-    shares = {name: round(100 * count / found.total(), 1) for name, count in found.most_common(5)}
+    languages = Counter(language_of(text) or "?" for pair in pairs for text in (pair.chosen, pair.rejected))
+    shares = {name: round(100 * count / languages.total(), 1) for name, count in languages.most_common(5)}
     return Finding(
         "languages", "note", "languages: " + ", ".join(f"{n} {s} %" for n, s in shares.items()), numbers=shares
     )

@@ -66,19 +66,17 @@ def _pairs_with(by_image: Mapping[ImageFile, list[str]], images: Iterable[ImageF
 def _unreadable(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Seen]) -> Iterator[Finding]:
     bad = [image for image, one in seen.items() if one.fault]
     if bad:
-        found = _pairs_with(by_image, bad)
+        ids = _pairs_with(by_image, bad)
         text = f"{len(bad)} images can't be read, such as {bad[0].path.name} ({seen[bad[0]].fault})"
-        yield Finding(
-            "unreadable-images", "error", text, "restore them or leave the pairs out", found, frozenset(found)
-        )
+        yield Finding("unreadable-images", "error", text, "restore them or leave the pairs out", ids, frozenset(ids))
 
 
 def _sizes(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Seen]) -> Iterator[Finding]:
     small = [image for image, one in seen.items() if not one.fault and one.shorter < SMALL_SIDE]
     if small:
-        found = _pairs_with(by_image, small)
+        ids = _pairs_with(by_image, small)
         text = f"{len(small)} images are smaller than {SMALL_SIDE} pixels"
-        yield Finding("tiny-images", "warning", text, "leave them out, or find larger ones", found, frozenset(found))
+        yield Finding("tiny-images", "warning", text, "leave them out, or find larger ones", ids, frozenset(ids))
     large = [image for image, one in seen.items() if one.pixels > LARGE]
     if large:
         text = f"{len(large)} images have more than {LARGE / 1e6:.0f} megapixels"
@@ -93,9 +91,9 @@ def _copies(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _S
             groups[one.hash].append(image)
     several = [group for group in groups.values() if len({image.sha256 for image in group}) > 1]
     if several:
-        found = _pairs_with(by_image, (image for group in several for image in group))
+        ids = _pairs_with(by_image, (image for group in several for image in group))
         text = f"{sum(map(len, several))} image files show {len(several)} pictures, scaled or saved again"
-        yield Finding("same-pictures", "note", text, "count them as one image when splitting", found)
+        yield Finding("same-pictures", "note", text, "count them as one image when splitting", ids)
 
 
 def _leaks(
@@ -117,9 +115,9 @@ def _leaks(
     ]
     numbers: dict[str, Any] = {"evaluation_images": len(evaluated), "leaked": len(leaked)}
     if leaked:
-        found = _pairs_with(by_image, leaked)
+        ids = _pairs_with(by_image, leaked)
         text = f"{len(leaked)} of the images are among the {len(evaluated)} evaluation images"
         remedy = "leave them out: a model must not be measured on what it was trained on"
-        yield Finding("leaks", "error", text, remedy, found, frozenset(found), numbers)
+        yield Finding("leaks", "error", text, remedy, ids, frozenset(ids), numbers)
     else:
         yield Finding("leaks", "note", f"none of {len(evaluated)} evaluation images is in the set", numbers=numbers)

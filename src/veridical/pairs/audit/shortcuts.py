@@ -85,8 +85,8 @@ def _held_out(pairs: Sequence[Pair], features: _Side, seed: int) -> tuple[float,
 
 
 def _difference(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    found = {name: one.get(name, 0.0) - other.get(name, 0.0) for name in one.keys() | other.keys()}
-    return {name: value for name, value in found.items() if value}
+    differences = {name: one.get(name, 0.0) - other.get(name, 0.0) for name in one.keys() | other.keys()}
+    return {name: value for name, value in differences.items() if value}
 
 
 def _finding(kind: str, what: str, remedy: str, right: float, count: int) -> Finding:

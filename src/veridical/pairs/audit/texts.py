@@ -37,9 +37,9 @@ def check_texts(pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _each(pairs: Sequence[Pair], kind: str, wrong: Callable[[Pair], bool], text: str, remedy: str) -> Iterator[Finding]:
-    found = tuple(pair.id for pair in pairs if wrong(pair))
-    if found:
-        yield Finding(kind, "error", text.format(n=len(found)), remedy, found, frozenset(found))
+    ids = tuple(pair.id for pair in pairs if wrong(pair))
+    if ids:
+        yield Finding(kind, "error", text.format(n=len(ids)), remedy, ids, frozenset(ids))
 
 
 def _empty(pair: Pair) -> bool:
@@ -71,9 +71,9 @@ def _copies(pairs: Sequence[Pair]) -> Iterator[Finding]:
     several = [ids for ids in groups.values() if len(ids) > 1]
     again = [name for ids in several for name in ids[1:]]
     if again:
-        found = tuple(name for ids in several for name in ids)
+        copies = tuple(name for ids in several for name in ids)
         text = f"{len(again)} pairs are copies of another one (same images, prompt and answers)"
-        yield Finding("copies", "error", text, "keep one of each", found, frozenset(again))
+        yield Finding("copies", "error", text, "keep one of each", copies, frozenset(again))
 
 
 def _near_copies(pairs: Sequence[Pair]) -> Iterator[Finding]:
@@ -89,9 +89,9 @@ def _near_copies(pairs: Sequence[Pair]) -> Iterator[Finding]:
         if NEAR <= _alike(one, other) < 1
     }
     if near:
-        found = tuple(pair.id for pair in pairs if pair.id in near)
-        text = f"{len(found)} pairs nearly repeat another one about the same image"
-        yield Finding("near-copies", "warning", text, "keep one of each, or more images", found, frozenset(found))
+        copies = tuple(pair.id for pair in pairs if pair.id in near)
+        text = f"{len(copies)} pairs nearly repeat another one about the same image"
+        yield Finding("near-copies", "warning", text, "keep one of each, or more images", copies, frozenset(copies))
 
 
 def _alike(one: Pair, other: Pair) -> float:

@@ -46,11 +46,11 @@ def ask(record: Record, classes: Sequence[str], statistics: ObjectStatistics, nu
         "popular": sorted(shuffled, key=lambda name: -statistics.single.get(name, 0)),
         "adversarial": sorted(shuffled, key=lambda name: -statistics.company(name, present)),
     }
-    found = []
+    questions = []
     for setting in SETTINGS:
-        found += [_question(record, setting, name, "yes") for name in positives]
-        found += [_question(record, setting, name, "no") for name in ranked[setting][:number]]
-    return found
+        questions += [_question(record, setting, name, "yes") for name in positives]
+        questions += [_question(record, setting, name, "no") for name in ranked[setting][:number]]
+    return questions
 
 
 def _question(record: Record, setting: Setting, name: str, label: Literal["yes", "no"]) -> Question:

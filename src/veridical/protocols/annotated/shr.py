@@ -20,12 +20,12 @@ MAX_NEW_TOKENS = 96
 
 def judgements(records: Sequence[Record], texts: Mapping[str, str], vocabulary: Vocabulary) -> Judgements:
     """The oracle's judgement of each description, by record id."""
-    found = {
+    verdicts = {
         record.id: [judgement(texts[record.id], record.annotations, vocabulary)]
         for record in records
         if record.id in texts and record.annotations is not None
     }
-    return Judgements({"name": "oracle", "prompt": "annotations"}, found)
+    return Judgements({"name": "oracle", "prompt": "annotations"}, verdicts)
 
 
 def judgement(text: str, annotations: Annotations, vocabulary: Vocabulary) -> str:

@@ -132,10 +132,10 @@ def _delimited(path: Path, text: str, delimiter: str) -> Numbered:
 
 def _rows(path: Path, cells: Iterator[Sequence[Any]]) -> Numbered:
     header = [str(name) if name not in (None, "") else "" for name in next(cells, ())]
-    found: Numbered = []
+    numbered: Numbered = []
     for number, row in enumerate(cells, start=2):
         # An empty cell is a missing value: a spreadsheet can't tell the two apart.
         named = {name: None if value == "" else value for name, value in zip(header, row, strict=False) if name}
         if any(value is not None for value in named.values()):
-            found.append((f"{path}, row {number}", named))
-    return found
+            numbered.append((f"{path}, row {number}", named))
+    return numbered

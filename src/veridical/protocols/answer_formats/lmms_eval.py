@@ -22,10 +22,10 @@ def convert(row: Mapping[str, Any]) -> dict[str, Any]:
     document = row.get("doc")
     if not isinstance(document, dict):
         document = _from_metrics(row)
-    found = {name: document[name] for name in IDENTITY if document.get(name) is not None}
-    if "question" not in found and isinstance(row.get("input"), str):
-        found["question"] = row["input"]
-    return {**found, "doc_id": row["doc_id"], "answer": _first(row.get("filtered_resps", row.get("resps")))}
+    kept = {name: document[name] for name in IDENTITY if document.get(name) is not None}
+    if "question" not in kept and isinstance(row.get("input"), str):
+        kept["question"] = row["input"]
+    return {**kept, "doc_id": row["doc_id"], "answer": _first(row.get("filtered_resps", row.get("resps")))}
 
 
 def order(row: Mapping[str, Any]) -> int:

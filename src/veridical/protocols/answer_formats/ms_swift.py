@@ -13,14 +13,14 @@ def recognise(row: Mapping[str, Any]) -> bool:
 
 def convert(row: Mapping[str, Any]) -> dict[str, Any]:
     """The response with the last question asked and the image's name; fields of the user's own stay."""
-    found = {name: value for name, value in row.items() if name not in ("messages", "images", "labels", "logprobs")}
+    kept = {name: value for name, value in row.items() if name not in ("messages", "images", "labels", "logprobs")}
     asked = [_text(m.get("content")) for m in row["messages"] if isinstance(m, dict) and m.get("role") == "user"]
     if asked:
-        found.setdefault("question", asked[-1].replace("<image>", "").strip())
+        kept.setdefault("question", asked[-1].replace("<image>", "").strip())
     image = _image(row.get("images"))
     if image:
-        found.setdefault("image", image)
-    return {**found, "answer": row["response"]}
+        kept.setdefault("image", image)
+    return {**kept, "answer": row["response"]}
 
 
 def _text(content: Any) -> str:

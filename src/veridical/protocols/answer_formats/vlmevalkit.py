@@ -17,9 +17,9 @@ def recognise(row: Mapping[str, Any]) -> bool:
 
 def convert(row: Mapping[str, Any]) -> dict[str, Any]:
     """The prediction as the answer; `index` counts the sheet's rows, so it is no question's id."""
-    found = {name: value for name, value in row.items() if name not in TRUTH and name not in ("prediction", "index")}
-    if found.get("image_path") and not found.get("image"):
-        found["image"] = PurePath(str(found["image_path"])).name
+    kept = {name: value for name, value in row.items() if name not in TRUTH and name not in ("prediction", "index")}
+    if kept.get("image_path") and not kept.get("image"):
+        kept["image"] = PurePath(str(kept["image_path"])).name
     if isinstance(row["index"], str) and not row["index"].isdecimal():
-        found.setdefault("id", row["index"])
-    return {**found, "answer": row["prediction"]}
+        kept.setdefault("id", row["index"])
+    return {**kept, "answer": row["prediction"]}

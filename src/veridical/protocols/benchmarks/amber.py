@@ -96,7 +96,7 @@ def ask(settings: Settings) -> list[Question]:
     """The items of the query file, or all annotated ones."""
     truths = {str(row.get("id")): row for row in _list(settings.annotations)}
     asked = _list(settings.questions) if settings.questions else [{"id": key} for key in truths]
-    found = []
+    questions = []
     for row in asked:
         key = str(row.get("id"))
         if key not in truths or str(truths[key].get("type")) not in KINDS:
@@ -112,8 +112,8 @@ def ask(settings: Settings) -> list[Question]:
         if kind != "generative" and prompt:
             prompt += "\nPlease answer yes or no."
         more = {"likely": truths[key]["hallu"]} if kind == "generative" else {}
-        found.append(Question(key, image, prompt, truths[key]["truth"], kind, image or key, more))
-    return found
+        questions.append(Question(key, image, prompt, truths[key]["truth"], kind, image or key, more))
+    return questions
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
@@ -122,10 +122,10 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
         raise UserError("--answers: give the file of responses.")
     joining = Joining()
     fields = Fields(id=("id", "question_id"), text=("response", "text", "answer", "prediction"))
-    found = read_answers(settings.answers, settings)
+    rows = read_answers(settings.answers, settings)
     if settings.questions is None:
-        _only_ids(found, questions, fields)
-    join(found, questions, fields, joining)
+        _only_ids(rows, questions, fields)
+    join(rows, questions, fields, joining)
     return joining.done()
 
 

@@ -190,9 +190,9 @@ def _at_equal_recall(sums: Sums) -> dict[str, FloatArray]:
     recalls = {side: share(own[side]["found"], own[side]["truth"]) for side in sides}
     lower = np.minimum(recalls["this"], recalls["other"])
     cut = {side: at_recall(_curve(own[side]), lower) for side in sides}
-    found = {f"{side}: {name}": value for side in sides for name, value in cut[side].items()}
-    found |= {f"{side}: recall": recalls[side] for side in sides}
-    return found | {f"difference: {name}": cut["this"][name] - cut["other"][name] for name in cut["this"]}
+    values = {f"{side}: {name}": value for side in sides for name, value in cut[side].items()}
+    values |= {f"{side}: recall": recalls[side] for side in sides}
+    return values | {f"difference: {name}": cut["this"][name] - cut["other"][name] for name in cut["this"]}
 
 
 def _beside(made: Tally, own: Tally) -> Tally:
@@ -202,8 +202,8 @@ def _beside(made: Tally, own: Tally) -> Tally:
     def formula(sums: Sums) -> dict[str, FloatArray]:
         published = inner(sums)
         ours = own.formula({name.removeprefix("own/"): sums[name] for name in sums if name.startswith("own/")})
-        found = published | {f"coco80: {name}": value for name, value in ours.items()}
-        return found | {f"coco80 - list: {name}": ours[name] - published[name] for name in ours}
+        values = published | {f"coco80: {name}": value for name, value in ours.items()}
+        return values | {f"coco80 - list: {name}": ours[name] - published[name] for name in ours}
 
     return Tally(made.groups, {**made.sums, **{f"own/{name}": column for name, column in own.sums.items()}}, formula)
 
@@ -241,10 +241,10 @@ def _captions(path: Path, settings: Settings, questions: Sequence[Question] | No
 
 def _caption_rows(path: Path, settings: Settings) -> Rows:
     """Rows, or the rows inside the published scorer's own input {"imgToEval": {id: row}}."""
-    found = stream_answers(path, settings)
-    if isinstance(found.rows, JsonLines):
-        return found
-    inner = found.rows[0][1].get("imgToEval") if len(found.rows) == 1 else None
+    rows = stream_answers(path, settings)
+    if isinstance(rows.rows, JsonLines):
+        return rows
+    inner = rows.rows[0][1].get("imgToEval") if len(rows.rows) == 1 else None
     if isinstance(inner, dict):
         return Rows(path, [(f"{path}, {key}", row) for key, row in inner.items() if isinstance(row, dict)])
-    return found
+    return rows

@@ -76,10 +76,10 @@ def is_plain(text: str) -> bool:
 def read_text(text: str) -> Words:
     """All tokens of a text, by NLTK sentence after sentence."""
     low = text.lower()
-    found: Words = []
+    words: Words = []
     for start, end in punkt.sentences(low):
-        found += _treebank(low[start:end], start, len(text))
-    return found
+        words += _treebank(low[start:end], start, len(text))
+    return words
 
 
 def split_words(phrase: str) -> list[str]:
@@ -91,12 +91,12 @@ def starts(text: str, chunks: Sequence[str]) -> Sequence[int]:
     """Where each run of non-blanks begins in `text`."""
     if " ".join(chunks) == text:
         return [end + at for at, end in enumerate(accumulate(map(len, chunks[:-1]), initial=0))]
-    found, at = [], 0
+    places, at = [], 0
     for chunk in chunks:
         at = text.index(chunk, at)
-        found.append(at)
+        places.append(at)
         at += len(chunk)
-    return found
+    return places
 
 
 @cache
@@ -122,15 +122,15 @@ def _period(text: str) -> int:
 
 def _treebank(low: str, offset: int, end: int) -> Words:
     """The tokens of a sentence, or a part of one that ends like it, with their characters in the text."""
-    found: Words = []
+    words: Words = []
     at = 0
     for token in _tokenizer().tokenize(low):
         start, length = low.find(token, at), len(token)
         if start < 0:  # the tokenizer rewrites quotation marks
             start, length = max(low.find('"', at), at), 1
-        found.append((token, min(offset + start, end), min(offset + start + length, end)))
+        words.append((token, min(offset + start, end), min(offset + start + length, end)))
         at = start + length
-    return found
+    return words
 
 
 @cache

@@ -87,14 +87,14 @@ def read_synonyms(path: Path) -> dict[str, str]:
     Raises:
         UserError: no line has a name.
     """
-    found: dict[str, str] = {}
+    classes: dict[str, str] = {}
     for line in read_file(path).splitlines():
         forms = line.strip().split(", ")
-        found |= dict.fromkeys(forms, forms[0])
-    found.pop("", None)
-    if not found:
+        classes |= dict.fromkeys(forms, forms[0])
+    classes.pop("", None)
+    if not classes:
         raise UserError(f"{path}: holds no synonyms; a line is like: person, girl, boy.")
-    return found
+    return classes
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class SynonymReader:
     def _by_tags(self, text: str) -> list[Token]:
         words = read_text(text)
         lemmas = self._lemmatizer([word for word, _, _ in words])
-        found = [Token(i, lemma, a, b) for i, (lemma, (_, a, b)) in enumerate(zip(lemmas, words, strict=True))]
-        return [token for token in found if token.lemma in self._relevant]
+        tokens = [Token(i, lemma, a, b) for i, (lemma, (_, a, b)) in enumerate(zip(lemmas, words, strict=True))]
+        return [token for token in tokens if token.lemma in self._relevant]
 
     @cached_property
     def _doubles(self) -> Mapping[str, str]:
@@ -219,8 +219,8 @@ class _Remembered(dict[str, Value]):
         self._make = make
 
     def __missing__(self, text: str) -> Value:
-        self[text] = found = self._make(text)
-        return found
+        self[text] = made = self._make(text)
+        return made
 
 
 def singulariser() -> Callable[[str], str]:

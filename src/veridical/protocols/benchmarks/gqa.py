@@ -95,7 +95,7 @@ def ask(settings: Settings) -> list[Question]:
 
 def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
     """The questions that balanced ones entail and that are not balanced themselves."""
-    found = {}
+    entailed = {}
     for key, row in balanced.items():
         checked(row, f"{settings.questions}, question {key}", _FIELDS, _OPTIONAL)
         for other in row.get("entailed") or ():
@@ -105,8 +105,8 @@ def _entailed(settings: Settings, balanced: Mapping[str, Any], content: Mapping[
                     "the file of all questions."
                 )
             if other not in balanced:
-                found[other] = content[other]
-    return found
+                entailed[other] = content[other]
+    return entailed
 
 
 def _question(settings: Settings, key: str, row: Mapping[str, Any], kind: str = "") -> Question:
@@ -136,8 +136,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
 
 def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
     """An array of `questionId` and `prediction`."""
-    found = [{"questionId": q.id, "prediction": texts[q.id]} for q in questions if q.id in texts]
-    return {"gqa.json": as_json(found)}
+    rows = [{"questionId": q.id, "prediction": texts[q.id]} for q in questions if q.id in texts]
+    return {"gqa.json": as_json(rows)}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers) -> Scored:

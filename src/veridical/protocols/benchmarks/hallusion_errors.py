@@ -25,8 +25,8 @@ def is_original(question: Question) -> bool:
 
 def originals(questions: Sequence[Question]) -> Mapping[str, Question]:
     """By id of a question about an altered figure, the same question about the original one."""
-    found = {_pair(question): question for question in questions if is_original(question)}
-    return {q.id: found[_pair(q)] for q in questions if not is_original(q) and _pair(q) in found}
+    by_pair = {_pair(question): question for question in questions if is_original(question)}
+    return {q.id: by_pair[_pair(q)] for q in questions if not is_original(q) and _pair(q) in by_pair}
 
 
 def sameness_id(key: str) -> str:
@@ -51,14 +51,14 @@ def parse_same(text: str) -> bool:
 
 def agreement(questions: Sequence[Question], items: Mapping[str, Item], judged: Judgements | None) -> dict[str, bool]:
     """Whether the answer to a question agrees with the one about the original, by id, where that is known."""
-    found = {}
+    agreed = {}
     for key, first in originals(questions).items():
         text = judged.only(sameness_id(key)) if judged else None
         if text is not None:
-            found[key] = parse_same(text)
+            agreed[key] = parse_same(text)
         elif judged is None and "unanswered" not in (items[key].fault, items[first.id].fault):
-            found[key] = items[key].parsed is not None and items[key].parsed == items[first.id].parsed
-    return found
+            agreed[key] = items[key].parsed is not None and items[key].parsed == items[first.id].parsed
+    return agreed
 
 
 def error_kinds(
@@ -66,7 +66,7 @@ def error_kinds(
 ) -> dict[str, Kind | None]:
     """The kind of each error, by question id; None where it depends on something that is not known."""
     first = originals(questions)
-    found: dict[str, Kind | None] = {}
+    kinds: dict[str, Kind | None] = {}
     for question in questions:
         code = codes[question.id]
         if code is None or code == RIGHT:
@@ -74,12 +74,12 @@ def error_kinds(
         if is_original(question):
             kind = _original_error(question, code)
             if kind:
-                found[question.id] = kind
+                kinds[question.id] = kind
         else:
             before = codes[first[question.id].id] if question.id in first else None
             known = None if before is None else _altered_error(question, code, before, agree.get(question.id))
-            found[question.id] = known
-    return found
+            kinds[question.id] = known
+    return kinds
 
 
 def counted(kinds: Iterable[Kind | None]) -> dict[str, float]:

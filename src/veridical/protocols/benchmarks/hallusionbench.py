@@ -104,8 +104,8 @@ def ask(settings: Settings) -> list[Question]:
     content = read_json(settings.questions)
     if not isinstance(content, list):
         raise UserError(f"{settings.questions}: HallusionBench's file is a list of questions.")
-    found = [_question(row, f"{settings.questions}, entry {n}") for n, row in enumerate(content, start=1)]
-    return [question for question in found if settings.rows == "all" or question.image]
+    questions = [_question(row, f"{settings.questions}, entry {n}") for n, row in enumerate(content, start=1)]
+    return [question for question in questions if settings.rows == "all" or question.image]
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
@@ -113,16 +113,16 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the questions with model_prediction, or rows of id and text.")
     joining = Joining()
-    found = read_answers(settings.answers, settings)
-    if any(all(key in row for key in KEYS) for _, row in found.rows):
+    rows = read_answers(settings.answers, settings)
+    if any(all(key in row for key in KEYS) for _, row in rows.rows):
         known = {question.id: question for question in questions}
-        joining.faults["unreadable"].extend(found.unreadable)
-        for place, row in found.rows:
+        joining.faults["unreadable"].extend(rows.unreadable)
+        for place, row in rows.rows:
             text = first_field(row, ("model_prediction", "prediction", "text", "answer", "response"))
             joining.add(_id(row), text, place, known)
-        refuse_foreign(found, questions, joining, 0, 0)
+        refuse_foreign(rows, questions, joining, 0, 0)
     else:
-        join(found, questions, AnswerFields(id=("id", "question_id")), joining)
+        join(rows, questions, AnswerFields(id=("id", "question_id")), joining)
     return joining.done()
 
 

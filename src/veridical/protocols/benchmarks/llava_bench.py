@@ -64,12 +64,12 @@ class Settings(AnswerSettings, JudgementSettings):
 
 def ask(settings: Settings) -> list[Question]:
     """The questions by their category."""
-    found = []
+    questions = []
     for number, (place, row) in enumerate(read_rows(settings.questions).rows, start=1):
         key = str(row.get("question_id", number))
         image, prompt = str(row.get("image", "")), str(require(row, ("text", "question"), place))
-        found.append(Question(key, image, prompt, None, str(row.get("category") or "all"), image or key))
-    return found
+        questions.append(Question(key, image, prompt, None, str(row.get("category") or "all"), image or key))
+    return questions
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
@@ -104,8 +104,8 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
 def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
     """Rows of `question_id`, `prompt` and `text`."""
-    found = ({"question_id": q.id, "prompt": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
-    return {f"{NAME}.jsonl": as_lines(found)}
+    rows = ({"question_id": q.id, "prompt": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
+    return {f"{NAME}.jsonl": as_lines(rows)}
 
 
 def count(settings: Settings, questions: Sequence[Question], answers: Answers, judged: Judgements) -> Scored:

@@ -51,12 +51,12 @@ def ask(settings: Settings) -> list[Question]:
     content = read_json(settings.questions)
     if not isinstance(content, dict):
         raise UserError(f'{settings.questions}: MM-Vet\'s questions are {{"v1_0": {{...}}}}.')
-    found = []
+    questions = []
     for key, row in content.items():
         checked(row, f"{settings.questions}, {key}", _FIELDS)
         kind = "+".join(sorted(row["capability"]))
-        found.append(Question(key, row["imagename"], row["question"], row["answer"], kind, key))
-    return found
+        questions.append(Question(key, row["imagename"], row["question"], row["answer"], kind, key))
+    return questions
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
@@ -64,10 +64,10 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     if settings.answers is None:
         raise UserError("--answers: give the file of answers.")
     joining = Joining()
-    found = read_answers(settings.answers, settings)
+    rows = read_answers(settings.answers, settings)
     # LLaVA's rows count the questions: 0 is v1_0.
-    numbered = all(str(row.get("question_id", "")).isdecimal() for _, row in found.rows)
-    join(found, questions, Fields(), joining, prefix="v1_" if numbered else "")
+    numbered = all(str(row.get("question_id", "")).isdecimal() for _, row in rows.rows)
+    join(rows, questions, Fields(), joining, prefix="v1_" if numbered else "")
     return joining.done()
 
 

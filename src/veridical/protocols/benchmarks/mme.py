@@ -71,7 +71,7 @@ def ask(settings: Settings) -> list[Question]:
     folder = settings.questions or settings.answers
     if folder is None:
         raise UserError("give the folder of MME's templates (--questions), or of results (--answers).")
-    found = []
+    questions = []
     for task, path in _files(folder).items():
         seen: Counter[str] = Counter()
         for place, cells in _cells(path):
@@ -81,8 +81,8 @@ def ask(settings: Settings) -> list[Question]:
             seen[image] += 1
             group = f"{task}/{image}#{(seen[image] + 1) // 2}"
             truth = truth.strip().lower()
-            found.append(Question(f"{task}/{image}/{seen[image]}", image, question, truth, task, group))
-    return found
+            questions.append(Question(f"{task}/{image}/{seen[image]}", image, question, truth, task, group))
+    return questions
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:

@@ -129,8 +129,8 @@ def count(settings: Settings, questions: Sequence[Question], answers: Answers, j
 def parse_rating(text: str) -> int | None:
     """The one rating that a judgement names; None where it names none or several. "Rating: 10" names 1."""
     low = text.lower()
-    found = [rating for rating in RATINGS if f"rating: {rating}" in low]
-    return found[0] if len(found) == 1 else None
+    ratings = [rating for rating in RATINGS if f"rating: {rating}" in low]
+    return ratings[0] if len(ratings) == 1 else None
 
 
 def _item(question: Question, answer: str | None, judgement: str | None) -> Item:

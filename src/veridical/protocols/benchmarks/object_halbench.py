@@ -119,8 +119,8 @@ def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
     joining = Joining()
     fields = Fields(id=IMAGE_IDS, text=("text", *TEXT_FIELDS))
     join_images(read_answers(settings.answers, settings), questions, fields, joining, known_image)
-    found = joining.done()
-    return replace(found, texts={key: text.replace("Assistant:", "").strip() for key, text in found.texts.items()})
+    joined = joining.done()
+    return replace(joined, texts={key: text.replace("Assistant:", "").strip() for key, text in joined.texts.items()})
 
 
 def judge_template(settings: Settings) -> Template:
@@ -137,8 +137,8 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
 
 def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:
     """Rows of `image_id`, `question` and `text`."""
-    found = ({"image_id": q.id, "question": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
-    return {f"{NAME}.jsonl": as_lines(found)}
+    rows = ({"image_id": q.id, "question": q.prompt, "text": texts[q.id]} for q in questions if q.id in texts)
+    return {f"{NAME}.jsonl": as_lines(rows)}
 
 
 def count(

@@ -66,15 +66,15 @@ class Settings(AnswerSettings):
 
 def ask(settings: Settings) -> list[Question]:
     """The questions of all settings. Ids are SETTING/NUMBER, since each official file counts from 1."""
-    found = [question for path in settings.questions for question in _read_questions(path)]
+    questions = [question for path in settings.questions for question in _read_questions(path)]
     if settings.labels:
-        found = _labelled(found, settings.labels)
-    for question in found:
+        questions = _labelled(questions, settings.labels)
+    for question in questions:
         if question.truth is None:
             raise UserError(
                 f"{settings.questions[0]}: {question.id} has no label; give the official files as --labels."
             )
-    return found
+    return questions
 
 
 def answers(settings: Settings, questions: Sequence[Question]) -> Answers:
@@ -124,8 +124,8 @@ def parse(text: str, parser: Parser) -> Read:
     if parser == "official":
         answer = pope_official(text)
         return answer, answer == "no" or says_yes(text)
-    found = whole_word(text) if parser == "lmms-eval" else one_of_both(text)
-    return found, found is not None
+    said = whole_word(text) if parser == "lmms-eval" else one_of_both(text)
+    return said, said is not None
 
 
 def _item(question: Question, answers: Answers, parser: Parser) -> Item:
@@ -164,7 +164,7 @@ def _of_one_setting(cells: Mapping[str, FloatArray], parser: Parser) -> dict[str
     # lmms-eval leaves what is neither yes nor no out of recall; for the others it is a miss.
     missed = cells["fn"] if parser == "lmms-eval" else cells["positive"] - tp
     precision, recall = share(tp, tp + fp), share(tp, tp + missed)
-    found = {
+    values = {
         "accuracy": share(tp + cells["tn"], asked),
         "precision": precision,
         "recall": recall,
@@ -172,9 +172,9 @@ def _of_one_setting(cells: Mapping[str, FloatArray], parser: Parser) -> dict[str
         "yes_ratio": share(tp + fp, asked),
     }
     if parser == "lmms-eval":
-        found["answers_yes"] = found["yes_ratio"]
-        found["yes_ratio"] = share(cells["positive"], asked)
-    return found
+        values["answers_yes"] = values["yes_ratio"]
+        values["yes_ratio"] = share(cells["positive"], asked)
+    return values
 
 
 def _notes(parser: Parser, items: Sequence[Item]) -> list[str]:
@@ -189,10 +189,10 @@ def _notes(parser: Parser, items: Sequence[Item]) -> list[str]:
 
 
 def _read_questions(path: Path) -> list[Question]:
-    found = read_rows(path)
-    if found.unreadable:
-        raise UserError(f"{found.unreadable[0]}; questions must all be readable.")
-    return [_question(path, number, place, row) for number, (place, row) in enumerate(found.rows, start=1)]
+    rows = read_rows(path)
+    if rows.unreadable:
+        raise UserError(f"{rows.unreadable[0]}; questions must all be readable.")
+    return [_question(path, number, place, row) for number, (place, row) in enumerate(rows.rows, start=1)]
 
 
 def _question(path: Path, number: int, place: str, row: Mapping[str, object]) -> Question:
@@ -212,10 +212,10 @@ def _question(path: Path, number: int, place: str, row: Mapping[str, object]) ->
 
 def _truth(label: object, place: str) -> str:
     """A label, however it is spelt. Raises UserError for one that is neither yes nor no."""
-    found = _LABELS.get(str(label).strip().lower())
-    if found is None:
+    truth = _LABELS.get(str(label).strip().lower())
+    if truth is None:
         raise UserError(f"{place}: the label is {label!r}; it takes yes or no.")
-    return found
+    return truth
 
 
 _LABELS = {"yes": "yes", "true": "yes", "1": "yes", "no": "no", "false": "no", "0": "no"}
@@ -251,20 +251,18 @@ def _join_all_settings(path: Path, settings: Settings, questions: Sequence[Quest
     Raises:
         UserError: there are ids and no categories, and the order doesn't tell; ids repeat between the settings.
     """
-    found = read_answers(path, settings)
-    if all(row.get("category") for _, row in found.rows):
-        _join_by_category(found, questions, joining)
+    rows = read_answers(path, settings)
+    if all(row.get("category") for _, row in rows.rows):
+        _join_by_category(rows, questions, joining)
         return
-    with_ids = any("question_id" in row for _, row in found.rows)
-    in_order = len(found.rows) == len(questions) and all(first_field(row, Fields().question) for _, row in found.rows)
+    with_ids = any("question_id" in row for _, row in rows.rows)
+    in_order = len(rows.rows) == len(questions) and all(first_field(row, Fields().question) for _, row in rows.rows)
     if with_ids and not in_order:
         raise UserError(
             f"{path}: ids repeat between the settings; give one answers file for each, or a category a row."
         )
-    bare = [
-        (place, {name: row[name] for name in row if name not in ("question_id", "id")}) for place, row in found.rows
-    ]
-    join(Rows(path, bare, found.unreadable), questions, Fields(), joining)
+    bare = [(place, {name: row[name] for name in row if name not in ("question_id", "id")}) for place, row in rows.rows]
+    join(Rows(path, bare, rows.unreadable), questions, Fields(), joining)
 
 
 def _join_by_category(found: Rows, questions: Sequence[Question], joining: Joining) -> None:
@@ -285,17 +283,17 @@ def _join_by_category(found: Rows, questions: Sequence[Question], joining: Joini
 
 def _join(path: Path, settings: Settings, asked: Sequence[Question], joining: Joining) -> None:
     by_number = {question.id.partition("/")[2]: question.id for question in asked}
-    found = read_answers(path, settings)
+    rows = read_answers(path, settings)
     kinds = {question.kind for question in asked}
     if len(kinds) == 1:
-        join(found, asked, Fields(), joining, prefix=f"{next(iter(kinds))}/")
-    elif all(row.get("category") for _, row in found.rows):
-        _join_by_category(found, asked, joining)
+        join(rows, asked, Fields(), joining, prefix=f"{next(iter(kinds))}/")
+    elif all(row.get("category") for _, row in rows.rows):
+        _join_by_category(rows, asked, joining)
     elif len(by_number) == len(asked):
         renamed = [
             (place, {**row, "question_id": by_number.get(str(row.get("question_id")), row.get("question_id"))})
-            for place, row in found.rows
+            for place, row in rows.rows
         ]
-        join(Rows(found.path, renamed, found.unreadable), asked, Fields(), joining)
+        join(Rows(rows.path, renamed, rows.unreadable), asked, Fields(), joining)
     else:
         raise UserError(f"{path}: ids repeat between the settings; give one answers file for each setting.")

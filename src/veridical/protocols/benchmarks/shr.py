@@ -83,13 +83,13 @@ def prompts(settings: Settings, questions: Sequence[Question], answers: Answers)
     if settings.make_prompts and settings.regions is None:
         raise UserError("--make-prompts: needs --regions.")
     made_from = judge_template(settings)
-    found = []
+    made = []
     for q in questions:
         if q.id in answers.texts:
             numbered = "\n".join(f"{n}. {s}" for n, s in enumerate(shr_sentences(answers.texts[q.id]), start=1))
             regions, facts = "\n".join(q.truth), "\n".join(q.more["facts"])
-            found.append(JudgePrompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
-    return [prompt for prompt in found if len(prompt.text) <= LONGEST_PROMPT]
+            made.append(JudgePrompt(q.id, made_from.fill(regions=regions, facts=facts, sentences=numbered), q.image))
+    return [prompt for prompt in made if len(prompt.text) <= LONGEST_PROMPT]
 
 
 def write(questions: Sequence[Question], texts: Mapping[str, str]) -> dict[str, str]:

@@ -35,8 +35,8 @@ def read_regions(path: Path, image_data: Path | None, images: Path | None) -> Te
             f'{path}: regions are {{"image id": ["[x1,y1,x2,y2]: phrase", ...]}}, or Visual Genome\'s '
             "region_descriptions.json."
         )
-    found = {image_key(key): list(texts) for key, texts in content.items()}
-    return found if wanted is None else {key: found[key] for key in wanted if key in found}
+    regions = {image_key(key): list(texts) for key, texts in content.items()}
+    return regions if wanted is None else {key: regions[key] for key in wanted if key in regions}
 
 
 def read_facts(paths: Sequence[Path]) -> Texts:

@@ -74,8 +74,8 @@ def by_id(content: Mapping[str, Any], path: object) -> Numbered:
 def _entry(place: str, entry: Any) -> Judgement:
     row = _as_row(entry)
     if openai_batch.recognise(row):
-        found = openai_batch.convert(row)
-        return Judgement(place, str(found["question_id"]), found["answer"], str(found["model"] or ""))
+        converted = openai_batch.convert(row)
+        return Judgement(place, str(converted["question_id"]), converted["answer"], str(converted["model"] or ""))
     if isinstance(row.get("choices"), list):
         return Judgement(place, _id(row), openai_batch.reply_text(row), str(row.get("model") or ""))
     text = first_field(row, TEXT_FIELDS)

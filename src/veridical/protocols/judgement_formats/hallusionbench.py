@@ -18,10 +18,10 @@ def read(entries: Numbered, questions: Sequence[Question]) -> list[Judgement] | 
     if not entries or not all(isinstance(entry, dict) and CHECK in entry for _, entry in entries):
         return None
     altered = {question.id for question in questions if question.more["figure"] != "0"}
-    found = []
+    judgements = []
     for place, entry in entries:
         key = "/".join(str(entry.get(name)) for name in KEYS)
-        found.append(Judgement(place, key, VERDICTS.get(str(entry[CHECK]))))
+        judgements.append(Judgement(place, key, VERDICTS.get(str(entry[CHECK]))))
         if "same" in entry and key in altered:
-            found.append(Judgement(place, f"{key}/same", SAMENESS.get(str(entry["same"]))))
-    return found
+            judgements.append(Judgement(place, f"{key}/same", SAMENESS.get(str(entry["same"]))))
+    return judgements

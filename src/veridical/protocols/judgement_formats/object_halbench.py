@@ -26,8 +26,8 @@ def read(entries: Numbered, questions: Sequence[Question]) -> list[Judgement] | 
     path = entries[0][0].rpartition(", ")[0]
     if not parts["overall_metrics"].get("all_gpt_used_tokens"):
         raise UserError(f"{path}: no judge listed the objects of this result; leave --judgements out.")
-    found = (_judgement(f"{path}, sentence {number}", one) for number, one in enumerate(sentences, start=1))
-    return [one for one in found if one is not None]
+    judgements = (_judgement(f"{path}, sentence {number}", one) for number, one in enumerate(sentences, start=1))
+    return [one for one in judgements if one is not None]
 
 
 def _judgement(place: str, sentence: Any) -> Judgement | None:

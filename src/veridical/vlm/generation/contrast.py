@@ -94,15 +94,15 @@ def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[
     from veridical.vlm.prefix.encode import encode
     from veridical.vlm.prefix.shared_prompt import encode_together
 
-    found = []
+    encoded = []
     for stream in streams:
         contexts = [_changed(one.context, stream) for one in prefix.prepared]
         known = known_features(prefix, contexts)
         if prefix.together or known is None:
-            found.append(encode_together(vlm, contexts, apart=not prefix.together))
+            encoded.append(encode_together(vlm, contexts, apart=not prefix.together))
         else:
-            found.append(encode(vlm, contexts, known))
-    return found
+            encoded.append(encode(vlm, contexts, known))
+    return encoded
 
 
 def known_features(prefix: Prefix, contexts: Sequence[Context]) -> Sequence[Features] | None:

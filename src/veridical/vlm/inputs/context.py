@@ -112,4 +112,4 @@ def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
     shapes = {
         key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
     }
-    return {key for key in keys if all(found == wanted for found, wanted in shapes[key])}
+    return {key for key in keys if all(actual == wanted for actual, wanted in shapes[key])}

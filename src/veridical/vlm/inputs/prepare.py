@@ -206,13 +206,13 @@ def _unknown_in_place(vlm: Vlm, tensors: Mapping[str, Tensor], images: int) -> d
     # Images that follow each other directly make one run.
     copies = torch.ones(len(placed), dtype=torch.long).masked_fill(placed & ~starts, 0)
     copies[starts.nonzero()[:1]] += max(0, images - int(starts.sum()))
-    found = {}
+    changed = {}
     for key, tensor in tensors.items():
         if tensor.shape[:2] == ids.shape and not describes_images(key):
             filler = vlm.tokenizer.unk_token_id if key == "input_ids" else int(key == "attention_mask")
             replaced = torch.where(placed.view(1, -1, *[1] * (tensor.dim() - 2)), filler, tensor)
-            found[key] = replaced.repeat_interleave(copies, dim=1)
-    return found
+            changed[key] = replaced.repeat_interleave(copies, dim=1)
+    return changed
 
 
 def without_invocation_tokens(vlm: Vlm, prepared: Prepared) -> Prepared:

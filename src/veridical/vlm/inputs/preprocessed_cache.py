@@ -76,10 +76,10 @@ class Scratch:
     def get(self, key: str, context: Context) -> Prepared | None:
         """The context of `key`, pixels included; None if nothing is known of it."""
         sought = numpy.bytes_(key[:32])
-        found = int(self._places["key"].searchsorted(sought))
-        if found == len(self._places) or self._places["key"][found] != sought:
+        place = int(self._places["key"].searchsorted(sought))
+        if place == len(self._places) or self._places["key"][place] != sought:
             return None
-        _, file, offset, size = self._places[found].item()
+        _, file, offset, size = self._places[place].item()
         with self._path(file).open("rb") as opened:
             opened.seek(offset)
             tensors = load(opened.read(size))

@@ -43,7 +43,7 @@ def shown(vlm: Vlm) -> Iterator[LastLayer]:
     """
     decoder = families.base_model(vlm.model).get_decoder()
     before = decoder.config._attn_implementation
-    found = LastLayer()
+    recorder = LastLayer()
 
     def ask(_module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return positional, {**named, "output_attentions": True}
@@ -55,12 +55,12 @@ def shown(vlm: Vlm) -> Iterator[LastLayer]:
                 f"{vlm.name} ({vlm.family}) returns no attention weights of its last layer, which OPERA reads. "
                 "Choose another method of decoding, such as vcd or vdd."
             )
-        found.remember(weights)
+        recorder.remember(weights)
 
     handles = [decoder.register_forward_pre_hook(ask, with_kwargs=True), decoder.register_forward_hook(remember)]
     try:
         decoder.set_attn_implementation("eager")
-        yield found
+        yield recorder
     finally:
         decoder.set_attn_implementation(before)
         for handle in handles:

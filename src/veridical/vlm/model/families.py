@@ -70,14 +70,14 @@ def attends_fully(model: Any) -> bool:
 
 def image_id(config: Any) -> int | None:
     """Id of the token that holds an image feature's place, or None where there is none."""
-    found = (getattr(config, field, None) for field in _IMAGE_FIELDS)
-    return next((int(value) for value in found if value is not None), None)
+    ids = (getattr(config, field, None) for field in _IMAGE_FIELDS)
+    return next((int(value) for value in ids if value is not None), None)
 
 
 def placeholder_ids(config: Any) -> frozenset[int]:
     """Ids of all tokens that hold the place of image, video or sound features."""
-    found = (getattr(config, field, None) for field in _PLACEHOLDER_FIELDS)
-    return frozenset(int(value) for value in found if value is not None)
+    ids = (getattr(config, field, None) for field in _PLACEHOLDER_FIELDS)
+    return frozenset(int(value) for value in ids if value is not None)
 
 
 def takes_features(model: Any) -> bool:
@@ -142,8 +142,8 @@ def _first_position(config: Any) -> int:
 
 def _rope_positions(inner: Any, batch: Mapping[str, Tensor]) -> Tensor:
     accepted = inspect.signature(inner.get_rope_index).parameters
-    found: Tensor = inner.get_rope_index(**{name: batch[name] for name in accepted if name in batch})[0]
-    return found
+    positions: Tensor = inner.get_rope_index(**{name: batch[name] for name in accepted if name in batch})[0]
+    return positions
 
 
 def later_positions(first: Tensor, length: int, like: Tensor) -> Tensor:
@@ -169,10 +169,10 @@ def beside_answers(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]
     Most families take nothing. Mllama's answers see the images that the prompt's last token sees; Molmo wants to
     be told that they are text.
     """
-    found = {key: tensor[:, -1:] for key, tensor in batch.items() if key == "cross_attention_mask"}
+    kept = {key: tensor[:, -1:] for key, tensor in batch.items() if key == "cross_attention_mask"}
     if base_model(model).config.model_type == "molmo2" and "mm_token_type_ids" in batch:
-        found["mm_token_type_ids"] = torch.zeros_like(batch["mm_token_type_ids"][:, -1:])
-    return found
+        kept["mm_token_type_ids"] = torch.zeros_like(batch["mm_token_type_ids"][:, -1:])
+    return kept
 
 
 def repeated(beside: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:

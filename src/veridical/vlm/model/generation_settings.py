@@ -85,10 +85,10 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 def _words(value: Any) -> tuple[tuple[int, ...], ...]:
-    found = tuple(_ids(word) for word in value)
-    if not all(found):
+    words = tuple(_ids(word) for word in value)
+    if not all(words):
         raise ValueError
-    return found
+    return words
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(

@@ -44,12 +44,12 @@ class Support:
 def support() -> Support:
     """The table in the package."""
     text = resources.files(__package__).joinpath("support.json").read_text(encoding="utf-8")
-    found = json.loads(text)
+    table = json.loads(text)
     families = (
         Family(name, row["model_type"], {column: row.get(column, False) for column in COLUMNS}, row.get("note", ""))
-        for name, row in sorted(found["families"].items())
+        for name, row in sorted(table["families"].items())
     )
-    return Support(found["transformers"], tuple(families))
+    return Support(table["transformers"], tuple(families))
 
 
 def refusal(model_type: str, column: str) -> str:

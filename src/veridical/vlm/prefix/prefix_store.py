@@ -188,11 +188,11 @@ def _parts(layer: LayerPast) -> dict[str, tuple[Tensor, ...]]:
 def _read(prefix: Prefix, path: Path) -> Prefix:
     from safetensors.torch import load_file
 
-    found = load_file(path)
+    tensors = load_file(path)
 
     def part(index: int, name: str) -> tuple[Tensor, ...]:
-        count = sum(key.startswith(f"{index}/{name}/") for key in found)
-        return tuple(found[f"{index}/{name}/{place}"] for place in range(count))
+        count = sum(key.startswith(f"{index}/{name}/") for key in tensors)
+        return tuple(tensors[f"{index}/{name}/{place}"] for place in range(count))
 
     def layer(index: int) -> LayerPast:
         keys, values = part(index, "keys"), part(index, "values")

@@ -94,18 +94,18 @@ def prepare_together(
     groups: dict[Hashable, list[int]] = {}
     for index, context in enumerate(contexts):
         groups.setdefault(_shown(context), []).append(index)
-    found: dict[int, Prepared] = {}
+    prepared: dict[int, Prepared] = {}
     firsts = prepare_all(vlm, [contexts[members[0]] for members in groups.values()], opens)
     for members, first in zip(groups.values(), firsts, strict=True):
         rests = _rests(vlm, [contexts[index] for index in members], first)
         for place, index in enumerate(members):
             if place == 0:
-                found[index] = first
+                prepared[index] = first
             elif rests is None:
-                found[index] = prepare(vlm, contexts[index], opens)
+                prepared[index] = prepare(vlm, contexts[index], opens)
             else:
-                found[index] = _with_rest(vlm, contexts[index], first, len(rests[0]), rests[place])
-    return [found[index] for index in range(len(contexts))], list(groups.values())
+                prepared[index] = _with_rest(vlm, contexts[index], first, len(rests[0]), rests[place])
+    return [prepared[index] for index in range(len(contexts))], list(groups.values())
 
 
 def _shown(context: Context) -> Hashable:
@@ -169,7 +169,7 @@ def _shared_starts(
     """The shared starts; None where nothing is shared, or the images come after the questions diverge."""
     if all(len(group) == 1 for group in members) or any(_is_read_by_tower(one) for one in prepared):
         return None
-    found = []
+    starts = []
     for group in members:
         ids = [prepared[index].tensors["input_ids"][0].tolist() for index in group]
         # At least one token is left to each, which predicts the first of the answer.
@@ -177,8 +177,8 @@ def _shared_starts(
         placeholders = [place for place, token in enumerate(ids[0]) if token in vlm.traits.placeholder_ids]
         if common < 1 or (placeholders and placeholders[-1] >= common):
             return None
-        found.append(SharedStart(tuple(group), common))
-    return found
+        starts.append(SharedStart(tuple(group), common))
+    return starts
 
 
 def _common_length(sequences: Sequence[Sequence[Any]]) -> int:

@@ -55,17 +55,17 @@ class TowerCache:
 
     def context(self, context: Context) -> Prepared | None:
         """A context without its pixels; None unless it and its features are cached."""
-        found = self._find(context)
-        return None if found is None else found[0]
+        path = self._find(context)
+        return None if path is None else path[0]
 
     def get(self, context: Context) -> tuple[Prepared, Features] | None:
         """A context without its pixels, and its features; None if they aren't there. Touches no weights and no image.
 
         Raises UserError for a damaged file.
         """
-        found = self._find(context)
-        seen = None if found is None else _read(found[1])
-        return None if found is None or seen is None else (found[0], _features(*seen))
+        path = self._find(context)
+        seen = None if path is None else _read(path[1])
+        return None if path is None or seen is None else (path[0], _features(*seen))
 
     def _find(self, context: Context) -> tuple[Prepared, Path] | None:
         """A context, and the file of its features."""

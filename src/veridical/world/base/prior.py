@@ -69,14 +69,14 @@ def draws(
     rng = random.Random(f"prior-{seed}-{step}")
     if rng.random() < TEXTS_ALONE:
         return None
-    found = []
+    drawn = []
     for _ in range(ROWS):
         number = rng.randrange(pictures)
         if rng.random() < TOLD:
-            found.append(Draw(True, number, branches_of(told(number), rng, 0)))
+            drawn.append(Draw(True, number, branches_of(told(number), rng, 0)))
         else:
-            found.append(Draw(False, number, branches_of(asked(number), rng, 12, near_share=0.0)[1:]))
-    return found
+            drawn.append(Draw(False, number, branches_of(asked(number), rng, 12, near_share=0.0)[1:]))
+    return drawn
 
 
 def captions(pictures: int, steps: int, seed: int) -> Iterator[tuple[int, Branch]]:
