@@ -97,7 +97,7 @@ def _eval(config: DemoConfig, seed: int, name: str, models: Sequence[str], **mor
     folder = config.out / f"seed-{seed}"
     return EvalConfig(
         out=folder / name,
-        models=("bundled", *(f"{one}={folder / one}" for one in models)),
+        models=("bundled", *(f"{model}={folder / model}" for model in models)),
         records="world:in-theme+anti-bias",
         limit=config.scenes,
         questions=2,
@@ -163,7 +163,7 @@ def collect(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
 def _decoding(config: DemoConfig) -> dict[str, Any]:
     """The first seed's numbers by each way of decoding, with its settings, and at equal recall with the plain base."""
     results = _evaluation(config, config.seeds[0], DECODING)
-    even = {one["model"]: one["at_equal_recall"] for one in results["comparisons"]}
+    even = {comparison["model"]: comparison["at_equal_recall"] for comparison in results["comparisons"]}
     return {
         name: {
             "decoding": about.get("decoding", {"name": "plain"}),

@@ -184,7 +184,7 @@ class Registry(Generic[Target]):
             found: Any = module
             for part in attribute.split("."):
                 if not hasattr(found, part):
-                    public = [one for one in vars(module) if not one.startswith("_")]
+                    public = [var for var in vars(module) if not var.startswith("_")]
                     close = difflib.get_close_matches(attribute, public, n=1)
                     hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(public) or 'nothing'}."
                     raise UserError(f"{where}{file} has no {attribute}; {hint}")

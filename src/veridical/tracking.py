@@ -15,7 +15,7 @@ def require(names: Sequence[str]) -> None:
         return
     from accelerate.tracking import get_available_trackers
 
-    known = [str(one) for one in get_available_trackers()]
+    known = [str(tracker) for tracker in get_available_trackers()]
     if absent := [name for name in names if name not in known]:
         raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
 

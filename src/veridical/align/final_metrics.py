@@ -56,7 +56,7 @@ def measure(
         for name, value in values.items():
             totals.setdefault(name, []).append(value)
     objectives_own = {name: sum(some) / len(some) for name, some in totals.items()}
-    return {"pairs": len(examples), **objectives_own, **summarise(drifts, [one.record_id for one in examples])}
+    return {"pairs": len(examples), **objectives_own, **summarise(drifts, [example.record_id for example in examples])}
 
 
 def _measured(

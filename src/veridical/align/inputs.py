@@ -109,7 +109,7 @@ class BatchEncoder:
         looked: dict[Hashable, Features] = {}
         for _, same in itertools.groupby(examples, key=attrgetter("images")):
             opens = functools.cache(open_image)  # once for all that is asked about an image
-            for key, context in (one for example in same for one in example.contexts(views).items()):
+            for key, context in (item for example in same for item in example.contexts(views).items()):
                 if self._knows(key) or key in prepared:
                     continue
                 kept = None if self._on_disk is None else self._on_disk.get(context)
@@ -144,7 +144,7 @@ class BatchEncoder:
     def _encode(self, keys: Sequence[str], batch: Batch) -> Prefix:
         prepared = {key: self._prepared[key] if key in self._prepared else batch.prepared[key] for key in keys}
         contexts = list(prepared.values())
-        if not self._frozen or not any(one.placeholders for one in contexts):
+        if not self._frozen or not any(context.placeholders for context in contexts):
             return encode(self.vlm, contexts)
         looked = self._look(contexts, batch.looked)
         for key, one in prepared.items():
@@ -156,11 +156,11 @@ class BatchEncoder:
             if self._on_disk is not None:
                 self._on_disk.put(rest, looked[tower_key(one)])
         device = self.vlm.model.device
-        return encode(self.vlm, contexts, [looked[tower_key(one)].to(device) for one in contexts])
+        return encode(self.vlm, contexts, [looked[tower_key(context)].to(device) for context in contexts])
 
     def _look(self, contexts: Sequence[Prepared], loaded: Mapping[Hashable, Features]) -> dict[Hashable, Features]:
         """Each context's features, by one pass of the tower, without dropout, over what was not kept."""
-        wanted: dict[Hashable, Prepared] = {tower_key(one): one for one in contexts}
+        wanted: dict[Hashable, Prepared] = {tower_key(context): context for context in contexts}
         kept = ChainMap(self._features, dict(loaded))
         known = {key: kept[key] for key in wanted if key in kept}
         if unseen := {key: one for key, one in wanted.items() if key not in known}:

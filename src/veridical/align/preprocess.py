@@ -74,7 +74,7 @@ def first_look(
         advance(len(numbers))
     everywhere = distributed.gathered((rejects, unkept, numpy.concatenate(kept)))
     encoder.scratch.learn(numpy.concatenate([places for _, _, places in everywhere]))
-    bad = dict(sorted((one for rejects, _, _ in everywhere for one in rejects), key=lambda one: one[0]))
+    bad = dict(sorted((reject for rejects, _, _ in everywhere for reject in rejects), key=lambda one: one[0]))
     if bad:
         examples = Subset(examples, numpy.delete(numpy.arange(len(examples)), list(bad)))
     return Seen(examples, tuple(bad.values()), sum(count for _, count, _ in everywhere))
@@ -83,7 +83,7 @@ def first_look(
 def _batches(examples: Sequence[Example]) -> Iterator[list[int]]:
     """The places of all examples, some at a time; those of one image are together."""
     batch: list[int] = []
-    names = (one.images_key() if one.images else one.context_key(Clean()) for one in examples)
+    names = (example.images_key() if example.images else example.context_key(Clean()) for example in examples)
     for group in in_groups(key_array(names, len(examples))):
         batch += group
         if len(batch) >= _TOGETHER:

@@ -224,7 +224,9 @@ def _card(base: str, adapter: Path, dtype: MergedType, kept: float) -> str:
     made = _MERGED_CARD.format(
         name=adapter.parent.name, base=base, version=__version__, dtype=dtype, kept=_kept(dtype, kept)
     )
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n{made}" + "".join(f"\n## {one}" for one in sections)
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n{made}" + "".join(
+        f"\n## {section}" for section in sections
+    )
 
 
 def _kept(dtype: MergedType, kept: float) -> str:

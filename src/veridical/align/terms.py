@@ -110,13 +110,13 @@ def auxiliary_examples(settings: AuxiliarySettings, work: Path, vlm: Vlm, limit:
             for pair in read_pairs(settings.data)
         ]
     else:
-        records = [one for one in read_records(str(settings.data), work) if isinstance(one, Record)]
+        records = [record for record in read_records(str(settings.data), work) if isinstance(record, Record)]
         examples = [
-            Example(one.id, one.images, one.prompt, Answer(text), Answer(text), record_id=one.id)
-            for one in records
-            if (text := (one.reference or "").strip())
+            Example(record.id, record.images, record.prompt, Answer(text), Answer(text), record_id=record.id)
+            for record in records
+            if (text := (record.reference or "").strip())
         ]
-    fitting = [one for one in examples if len(answer_ids(vlm, one.chosen.text, (one.id,))) <= limit]
+    fitting = [example for example in examples if len(answer_ids(vlm, example.chosen.text, (example.id,))) <= limit]
     if not fitting:
         raise UserError(
             f"auxiliary.data {settings.data}: none of {len(examples)} answers has text of at most {limit} tokens; give "

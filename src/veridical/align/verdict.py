@@ -32,7 +32,7 @@ def judge(
     answers of the trained model. Empty where nothing is.
     """
     warnings = [_learnt(config, final, held_out), _chosen_fell(config, held_out or final), _collapsed(config, answers)]
-    return [one for one in warnings if one is not None]
+    return [warning for warning in warnings if warning is not None]
 
 
 def _learnt(config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> Finding | None:

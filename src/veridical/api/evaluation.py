@@ -39,8 +39,8 @@ def evaluate(
     from veridical.protocols.registry import block_name
 
     several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
-    blocks = {str(one.protocol): one for one in protocols if not isinstance(one, str)}
-    names = [one if isinstance(one, str) else str(one.protocol) for one in protocols]
+    blocks = {str(protocol.protocol): protocol for protocol in protocols if not isinstance(protocol, str)}
+    names = [protocol if isinstance(protocol, str) else str(protocol.protocol) for protocol in protocols]
     settings: dict[str, Any] = {**more, **({} if records is None else {"records": str(records)})}
     if names:
         settings |= {"protocols": tuple(names)} | {block_name(name): block for name, block in blocks.items()}
@@ -57,7 +57,7 @@ def evaluate(
 def _measured(models: Sequence[str | Path | Vlm | Run]) -> list[tuple[str, Any]]:
     """Each model as `--models` names it, and what it needs to stay there."""
     named: list[tuple[str, Any]] = []
-    runs = sum(isinstance(one, Run) for one in models)
+    runs = sum(isinstance(model, Run) for model in models)
     for number, one in enumerate(models):
         if isinstance(one, Run):
             label = "aligned" if runs == 1 else f"aligned-{number}"

@@ -196,7 +196,7 @@ class StudyResult:
     @property
     def answers(self) -> Mapping[str, str]:
         """Each question with its answer in a sentence."""
-        return {one["question"]["ask"]: one["sentence"] for one in self.results["answers"]}
+        return {answer["question"]["ask"]: answer["sentence"] for answer in self.results["answers"]}
 
     @property
     def table(self) -> list[dict[str, Any]]:

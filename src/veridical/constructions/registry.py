@@ -100,16 +100,16 @@ def judge_needs(name: str, settings: Any) -> frozenset[Kind]:
 def without(name: str, settings: Any, kinds: Iterable[Kind]) -> str:
     """How to have a construction ask nothing of some kinds, as a sentence; "" where no settings do that."""
     lacking, flags = frozenset(kinds), []
-    for one in fields(settings):
-        value = getattr(settings, one.name)
+    for field in fields(settings):
+        value = getattr(settings, field.name)
         if not isinstance(value, int) or not value:
             continue  # a number or a switch that is on may be turned off
         try:
-            less = replace(settings, **{one.name: type(value)(0)})
+            less = replace(settings, **{field.name: type(value)(0)})
         except UserError:
             continue
         if lacking & judge_needs(name, settings) - judge_needs(name, less):
-            word = one.name.replace("_", "-")
+            word = field.name.replace("_", "-")
             flags.append(f"--settings.no-{word}" if isinstance(value, bool) else f"--settings.{word} 0")
             settings = less
     return f" To do without: {' '.join(flags)}." if flags and not lacking & judge_needs(name, settings) else ""

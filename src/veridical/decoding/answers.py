@@ -57,7 +57,7 @@ def closed_answers(vlm: Vlm, prefix: Prefix, texts: Sequence[str], method: Metho
         raise UserError(f"{method.name} chooses among free answers; let closed questions be answered by text.")
     with torch.no_grad():
         if isinstance(method, Calibration):
-            free = [next_token_logprobs(vlm, one, texts) for one in encode_streams(vlm, prefix, method.streams())]
+            free = [next_token_logprobs(vlm, stream, texts) for stream in encode_streams(vlm, prefix, method.streams())]
             return calibrate(next_token_logprobs(vlm, prefix, texts), free)
         logits = first_logits(vlm, prefix, method)
     log_probs: Tensor = logits.log_softmax(-1)[:, first_ids(vlm, texts)]

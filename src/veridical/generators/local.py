@@ -61,8 +61,8 @@ class LocalGenerator:
     def expect(self, requests: Iterable[Any]) -> None:
         """Have the images of requests decoded by the time they come."""
         if self.ahead is not None:
-            contexts = [one.context for one in requests if isinstance(one, Sample | Score | YesNo | Choose)]
-            shown = [one for one in contexts if not isinstance(one.view, NoImage)]
+            contexts = [request.context for request in requests if isinstance(request, Sample | Score | YesNo | Choose)]
+            shown = [context for context in contexts if not isinstance(context.view, NoImage)]
             self.ahead.expect(image for one in shown for image in one.images)
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:

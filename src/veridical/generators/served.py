@@ -177,9 +177,9 @@ async def score(
     start = len(told) - (len(whole) - len(asked))
     wanted = whole[len(asked) : len(continued) + 1]
     scores = [entry.get(token) for token, entry in zip(wanted, told[start:], strict=False)]
-    if any(one is None for one in scores):
+    if any(score is None for score in scores):
         raise CallError(f"{served.name}: its prompt_logprobs are of other tokens", "generator-no-scores", "take vLLM")
-    return tuple(one for one in scores if one is not None)
+    return tuple(score for score in scores if score is not None)
 
 
 async def first_tokens(served: Served, prompt: Sequence[Message], texts: Sequence[str]) -> list[str]:
@@ -245,7 +245,7 @@ async def _require_listed(served: Served) -> None:
 
 def _ids(content: bytes) -> list[str]:
     try:
-        return [str(one["id"]) for one in json.loads(content)["data"]]
+        return [str(row["id"]) for row in json.loads(content)["data"]]
     except (ValueError, KeyError, TypeError):
         return []
 

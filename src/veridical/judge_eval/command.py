@@ -121,7 +121,7 @@ def _results(config: JudgeEvalConfig) -> dict[str, Any]:
             some = left[start : start + AT_A_TIME]
             judged = ask(judge, how, some, records, [group_of(pair, config.group) for pair in some])
             _append(config.out / JUDGEMENTS, judged)
-            done |= {one.pair: one for one in judged}
+            done |= {judgement.pair: judgement for judgement in judged}
             line.advance(len(some))
     judged = [done[pair.id] for pair in pairs]
     _tell_failures(judged)
@@ -185,10 +185,10 @@ def _append(path: Path, judged: Sequence[Any]) -> None:
     if kept[2]:  # half a line, left by a crash
         path.write_text(kept[0] + kept[1], encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in judged))
+        file.write("".join(json.dumps(judgement.plain(), ensure_ascii=False) + "\n" for judgement in judged))
 
 
 def _tell_failures(judged: Sequence[Any]) -> None:
-    failed = [one for one in judged if one.failed]
+    failed = [judgement for judgement in judged if judgement.failed]
     if failed:
         print(f"{len(failed)} pairs got no answer; for one, {failed[0].pair}: {failed[0].failed}", file=sys.stderr)

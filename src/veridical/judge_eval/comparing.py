@@ -134,5 +134,5 @@ def _detect(judge: Any, pairs: Sequence[Pair], records: Mapping[str, Record]) ->
     """The side with fewer faults is better."""
     asked = [Detect(records[pair.id], text) for pair in pairs for text in _sides(pair)]
     findings = judge.detect(asked) if asked else []
-    counts = [float(-len(one.faults)) if isinstance(one, Findings) else one for one in findings]
+    counts = [float(-len(finding.faults)) if isinstance(finding, Findings) else finding for finding in findings]
     return [_difference(*two) for two in zip(counts[::2], counts[1::2], strict=True)]

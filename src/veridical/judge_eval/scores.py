@@ -16,8 +16,8 @@ from veridical.judge_eval.comparing import Judged
 def score(judged: Sequence[Judged]) -> dict[str, Any]:
     """Everything that is said of a judge: over all pairs, by group, and the mean over groups."""
     groups: dict[str, list[Judged]] = {}
-    for one in judged:
-        groups.setdefault(one.group, []).append(one)
+    for judgement in judged:
+        groups.setdefault(judgement.group, []).append(judgement)
     by_group = {name: _accuracy(some) for name, some in sorted(groups.items())}
     return {
         **_accuracy(judged),
@@ -30,9 +30,11 @@ def score(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _accuracy(judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts, and the accuracy with its interval; `decided` leaves ties and failures out, as VL-RewardBench does."""
-    margins = [one.margin for one in judged if one.margin is not None]
+    margins = [judgement.margin for judgement in judged if judgement.margin is not None]
     right, wrong = sum(margin > 0 for margin in margins), sum(margin < 0 for margin in margins)
-    accuracy, interval = _mean([_points(one.margin) for one in judged], [one.record for one in judged])
+    accuracy, interval = _mean(
+        [_points(judgement.margin) for judgement in judged], [judgement.record for judgement in judged]
+    )
     return {
         "pairs": len(judged),
         "right": right,
@@ -64,12 +66,12 @@ def _position(judged: Sequence[Judged]) -> dict[str, Any] | None:
     single verdicts that fall on whichever is shown first, half without a bias; `single_order` the accuracy of single
     verdicts, as where each pair is asked once in a random order.
     """
-    asked = [one for one in judged if one.orders is not None and one.margin is not None]
+    asked = [judgement for judgement in judged if judgement.orders is not None and judgement.margin is not None]
     both = [one.orders for one in asked if one.orders is not None]
     if not both:
         return None
     verdicts = [(_sign(first), _sign(second)) for first, second in both]
-    first_wins = [float(shown_first) for one in verdicts for shown_first in _first_wins(one)]
+    first_wins = [float(win) for verdict in verdicts for win in _first_wins(verdict)]
     records = [one.record for one, two in zip(asked, verdicts, strict=True) for _ in _first_wins(two)]
     single = [_points(margin) for one in both for margin in one]
     return {
@@ -93,7 +95,7 @@ def _first_wins(verdicts: tuple[int, int]) -> list[bool]:
 
 def _length(judged: Sequence[Judged]) -> dict[str, Any]:
     """How often the judge takes the longer side, how often that is right, and how right taking the longer always is."""
-    unequal = [one for one in judged if one.chosen_words != one.rejected_words]
+    unequal = [judgement for judgement in judged if judgement.chosen_words != judgement.rejected_words]
     decided = [one for one in unequal if one.margin]
     longer = [((one.margin or 0.0) > 0) == (one.chosen_words > one.rejected_words) for one in decided]
     return {

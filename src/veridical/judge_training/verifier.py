@@ -129,7 +129,7 @@ def _train(config: VerifierConfig) -> None:
     settings = judges.settings_type("oracle")() if config.judge is None else config.judge
     records, panel = _records(config, settings)
     checks, failed = checked(config.pairs, records, panel)
-    out = [is_held_out(one.record.id, config.held_out, config.seed) for one in checks]
+    out = [is_held_out(check.record.id, config.held_out, config.seed) for check in checks]
     learnt = balanced([one for one, kept in zip(checks, out, strict=True) if not kept], config.seed)
     measured = balanced([one for one, kept in zip(checks, out, strict=True) if kept], config.seed)
     if not learnt or not measured:

@@ -221,7 +221,7 @@ class Detector:
                 reason, remedy = getattr(error, "reason", "judge-refused"), getattr(error, "remedy", "mend the image")
                 results.append(JudgeError(str(error), reason, remedy))
         scored = iter(self.model.scores(opened, query) if opened else ())
-        return [next(scored) if one is None else one for one in results]
+        return [next(scored) if result is None else result for result in results]
 
     def _key(self, image: ImageFile, query: tuple[str, ...]) -> str:
         return key_of(

@@ -109,8 +109,8 @@ def states_after(vlm: Vlm, answers: Sequence[Scorable], layer: int) -> Tensor:
     from veridical.vlm.scores.hidden_states import hidden_states
 
     contexts = [
-        Context(one.images, (*one.prompt, Message("assistant", one.text)), key=("reward", one.record_id))
-        for one in answers
+        Context(answer.images, (*answer.prompt, Message("assistant", answer.text)), key=("reward", answer.record_id))
+        for answer in answers
     ]
     return hidden_states(vlm, contexts)[:, layer].cpu()
 

@@ -76,7 +76,7 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
 
 
 def _images(rows: Sequence[Mapping[str, str]] | None) -> tuple[ImageFile, ...] | None:
-    return None if rows is None else tuple(ImageFile(Path(one["path"]), one["sha256"]) for one in rows)
+    return None if rows is None else tuple(ImageFile(Path(row["path"]), row["sha256"]) for row in rows)
 
 
 def _ranges(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:

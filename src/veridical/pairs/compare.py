@@ -106,8 +106,10 @@ def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed:
         judges=_counted(one.judge for one in made),
         chosen_words=_mean([len(words(pair.chosen)) for pair in pairs]),
         rejected_words=_mean([len(words(pair.rejected)) for pair in pairs]),
-        findings={one.kind: one.severity for one in checked.findings if one.severity != "note"},
-        accuracies={one.kind: one.numbers["accuracy"] for one in checked.findings if "accuracy" in one.numbers},
+        findings={finding.kind: finding.severity for finding in checked.findings if finding.severity != "note"},
+        accuracies={
+            finding.kind: finding.numbers["accuracy"] for finding in checked.findings if "accuracy" in finding.numbers
+        },
     )
 
 

@@ -101,8 +101,8 @@ def _first_reading(sets: Sequence[Source], settings: MixSettings) -> list[_Look]
         look = _Look()
         for place, pair in enumerate(read()):
             look.read += 1
-            met.update(one for one in conditions if one.found(pair, name))
-            if unmet := next((one for one in conditions if not one.holds(pair, name)), None):
+            met.update(condition for condition in conditions if condition.found(pair, name))
+            if unmet := next((condition for condition in conditions if not condition.holds(pair, name)), None):
                 look.left_out[unmet.text] += 1
             elif settings.copies == "drop" and (content := _content(pair)) in seen:
                 look.copies += 1
@@ -112,7 +112,7 @@ def _first_reading(sets: Sequence[Source], settings: MixSettings) -> list[_Look]
                 draw = hashlib.sha256(f"{settings.seed}/{pair.id}".encode()).digest()[:16]
                 look.draws[place] = draw, _stratum(pair, settings.stratify), pair.id
         looks.append(look)
-    if absent := next((one for one in conditions if not met[one]), None):
+    if absent := next((condition for condition in conditions if not met[condition]), None):
         raise UserError(f"mix.keep {absent.text}: no pair has {absent.name}; a pair has {', '.join(Condition.NAMES)}.")
     return looks
 

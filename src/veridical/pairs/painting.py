@@ -226,8 +226,8 @@ def _pictures(content: bytes) -> list[Painted]:
     from PIL import Image
 
     pictures = []
-    for one in json.loads(content)["data"]:
-        picture = Image.open(io.BytesIO(base64.b64decode(one["b64_json"], validate=True))).convert("RGB")
+    for row in json.loads(content)["data"]:
+        picture = Image.open(io.BytesIO(base64.b64decode(row["b64_json"], validate=True))).convert("RGB")
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         pictures.append(Painted(buffer.getvalue()))

@@ -217,11 +217,11 @@ def _first(requests: Iterable[_Active], batch_size: int) -> list[_Active]:
     """As many of them, first come first served, as want `batch_size` answers; at least one."""
     batch: list[_Active] = []
     size = 0
-    for one in requests:
-        if batch and size + _answers(one.request) > batch_size:
+    for request in requests:
+        if batch and size + _answers(request.request) > batch_size:
             break
-        batch.append(one)
-        size += _answers(one.request)
+        batch.append(request)
+        size += _answers(request.request)
     return batch
 
 
@@ -231,7 +231,7 @@ def kind(request: Request) -> tuple[type, SamplingParams | None]:
 
 
 def _size(requests: Iterable[_Active]) -> int:
-    return sum(_answers(one.request) for one in requests)
+    return sum(_answers(request.request) for request in requests)
 
 
 def _answers(request: Request) -> int:

@@ -141,7 +141,7 @@ def _sound(
 
 def _files(requests: Mapping[str, Request]) -> list[ImageFile]:
     """The image files that are shown; a view without an image needs none."""
-    return [image for one in requests.values() if not isinstance(one.view, NoImage) for image in one.images]
+    return [image for request in requests.values() if not isinstance(request.view, NoImage) for image in request.images]
 
 
 def _images(request: Request) -> tuple[str, ...]:

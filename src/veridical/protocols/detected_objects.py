@@ -71,7 +71,7 @@ def _names(pictures: Pictures, record: str, replies: Mapping[str, Mapping[str, R
     words = pictures.vocabulary
     if every:
         return words.classes
-    captions = [str(one[record]) for one in replies.values() if record in one]
+    captions = [str(reply[record]) for reply in replies.values() if record in reply]
     return tuple(dict.fromkeys(name for text in captions for name in words.lexicon.names(text)))
 
 

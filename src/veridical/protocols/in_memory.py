@@ -52,7 +52,7 @@ def count_answers(
 
 def _settings(kind: type[Any], given: Mapping[str, Any]) -> Any:
     """A benchmark's settings; the files of questions and answers that it needs otherwise are left empty."""
-    fields = {one.name: one for one in dataclasses.fields(kind)}
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(given.keys() - fields.keys()):
         raise UserError(f"no setting {unknown[0]!r}; there are {', '.join(sorted(fields))}.")
     needed = {

@@ -236,8 +236,10 @@ def p_of(low: float | None, high: float | None, value: float | None) -> float:
 def corrected(differences: Sequence[Mapping[str, float | None]], correction: Correction = "holm") -> list[float]:
     """The p-values of differences as results hold them, corrected for their number; 1 where there is none."""
     found = [
-        p if (p := one.get("p")) is not None else p_of(one.get("low"), one.get("high"), one.get("difference"))
-        for one in differences
+        p
+        if (p := difference.get("p")) is not None
+        else p_of(difference.get("low"), difference.get("high"), difference.get("difference"))
+        for difference in differences
     ]
     return adjusted(found, correction)
 

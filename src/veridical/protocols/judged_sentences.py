@@ -71,7 +71,7 @@ def judged_task(pictures: Pictures, config: EvalConfig) -> Task:
     )
 
     def judge(replies: Mapping[str, Mapping[str, Reply]]) -> Task:
-        captions = [{key: str(text) for key, text in one.items()} for one in replies.values()]
+        captions = [{key: str(text) for key, text in reply.items()} for reply in replies.values()]
         judged = ask_judge(open_judge(pictures, config, Verify, KEY), pictures, captions)
         pool = _pool(judged, config.sure)
         return replace(
@@ -113,8 +113,8 @@ def ask_judge(panel: Panel, pictures: Pictures, captions: Sequence[Mapping[str, 
     asked = dict.fromkeys(
         (record.id, part.strip())
         for record in pictures.records
-        for one in captions
-        for part in sentences(one.get(record.id, ""))
+        for caption in captions
+        for part in sentences(caption.get(record.id, ""))
         if part.strip()
     )
     said = ask(panel, [Verify(pictures.by_id[record], text) for record, text in asked], "judge")

@@ -173,7 +173,7 @@ def _model(vlm: Vlm, replies: Replies, batch: int, folder: Path, failed: dict[st
             return 1
 
         def generate_until(self, requests: list[Any]) -> list[str]:
-            wanted = [_request(one.args, self.task_dict, folder) for one in requests]
+            wanted = [_request(request.args, self.task_dict, folder) for request in requests]
             answer(vlm, wanted, replies, batch, lambda _: None)
             return texts_of(wanted, replies, failed)
 

@@ -105,7 +105,7 @@ def _curves(counted: Mapping[str, ByTask], key: str, seed: int) -> dict[str, tup
     """Each model's captions cut ever shorter, on all pictures that all models captioned and in each resample."""
     known = {name: one[key].cuts for name, one in counted.items() if key in one}
     cuts = {name: one for name, one in known.items() if one is not None}
-    shared = set.intersection(*(set(one.ids) for one in cuts.values())) if cuts else set()
+    shared = set.intersection(*(set(cut.ids) for cut in cuts.values())) if cuts else set()
     if not shared:
         return {}
     weights, once = resample(len(shared), seed), np.ones((1, len(shared)))

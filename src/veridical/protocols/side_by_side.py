@@ -95,7 +95,9 @@ def named_objects(pictures: Pictures, captions: Sequence[Mapping[str, Reply]], s
     words = pictures.vocabulary
     objects = {}
     for record in pictures.records:
-        by_model = [words.lexicon.names(str(one[record.id])) if record.id in one else () for one in captions]
+        by_model = [
+            words.lexicon.names(str(caption[record.id])) if record.id in caption else () for caption in captions
+        ]
         anyone = tuple(dict.fromkeys(name for names in by_model for name in names))
         others = [name for name in words.classes if name not in anyone]
         rng = random.Random(f"side-by-side/{seed}/{record.id}")

@@ -160,23 +160,23 @@ def _read_split(source: str, work: Path, wanted: Wanted, drawn: int | None, seed
     found = _Split()
     first: dict[str, Record] = {}
     passed: set[tuple[str, ...]] = set()
-    for one in read_records(source, work, limit=drawn, seed=seed):
-        if isinstance(one, Rejection):
-            found.left_out[one.reason] += 1
-            found.rejects.append(f"{one.id}: {one.detail or one.reason}")
-        elif why := _unwanted(one, wanted):
-            found.left_out[why] += (image := tuple(i.sha256 for i in one.images)) not in passed
+    for record in read_records(source, work, limit=drawn, seed=seed):
+        if isinstance(record, Rejection):
+            found.left_out[record.reason] += 1
+            found.rejects.append(f"{record.id}: {record.detail or record.reason}")
+        elif why := _unwanted(record, wanted):
+            found.left_out[why] += (image := tuple(i.sha256 for i in record.images)) not in passed
             passed.add(image)
-        elif one.images[0].sha256 in first and drawn is None:
+        elif record.images[0].sha256 in first and drawn is None:
             # Another caption of the same image is not lost; a repeated image is measured on once.
-            found.left_out["same-image"] += not one.reference
-            _refer(found, first[one.images[0].sha256], one)
+            found.left_out["same-image"] += not record.reference
+            _refer(found, first[record.images[0].sha256], record)
         elif len(found.records) == wanted.limit:
             break
         else:
-            first[one.images[0].sha256] = one
-            found.records.append(one)
-            _refer(found, one, one)
+            first[record.images[0].sha256] = record
+            found.records.append(record)
+            _refer(found, record, record)
     _tell(source, found)
     return found
 

@@ -42,7 +42,11 @@ def tables(results: Results) -> list[Table]:
 def as_table(results: Results) -> plain.Table:
     """All models in one table, the base first, each other one with its paired differences from the base."""
     base, comparisons = next(iter(results["models"])), results["comparisons"]
-    names = [name for one in comparisons for name in (one["model"], f"{one['model']} - {one['base']}")]
+    names = [
+        name
+        for comparison in comparisons
+        for name in (comparison["model"], f"{comparison['model']} - {comparison['base']}")
+    ]
     sections = [
         plain.Section(
             results["protocols"][key],
@@ -69,9 +73,9 @@ def _full_labels(results: Results, metrics: list[str]) -> dict[str, str]:
 def _cells(results: Results, base: str, metric: str) -> list[plain.Cell]:
     """A metric of the base, then of each other model with its difference."""
     cells = [_cell(results["models"][base].get(metric, NOTHING))]
-    for one in results["comparisons"]:
-        difference = one["differences"].get(metric, NOTHING)
-        cells.append(_cell(results["models"][one["model"]].get(metric, NOTHING)))
+    for comparison in results["comparisons"]:
+        difference = comparison["differences"].get(metric, NOTHING)
+        cells.append(_cell(results["models"][comparison["model"]].get(metric, NOTHING)))
         cells.append(plain.Cell(difference["difference"], difference["low"], difference["high"], is_difference=True))
     return cells
 
@@ -85,7 +89,7 @@ def _cells_at_equal_recall(results: Results, key: str) -> dict[str, list[plain.C
 
     Each model has a recall of its own to which the base is cut, so the base's number is shown only beside a single one.
     """
-    by_model = [one.get("at_equal_recall_by", {}).get(key) for one in results["comparisons"]]
+    by_model = [comparison.get("at_equal_recall_by", {}).get(key) for comparison in results["comparisons"]]
     names = dict.fromkeys(name for even in by_model if even for name in ("chair_s", *even["others"]))
     rows = {}
     for name in names:
@@ -189,9 +193,9 @@ def _glance(results: Results, name: str, metric: str) -> str:
     if value is None:
         return "- "
     differences: dict[str, Any] = {
-        one["model"]: difference
-        for one in results["comparisons"]
-        if (difference := one["differences"].get(metric, NOTHING))["low"] is not None
+        comparison["model"]: difference
+        for comparison in results["comparisons"]
+        if (difference := comparison["differences"].get(metric, NOTHING))["low"] is not None
     }
     p_values = dict(zip(differences, corrected(list(differences.values())), strict=True))
     clear = p_values.get(name, 1.0) < 1 - LEVEL

@@ -87,4 +87,6 @@ def _table(run: EvalRun, named: bool) -> Table:
     table = as_table(run.results)
     if not named:
         return table
-    return replace(table, sections=[replace(one, protocol=f"{run.name}: {one.protocol}") for one in table.sections])
+    return replace(
+        table, sections=[replace(section, protocol=f"{run.name}: {section.protocol}") for section in table.sections]
+    )

@@ -163,7 +163,9 @@ def _eval_section(run: EvalRun, captions: int) -> dict[str, Any]:
         "every_two": _every_two(results),
         "comparisons": [
             Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower", p))
-            for one, p in _corrected([one for one in results["comparisons"] if one["at_equal_recall"]])
+            for one, p in _corrected(
+                [comparison for comparison in results["comparisons"] if comparison["at_equal_recall"]]
+            )
         ],
         "recall_chart": charts.recall_curve(base, curve, results["models"], names["recall"], names["chair_s"], covered)
         if curve
@@ -203,7 +205,7 @@ def _every_two(results: Mapping[str, Any]) -> tuple[list[str], dict[str, dict[st
 
 def _corrected(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float]]:
     """Comparisons at equal recall, each with its p-value corrected for their number."""
-    yield from zip(comparisons, corrected([one["at_equal_recall"] for one in comparisons]), strict=True)
+    yield from zip(comparisons, corrected([comparison["at_equal_recall"] for comparison in comparisons]), strict=True)
 
 
 def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -250,7 +252,7 @@ def _worst_cards(run: EvalRun, count: int) -> list[CaptionCard]:
 
 
 def _caption_card(run: EvalRun, record: str) -> CaptionCard:
-    found = {name: one for name, captions in run.captions.items() for one in captions if one.id == record}
+    found = {name: caption for name, captions in run.captions.items() for caption in captions if caption.id == record}
     first = next(iter(found.values()))
     return CaptionCard(
         picture=thumbnail(run.picture(first.image)),

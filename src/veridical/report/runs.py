@@ -120,7 +120,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
 def warnings_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
     """What the summary of a build or a training warns of, in sentences."""
     sentences = [*summary.get("warnings", ()), *summary.get("verdict", ())]
-    return tuple(f"{one['found']}. {one['remedy']}." for one in sentences)
+    return tuple(f"{sentence['found']}. {sentence['remedy']}." for sentence in sentences)
 
 
 def _told_apart(runs: Sequence[Named]) -> list[Named]:

@@ -65,7 +65,7 @@ def numeric_axes(results: Mapping[str, Any]) -> list[str]:
     return [
         axis
         for axis, values in results["values"].items()
-        if len(values) > 1 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+        if len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     ]
 
 

@@ -70,7 +70,7 @@ def page(folder: Path, results: Mapping[str, Any]) -> str:
         downloads=_downloads(results),
         version=__version__,
         label=lambda metric: _label(results, metric),
-        pictures=max((one["pictures"] for one in results["metrics"].values()), default=0),
+        pictures=max((metric["pictures"] for metric in results["metrics"].values()), default=0),
     )
 
 

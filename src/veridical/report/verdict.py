@@ -150,7 +150,7 @@ def _headline(run: EvalRun) -> _Headline:
 
 
 def _equal(run: EvalRun) -> bool:
-    return any(_at_equal_recall(run, one) for one in run.results["comparisons"])
+    return any(_at_equal_recall(run, comparison) for comparison in run.results["comparisons"])
 
 
 def _at_equal_recall(run: EvalRun, comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -165,10 +165,10 @@ def _at_equal_recall(run: EvalRun, comparison: Mapping[str, Any]) -> Mapping[str
 
 def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:
     """A model's difference from the base: at equal recall where that is known."""
-    for one in run.results["comparisons"]:
-        if one["model"] == model:
-            difference: Mapping[str, Any] = one["differences"].get(_headline(run).metric, NOTHING)
-            return _at_equal_recall(run, one) or difference
+    for comparison in run.results["comparisons"]:
+        if comparison["model"] == model:
+            difference: Mapping[str, Any] = comparison["differences"].get(_headline(run).metric, NOTHING)
+            return _at_equal_recall(run, comparison) or difference
     return NOTHING
 
 
@@ -193,7 +193,7 @@ def _line(
         for one, p in zip(differences, p_values, strict=True)
         if one["difference"] is not None
     )
-    values = [one["difference"] for one in differences if one["difference"] is not None]
+    values = [difference["difference"] for difference in differences if difference["difference"] is not None]
     verdicts = {bar.verdict for bar in bars}
     worst = (min if headline.better == "higher" else max)(values, default=None)
     name = next(iter(runs[0].results["models"]))
@@ -223,7 +223,12 @@ def _arrow(before: float | None, after: float | None) -> str:
 
 
 def _scale(differences: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    ends = [one[key] for one in differences for key in ("low", "difference", "high") if one.get(key) is not None]
+    ends = [
+        difference[key]
+        for difference in differences
+        for key in ("low", "difference", "high")
+        if difference.get(key) is not None
+    ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = max((high - low) * 0.04, 0.5)
     return low - room, high + room
@@ -286,7 +291,7 @@ def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
     for runs, model in found:
         hits: dict[str, list[str]] = {}
         for run in runs:
-            [one] = [one for one in run.results["comparisons"] if one["model"] == model]
+            [one] = [comparison for comparison in run.results["comparisons"] if comparison["model"] == model]
             for key, difference in one["differences"].items():
                 metric = metric_of(key, run.results)
                 if judge(difference, metric.better, p_values[id(run)].get((model, key))) == "worse":
@@ -301,9 +306,9 @@ def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
 def _by_model_and_metric(run: EvalRun) -> dict[tuple[str, str], float]:
     """p-values of all differences of an evaluation, corrected by Benjamini-Hochberg, as so many are looked through."""
     flat = {
-        (one["model"], key): difference
-        for one in run.results["comparisons"]
-        for key, difference in one["differences"].items()
+        (comparison["model"], key): difference
+        for comparison in run.results["comparisons"]
+        for key, difference in comparison["differences"].items()
         if difference["low"] is not None and metric_of(key, run.results).better
     }
     return dict(zip(flat, corrected(list(flat.values()), "bh"), strict=True))

@@ -47,7 +47,7 @@ class PromptEncoder:
     def encode(self, records: Sequence[Record]) -> Prefix:
         """Encode records' images and prompts; gradients flow if enabled."""
         prepared = [self._prepare(record) for record in records]
-        if not self._frozen or not any(one.placeholders for one in prepared):
+        if not self._frozen or not any(item.placeholders for item in prepared):
             return encode(self.vlm, prepared)
         seen = self._look(prepared)
         return encode(self.vlm, prepared, [one.to(self.vlm.model.device) for one in seen])
@@ -61,10 +61,10 @@ class PromptEncoder:
 
     def _look(self, prepared: Sequence[Prepared]) -> list[Features]:
         known = ChainMap(self._seen_in_step, self._features)
-        if unseen := {key: one for one in prepared if (key := tower_key(one)) not in known}:
+        if unseen := {key: item for item in prepared if (key := tower_key(item)) not in known}:
             with evaluating(self.vlm.model):
                 self._seen_in_step |= zip(unseen, features(self.vlm, list(unseen.values())), strict=True)
-        found = [known[tower_key(one)] for one in prepared]
+        found = [known[tower_key(item)] for item in prepared]
         for one, seen in zip(prepared, found, strict=True):
             self._keep(one, seen)
         return found

@@ -63,22 +63,25 @@ def trained(answers: Sequence[Answered], judging: Judging) -> list[float | None]
 
 def pope(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     """1 where a yes/no question is answered as its record knows it, 0 where not; only for such questions."""
-    return [None if (known := truth(one.record)) is None else float(yes_or_no(one.text) == known) for one in answers]
+    return [
+        None if (known := truth(answer.record)) is None else float(yes_or_no(answer.text) == known)
+        for answer in answers
+    ]
 
 
 def length(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     """0 for an answer about as long as the record's reference (or --length-words), down to -1 the further it is off."""
-    return [_length(one, judging.length_words, judging.length_slack) for one in answers]
+    return [_length(answer, judging.length_words, judging.length_slack) for answer in answers]
 
 
 def form(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     """1 for an answer that ends by itself, says something, repeats nothing, and is a yes or no where that is asked."""
-    return [float(_well_formed(one)) for one in answers]
+    return [float(_well_formed(answer)) for answer in answers]
 
 
 def no_repetition(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     """Minus the share of an answer's runs of four words that it had already."""
-    return [-repetition(one.text) for one in answers]
+    return [-repetition(answer.text) for answer in answers]
 
 
 def repetition(text: str) -> float:

@@ -77,7 +77,7 @@ def _control(align: Any, out: Path) -> Any:
     from veridical.align.config import config_type as align_type
     from veridical.objectives.sft import Sft
 
-    given = {one.name: getattr(align, one.name) for one in dataclasses.fields(align)}
+    given = {field.name: getattr(align, field.name) for field in dataclasses.fields(align)}
     return align_type({"objective.name": "sft"})(**given | {"objective": Sft(), "out": out})
 
 

@@ -48,7 +48,7 @@ def collect(study: Study, plan: Plan, found: Measured) -> dict[str, Any]:
         },
         "axes": {axis: list(levels) for axis, levels in study.axes.items()},
         "values": {axis: list(values) for axis, values in study.values.items()},
-        "answers": [_answer(one) for one in answers(study, found)],
+        "answers": [_answer(answer) for answer in answers(study, found)],
         "base": {metric: _number(found, "base", metric) for metric in metrics if metric != GAP}
         if _one_base(found)
         else {},

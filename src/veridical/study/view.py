@@ -168,7 +168,9 @@ def runs_page(folders: tuple[Path, ...]) -> str:
     from veridical.report.runs import read_runs
 
     ready = [
-        one for one in folders if any((one / name).exists() for name in ("results.json", "manifest.json", "log.jsonl"))
+        folder
+        for folder in folders
+        if any((folder / name).exists() for name in ("results.json", "manifest.json", "log.jsonl"))
     ]
     if not ready:
         raise UserError("None of the runs has anything to show yet.")

@@ -17,13 +17,13 @@ def change_one(scene: Scene, caption: str, rng: random.Random) -> tuple[Scene, s
     single = [placed for placed in scene.objects if scene.counts[placed.name] == 1]
     rng.shuffle(single)
     for placed in single:
-        rest = tuple(other for other in scene.objects if other is not placed)
+        rest = tuple(thing for thing in scene.objects if thing is not placed)
         if rest and rng.random() < 0.5:
             changed, said = replace(scene, objects=rest), rewrite(caption, remove=[placed.name])
         else:
             others = [name for name in scene.theme.classes if name not in scene.counts]
             name = rng.choice(others)
-            objects = tuple(replace(one, name=name) if one is placed else one for one in scene.objects)
+            objects = tuple(replace(thing, name=name) if thing is placed else thing for thing in scene.objects)
             changed = replace(scene, objects=objects)
             said = exchange(caption, {(placed.name, 1): (name, 1)}, None)
         if said is not None and said != caption:

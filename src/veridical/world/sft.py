@@ -73,7 +73,7 @@ def framed(scene: Scene, frame: Box) -> Scene:
     """The scene as its frame shows it: the objects that are there, in the frame's own coordinates."""
     left, top, right, _ = frame
     scale = CANVAS / (right - left)
-    inside = [one for one in scene.objects if _share_inside(one, frame) >= THERE]
+    inside = [thing for thing in scene.objects if _share_inside(thing, frame) >= THERE]
     moved = [replace(o, x=(o.x - left) * scale, y=(o.y - top) * scale, size=o.size * scale) for o in inside]
     return replace(scene, objects=tuple(moved))
 

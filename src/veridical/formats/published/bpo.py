@@ -30,7 +30,7 @@ def _matches(row: Row) -> bool:
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     images = images_of(row, "image", "images")
     answers = sorted((_answer(one) for one in row["completions"]), key=lambda one: -(one.score or 0.0))
-    worse = [one for one in answers if one.score != answers[0].score]
+    worse = [answer for answer in answers if answer.score != answers[0].score]
     if not worse:
         return  # Nothing is preferred to anything.
     yield Comparison(

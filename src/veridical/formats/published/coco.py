@@ -23,7 +23,7 @@ def is_coco(keys: frozenset[str]) -> bool:
 
 def _read_file(path: Path) -> Iterator[Example]:
     """The images of a COCO file in its order: one Example an image of instances, one a caption."""
-    classes = {one["id"]: str(one["name"]) for one in json_items(path, "categories.item")}
+    classes = {item["id"]: str(item["name"]) for item in json_items(path, "categories.item")}
     by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for one in json_items(path, "annotations.item"):
         kept = {name: one[name] for name in ("caption", "bbox", "category_id") if name in one}

@@ -59,7 +59,7 @@ def _one(row: Row, side: str, draw: random.Random) -> str:
     if (
         not isinstance(texts, Sequence)
         or isinstance(texts, str)
-        or not all(isinstance(one, str) and one for one in texts)
+        or not all(isinstance(text, str) and text for text in texts)
         or not texts
     ):
         raise UnusableError("bad-field", f"`{side}` is no list of texts", f"give `{side}` as a list of texts")

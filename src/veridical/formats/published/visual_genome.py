@@ -47,7 +47,7 @@ def _image_data(path: Path) -> Mapping[int, Mapping[str, Any]]:
         return {}
     rows = json_items(path, "item")
     return {
-        one.get("image_id", one.get("id")): {key: one.get(key) for key in ("url", "width", "height")} for one in rows
+        row.get("image_id", row.get("id")): {key: row.get(key) for key in ("url", "width", "height")} for row in rows
     }
 
 

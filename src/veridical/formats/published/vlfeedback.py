@@ -19,7 +19,7 @@ ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
 
 
 def _matches(row: Row) -> bool:
-    return any("annotations" in one for one in _completions(row)[:1])
+    return any("annotations" in completion for completion in _completions(row)[:1])
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
@@ -39,7 +39,11 @@ def _completions(row: Row) -> list[Mapping[str, Any]]:
     if isinstance(completions, Mapping):
         lists = {name: value for name, value in completions.items() if isinstance(value, list)}
         return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    return [one for one in completions if isinstance(one, Mapping)] if isinstance(completions, list) else []
+    return (
+        [completion for completion in completions if isinstance(completion, Mapping)]
+        if isinstance(completions, list)
+        else []
+    )
 
 
 def _answer(completion: Mapping[str, Any], aspect: str) -> Answer | None:

@@ -170,7 +170,7 @@ def _show(source: Path, checked: Checked) -> None:
 
 
 def _plain(checked: Checked) -> dict[str, Any]:
-    findings = [{**asdict(one), "leave_out": sorted(one.leave_out)} for one in checked.findings]
+    findings = [{**asdict(finding), "leave_out": sorted(finding.leave_out)} for finding in checked.findings]
     return {"pairs": checked.pairs, "ok": checked.ok(), "findings": findings}
 
 

@@ -23,8 +23,8 @@ def render(source: str, checked: Checked, pairs: Sequence[Pair]) -> str:
     template = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     findings = [
-        {"finding": one, "examples": [_example(by_id[name]) for name in one.pairs[:EXAMPLES] if name in by_id]}
-        for one in checked.findings
+        {"finding": finding, "examples": [_example(by_id[name]) for name in finding.pairs[:EXAMPLES] if name in by_id]}
+        for finding in checked.findings
     ]
     return environment.from_string(template).render(source=source, checked=checked, findings=findings)
 

@@ -50,11 +50,11 @@ def _questions(record: Record, rng: random.Random) -> Iterator[tuple[str, str, s
             name = rng.choice(sorted(names))
             yield kind, f"How many {plural(name)} are there?", NUMBERS[counts[name]]
     sided = [
-        (one.name, "left" if middle < 0.5 else "right")
-        for one in known.objects
-        if one.box is not None
-        and counts.get(one.name) == 1
-        and abs((middle := (one.box[0] + one.box[2]) / 2) - 0.5) > MIDDLE
+        (thing.name, "left" if middle < 0.5 else "right")
+        for thing in known.objects
+        if thing.box is not None
+        and counts.get(thing.name) == 1
+        and abs((middle := (thing.box[0] + thing.box[2]) / 2) - 0.5) > MIDDLE
     ]
     if sided:
         name, side = rng.choice(sided)

@@ -192,7 +192,7 @@ def parse_objects(text: str) -> list[str] | None:
             objects = json.loads(part)
         except (json.JSONDecodeError, RecursionError):
             continue
-        return [str(one) for one in objects] if isinstance(objects, list | dict | str) else None
+        return [str(thing) for thing in objects] if isinstance(objects, list | dict | str) else None
     return None
 
 

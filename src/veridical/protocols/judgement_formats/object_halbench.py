@@ -27,7 +27,7 @@ def read(entries: Numbered, questions: Sequence[Question]) -> list[Judgement] | 
     if not parts["overall_metrics"].get("all_gpt_used_tokens"):
         raise UserError(f"{path}: no judge listed the objects of this result; leave --judgements out.")
     judgements = (_judgement(f"{path}, sentence {number}", one) for number, one in enumerate(sentences, start=1))
-    return [one for one in judgements if one is not None]
+    return [judgement for judgement in judgements if judgement is not None]
 
 
 def _judgement(place: str, sentence: Any) -> Judgement | None:

@@ -68,7 +68,7 @@ def streams(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Iterator[tuple[list
     early = decoding.early_layers(layer_logits.layer_count(vlm))
     with layer_logits.shown(vlm, early) if early else nullcontext():
         # What early layers say of the first token has not been computed yet.
-        known = known_features(prefix, [one.context for one in prefix.prepared])
+        known = known_features(prefix, [item.context for item in prefix.prepared])
         asked = encode(vlm, prefix.prepared, known) if early else prefix
         yield [asked, *encode_streams(vlm, prefix, decoding.streams())], len(early)
 
@@ -83,7 +83,7 @@ def first_logits(vlm: Vlm, prefix: Prefix, decoding: Decoding) -> Tensor:
         logits = [model_logits(vlm, one) for one in prefixes]
         own, *early = logits[0].float().chunk(1 + early_layers, dim=-1)
         written = torch.zeros(len(prefix), dtype=torch.long, device=own.device)
-        return decoding.logits(own, [*early, *(one.float() for one in logits[1:])], written)
+        return decoding.logits(own, [*early, *(logit.float() for logit in logits[1:])], written)
 
 
 def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[Prefix]:
@@ -96,7 +96,7 @@ def encode_streams(vlm: Vlm, prefix: Prefix, streams: Sequence[Stream]) -> list[
 
     encoded = []
     for stream in streams:
-        contexts = [_changed(one.context, stream) for one in prefix.prepared]
+        contexts = [_changed(item.context, stream) for item in prefix.prepared]
         known = known_features(prefix, contexts)
         if prefix.together or known is None:
             encoded.append(encode_together(vlm, contexts, apart=not prefix.together))

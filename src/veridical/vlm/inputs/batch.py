@@ -25,8 +25,8 @@ def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
     (pixels, sizes, grids, their masks) have an entry per image or patch and are laid end to end, padded to a
     common shape.
     """
-    length = max(one.length for one in prepared)
-    keys = {key for one in prepared for key in one.tensors}
+    length = max(item.length for item in prepared)
+    keys = {key for item in prepared for key in item.tensors}
     per_token = per_token_keys(prepared)
     pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else 0
     batch = {}
@@ -36,7 +36,7 @@ def collate(vlm: Vlm, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
         elif key in per_token:
             batch[key] = _left_padded(key, prepared, length, pad if key == "input_ids" else 0)
         else:
-            batch[key] = _end_to_end([one.tensors[key] for one in prepared if key in one.tensors])
+            batch[key] = _end_to_end([item.tensors[key] for item in prepared if key in item.tensors])
     base = families.base_model(vlm.model)
     return {
         key: tensor.to(base.device, base.dtype if tensor.is_floating_point() else None) for key, tensor in batch.items()
@@ -48,7 +48,7 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
 
     Positions must have been worked out before: families that count in three dimensions skip what is masked.
     """
-    if all(one.hidden is None for one in prepared):
+    if all(item.hidden is None for item in prepared):
         return dict(batch)
     mask = batch["attention_mask"].clone()
     for row, one in zip(mask, prepared, strict=True):
@@ -59,10 +59,10 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
 
 def _left_padded(key: str, prepared: Sequence[Prepared], length: int, pad: int) -> Tensor:
     rows = []
-    for one in prepared:
-        row = one.tensors.get(key)
+    for item in prepared:
+        row = item.tensors.get(key)
         if row is None:
-            row = torch.zeros_like(one.tensors["input_ids"])
+            row = torch.zeros_like(item.tensors["input_ids"])
         padding = row.new_full((1, length - row.shape[1], *row.shape[2:]), pad)
         rows.append(torch.cat([padding, row], dim=1))
     return _end_to_end(rows)
@@ -71,11 +71,11 @@ def _left_padded(key: str, prepared: Sequence[Prepared], length: int, pad: int) 
 def _patch_indices(prepared: Sequence[Prepared]) -> list[Tensor]:
     """Each context's patches by their place among those of the whole batch, wherever pixels are still there."""
     moved, before = [], 0
-    for one in prepared:
-        if _PATCH_INDICES in one.tensors:
-            places = one.tensors[_PATCH_INDICES]
+    for item in prepared:
+        if _PATCH_INDICES in item.tensors:
+            places = item.tensors[_PATCH_INDICES]
             moved.append(torch.where(places >= 0, places + before, places))
-            before += one.tensors["pixel_values"].shape[:2].numel() if "pixel_values" in one.tensors else 0
+            before += item.tensors["pixel_values"].shape[:2].numel() if "pixel_values" in item.tensors else 0
     return moved
 
 

@@ -42,7 +42,9 @@ def prepare_all(
     `opens` may have decoded the images before, such as `decode_ahead.DecodeAhead`.
     """
     known: dict[Hashable, _Kind | None] = {}
-    return tuple(one if isinstance(one, Prepared) else _prepare(vlm, one, known, opens) for one in contexts)
+    return tuple(
+        context if isinstance(context, Prepared) else _prepare(vlm, context, known, opens) for context in contexts
+    )
 
 
 def _prepare(

@@ -108,8 +108,9 @@ def name(key: Sequence[str | int]) -> str:
 
 def per_token_keys(prepared: Sequence[Prepared]) -> set[str]:
     """Keys of the tensors that have an entry for each token of the prompt."""
-    keys = {key for one in prepared for key in one.tensors if not describes_images(key)}
+    keys = {key for item in prepared for key in item.tensors if not describes_images(key)}
     shapes = {
-        key: [(one.tensors[key].shape[:2], (1, one.length)) for one in prepared if key in one.tensors] for key in keys
+        key: [(item.tensors[key].shape[:2], (1, item.length)) for item in prepared if key in item.tensors]
+        for key in keys
     }
     return {key for key in keys if all(actual == wanted for actual, wanted in shapes[key])}

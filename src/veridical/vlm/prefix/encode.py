@@ -56,7 +56,7 @@ class Prefix:
     @property
     def keys(self) -> tuple[tuple[str | int, ...], ...]:
         """The contexts' keys, which name them in errors."""
-        return tuple(one.key for one in self.prepared)
+        return tuple(item.key for item in self.prepared)
 
     @property
     def takes_ragged_texts(self) -> bool:
@@ -156,7 +156,7 @@ def _obstacle(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Prepared
     from veridical.vlm.model import checkpointing, families
 
     reason = vlm.sharing.reason or checkpointing.obstacle(vlm.model)
-    reason = reason or families.batch_obstacle(vlm.model, batch, [one.placeholders for one in prepared])
+    reason = reason or families.batch_obstacle(vlm.model, batch, [item.placeholders for item in prepared])
     if reason and vlm.invocation_tokens:
         raise UserError(f"{vlm.name}: its answer-only adapter needs shared prefixes, which don't work here: {reason}.")
     if reason:

@@ -69,7 +69,7 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
     Raises `UserError` where the images' features and the prompt's placeholders differ in number.
     """
     base = families.base_model(vlm.model)
-    if not any(one.placeholders for one in prepared):
+    if not any(item.placeholders for item in prepared):
         nothing = torch.empty(0, base.config.get_text_config().hidden_size, device=base.device, dtype=base.dtype)
         return [Features(nothing) for _ in prepared]
     inner = getattr(base, "model", base)
@@ -84,7 +84,11 @@ def image_features(vlm: Vlm, batch: Mapping[str, Tensor], prepared: Sequence[Pre
 @contextmanager
 def _without_batch_statistics(model: Any) -> Iterator[None]:
     """Batch norms as in evaluation: in training they would mix images of different examples, and remember them."""
-    norms = [one for one in model.modules() if isinstance(one, torch.nn.modules.batchnorm._BatchNorm) and one.training]
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training
+    ]
     for norm in norms:
         norm.training = False
     try:
@@ -97,10 +101,10 @@ def _without_batch_statistics(model: Any) -> Iterator[None]:
 def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
     """What the tower made of a batch, by context."""
     field = "last_hidden_state" if output.get("pooler_output") is None else "pooler_output"
-    counts = [one.placeholders for one in prepared]
+    counts = [item.placeholders for item in prepared]
     tokens = _flat(output[field])
     if len(tokens) != sum(counts):
-        names = ", ".join(name(one.key) for one in prepared)
+        names = ", ".join(name(item.key) for item in prepared)
         raise UserError(
             f"{names}: the prompts hold {sum(counts)} image placeholders but the images give {len(tokens)} features. "
             "Check that processor and model belong together."
@@ -117,12 +121,12 @@ def _split(output: Any, prepared: Sequence[Prepared]) -> list[Features]:
 
 def of_contexts(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Features]:
     """Image features of each context, before its view: one pass of tower and projector, over different images only."""
-    different = {tower_key(one): one for one in prepared}
+    different = {tower_key(item): item for item in prepared}
     seen: dict[Any, Features] = {}
     for keys in _batched_by_tiles(different):
         contexts = [different[key] for key in keys]
         seen |= zip(keys, image_features(vlm, batches.collate(vlm, contexts), contexts), strict=True)
-    return [seen[tower_key(one)] for one in prepared]
+    return [seen[tower_key(item)] for item in prepared]
 
 
 def _batched_by_tiles(contexts: Mapping[Any, Prepared]) -> list[list[Any]]:
@@ -161,7 +165,7 @@ def under_view(features: Features, prepared: Prepared) -> Features:
 
 def as_encoder_output(features: Sequence[Features]) -> dict[str, Any]:
     """The features of a batch (some, at least), in the form the models' `mm_encoder_outputs` argument takes."""
-    shown = [one for one in features if len(one.tokens)]
+    shown = [feature for feature in features if len(feature.tokens)]
     first, tokens = shown[0], [one.tokens for one in shown]
     output = first.kind(**dict.fromkeys(field.name for field in fields(first.kind)))
     output[first.field] = tokens if first.listed else torch.cat(tokens)

@@ -51,7 +51,7 @@ def prefix_inputs(batch: Mapping[str, Tensor], features: Sequence[Features] | No
     if features is None:
         return dict(batch)
     inputs: dict[str, Any] = {key: tensor for key, tensor in batch.items() if not key.startswith(_PIXELS)}
-    if any(len(one.tokens) for one in features):
+    if any(len(feature.tokens) for feature in features):
         inputs[_FEATURES] = tower.as_encoder_output(features)
     return inputs
 

@@ -39,16 +39,16 @@ def rebatch(prefixes: Sequence[Prefix], device: torch.device) -> Prefix:
     """Contexts that were kept apart as one batch, padded on the left, on `device`."""
     import torch
 
-    length = max(one.mask.shape[-1] for one in prefixes)
-    layers = zip(*(one.past for one in prefixes), strict=True)
-    beside = {key: torch.cat([one.beside[key] for one in prefixes]).to(device) for key in prefixes[0].beside}
+    length = max(prefix.mask.shape[-1] for prefix in prefixes)
+    layers = zip(*(prefix.past for prefix in prefixes), strict=True)
+    beside = {key: torch.cat([prefix.beside[key] for prefix in prefixes]).to(device) for key in prefixes[0].beside}
     return replace(
         prefixes[0],
-        prepared=tuple(one.prepared[0] for one in prefixes),
+        prepared=tuple(prefix.prepared[0] for prefix in prefixes),
         features=None,
-        mask=_padded([one.mask for one in prefixes], length, -1, 0).to(device),
-        positions=_padded([one.positions for one in prefixes], length, -1, -2).to(device),
-        next_position=torch.cat([one.next_position for one in prefixes]).to(device),
+        mask=_padded([prefix.mask for prefix in prefixes], length, -1, 0).to(device),
+        positions=_padded([prefix.positions for prefix in prefixes], length, -1, -2).to(device),
+        next_position=torch.cat([prefix.next_position for prefix in prefixes]).to(device),
         past=[_layer(layer, length, device) for layer in layers],
         beside=beside,
     )

@@ -167,7 +167,7 @@ def _shared_starts(
     vlm: Vlm, prepared: Sequence[Prepared], members: Sequence[Sequence[int]]
 ) -> list[SharedStart] | None:
     """The shared starts; None where nothing is shared, or the images come after the questions diverge."""
-    if all(len(group) == 1 for group in members) or any(_is_read_by_tower(one) for one in prepared):
+    if all(len(group) == 1 for group in members) or any(_is_read_by_tower(item) for item in prepared):
         return None
     starts = []
     for group in members:

@@ -43,7 +43,7 @@ _EQUAL = frozenset(
 
 def equals_masking(vlm: Vlm, prepared: Sequence[Prepared]) -> bool:
     """Whether something is hidden, and leaving it out is known to make no difference."""
-    hidden = any(one.hidden is not None and len(one.hidden) for one in prepared)
+    hidden = any(item.hidden is not None and len(item.hidden) for item in prepared)
     return hidden and vlm.family in _EQUAL and vlm.traits.takes_features and families.attends_fully(vlm.model)
 
 
@@ -51,7 +51,7 @@ def without_hidden(
     vlm: Vlm, prepared: Sequence[Prepared], features: Sequence[Features], places: Tensor
 ) -> tuple[dict[str, Tensor], list[Features], Tensor]:
     """Batch, features and positions [..., rows, length] of what is seen, from the positions of whole rows."""
-    kept = [_seen(one) for one in prepared]
+    kept = [_seen(item) for item in prepared]
     per_token = per_token_keys(prepared)
     shown = [
         dataclasses.replace(

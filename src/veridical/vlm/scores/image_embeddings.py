@@ -43,7 +43,7 @@ def image_embeddings(vlm: Vlm, images: Sequence[tuple[ImageFile, ...]], batch: i
             embeddings |= zip(prepared, _vectors(vlm, list(prepared.values())), strict=True)
     width = next((len(vector) for vector in embeddings.values()), 1)
     unknown = torch.full((width,), torch.nan)
-    return torch.stack([embeddings.get(one, unknown) for one in images])
+    return torch.stack([embeddings.get(image, unknown) for image in images])
 
 
 def _vectors(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Tensor]:
@@ -55,7 +55,7 @@ def _vectors(vlm: Vlm, prepared: Sequence[Prepared]) -> list[Tensor]:
 
     with torch.no_grad():
         if vlm.traits.takes_features:
-            means = [one.tokens.float().mean(0) for one in features(vlm, prepared)]
+            means = [feature.tokens.float().mean(0) for feature in features(vlm, prepared)]
         else:
-            means = list(hidden_states(vlm, [one.context for one in prepared])[:, -1])
+            means = list(hidden_states(vlm, [item.context for item in prepared])[:, -1])
     return [normalize(mean, dim=-1).cpu() for mean in means]
