@@ -65,12 +65,12 @@ def run(config: ListConfig) -> None:
         import json
         from dataclasses import asdict
 
-        print(json.dumps({kind: [asdict(one) for one in listed] for kind, listed in listings.items()}, indent=2))
+        print(json.dumps({kind: [asdict(entry) for entry in listed] for kind, listed in listings.items()}, indent=2))
         return
     for kind, listed in listings.items():
         if len(listings) > 1:
             print(f"{kind}:")
-        width = max(len(one.name) for one in listed)
-        for one in listed:
-            origin = "" if one.origin == "veridical" else f"  [{one.origin}]"
-            print(f"  {one.name:<{width}}  {one.summary}{origin}")
+        width = max(len(entry.name) for entry in listed)
+        for entry in listed:
+            origin = "" if entry.origin == "veridical" else f"  [{entry.origin}]"
+            print(f"  {entry.name:<{width}}  {entry.summary}{origin}")

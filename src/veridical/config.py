@@ -91,10 +91,10 @@ def flags(settings: Mapping[str, Any], config_type: type, source: Path) -> list[
 def fields_of(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every field of a settings class as (dotted name, type), groups before what is in them."""
     hints = typing.get_type_hints(config_type)
-    for one in dataclasses.fields(config_type):
-        name = prefix + one.name
-        yield name, hints[one.name]
-        for group in _dataclasses_in(hints[one.name]):
+    for setting in dataclasses.fields(config_type):
+        name = prefix + setting.name
+        yield name, hints[setting.name]
+        for group in _dataclasses_in(hints[setting.name]):
             yield from fields_of(group, name + ".")
 
 
@@ -123,7 +123,7 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
 
     hints = typing.get_type_hints(config_type, include_extras=True)
     fields: Any = dataclasses.fields(config_type)  # type: ignore[arg-type]
-    groups = {one.name: one.metadata[_CHOSEN] for one in fields if _CHOSEN in one.metadata}
+    groups = {setting.name: setting.metadata[_CHOSEN] for setting in fields if _CHOSEN in setting.metadata}
     if not groups:
         plain = home_expanded(tyro.cli(config_type, args=arguments, prog=prog, description=description or None))
         check(plain)
@@ -137,9 +137,9 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
         namespace={"__doc__": config_type.__doc__},
     )
     parsed: Any = tyro.cli(parser, args=arguments, prog=prog, description=description or None)
-    values = {one.name: getattr(parsed, one.name) for one in fields}
+    values = {setting.name: getattr(parsed, setting.name) for setting in fields}
     for name in groups:
-        own = {one.name: getattr(values[name], one.name) for one in dataclasses.fields(values[name])}
+        own = {setting.name: getattr(values[name], setting.name) for setting in dataclasses.fields(values[name])}
         values[name] = hints[name](**own)
     made = home_expanded(config_type(**values))
     check(made)
@@ -149,10 +149,10 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str, descri
 def home_expanded(settings: Config) -> Config:
     """The settings with `~` at the beginning of a path as the user's home folder, in groups of settings too."""
     changed = {}
-    for one in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value = getattr(settings, one.name)
-        if one.init and (expanded := _at_home(value)) is not value:
-            changed[one.name] = expanded
+    for setting in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, setting.name)
+        if setting.init and (expanded := _at_home(value)) is not value:
+            changed[setting.name] = expanded
     return dataclasses.replace(settings, **changed) if changed else settings  # type: ignore[type-var]
 
 
@@ -180,7 +180,7 @@ def _with_choices(settings: type[Any], name: str, choices: Sequence[str]) -> typ
 def to_plain(value: Any) -> Any:
     """A settings value as what YAML and JSON hold: mappings, lists, strings, numbers, booleans, None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: to_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {setting.name: to_plain(getattr(value, setting.name)) for setting in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

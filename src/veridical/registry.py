@@ -103,13 +103,13 @@ class Registry(Generic[Target]):
 
     def attributes(self) -> list[str]:
         """The names of the classes and functions of veridical's own entries."""
-        return [one.target.partition(":")[2] for one in self.own.values()]
+        return [entry.target.partition(":")[2] for entry in self.own.values()]
 
     def attribute(self, package: str, name: str) -> Any:
         """The class of that name among veridical's own, for a package's `__getattr__`. Raises AttributeError."""
-        for one in self.own.values():
-            if one.target.partition(":")[2] == name:
-                return _attribute(one.target)
+        for entry in self.own.values():
+            if entry.target.partition(":")[2] == name:
+                return _attribute(entry.target)
         near = difflib.get_close_matches(name, self.attributes(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
@@ -197,7 +197,7 @@ class Registry(Generic[Target]):
 
     def _only_one(self, module: ModuleType, file: str, before: set[str], where: str) -> Any:
         """What a file holds of this kind, where it decorates one, or is itself one."""
-        there = [one for name, one in self._added.items() if getattr(one, "__module__", None) == module.__name__]
+        there = [added for name, added in self._added.items() if getattr(added, "__module__", None) == module.__name__]
         if not there and self.check(module) is None:
             return module
         if len(there) != 1:
@@ -223,8 +223,8 @@ def lacks(made: Any, methods: Sequence[str]) -> str | None:
     """What a class of settings lacks: to be a dataclass, a name, defaults, methods. None where nothing."""
     if not isinstance(made, type) or not dataclasses.is_dataclass(made):
         return "it is no dataclass; its fields are its settings, its name among them"
-    fields = {one.name: one for one in dataclasses.fields(made)}
-    bare = [n for n, one in fields.items() if one.default is MISSING and one.default_factory is MISSING]
+    fields = {setting.name: setting for setting in dataclasses.fields(made)}
+    bare = [n for n, setting in fields.items() if setting.default is MISSING and setting.default_factory is MISSING]
     if bare:
         return f"the setting {bare[0]} has no default"
     if "name" not in fields:
@@ -235,7 +235,7 @@ def lacks(made: Any, methods: Sequence[str]) -> str | None:
 
 def name_of_settings(made: Any) -> str:
     """The name that a class of settings has by default."""
-    return str({one.name: one for one in dataclasses.fields(made)}["name"].default)
+    return str({setting.name: setting for setting in dataclasses.fields(made)}["name"].default)
 
 
 @functools.cache
@@ -314,7 +314,9 @@ def _module(file: str, where: str) -> ModuleType:
 
 def _told(error: Exception, path: Path | None = None) -> str:
     """What went wrong, with the line of the user's file that it went wrong in."""
-    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if path and one.filename == str(path)]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if path and frame.filename == str(path)
+    ]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     return f"{type(error).__name__}: {error}{f', line {line}' if line and 'line' not in str(error) else ''}"
 

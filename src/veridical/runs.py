@@ -148,7 +148,7 @@ def identity_of(config: Any, *, by_content: bool = True) -> dict[str, Any]:
 def _with_code(value: Any) -> Any:
     """A setting that names a user's own method by its file: what is in the file counts too."""
     if isinstance(value, list):
-        return [_with_code(one) for one in value]
+        return [_with_code(item) for item in value]
     match = re.fullmatch(r"(.+\.py)(:[\w.]+)?", value) if isinstance(value, str) else None
     digest = content_digest(Path(match[1]).expanduser()) if match else None
     return f"{value} sha256:{digest}" if digest else value
@@ -162,7 +162,7 @@ def content_digest(path: Path) -> str | None:
         if not path.is_dir():
             return None
         digest = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("[!.]*") if one.is_file()):
+        for file in sorted(path_inside for path_inside in path.rglob("[!.]*") if path_inside.is_file()):
             digest.update(f"{file.relative_to(path)}\n{_file_digest(file)}\n".encode())
         return digest.hexdigest()
     except (OSError, ValueError):
@@ -171,7 +171,7 @@ def content_digest(path: Path) -> str | None:
 
 def _content_of(value: Any) -> str | None:
     if isinstance(value, tuple):
-        digests = [_content_of(one) for one in value]
+        digests = [_content_of(item) for item in value]
         return hashlib.sha256("\n".join(map(str, digests)).encode()).hexdigest() if any(digests) else None
     if value is None or (isinstance(value, str) and os.sep not in value and not Path(value).is_file()):
         return None
@@ -276,7 +276,7 @@ def _refuse_foreign(out: Path, command: str) -> None:
     about = read(out)
     if about is None:
         try:
-            there = [one.name for one in out.iterdir()] if out.is_dir() else [out.name] if out.exists() else []
+            there = [entry.name for entry in out.iterdir()] if out.is_dir() else [out.name] if out.exists() else []
         except OSError as error:
             raise UserError(f"{out}: can't be read ({error.strerror}); give --out another folder.") from None
         if any(name in _OLD for name in there):

@@ -163,10 +163,10 @@ def _further(
     answer with the same text, or else the rejected side's own."""
     others: list[Answer] = []
     contrast = pair.rejected_images
-    for one in pair.others:
-        if one.text == pair.chosen and one.images is not None:
-            contrast = one.images
-        elif usable := _usable(pair, one, chosen, vlm, limit, too_long):
+    for further in pair.others:
+        if further.text == pair.chosen and further.images is not None:
+            contrast = further.images
+        elif usable := _usable(pair, further, chosen, vlm, limit, too_long):
             others.append(usable)
     return tuple(others), contrast
 

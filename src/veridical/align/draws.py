@@ -58,4 +58,8 @@ def random_requests(requests: Sequence[LogpRequest]) -> tuple[LogpRequest, ...]:
 
 def random_views(shown: Sequence[Shown]) -> list[Shown]:
     """Those that look different in every draw."""
-    return [one for one in shown if any(map(is_random, one.views if isinstance(one, LogpRequest) else (one,)))]
+    return [
+        request
+        for request in shown
+        if any(map(is_random, request.views if isinstance(request, LogpRequest) else (request,)))
+    ]

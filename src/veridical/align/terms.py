@@ -90,8 +90,8 @@ def _distributions(encoder: BatchEncoder, examples: Sequence[Example]) -> list[T
     with encoder.autocast():
         logits = answer_logits(encoder.vlm, encoder.encode(keys, batch), rows)
     return [
-        torch.log_softmax(one.float(), -1)[example.chosen.skip : -1 if example.chosen.cut else None]
-        for example, one in zip(examples, logits, strict=True)
+        torch.log_softmax(own_logits.float(), -1)[example.chosen.skip : -1 if example.chosen.cut else None]
+        for example, own_logits in zip(examples, logits, strict=True)
     ]
 
 

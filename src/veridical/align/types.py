@@ -96,11 +96,11 @@ class Example:
     def contexts(self, shown: Iterable[Shown]) -> dict[str, Context]:
         """What the model is shown for some views and requests, by context key, each once."""
         wanted: dict[tuple[tuple[ImageFile, ...], View], None] = {}
-        for one in shown:
-            if isinstance(one, LogpRequest):
-                wanted |= {(row.images, view): None for row in self.rows(one) for view in one.views}
+        for request in shown:
+            if isinstance(request, LogpRequest):
+                wanted |= {(row.images, view): None for row in self.rows(request) for view in request.views}
             else:
-                wanted[self.images, one] = None
+                wanted[self.images, request] = None
         return {
             self.context_key(view, images): Context(images, self.prompt, view, self.seed_key(view))
             for images, view in wanted

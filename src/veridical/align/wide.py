@@ -46,7 +46,7 @@ class WideParts:
 
     def count(self, pair: Pair, example: Example) -> None:
         """Count what a pair that is used has."""
-        contrasts = any(one.text == pair.chosen and one.images is not None for one in pair.others)
+        contrasts = any(other.text == pair.chosen and other.images is not None for other in pair.others)
         self._counts.update(
             {
                 "others": bool(example.others),

@@ -49,7 +49,7 @@ def evaluate(
         config = checked_settings(
             config_type({"protocols": " ".join(names)}), settings, out=where, models=tuple(name for name, _ in given)
         )
-        first = next((one for one in several if not isinstance(one, str | Path | Run)), None)
+        first = next((entry for entry in several if not isinstance(entry, str | Path | Run)), None)
         results = measure(config if first is None else as_loaded(config, first))
         return Evaluation(where, results, (keep, given))
 
@@ -58,11 +58,11 @@ def _measured(models: Sequence[str | Path | Vlm | Run]) -> list[tuple[str, Any]]
     """Each model as `--models` names it, and what it needs to stay there."""
     named: list[tuple[str, Any]] = []
     runs = sum(isinstance(model, Run) for model in models)
-    for number, one in enumerate(models):
-        if isinstance(one, Run):
+    for number, entry in enumerate(models):
+        if isinstance(entry, Run):
             label = "aligned" if runs == 1 else f"aligned-{number}"
-            named.append((f"{label}={one.result}" if one.keep[0] is not None else str(one.result), one))
+            named.append((f"{label}={entry.result}" if entry.keep[0] is not None else str(entry.result), entry))
         else:
-            with named_model(one) as (source, held):
+            with named_model(entry) as (source, held):
                 named.append((source, held))
     return named

@@ -218,7 +218,7 @@ class StudyResult:
         return f"StudyResult({self.results['title']}; {len(self.results['arms'])} arms; {self.folder}){told}"
 
     def _repr_html_(self) -> str:
-        rows = [[one["arm"], one["metric"], _interval(one)] for one in self.table]
+        rows = [[row["arm"], row["metric"], _interval(row)] for row in self.table]
         return _table(["", *self.answers], [["", *self.answers.values()]]) + _table(["arm", "metric", ""], rows)
 
 

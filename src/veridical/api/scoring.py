@@ -28,13 +28,13 @@ def score(protocol: str, **given: Any) -> Scores:
     from veridical.protocols.in_memory import are_questions, count_answers
     from veridical.protocols.score import config_type, result_of
 
-    fields = {one.name for one in fields_of(benchmark(protocol).Settings)}
+    fields = {field.name for field in fields_of(benchmark(protocol).Settings)}
     if are_questions(given.get("questions")):
         return Scores(count_answers(benchmark(protocol), **given))
     with tempfile.TemporaryDirectory(prefix="veridical-score-") as work:
         settings = {name: _as_file(name, value, Path(work)) for name, value in given.items()}
         kind = config_type({"protocol": protocol})
-        many = {one.name for one in fields_of(kind) if "tuple" in str(one.type)}
+        many = {field.name for field in fields_of(kind) if "tuple" in str(field.type)}
         for name, value in settings.items():
             if name in fields and name in many and not isinstance(value, tuple | list):
                 settings[name] = (value,)
@@ -44,9 +44,9 @@ def score(protocol: str, **given: Any) -> Scores:
 def _as_file(name: str, value: Any, folder: Path) -> Any:
     """What is given in memory as a file that the benchmark reads; anything else as it is."""
     if isinstance(value, Mapping):
-        texts = bool(value) and all(isinstance(one, str) for one in value.values())
+        texts = bool(value) and all(isinstance(item, str) for item in value.values())
         content: Any = [_row(name, key, text) for key, text in value.items()] if texts else dict(value)
-    elif isinstance(value, Sequence) and value and all(isinstance(one, Mapping) for one in value):
+    elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
         content = [dict(row) for row in value]
     else:
         return Path(value) if isinstance(value, str) and Path(value).is_file() else value

@@ -48,9 +48,9 @@ def align(
     chosen = objective_type(objective)() if isinstance(objective, str) else objective
     with run_folder(out, "run") as (where, keep), named_model(model) as (source, held):
         several = [pairs] if isinstance(pairs, PairSet | str | Path) else list(pairs)
-        folders = [pairs_folder(one) for one in several]
+        folders = [pairs_folder(part) for part in several]
         if len(several) > 1:  # where temporary folders lie must not decide what a set is called
-            named = [isinstance(one, PairSet) for one in several]
+            named = [isinstance(part, PairSet) for part in several]
             folders = [
                 (Path(f"set-{number}={folder}") if own else folder, kept)
                 for number, (own, (folder, kept)) in enumerate(zip(named, folders, strict=True), start=1)

@@ -67,7 +67,7 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
 def _answers(row: Mapping[str, Any], source: str) -> Iterator[tuple[str, str]]:
     completions = row.get("completions")
     several: Sequence[Any] = completions if isinstance(completions, list) else [row]
-    for one in several:
-        text = next((one[key] for key in _TEXTS if isinstance(one.get(key), str)), None)
+    for completion in several:
+        text = next((completion[key] for key in _TEXTS if isinstance(completion.get(key), str)), None)
         if text is not None:
-            yield text, f"answer of {one.get('model') or source or _MODEL}"
+            yield text, f"answer of {completion.get('model') or source or _MODEL}"

@@ -71,7 +71,7 @@ def spa(record: Record, settings: SpaSettings, seed: int) -> Steps:
         raise faults.rejected()
 
     scored: list[LogProbs] = yield Score(context, texts)
-    rewards = [_reward(one, settings) for one in scored]
+    rewards = [_reward(log_probs, settings) for log_probs in scored]
     worst, best = min(range(len(texts)), key=rewards.__getitem__), max(range(len(texts)), key=rewards.__getitem__)
     margin = rewards[best] - rewards[worst]
     if margin <= settings.least_margin:

@@ -99,7 +99,7 @@ def _log_probs(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], answers: Se
             raise ValueError("best-of-n scores whole answers; it can't continue a given text")
         if answer.text:
             texts[branch.context].append(answer.text)
-    scores = [iter(one) for one in score(vlm, prefix, texts)]
+    scores = [iter(answer_scores) for answer_scores in score(vlm, prefix, texts)]
     log_probs = []
     for branch, answer in zip(branches, answers, strict=True):
         tokens = next(scores[branch.context]) if answer.text else torch.empty(0)

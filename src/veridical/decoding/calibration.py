@@ -54,5 +54,5 @@ def calibrate(answers: Tensor, content_free: Sequence[Tensor]) -> Tensor:
     `content_free` are those given each view that says nothing; question by question, as the paper's
     per-sample variant.
     """
-    free = sum((one.softmax(-1) for one in content_free[1:]), start=content_free[0].softmax(-1)) / len(content_free)
+    free = sum((blind.softmax(-1) for blind in content_free[1:]), start=content_free[0].softmax(-1)) / len(content_free)
     return (answers.log_softmax(-1) - (free + _FLOOR).log()).log_softmax(-1)

@@ -73,7 +73,7 @@ def _divergence(early: Tensor, last: Tensor) -> Tensor:
     import torch
 
     middle = torch.log((early.exp() + last.exp()) / 2)
-    parts = [(one.exp() * (one - middle).nan_to_num()).sum(-1) for one in (early, last.expand_as(early))]
+    parts = [(layer.exp() * (layer - middle).nan_to_num()).sum(-1) for layer in (early, last.expand_as(early))]
     return (parts[0] + parts[1]) / 2
 
 
@@ -83,5 +83,5 @@ def _reverse_divergence(early: Tensor, last: Tensor) -> Tensor:
 
     mean = (early.exp() + last.exp()) / 2
     entropy = (mean * torch.log(mean)).nan_to_num()
-    parts = [(entropy - (mean * one).nan_to_num()).sum(-1) for one in (early, last.expand_as(early))]
+    parts = [(entropy - (mean * layer).nan_to_num()).sum(-1) for layer in (early, last.expand_as(early))]
     return (parts[0] + parts[1]) / 2

@@ -145,7 +145,7 @@ def _told(choice: Mapping[str, Any]) -> Told:
 
 def _entry(entry: Mapping[str, Any] | None) -> Mapping[int, float]:
     """A prompt token's log-probability, and those of others beside it, by id; nothing for the first token."""
-    return {int(token): float(one["logprob"]) for token, one in (entry or {}).items()}
+    return {int(token): float(candidate["logprob"]) for token, candidate in (entry or {}).items()}
 
 
 def first_of(choices: Sequence[str], likeliest: Mapping[str, float]) -> tuple[float | None, ...]:

@@ -106,7 +106,7 @@ def each_or_its_error(
     except Exception as error:
         if len(requests) == 1:
             return [error]
-    return [one for request in requests for one in each_or_its_error([request], answer, passing)]
+    return [answered for request in requests for answered in each_or_its_error([request], answer, passing)]
 
 
 def _sample(generator: LocalGenerator, requests: Sequence[Sample]) -> list[list[Answer]]:
@@ -149,7 +149,7 @@ def _log_probs(generator: LocalGenerator, requests: Sequence[Score]) -> list[lis
     texts: list[list[str]] = [[] for _ in places]
     for request in requests:
         texts[places[request.context]] += request.texts
-    scored = [iter(one) for one in score(generator.vlm, prefix, texts)]
+    scored = [iter(text_scores) for text_scores in score(generator.vlm, prefix, texts)]
     return [[tuple(next(scored[places[request.context]]).tolist()) for _ in request.texts] for request in requests]
 
 

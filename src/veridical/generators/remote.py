@@ -173,8 +173,8 @@ class RemoteGenerator:
         drawn = await gather([self._together(request, images, after, places) for after, places in groups.items()])
         by_key: dict[int, Answer] = {}
         for (after, places), told in zip(groups.items(), drawn, strict=True):
-            for place, one in zip(places, told, strict=True):
-                by_key[place] = Answer(one.text.rstrip() if after else one.text.strip(), one.finished)
+            for place, answer in zip(places, told, strict=True):
+                by_key[place] = Answer(answer.text.rstrip() if after else answer.text.strip(), answer.finished)
         return [by_key[place] for place in range(len(request.keys))]
 
     async def _together(

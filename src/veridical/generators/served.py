@@ -333,7 +333,7 @@ async def _scores(served: Served, _: chat.Completion) -> str:
     if not compared:
         return "it gives no log-probabilities of what it writes"
     apart = max(abs(value - again) for (_token, value, _likeliest), again in compared)
-    if not apart <= _TOLERANCE or any(one > 1e-4 for one in read):
+    if not apart <= _TOLERANCE or any(log_prob > 1e-4 for log_prob in read):
         return f"its log-probabilities of one text differ by {apart:.2g} between writing and reading it"
     return ""
 

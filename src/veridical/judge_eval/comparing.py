@@ -122,7 +122,7 @@ def _about(record: Record, images: tuple[Any, ...]) -> Record:
 
 
 def _difference(chosen: float | JudgeError, rejected: float | JudgeError) -> Answer:
-    failed = next((one for one in (chosen, rejected) if isinstance(one, JudgeError)), None)
+    failed = next((rate for rate in (chosen, rejected) if isinstance(rate, JudgeError)), None)
     if failed is not None:
         return str(failed)
     assert not isinstance(chosen, JudgeError)

@@ -150,8 +150,10 @@ def _train(config: RewardConfig, pairs: Path, folder: runs.Run) -> None:
 
 def _alignment(config: RewardConfig, pairs: Path) -> AlignConfig:
     """The same settings as an alignment's, whose engine trains; the objective only says what the model is shown."""
-    given = {one.name for one in dataclasses.fields(AlignConfig)}
-    same = {one.name: getattr(config, one.name) for one in dataclasses.fields(config) if one.name in given}
+    given = {setting.name for setting in dataclasses.fields(AlignConfig)}
+    same = {
+        setting.name: getattr(config, setting.name) for setting in dataclasses.fields(config) if setting.name in given
+    }
     return AlignConfig(**same | {"pairs": pairs, "objective": Dpo(), "held_out": 0.0})
 
 
@@ -162,7 +164,7 @@ def _split(config: RewardConfig, examples: Sequence[Example]) -> tuple[Sequence[
     kept = [is_held_out(example.record_id, config.held_out, config.seed) for example in examples]
     if all(kept) or not any(kept):
         raise UserError(f"{config.pairs}: {len(kept)} pairs are too few to train on some and measure on others.")
-    places = [[place for place, one in enumerate(kept) if one == held] for held in (False, True)]
+    places = [[place for place, part in enumerate(kept) if part == held] for held in (False, True)]
     return Subset(examples, places[0]), Subset(examples, places[1])
 
 

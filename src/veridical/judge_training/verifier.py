@@ -130,16 +130,16 @@ def _train(config: VerifierConfig) -> None:
     records, panel = _records(config, settings)
     checks, failed = checked(config.pairs, records, panel)
     out = [is_held_out(check.record.id, config.held_out, config.seed) for check in checks]
-    learnt = balanced([one for one, kept in zip(checks, out, strict=True) if not kept], config.seed)
-    measured = balanced([one for one, kept in zip(checks, out, strict=True) if kept], config.seed)
+    learnt = balanced([item for item, kept in zip(checks, out, strict=True) if not kept], config.seed)
+    measured = balanced([item for item, kept in zip(checks, out, strict=True) if kept], config.seed)
     if not learnt or not measured:
         raise UserError(
             f"{config.pairs}: {len(checks)} sentences were checked, too few of them right, or too few wrong, to train "
             "on some and measure on others. Build more pairs."
         )
     teacher = panel.names([Detect])
-    write_build(config.out / "feedback", [_pair(i, one, teacher) for i, one in enumerate(learnt)])
-    write_json_lines(config.out / "held-out.jsonl", [_row(one) for one in measured])
+    write_build(config.out / "feedback", [_pair(i, item, teacher) for i, item in enumerate(learnt)])
+    write_json_lines(config.out / "held-out.jsonl", [_row(item) for item in measured])
     align.run(_alignment(config))
     measures = measure(load_verifier(config.out, config.model, config.device), measured)
     counts = {"sentences": len(checks), "judge_failures": failed, "trained_on": len(learnt)}
@@ -177,8 +177,8 @@ def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[l
             if isinstance(answer, JudgeError):
                 failed += 1
                 continue
-            for one in _by_sentence(request, answer):
-                checks.setdefault((one.record.id, one.sentence), one)
+            for item in _by_sentence(request, answer):
+                checks.setdefault((item.record.id, item.sentence), item)
     return list(checks.values()), failed
 
 
@@ -192,15 +192,15 @@ def _by_sentence(request: Detect, findings: Findings) -> Iterator[Checked]:
 
 def balanced(found: Sequence[Checked], seed: int) -> list[Checked]:
     """As many right sentences as wrong ones, drawn from the more numerous sort; in the order given."""
-    right = [one for one in found if one.kind is None]
-    wrong = [one for one in found if one.kind is not None]
+    right = [item for item in found if item.kind is None]
+    wrong = [item for item in found if item.kind is not None]
     count = min(len(right), len(wrong))
     kept = {
         id(group[place])
         for name, group in (("right", right), ("wrong", wrong))
         for place in generator("balance", (seed, name)).permutation(len(group))[:count]
     }
-    return [one for one in found if id(one) in kept]
+    return [item for item in found if id(item) in kept]
 
 
 def _pair(number: int, one: Checked, teacher: str) -> Pair:
@@ -246,13 +246,13 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
 
     The interval takes the sentences for one sample, which they are: there are as many right as wrong ones.
     """
-    scores = verifier.verify([Verify(one.record, one.sentence) for one in held_out])
+    scores = verifier.verify([Verify(item.record, item.sentence) for item in held_out])
     passed = [not isinstance(score, JudgeError) and score > 0.5 for score in scores]
-    right = [ok for ok, one in zip(passed, held_out, strict=True) if one.kind is None]
-    caught = [not ok for ok, one in zip(passed, held_out, strict=True) if one.kind is not None]
-    classified = [one for one, ok in zip(held_out, passed, strict=True) if one.kind is not None and not ok]
-    named = [_named(verifier, one) for one in classified]
-    kinds = Counter(one.kind for one in classified)
+    right = [ok for ok, item in zip(passed, held_out, strict=True) if item.kind is None]
+    caught = [not ok for ok, item in zip(passed, held_out, strict=True) if item.kind is not None]
+    classified = [item for item, ok in zip(held_out, passed, strict=True) if item.kind is not None and not ok]
+    named = [_named(verifier, item) for item in classified]
+    kinds = Counter(item.kind for item in classified)
     return {
         "balanced_accuracy": round((sum(right) / len(right) + sum(caught) / len(caught)) / 2, 4),
         "interval": wilson(sum(right) + sum(caught), len(held_out)),
@@ -261,7 +261,7 @@ def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
             "passed": sum(right),
             "wrong": len(caught),
             "caught": sum(caught),
-            "kinds": dict(Counter(one.kind for one in held_out if one.kind).most_common()),
+            "kinds": dict(Counter(item.kind for item in held_out if item.kind).most_common()),
         },
         "class_accuracy": _share(named.count(True), len(classified)),
         "class_chance": _share(max(kinds.values(), default=0), len(classified)),

@@ -94,7 +94,7 @@ class Backbone:
                 return [
                     JudgeError(f"{self.name}: {error}", "judge-refused", "shorten the text, or take another writer")
                 ]
-        return [one for request in requests for one in self._batch([request])]
+        return [text for request in requests for text in self._batch([request])]
 
     def _together(self, requests: Sequence[Inject]) -> list[str | None]:
         from veridical.vlm.generation.generate import generate
@@ -107,7 +107,7 @@ class Backbone:
         sampling = SamplingParams(self.max_tokens, self.temperature, self.top_p)
         branches = [Branch(place, ("backbone", *request.key)) for place, request in enumerate(requests)]
         sampled = generate(vlm, encode(vlm, contexts), branches, sampling)
-        texts = [one.text.strip() if one.finished else "" for one in sampled]
+        texts = [sample.text.strip() if sample.finished else "" for sample in sampled]
         return [
             text if text and text != request.text.strip() else None
             for text, request in zip(texts, requests, strict=True)

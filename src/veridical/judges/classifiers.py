@@ -56,11 +56,11 @@ class Classifier:
 def _read_texts(tokenizer: Any, batch: Sequence[Scorable]) -> Any:
     """Conversations where the tokenizer has a chat template, else prompt and answer as two segments."""
     if not tokenizer.chat_template:
-        prompts = ["\n".join(turn.text for turn in one.prompt) for one in batch]
-        return tokenizer(prompts, [one.text for one in batch], padding=True, return_tensors="pt")
+        prompts = ["\n".join(turn.text for turn in request.prompt) for request in batch]
+        return tokenizer(prompts, [request.text for request in batch], padding=True, return_tensors="pt")
     conversations = [
-        [{"role": turn.role, "content": turn.text} for turn in (*one.prompt, Message("assistant", one.text))]
-        for one in batch
+        [{"role": turn.role, "content": turn.text} for turn in (*request.prompt, Message("assistant", request.text))]
+        for request in batch
     ]
     return tokenizer.apply_chat_template(
         conversations, padding=True, return_tensors="pt", return_dict=True, tokenize=True
@@ -70,7 +70,7 @@ def _read_texts(tokenizer: Any, batch: Sequence[Scorable]) -> Any:
 def _read_with_images(processor: Any, batch: Sequence[Scorable]) -> Any:
     """Conversations with their images, by the processor's chat template."""
     return processor.apply_chat_template(
-        [_conversation(one) for one in batch],
+        [_conversation(request) for request in batch],
         tokenize=True,
         return_dict=True,
         return_tensors="pt",

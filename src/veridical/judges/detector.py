@@ -157,8 +157,8 @@ class Detector:
         answers: list[Mapping[str, Seen] | JudgeError] = []
         for record, wanted, asked in zip(records, names, queries, strict=True):
             shown = [scored[image, query] for image in record.images for query in asked]
-            failed = next((one for one in shown if isinstance(one, JudgeError)), self.lacks(Presence, record))
-            answers.append(failed or self._read([one for one in shown if not isinstance(one, JudgeError)], wanted))
+            failed = next((part for part in shown if isinstance(part, JudgeError)), self.lacks(Presence, record))
+            answers.append(failed or self._read([part for part in shown if not isinstance(part, JudgeError)], wanted))
         return answers
 
     def _read(self, shown: Sequence[Scores], wanted: Sequence[str]) -> Mapping[str, Seen]:

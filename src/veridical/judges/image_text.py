@@ -51,12 +51,12 @@ class ImageTextJudge:
         from veridical.vlm.images.files import open_image
 
         scores = []
-        for one in batch:
-            if not one.images:
-                raise UserError(f"{one.record_id}: has no image to compare the text with.")
+        for request in batch:
+            if not request.images:
+                raise UserError(f"{request.record_id}: has no image to compare the text with.")
             inputs = self.processor(
-                text=[one.text],
-                images=[open_image(image) for image in one.images],
+                text=[request.text],
+                images=[open_image(image) for image in request.images],
                 padding="max_length",
                 truncation=True,
                 return_tensors="pt",

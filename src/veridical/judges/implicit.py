@@ -66,8 +66,10 @@ def log_probs(vlm: Vlm, batch: Sequence[Scorable]) -> list[list[float]]:
     from veridical.vlm.scores.scoring import score
 
     with torch.no_grad():
-        prefix = encode(vlm, [Context(one.images, one.prompt, key=("judge", one.record_id)) for one in batch])
-        return [texts[0].tolist() for texts in score(vlm, prefix, [[one.text] for one in batch])]
+        prefix = encode(
+            vlm, [Context(request.images, request.prompt, key=("judge", request.record_id)) for request in batch]
+        )
+        return [texts[0].tolist() for texts in score(vlm, prefix, [[request.text] for request in batch])]
 
 
 @dataclass(frozen=True)

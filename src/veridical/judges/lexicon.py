@@ -70,20 +70,22 @@ class Lexicon:
 
     @cached_property
     def _irregular(self) -> dict[str, str]:
-        return {_normal(one): many for many, one in reversed(list(self.plurals.items()))}
+        return {_normal(single): many for many, single in reversed(list(self.plurals.items()))}
 
     @cached_property
     def _singulars(self) -> dict[str, str]:
         regular = {many: form for form in self.synonyms for many in _plurals(_normal(form))}
         given = {_normal(form): form for form in self.synonyms}
-        return {**regular, **given, **{_normal(many): one for many, one in self.plurals.items()}}
+        return {**regular, **given, **{_normal(many): single for many, single in self.plurals.items()}}
 
     @cached_property
     def _forms(self) -> dict[str, str]:
         forms = {_normal(form): _OTHER for form in self.others}
         forms |= {_normal(form): name for form, name in self.synonyms.items()}
         regular = {plural: name for form, name in forms.items() for plural in _plurals(form)}
-        irregular = {_normal(many): forms[_normal(one)] for many, one in self.plurals.items() if _normal(one) in forms}
+        irregular = {
+            _normal(many): forms[_normal(single)] for many, single in self.plurals.items() if _normal(single) in forms
+        }
         # A form that is given says more than a plural that is guessed from another form.
         return {**regular, **irregular, **forms}
 

@@ -67,10 +67,10 @@ class LocalVision:
         branches = [Branch(place, ("judge", call.seed)) for place, call in enumerate(calls)]
         sampling = SamplingParams(calls[0].max_tokens, calls[0].temperature)
         sampled = generate(self.vlm, prefix, branches, sampling)
-        sizes = [len(self.vlm.tokenizer(one.text, add_special_tokens=False).input_ids) for one in sampled]
+        sizes = [len(self.vlm.tokenizer(sample.text, add_special_tokens=False).input_ids) for sample in sampled]
         return [
-            Reply(one.text, int(length), size, _today(), one.finished)
-            for one, length, size in zip(sampled, lengths, sizes, strict=True)
+            Reply(sample.text, int(length), size, _today(), sample.finished)
+            for sample, length, size in zip(sampled, lengths, sizes, strict=True)
         ]
 
 

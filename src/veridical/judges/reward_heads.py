@@ -63,8 +63,8 @@ class ScalarReward:
         from veridical.vlm.scores.final_states import final_states
 
         by_context: dict[tuple[tuple[ImageFile, ...], tuple[Message, ...]], list[int]] = {}
-        for place, one in enumerate(batch):
-            by_context.setdefault((one.images, one.prompt), []).append(place)
+        for place, request in enumerate(batch):
+            by_context.setdefault((request.images, request.prompt), []).append(place)
         contexts = [
             Context(images, prompt, key=("reward", batch[places[0]].record_id))
             for (images, prompt), places in by_context.items()

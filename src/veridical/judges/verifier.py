@@ -156,7 +156,10 @@ class Verifier:
         from veridical.vlm.prefix.encode import encode
 
         with torch.no_grad():
-            return encode(self.vlm, [Context(one.images, one.prompt, key=("verifier", one.record_id)) for one in asked])
+            return encode(
+                self.vlm,
+                [Context(request.images, request.prompt, key=("verifier", request.record_id)) for request in asked],
+            )
 
 
 def _asked(record: Record, sentence: str) -> Scorable:

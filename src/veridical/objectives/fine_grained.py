@@ -62,7 +62,7 @@ class FineGrained:
         else:
             labelled = [torch.cat([good, -bad]) for good, bad in zip(put_in, taken_out, strict=True)]
             loss = torch.stack(
-                [-logsigmoid(self.beta * one).mean() if len(one) else one.sum() for one in labelled]
+                [-logsigmoid(self.beta * signed).mean() if len(signed) else signed.sum() for signed in labelled]
             ).mean()
             metrics = rewards(sums[0], sums[1], self.beta)
         edited = torch.cat([(numbers > 0).float() for side in sides for numbers in side.edits])

@@ -69,7 +69,7 @@ def run(config: AnswersConfig) -> Path:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         read = read_records(config.records, Path(work), limit=config.limit, seed=config.seed, prompt=config.prompt)
-        records = [one for one in read if isinstance(one, Record)]
+        records = [item for item in read if isinstance(item, Record)]
         if not records:
             raise UserError(f"{config.records}: holds no records that can be asked about.")
         for name in config.models:

@@ -79,7 +79,7 @@ def run(config: CompareConfig) -> list[Described]:
         if config.json:
             import json
 
-            write_text(config.json, json.dumps([asdict(one) for one in described], indent=2) + "\n")
+            write_text(config.json, json.dumps([asdict(description) for description in described], indent=2) + "\n")
         if config.subsets:
             _write_subsets(config.subsets, sets, config.seed)
     return described
@@ -100,10 +100,10 @@ def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed:
         images=len({image.sha256 for pair in pairs for image in pair.images}),
         prompts=len({pair.prompt for pair in pairs}),
         prompts_from=_counted(map(_prompt_source, made)),
-        constructions=_counted(one.construction for one in made),
-        chosen_from=_counted(one.chosen_source for one in made),
-        rejected_from=_counted(one.rejected_source for one in made),
-        judges=_counted(one.judge for one in made),
+        constructions=_counted(provenance.construction for provenance in made),
+        chosen_from=_counted(provenance.chosen_source for provenance in made),
+        rejected_from=_counted(provenance.rejected_source for provenance in made),
+        judges=_counted(provenance.judge for provenance in made),
         chosen_words=_mean([len(words(pair.chosen)) for pair in pairs]),
         rejected_words=_mean([len(words(pair.rejected)) for pair in pairs]),
         findings={finding.kind: finding.severity for finding in checked.findings if finding.severity != "note"},
@@ -131,9 +131,9 @@ def table(found: Sequence[Described]) -> Table:
     """A column a set, a row a fact."""
     from rich.table import Table
 
-    shown = Table("", *(one.name for one in found), box=None, pad_edge=False)
+    shown = Table("", *(description.name for description in found), box=None, pad_edge=False)
     for label, value in _ROWS:
-        shown.add_row(label, *(value(one) for one in found))
+        shown.add_row(label, *(value(description) for description in found))
     return shown
 
 

@@ -237,14 +237,14 @@ def pair_of(row: dict[str, Any], run: Path) -> Pair:
         weights=None if row.get("weights") is None else (row["weights"][0], row["weights"][1]),
         others=tuple(
             FurtherAnswer(
-                one["text"],
-                one["source"],
-                one["score"],
-                _images(one["images"], one["image_sha256"], run),
-                one.get("weight"),
-                _spans(one),
+                further["text"],
+                further["source"],
+                further["score"],
+                _images(further["images"], further["image_sha256"], run),
+                further.get("weight"),
+                _spans(further),
             )
-            for one in row.get("others") or ()
+            for further in row.get("others") or ()
         ),
     )
 

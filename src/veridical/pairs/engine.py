@@ -43,6 +43,6 @@ class Engine:
                 return self.generator.answer(requests)
             case Retrieve():
                 asked = cast("Sequence[Retrieve]", requests)
-                return [self.gallery.similar(one.record, one.count, one.by) for one in asked]
+                return [self.gallery.similar(request.record, request.count, request.by) for request in asked]
         # What a judge says to the user, such as that its quota has ended, ends the build.
         return each_or_its_error(cast("Sequence[JudgeRequest]", requests), self.judges.answer, passing=(UserError,))

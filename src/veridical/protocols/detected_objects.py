@@ -54,7 +54,11 @@ def detected_task(pictures: Pictures, config: EvalConfig) -> Task:
         every = config.judge.name in LOOKS_FOR_ALL
         asked = [Presence(r, _names(pictures, r.id, replies, every)) for r in pictures.records]
         said: list[Any] = ask(panel, asked, "objects")
-        sight = {one.record.id: seen for one, seen in zip(asked, said, strict=True) if not isinstance(seen, JudgeError)}
+        sight = {
+            request.record.id: seen
+            for request, seen in zip(asked, said, strict=True)
+            if not isinstance(seen, JudgeError)
+        }
         who = panel.names([Presence])
         return replace(
             task,

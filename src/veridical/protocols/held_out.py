@@ -59,11 +59,11 @@ def apart(models: Sequence[Measured]) -> Apart:
     """
     builds = dict.fromkeys(build for model in models for build in _builds_of(model))
     trained = frozenset(image for build in builds for image in _images_of(build))
-    kept = {build: one for build in builds if (one := _kept_back(build))}
-    sources = {str(one["records"]) for one in kept.values()}
+    kept = {build: state for build in builds if (state := _kept_back(build))}
+    sources = {str(state["records"]) for state in kept.values()}
     if len(sources) != 1 or is_world(source := sources.pop()):
         return Apart(trained)
-    images = frozenset.intersection(*(frozenset(map(str, one["images"])) for one in kept.values()))
+    images = frozenset.intersection(*(frozenset(map(str, state["images"])) for state in kept.values()))
     return Apart(trained, source, images - trained, ", ".join(map(str, kept)))
 
 
@@ -74,7 +74,7 @@ def _builds_of(model: Measured) -> Iterator[Path]:
         if (run / "config.yaml").is_file():
             yield from _named_pairs(run)
             # A `veridical loop`: every round has pairs of its own.
-            yield from (one for one in sorted(run.glob("round-*/*")) if (one / "pairs").is_dir())
+            yield from (folder for folder in sorted(run.glob("round-*/*")) if (folder / "pairs").is_dir())
             return
 
 
@@ -83,8 +83,8 @@ def _named_pairs(run: Path) -> Iterator[Path]:
         named: Any = read_yaml(run / "config.yaml").get("pairs") or ()
     except UserError:
         return  # A model's own config.yaml may hold anything.
-    for one in [named] if isinstance(named, str) else named:
-        for folder in (Path(str(one)).expanduser(), run.parent / Path(str(one)).name):
+    for name in [named] if isinstance(named, str) else named:
+        for folder in (Path(str(name)).expanduser(), run.parent / Path(str(name)).name):
             if (folder / "pairs").is_dir():
                 yield folder.resolve()
                 break

@@ -14,7 +14,7 @@ from veridical.protocols.types import Answers, Question
 
 def are_questions(given: Any) -> bool:
     """Whether these are questions themselves, not files of them."""
-    return isinstance(given, Sequence) and bool(given) and all(isinstance(one, Question) for one in given)
+    return isinstance(given, Sequence) and bool(given) and all(isinstance(item, Question) for item in given)
 
 
 def count_answers(
@@ -57,8 +57,8 @@ def _settings(kind: type[Any], given: Mapping[str, Any]) -> Any:
         raise UserError(f"no setting {unknown[0]!r}; there are {', '.join(sorted(fields))}.")
     needed = {
         name: ()
-        for name, one in fields.items()
-        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        for name, setting in fields.items()
+        if setting.default is dataclasses.MISSING and setting.default_factory is dataclasses.MISSING
     }
     made = kind(**{**needed, **given})
     check(made)

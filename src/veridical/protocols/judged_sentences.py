@@ -208,21 +208,21 @@ def _prefixes(caption: str, found: Sequence[Sentence], pool: frozenset[str]) -> 
     rows: list[tuple[float, ...]] = [(0.0,) * 6]
     for number in range(1, len(found) + 1):
         kept = found[:number]
-        false = sum(one.verdict == "false" for one in kept)
-        judged = sum(one.verdict in ("true", "false") for one in kept)
-        covered = _names(one for one in kept if one.verdict == "true") & pool
+        false = sum(sentence.verdict == "false" for sentence in kept)
+        judged = sum(sentence.verdict in ("true", "false") for sentence in kept)
+        covered = _names(sentence for sentence in kept if sentence.verdict == "true") & pool
         words = len(caption[: kept[-1].end].split())
         rows.append((float(false > 0), false, judged, len(covered), len(_names(kept)), words))
     return rows
 
 
 def _names(found: Iterable[Sentence]) -> frozenset[str]:
-    return frozenset(name for one in found for name in one.objects)
+    return frozenset(name for sentence in found for name in sentence.objects)
 
 
 def _cells(found: Sequence[Sentence], whole: Sequence[float], pool: frozenset[str]) -> dict[str, float]:
     inventing, _, _, covered, objects, words = whole
-    verdicts = [one.verdict for one in found]
+    verdicts = [sentence.verdict for sentence in found]
     return {
         "captions": 1.0,
         "sentences": float(len(found)),
@@ -257,7 +257,13 @@ def _row(record: Record, caption: str, found: Sequence[Sentence], pool: frozense
         "words": len(caption.split()),
         "truth": sorted(pool),
         "sentences": [
-            {"start": one.start, "end": one.end, "verdict": one.verdict, "objects": list(one.objects)} for one in found
+            {
+                "start": sentence.start,
+                "end": sentence.end,
+                "verdict": sentence.verdict,
+                "objects": list(sentence.objects),
+            }
+            for sentence in found
         ],
-        "wrong": [[one.start, one.end] for one in found if one.verdict == "false"],
+        "wrong": [[sentence.start, sentence.end] for sentence in found if sentence.verdict == "false"],
     }

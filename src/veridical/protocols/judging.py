@@ -195,21 +195,21 @@ def _gather(
     """Add the texts of one file. Raises UserError where most of them judge something else."""
     known = {prompt.id: prompt.text for prompt in prompts}
     foreign = 0
-    for one in found:
-        key = str(one.id)
+    for judgement in found:
+        key = str(judgement.id)
         if key not in known:
             foreign += 1
-            into.faults["surplus"].append(f"{one.place}: no answer to judge has the id {key!r}")
-        elif one.text is None:
-            into.faults["unreadable"].append(f"{one.place}: has no text")
-        elif (path, one.run) in into.texts.get(key, ()):
-            into.faults["duplicates"].append(f"{one.place}: another judgement of {key!r}; the first one counts")
-        elif one.prompt and one.prompt != known[key]:
-            into.faults["stale"].append(f"{one.place}: judges another answer than the one of {key!r}")
+            into.faults["surplus"].append(f"{judgement.place}: no answer to judge has the id {key!r}")
+        elif judgement.text is None:
+            into.faults["unreadable"].append(f"{judgement.place}: has no text")
+        elif (path, judgement.run) in into.texts.get(key, ()):
+            into.faults["duplicates"].append(f"{judgement.place}: another judgement of {key!r}; the first one counts")
+        elif judgement.prompt and judgement.prompt != known[key]:
+            into.faults["stale"].append(f"{judgement.place}: judges another answer than the one of {key!r}")
         else:
-            into.texts[key][path, one.run] = one.text
-            into.names.add(one.judge or judge)
-            into.hashes.add(one.template or "not stated")
+            into.texts[key][path, judgement.run] = judgement.text
+            into.names.add(judgement.judge or judge)
+            into.hashes.add(judgement.template or "not stated")
     judged = sum(bool(into.texts.get(key)) for key in known)
     if 2 * foreign > len(found) and judged < len(known):
         raise UserError(

@@ -33,9 +33,9 @@ def language_data() -> list[Needed]:
 
 def print_language_data() -> None:
     """Print what is there and what is missing, a line each."""
-    for one in language_data():
-        state = "there" if one.present else f"missing: {one.remedy}"
-        print(f"{one.name} (for {one.purpose}): {state}")
+    for data in language_data():
+        state = "there" if data.present else f"missing: {data.remedy}"
+        print(f"{data.name} (for {data.purpose}): {state}")
 
 
 def _nltk(name: str, purpose: str) -> Needed:

@@ -38,7 +38,7 @@ def captions_task(pictures: Pictures, config: EvalConfig) -> Task:
             'as {"file_name": "a.jpg", "text": "..."}, or take --protocols side-by-side'
         )
     without = len(pictures.records) - len(known)
-    requests = {key: one for key, one in caption_requests(pictures, config).items() if key in known}
+    requests = {key: request for key, request in caption_requests(pictures, config).items() if key in known}
     words = pictures.vocabulary
 
     def count(replies: Mapping[str, Reply]) -> Counted:

@@ -21,18 +21,18 @@ ByTask = Mapping[str, Counted]
 def among(counted: ByTask, groups: Collection[str]) -> dict[str, Counted]:
     """What was counted about some pictures, of the tasks that are about any of them."""
     kept = {}
-    for key, one in counted.items():
-        own = [group for group in one.tally.groups if group in groups]
-        captions = [item for item in one.captions if item.id in groups]
-        cuts = one.cuts and one.cuts.among(groups)
-        kept[key] = replace(one, tally=one.tally.among(own), captions=captions, cuts=cuts)
-    return {key: one for key, one in kept.items() if one.tally.groups}
+    for key, counts in counted.items():
+        own = [group for group in counts.tally.groups if group in groups]
+        captions = [item for item in counts.captions if item.id in groups]
+        cuts = counts.cuts and counts.cuts.among(groups)
+        kept[key] = replace(counts, tally=counts.tally.among(own), captions=captions, cuts=cuts)
+    return {key: counts for key, counts in kept.items() if counts.tally.groups}
 
 
 def caption_task(counted: Mapping[str, ByTask]) -> str:
     """The key of the first task whose captions can be cut short, which a report shows; "" where there is none."""
     first: ByTask = next(iter(counted.values()), {})
-    return next((key for key, one in first.items() if one.cuts is not None and one.cuts.ids), "")
+    return next((key for key, counts in first.items() if counts.cuts is not None and counts.cuts.ids), "")
 
 
 def equal_metrics(task: Task) -> dict[str, str]:
@@ -168,8 +168,8 @@ def _worse_and_better(base: Cuts, model: Cuts) -> dict[str, list[str]]:
 def _estimates(counted: ByTask, tasks: Mapping[str, Task], seed: int) -> dict[str, dict[str, float | None]]:
     return {
         tasks[key].prefix + metric: asdict(estimate)
-        for key, one in counted.items()
-        for metric, estimate in one.tally.estimates(seed).items()
+        for key, counts in counted.items()
+        for metric, estimate in counts.tally.estimates(seed).items()
     }
 
 

@@ -135,7 +135,7 @@ def _counted(pictures: Pictures, named: Mapping[str, Named], replies: Mapping[st
                 yes[name] = answer[0] > answer[1]
         rows.append(_row(record.id, str(record.images[0].path), caption, mentions, about, yes))
         cells.append((record.id, _cells(caption, mentions, about, yes)))
-    without = sum(not one.anyone for one in named.values())
+    without = sum(not naming.anyone for naming in named.values())
     notes = ["consistency is agreement of a model's answers with its own caption, not with the picture"]
     if without:
         notes.append(f"in {without} pictures the lexicon finds no object in any caption (--lexicon FILE gives words)")

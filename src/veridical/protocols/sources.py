@@ -105,9 +105,9 @@ def read_pictures(
     """
     wanted = Wanted(limit, frozenset(leave_out), None if only is None else frozenset(only))
     read = _read(source, work, wanted, seed)
-    splits = {split: one.records for split, one in read.items()}
-    references = {key: tuple(texts) for one in read.values() for key, texts in one.references.items()}
-    left_out = {why: number for why, number in _sum(one.left_out for one in read.values()).items() if number}
+    splits = {split: part.records for split, part in read.items()}
+    references = {key: tuple(texts) for part in read.values() for key, texts in part.references.items()}
+    left_out = {why: number for why, number in _sum(part.left_out for part in read.values()).items() if number}
     records = [record for pictures in splits.values() for record in pictures]
     if is_world(source) and lexicon in ("auto", "world"):
         return Pictures(splits, world_vocabulary(), references=references, left_out=left_out)
@@ -121,7 +121,7 @@ def _sum(counts: Iterable[Counter[str]]) -> Counter[str]:
 
 def read_splits(source: str, work: Path, limit: int | None, seed: int) -> dict[str, list[Record]]:
     """The records of `source` by split; see `read_pictures`."""
-    return {split: one.records for split, one in _read(source, work, Wanted(limit), seed).items()}
+    return {split: part.records for split, part in _read(source, work, Wanted(limit), seed).items()}
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def run(config: ReportConfig) -> Path:
     remove_partial_of(config.out)
     write_whole(config.out, page.encode("utf-8"))
     if forms:
-        print_tables([_table(one, len(runs.evals) > 1) for one in runs.evals], forms)
+        print_tables([_table(evaluation, len(runs.evals) > 1) for evaluation in runs.evals], forms)
     else:
         print(f"report: {config.out}")
     return config.out

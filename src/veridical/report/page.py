@@ -135,7 +135,8 @@ def _page(runs: Runs, title: str, pairs: int, captions: int, seconds: Mapping[st
         says=SAYS,
         learnt=[_learnt(run) for run in runs.aligns],
         warnings=sum(
-            len(warnings_of(one)) for one in [run.summary for run in runs.builds] + [a.summary for a in runs.aligns]
+            len(warnings_of(finished))
+            for finished in [run.summary for run in runs.builds] + [a.summary for a in runs.aligns]
         ),
         version=__version__,
         style=Markup(templates.get_source(environment, "report.css")[0]),
@@ -247,8 +248,8 @@ def _worst_cards(run: EvalRun, count: int) -> list[CaptionCard]:
         for caption in captions:
             if caption.id in before:
                 change[caption.id] = max(change.get(caption.id, 0), caption.wrong - before[caption.id])
-    worst = sorted((one for one in change if change[one] > 0), key=lambda one: -change[one])
-    return [_caption_card(run, one) for one in worst[: count // 2]]
+    worst = sorted((picture for picture in change if change[picture] > 0), key=lambda picture: -change[picture])
+    return [_caption_card(run, picture) for picture in worst[: count // 2]]
 
 
 def _caption_card(run: EvalRun, record: str) -> CaptionCard:
@@ -268,7 +269,7 @@ def _example_card(example: Example) -> CaptionCard:
         picture=thumbnail(example.run.picture(example.base.image)),
         record=example.base.id,
         truth=example.base.truth,
-        captions=tuple((name, inventions(one), one.wrong) for name, one in both),
+        captions=tuple((name, inventions(caption), caption.wrong) for name, caption in both),
     )
 
 

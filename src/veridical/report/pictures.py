@@ -106,4 +106,4 @@ def _extend(pieces: list[Piece], text: str, mark: Mark) -> None:
     """Add a stretch; the blanks around a marked one stay unmarked."""
     bare = text.strip() if mark else text
     before, _, after = text.partition(bare) if bare else (text, "", "")
-    pieces.extend(one for one in (Piece(before), Piece(bare, mark), Piece(after)) if one.text)
+    pieces.extend(piece for piece in (Piece(before), Piece(bare, mark), Piece(after)) if piece.text)

@@ -94,7 +94,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     Raises UserError for one that is absent, unfinished or unknown.
     """
     builds, aligns, evals = [], [], []
-    for folder in (one for given in folders for one in _folders(given)):
+    for folder in (found_folder for given in folders for found_folder in _folders(given)):
         if folder.is_file():
             raise UserError(
                 f"{folder}: is a file, and a report is about run folders. For pairs in a file: `veridical data import "

@@ -19,7 +19,7 @@ def charts(results: Mapping[str, Any]) -> list[VegaChart]:
     drawn += [recall(results)] if results["curves"] and "chair_s" in results["metrics"] else []
     drawn += [length(results)] if {"words", "chair_s"} <= set(results["metrics"]) else []
     drawn += [heat_map(results)] if len(grid_axes(results)) == 2 else []
-    return [one for one in drawn if one is not None]
+    return [chart for chart in drawn if chart is not None]
 
 
 def forest(answer: Mapping[str, Any], number: int, metric: str) -> VegaChart | None:
@@ -28,13 +28,13 @@ def forest(answer: Mapping[str, Any], number: int, metric: str) -> VegaChart | N
 
     rows = [
         {
-            "comparison": f"{one['first']} \N{MINUS SIGN} {one['second']}",
-            **{key: one["effect"][key] for key in ("value", "low", "high")},
-            "verdict": one["verdict"],
-            "p": round(one["p"], 4),
+            "comparison": f"{comparison['first']} \N{MINUS SIGN} {comparison['second']}",
+            **{key: comparison["effect"][key] for key in ("value", "low", "high")},
+            "verdict": comparison["verdict"],
+            "p": round(comparison["p"], 4),
         }
-        for one in answer["comparisons"]
-        if one["effect"] is not None
+        for comparison in answer["comparisons"]
+        if comparison["effect"] is not None
     ]
     if not rows:
         return None

@@ -291,8 +291,10 @@ def _worse(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[str]:
     for runs, model in found:
         hits: dict[str, list[str]] = {}
         for run in runs:
-            [one] = [comparison for comparison in run.results["comparisons"] if comparison["model"] == model]
-            for key, difference in one["differences"].items():
+            [comparison_of_model] = [
+                comparison for comparison in run.results["comparisons"] if comparison["model"] == model
+            ]
+            for key, difference in comparison_of_model["differences"].items():
                 metric = metric_of(key, run.results)
                 if judge(difference, metric.better, p_values[id(run)].get((model, key))) == "worse":
                     change = number(difference["difference"], signed=True)

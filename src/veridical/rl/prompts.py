@@ -50,7 +50,7 @@ class PromptEncoder:
         if not self._frozen or not any(item.placeholders for item in prepared):
             return encode(self.vlm, prepared)
         seen = self._look(prepared)
-        return encode(self.vlm, prepared, [one.to(self.vlm.model.device) for one in seen])
+        return encode(self.vlm, prepared, [feature.to(self.vlm.model.device) for feature in seen])
 
     def _prepare(self, record: Record) -> Prepared:
         if record.id in self._prepared:

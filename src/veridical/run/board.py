@@ -160,7 +160,7 @@ class Board:
         return sum(step.weight * min(self._share(step), 1.0) for step in self._steps) / total
 
     def _place(self, step: Part) -> str:
-        return f"[{[one.name for one in self._steps].index(step.name) + 1}/{len(self._steps)}]"
+        return f"[{[planned.name for planned in self._steps].index(step.name) + 1}/{len(self._steps)}]"
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()

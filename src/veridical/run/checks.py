@@ -51,7 +51,7 @@ def look(records: str, limit: int | None) -> Looked:
         return Looked(0, 0, 0, 0)
     with tempfile.TemporaryDirectory() as work:
         records_seen = list(itertools.islice(read_records(records, Path(work), limit=limit), LOOKED_AT))
-    usable = [one for one in records_seen if isinstance(one, Record)]
+    usable = [record for record in records_seen if isinstance(record, Record)]
     if not records_seen:
         raise UserError(f"--records {records}: holds no images; give a folder of images or a file of records.")
     if not usable:
@@ -62,8 +62,8 @@ def look(records: str, limit: int | None) -> Looked:
     return Looked(
         len(records_seen),
         len(usable),
-        sum(one.reference is not None for one in usable),
-        sum(one.annotations is not None for one in usable),
+        sum(record.reference is not None for record in usable),
+        sum(record.annotations is not None for record in usable),
     )
 
 

@@ -132,4 +132,4 @@ def _without_given(step: str, settings: Any) -> Any:
     made = dataclasses.make_dataclass(
         kind.__name__, given, bases=(kind,), frozen=True, kw_only=True, namespace={"__doc__": kind.__doc__}
     )
-    return made(**{one.name: getattr(settings, one.name) for one in dataclasses.fields(kind)})
+    return made(**{setting.name: getattr(settings, setting.name) for setting in dataclasses.fields(kind)})

@@ -71,16 +71,16 @@ def execute(steps: Sequence[Step], logs: Path, lock: int, at_once: int = 1) -> d
                         waiting.remove(step)
                         running.append(_Running(step, logs, lock))
                         board.start(step)
-                for one in [one for one in running if one.child.poll() is not None]:
-                    running.remove(one)
-                    seconds[one.step.name] = one.end()
-                    board.end(one.step, seconds[one.step.name])
-                for one in running:
-                    board.update(one.step, read_status(one.progress))
+                for step_running in [step_running for step_running in running if step_running.child.poll() is not None]:
+                    running.remove(step_running)
+                    seconds[step_running.step.name] = step_running.end()
+                    board.end(step_running.step, seconds[step_running.step.name])
+                for step_running in running:
+                    board.update(step_running.step, read_status(step_running.progress))
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         finally:
-            for one in running:
-                one.stop()
+            for step_running in running:
+                step_running.stop()
     return seconds
 
 

@@ -143,5 +143,11 @@ def _rooted(row: Row, root: str) -> Row:
     if isinstance(image, str) and image:
         return {**row, "image": f"{root}/{image}"}
     if isinstance(image, list):
-        return {**row, "image": [f"{root}/{one}" if isinstance(one, str) else one for one in image]}
+        return {
+            **row,
+            "image": [
+                f"{root}/{path_or_image}" if isinstance(path_or_image, str) else path_or_image
+                for path_or_image in image
+            ],
+        }
     return row

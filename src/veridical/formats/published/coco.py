@@ -25,9 +25,9 @@ def _read_file(path: Path) -> Iterator[Example]:
     """The images of a COCO file in its order: one Example an image of instances, one a caption."""
     classes = {item["id"]: str(item["name"]) for item in json_items(path, "categories.item")}
     by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for one in json_items(path, "annotations.item"):
-        kept = {name: one[name] for name in ("caption", "bbox", "category_id") if name in one}
-        by_image[one["image_id"]].append(kept)
+    for annotation in json_items(path, "annotations.item"):
+        kept = {name: annotation[name] for name in ("caption", "bbox", "category_id") if name in annotation}
+        by_image[annotation["image_id"]].append(kept)
     for image in json_items(path, "images.item"):
         yield from _examples(image, by_image.get(image["id"], []), classes)
 
@@ -36,14 +36,14 @@ def _examples(
     image: Mapping[str, Any], about: list[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> Iterator[Example]:
     name = str(image["file_name"])
-    captions = [str(one["caption"]).strip() for one in about if "caption" in one]
+    captions = [str(annotation["caption"]).strip() for annotation in about if "caption" in annotation]
     for number, caption in enumerate(captions, start=1):
         yield Example(f"{image['id']}/{number}", (name,), reference=caption)
     if not captions:
         objects = tuple(
-            ObjectInImage(classes[one["category_id"]], _box(one.get("bbox"), image))
-            for one in about
-            if one.get("category_id") in classes
+            ObjectInImage(classes[annotation["category_id"]], _box(annotation.get("bbox"), image))
+            for annotation in about
+            if annotation.get("category_id") in classes
         )
         yield Example(str(image["id"]), (name,), annotations=Annotations(objects=objects))
 

@@ -58,7 +58,7 @@ def images_of(row: Row, *names: str) -> tuple[ImageSource, ...]:
         if value is None or value == "" or value == []:
             continue
         many = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-        return tuple(_image(one, name) for one in many)
+        return tuple(_image(image, name) for image in many)
     return ()
 
 

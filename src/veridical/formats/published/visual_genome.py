@@ -30,14 +30,14 @@ def _read_file(path: Path) -> Iterator[Example]:
         about = sizes.get(number, {})
         name = "/".join(str(about["url"]).split("/")[-2:]) if about.get("url") else f"{number}.jpg"
         regions = tuple(
-            Region(str(one["phrase"]).strip(), _box(one, about, "width", "height"))
-            for one in row.get("regions", ())
-            if str(one.get("phrase", "")).strip()
+            Region(str(entry["phrase"]).strip(), _box(entry, about, "width", "height"))
+            for entry in row.get("regions", ())
+            if str(entry.get("phrase", "")).strip()
         )
         objects = tuple(
-            ObjectInImage(str(one["names"][0]), _box(one, about, "w", "h"))
-            for one in row.get("objects", ())
-            if one.get("names")
+            ObjectInImage(str(entry["names"][0]), _box(entry, about, "w", "h"))
+            for entry in row.get("objects", ())
+            if entry.get("names")
         )
         yield Example(str(number), (name,), annotations=Annotations(objects=objects, regions=regions))
 

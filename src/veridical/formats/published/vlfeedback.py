@@ -25,11 +25,11 @@ def _matches(row: Row) -> bool:
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     images = images_of(row, "img_path", "image", "images")
     prompt = one_user_turn(text_of(row, "prompt"), images)
-    rated = [one for one in (_answer(each, options.aspect) for each in _completions(row)) if one is not None]
+    rated = [answer for answer in (_answer(each, options.aspect) for each in _completions(row)) if answer is not None]
     name = row_id(row, origin, "id")
     for (i, first), (j, second) in combinations(enumerate(rated), 2):
         if first.score != second.score:
-            better, worse = sorted((first, second), key=lambda one: -(one.score or 0.0))
+            better, worse = sorted((first, second), key=lambda answer: -(answer.score or 0.0))
             notes = {"aspect": options.aspect}
             yield Comparison(f"{name}/{i}-{j}", images, prompt, (better, worse), notes=notes)
 
@@ -55,9 +55,9 @@ def _answer(completion: Mapping[str, Any], aspect: str) -> Answer | None:
         raise UnusableError("unknown-aspect", f"has no rating {aspect!r}", f"choose of mean, {', '.join(ASPECTS)}")
     counted = ASPECTS if aspect == "mean" else (aspect,)
     given = [number_of((ratings.get(name) or {}).get("Rating")) for name in counted]
-    if any(one is None for one in given):
+    if any(rating is None for rating in given):
         return None
-    score = sum(one for one in given if one is not None) / len(given)
+    score = sum(rating for rating in given if rating is not None) / len(given)
     return Answer(refuse_placeholders(text_of(completion, "response")), str(completion.get("model", "")), score)
 
 

@@ -64,7 +64,7 @@ def _pairs_with(by_image: Mapping[ImageFile, list[str]], images: Iterable[ImageF
 
 
 def _unreadable(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Seen]) -> Iterator[Finding]:
-    bad = [image for image, one in seen.items() if one.fault]
+    bad = [image for image, look in seen.items() if look.fault]
     if bad:
         ids = _pairs_with(by_image, bad)
         text = f"{len(bad)} images can't be read, such as {bad[0].path.name} ({seen[bad[0]].fault})"
@@ -72,12 +72,12 @@ def _unreadable(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile
 
 
 def _sizes(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Seen]) -> Iterator[Finding]:
-    small = [image for image, one in seen.items() if not one.fault and one.shorter < SMALL_SIDE]
+    small = [image for image, look in seen.items() if not look.fault and look.shorter < SMALL_SIDE]
     if small:
         ids = _pairs_with(by_image, small)
         text = f"{len(small)} images are smaller than {SMALL_SIDE} pixels"
         yield Finding("tiny-images", "warning", text, "leave them out, or find larger ones", ids, frozenset(ids))
-    large = [image for image, one in seen.items() if one.pixels > LARGE]
+    large = [image for image, look in seen.items() if look.pixels > LARGE]
     if large:
         text = f"{len(large)} images have more than {LARGE / 1e6:.0f} megapixels"
         yield Finding("huge-images", "note", text, "scale them down once, to save time", _pairs_with(by_image, large))
@@ -86,9 +86,9 @@ def _sizes(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Se
 def _copies(by_image: Mapping[ImageFile, list[str]], seen: Mapping[ImageFile, _Seen]) -> Iterator[Finding]:
     """Different files that show the same picture; the same file under several pairs is no fault."""
     groups: dict[int, list[ImageFile]] = defaultdict(list)
-    for image, one in seen.items():
-        if not one.fault:
-            groups[one.hash].append(image)
+    for image, look in seen.items():
+        if not look.fault:
+            groups[look.hash].append(image)
     several = [group for group in groups.values() if len({image.sha256 for image in group}) > 1]
     if several:
         ids = _pairs_with(by_image, (image for group in several for image in group))
@@ -106,12 +106,12 @@ def _leaks(
     digests, hashes = set[str](), list[int]()
     for path in evaluated:
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
-        if not (one := _look(path)).fault:
-            hashes.append(one.hash)
+        if not (look := _look(path)).fault:
+            hashes.append(look.hash)
     leaked = [
         image
-        for image, one in seen.items()
-        if image.sha256 in digests or (not one.fault and any((one.hash ^ h).bit_count() <= NEAR_BITS for h in hashes))
+        for image, look in seen.items()
+        if image.sha256 in digests or (not look.fault and any((look.hash ^ h).bit_count() <= NEAR_BITS for h in hashes))
     ]
     numbers: dict[str, Any] = {"evaluation_images": len(evaluated), "leaked": len(leaked)}
     if leaked:

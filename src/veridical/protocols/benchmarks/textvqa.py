@@ -119,7 +119,7 @@ def _item(question: Question, text: str | None, parser: Parser) -> Item:
     if parser == "vqa" and len(set(question.truth)) == 1:
         read, truth = text.replace("\n", " ").replace("\t", " ").strip(), question.truth
     else:
-        read, truth = normalise(text, parser), [normalise(one, parser) for one in question.truth]
+        read, truth = normalise(text, parser), [normalise(truth_text, parser) for truth_text in question.truth]
     score = vqa_accuracy(read, truth)
     return Item(question.id, read, score > 0, "" if text.strip() else "unparsed", more | {"score": score})
 
@@ -130,7 +130,7 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
 
 def _question(row: Any, place: str) -> Question:
     checked(row, place, _FIELDS)
-    truth = [one["answer"] if isinstance(one, dict) else str(one) for one in row["answers"]]
+    truth = [answer["answer"] if isinstance(answer, dict) else str(answer) for answer in row["answers"]]
     if not truth:
         raise UserError(f"{place}: has no annotated answers.")
     image = str(row["image_id"])

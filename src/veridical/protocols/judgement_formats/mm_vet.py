@@ -22,5 +22,5 @@ def read(entries: Numbered, questions: Sequence[Question]) -> list[Judgement] | 
 
 def _is_grade(entry: Any) -> bool:
     lists = [entry.get(name) for name in ("model", "content", "score")] if isinstance(entry, dict) else []
-    sizes = [len(one) for one in lists if isinstance(one, list)]
+    sizes = [len(grades) for grades in lists if isinstance(grades, list)]
     return len(sizes) == 3 and len(set(sizes)) == 1

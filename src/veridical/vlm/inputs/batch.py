@@ -51,9 +51,9 @@ def with_hidden(batch: Mapping[str, Tensor], prepared: Sequence[Prepared]) -> di
     if all(item.hidden is None for item in prepared):
         return dict(batch)
     mask = batch["attention_mask"].clone()
-    for row, one in zip(mask, prepared, strict=True):
-        if one.hidden is not None:
-            row[len(row) - one.length + one.hidden.to(row.device)] = 0
+    for row, context in zip(mask, prepared, strict=True):
+        if context.hidden is not None:
+            row[len(row) - context.length + context.hidden.to(row.device)] = 0
     return {**batch, "attention_mask": mask}
 
 

@@ -177,7 +177,7 @@ def beside_answers(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def repeated(beside: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
     """The same for each of `length` tokens."""
-    return {key: one.expand(-1, length, *one.shape[2:]) for key, one in beside.items()}
+    return {key: tensor.expand(-1, length, *tensor.shape[2:]) for key, tensor in beside.items()}
 
 
 def batch_obstacle(model: Any, batch: Mapping[str, Tensor], images: Sequence[int]) -> str:

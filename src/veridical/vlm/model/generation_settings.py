@@ -81,7 +81,7 @@ def _size(value: Any) -> int:
 
 
 def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(_size(one) for one in value)
+    return tuple(_size(number) for number in value)
 
 
 def _words(value: Any) -> tuple[tuple[int, ...], ...]:

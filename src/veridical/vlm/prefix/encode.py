@@ -64,8 +64,8 @@ class Prefix:
         change, or tokens of images that stand before the prompt and its padding.
         """
         length = self.mask.shape[1]
-        attending = [one.keys for one in self.past if one.keys is not None and not one.across]
-        return not any(one.has_state for one in self.past) and all(keys.shape[-2] == length for keys in attending)
+        attending = [layer.keys for layer in self.past if layer.keys is not None and not layer.across]
+        return not any(layer.has_state for layer in self.past) and all(keys.shape[-2] == length for keys in attending)
 
     def __len__(self) -> int:
         return len(self.prepared)
@@ -177,7 +177,7 @@ def _first_pass(
     logits = forward.run(vlm, inputs, places, cache, logits_to_keep=1)[:, -1]
     past = caches.kept(cache)
     length = batch["input_ids"].shape[1]
-    if not any(one.keys is not None and one.keys.shape[-2] >= length for one in past):
+    if not any(layer.keys is not None and layer.keys.shape[-2] >= length for layer in past):
         # A model that dropped the cache would score answers without image and prompt, and say nothing.
         raise RuntimeError(f"{vlm.name} ({vlm.family}) did not keep its prefix; it can't be shared")
     return past, logits

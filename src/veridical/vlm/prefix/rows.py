@@ -27,7 +27,7 @@ class SharedRows:
         self.like = prefix.positions
         self.mask = prefix.mask[owners]
         self.next_position = prefix.next_position[owners]
-        self.beside = {key: one[owners] for key, one in prefix.beside.items()}
+        self.beside = {key: tensor[owners] for key, tensor in prefix.beside.items()}
         self.cache = caches.decoding_cache(prefix.past, owners, room + len(prefix.invocation_tokens))
         if prefix.invocation_tokens:
             invocation_tokens = torch.tensor([prefix.invocation_tokens] * len(contexts), device=prefix.mask.device)
@@ -78,7 +78,7 @@ class SharedRows:
             self.next_position[rows],
             self.logits[rows],
         )
-        self.beside = {key: one[rows] for key, one in self.beside.items()}
+        self.beside = {key: tensor[rows] for key, tensor in self.beside.items()}
         for layer in self.cache.layers:
             layer.keep_rows(rows)
 

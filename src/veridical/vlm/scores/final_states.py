@@ -38,7 +38,7 @@ def final_states(
         else:
             # The id after the last one is never read; what predicts it is.
             full_forward.answer_logits(vlm, prefix, [(context, [*ids, ids[-1]]) for context, ids in rows])
-            states = [one.reshape(-1, one.shape[-1])[-1] for one in read]
+            states = [state.reshape(-1, state.shape[-1])[-1] for state in read]
     flat = iter(states)
     return [[next(flat).float() for _ in texts] for texts in answers]
 

@@ -33,10 +33,12 @@ def image_embeddings(vlm: Vlm, images: Sequence[tuple[ImageFile, ...]], batch: i
     embeddings: dict[tuple[ImageFile, ...], Tensor] = {}
     for start in range(0, len(different), batch):
         prepared: dict[tuple[ImageFile, ...], Prepared] = {}
-        for one in different[start : start + batch]:
+        for context in different[start : start + batch]:
             try:
-                if one:
-                    prepared[one] = prepare(vlm, Context(one, PROMPT, key=("embedding", *(i.sha256 for i in one))))
+                if context:
+                    prepared[context] = prepare(
+                        vlm, Context(context, PROMPT, key=("embedding", *(i.sha256 for i in context)))
+                    )
             except ImageError:
                 continue
         if prepared:
