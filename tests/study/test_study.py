@@ -46,10 +46,11 @@ def test_its_numbers_are_those_of_eval(study_folder, results):
     """What is counted again from kept answers is what `veridical eval` counted."""
     _, made_plan = made(study_folder)
     folder = made_plan.step(made_plan.measured["8.bpo-image.s0"]).out
+    model = made_plan.step(made_plan.trained["8.bpo-image.s0"]).out.name
     own = json.loads((folder / "results.json").read_text())
     for metric in ("chair_s", "recall", "words", "pope_adversarial_accuracy"):
         assert results["arms"]["8.bpo-image"]["numbers"][metric]["value"] == pytest.approx(
-            own["models"]["8.bpo-image.s0"][metric]["value"]
+            own["models"][model][metric]["value"]
         )
         assert results["base"][metric]["value"] == pytest.approx(own["models"]["base"][metric]["value"])
     [row] = [row for row in results["pairs"] if row["second"] == "8.bpo-image"]

@@ -139,7 +139,7 @@ def _show_plan(study: definition.Study, made: Plan, processes: int, notes: list[
     for step in made.steps:
         after = f"  after {', '.join(step.after)}" if step.after else ""
         seconds = f"about {clock(step.work.seconds)}" if step.work.known else "time not known"
-        print(f"  {'done   ' if step.name in done else ''}{step.name}  ({seconds}){after}")
+        print(f"  {'done   ' if step.name in done else ''}{step.title}  ({seconds}){after}")
     for question in study.questions:
         print(f"question: {question.ask}")
     for note in notes:

@@ -97,7 +97,8 @@ def _answers(plan: Plan) -> tuple[dict[str, str], dict[str, str], dict[str, str]
             continue
         measured: Mapping[str, Any] = files.read_json(step.out / "results.json")["measured"]
         base = f"base of {measured['base']['model']}, {way_of[cell.name]}"
-        answers |= {cell.name: measured[cell.name]["answers"], base: measured["base"]["answers"]}
+        model = plan.step(plan.trained[cell.name]).out.name
+        answers |= {cell.name: measured[model]["answers"], base: measured["base"]["answers"]}
         base_of[cell.name] = base
     if len(set(base_of.values())) == 1:
         only = next(iter(base_of.values()))

@@ -1,7 +1,8 @@
 """From a study to steps: what is built, trained and measured, each thing once however many cells need it.
 
-Names of folders end in a hash of the settings that made them, so that a study whose file was edited uses again what
-stayed the same, and two arms that differ in their objective alone share their pairs.
+Names of folders end in a hash of what was done and with what, and say nothing of the arm that it is for. So a study
+whose file was edited uses again what stayed the same, two arms that differ in their objective alone share their pairs,
+and studies in one folder share every run that is the same in both, whatever they call it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from veridical import runs
 from veridical.config import to_plain
+from veridical.registry import label as label_of
 from veridical.run.plan import ALIGN_PHASES
 from veridical.study.definition import Arm, Study
 from veridical.study.estimate import Work, align_work, build_work, eval_work
@@ -60,6 +62,13 @@ class Step:
     work: Work = field(default_factory=Work)
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further settings files of the command, by name."""
+    shown: str = ""
+    """For whom, where it is for one cell: the first that needs it."""
+
+    @property
+    def title(self) -> str:
+        """The step's name with the cell that it is for."""
+        return f"{self.name} ({self.shown})" if self.shown else self.name
 
     @property
     def file(self) -> str:
@@ -144,7 +153,7 @@ def _builds(cell: Cell, made: Recipe, study: Study, out: Path, steps: dict[str, 
             ignore_references=made.chosen == "own-caption" or config.ignore_references,
             limit=_a_round(config.limit, made) if made.loop == "mixed" else config.limit,
         )
-        label = f"{seeded.construction}-{_short(runs.identity_of(seeded))}"
+        label = f"{label_of(seeded.construction)}-{_short(runs.identity_of(seeded))}"
         name = f"build {label}"
         folder = out / "builds" / label
         steps.setdefault(
@@ -186,8 +195,8 @@ def _set(
         label_noise=made.label_noise,
         seed=cell.seed,
     )
-    label = "+".join(steps[name].settings.construction for name in builds[cell.name])
-    label = f"{label}-{_short(json.dumps(to_plain(wanted)).replace(str(out), ''))}"
+    label = "+".join(label_of(steps[name].settings.construction) for name in builds[cell.name])
+    label = f"{label}-{_short(wanted, out)}"
     name = f"pairs {label}"
     others = tuple(name for rival in rivals for name in rival) if matched else ()
     steps.setdefault(
@@ -198,13 +207,11 @@ def _set(
 
 def _align(cell: Cell, made: Recipe, pairs: str, out: Path, steps: dict[str, Step]) -> str:
     config = dataclasses.replace(made.align, seed=cell.seed, pairs=steps[pairs].out, reference_cache=out / "reference")
-    label = f"{cell.name}-{_short(runs.identity_of(config) | {'pairs': pairs})}"
+    label = f"{label_of(config.objective.name)}-{_short(runs.identity_of(config) | {'pairs': pairs})}"
     name, folder = f"align {label}", out / "runs" / label
-    count = _expected_pairs(made)
-    step = Step(
-        name, "align", folder, dataclasses.replace(config, out=folder), (pairs,), work=align_work(config, count)
-    )
-    steps.setdefault(name, step)
+    work = align_work(config, _expected_pairs(made))
+    placed = dataclasses.replace(config, out=folder)
+    steps.setdefault(name, Step(name, "align", folder, placed, (pairs,), work=work, shown=cell.name))
     return name
 
 
@@ -218,7 +225,7 @@ def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[
         "build": _without(to_plain(built), ("out", "adapter", "skip", "constructions", "size_matched")),
         "align": _without(to_plain(aligned), ("out", "pairs", "start", "reference")),
     }
-    label = f"{cell.name}-{_short({**more, 'loop': made.loop, 'rounds': made.rounds, 'offline': offline})}"
+    label = f"{made.loop}-{_short({**more, 'rounds': made.rounds, 'offline': offline, 'seed': cell.seed})}"
     name, folder = f"loop {label}", out / "runs" / label
     files = {kind: out / "settings" / f"{name.replace(' ', '-')}.{kind}.yaml" for kind in more}
     config = LoopConfig(
@@ -232,7 +239,8 @@ def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[
     )
     records = (built.limit or 0) * made.rounds
     work = build_work(dataclasses.replace(built, limit=records or None)) + align_work(aligned, records)
-    steps.setdefault(name, Step(name, "loop", folder, config, (offline,) if offline else (), work=work, more=more))
+    after = (offline,) if offline else ()
+    steps.setdefault(name, Step(name, "loop", folder, config, after, work=work, more=more, shown=cell.name))
     return name
 
 
@@ -244,17 +252,18 @@ def _eval(cell: Cell, made: Recipe, trained: str, out: Path, steps: dict[str, St
     """Measure a cell's model against its base, whose answers are asked for once and shared."""
     config = dataclasses.replace(made.eval, cache=out / "requests")
     held_out = () if config.records or config.held_out else (trained,)
-    own = (f"{cell.name}={steps[trained].out}",)
-    label = f"{cell.name}-{_short(runs.identity_of(config) | {'trained': trained})}"
+    own = (f"{steps[trained].out.name}={steps[trained].out}",)
+    label = f"{steps[trained].out.name}-{_short([config, trained], out)}"
     name, folder = f"eval {label}", out / "evals" / label
     first: tuple[str, ...] = ()
     if not held_out:
-        base_label = f"{BASE}-{_short(runs.identity_of(config) | {'model': config.models[0]})}"
+        base_label = f"{BASE}-{_short(config, out)}"
         first = (f"eval {base_label}",)
         base = dataclasses.replace(config, out=out / "evals" / base_label)
         steps.setdefault(first[0], Step(first[0], "eval", base.out, base, work=eval_work(config)))
     measured = dataclasses.replace(config, out=folder, models=(*config.models, *own))
-    steps.setdefault(name, Step(name, "eval", folder, measured, (trained,), first, work=eval_work(config)))
+    work = eval_work(config)
+    steps.setdefault(name, Step(name, "eval", folder, measured, (trained,), first, work=work, shown=cell.name))
     return name
 
 
@@ -269,7 +278,7 @@ def _whole_evals(
     found: dict[str, EvalConfig] = {}
     for cell in cells:
         config = dataclasses.replace(recipes[cell.arm.name].eval, cache=out / "requests")
-        key = f"all-{_short(runs.identity_of(config))}"
+        key = f"all-{_short(config, out)}"
         so_far = found.get(key, dataclasses.replace(config, out=out / "evals" / key))
         own = f"{cell.name}={steps[trained[cell.name]].out}"
         found[key] = dataclasses.replace(so_far, models=(*so_far.models, own))
@@ -284,6 +293,7 @@ def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     return {name: value for name, value in settings.items() if name not in names and value is not None}
 
 
-def _short(content: Any) -> str:
+def _short(content: Any, out: Path | None = None) -> str:
+    """A short hash of settings; where the study's folder `out` lies makes no difference."""
     text = json.dumps(to_plain(content), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.replace(str(out), "").encode()).hexdigest()[:8]

@@ -106,20 +106,20 @@ class Board:
                 self._took[step.name] = stamp.seconds
             place = f"[{len(self._ended)}/{len(self._plan.steps)}]"
             if stamp.state == "done":
-                said = f"{step.name} took {clock(stamp.seconds)}" if stamp.seconds else step.name
+                said = f"{step.title} took {clock(stamp.seconds)}" if stamp.seconds else step.title
             elif stamp.state == "left-out":
-                said = f"{step.name}: {stamp.said}"
+                said = f"{step.title}: {stamp.said}"
             else:
                 lines = "\n".join(f"    {line}" for line in stamp.said.splitlines())
                 said = (
-                    f"{step.name} FAILED; the rest goes on. The last that it said:\n{lines}\n    all of it: {stamp.log}"
+                    f"{step.title} FAILED; the rest goes on. The last that it said:\n{lines}\n    all of it: {stamp.log}"
                 )
             self._print(f"{place} {said}   {self._about()}")
 
     def show(self) -> None:
         """Draw, or print, how far it is."""
         with self._lock:
-            detail = "; ".join(f"{name}: {track.said}" for name, track in self._tracks.items())
+            detail = "; ".join(f"{track.step.title}: {track.said}" for track in self._tracks.values())
             if self._bar and self._row is not None:
                 self._bar.update(self._row, completed=len(self._ended), detail=f"{self._about()}  {detail}")
             elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
