@@ -15,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from veridical.config import save_resolved
 from veridical.errors import UserError, describe
+from veridical.run.warm import LEAST_STEPS, Forked, Warm
 from veridical.study.pair_sets import write_set
 from veridical.study.plan import Plan, Step
 from veridical.study.progress import Board
@@ -37,9 +38,11 @@ INTERRUPTED = 130
 class _Children:
     """The processes that run, to be stopped together."""
 
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen[bytes] | Forked] = field(default_factory=dict)
     stopping: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    warm: Warm | None = None
+    """Starts steps faster, where there are enough of them."""
 
 
 def execute(plan: Plan, processes: int, lock: int) -> None:
@@ -53,7 +56,10 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; every step kept what it had done and ended.
     """
-    children = _Children()
+    logs = plan.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    left = sum(step.kind in COMMANDS and not is_done(plan, step) for step in plan.steps)
+    children = _Children(warm=Warm(logs / "warm.log", lock, _threads(processes)) if left >= LEAST_STEPS else None)
     with _interruptible(), Board(plan, processes) as board, _watching(plan, board):
 
         def work(step: Step) -> None:
@@ -68,6 +74,8 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
             _through_doit(plan, processes, work)
         finally:
             _stop(children)
+            if children.warm is not None:
+                children.warm.close()
     if children.stopping and not all(read_stamp(plan.out, step) for step in plan.steps):
         raise KeyboardInterrupt
 
@@ -179,20 +187,9 @@ def _run_command(plan: Plan, step: Step, children: _Children, lock: int | None, 
     logs.mkdir(parents=True, exist_ok=True)
     progress = logs / f"{step.file}.progress"
     progress.unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", VARIABLE: str(progress.resolve())}
-    if processes > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    with (logs / f"{step.file}.log").open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "veridical.run.child", step.kind, str(settings)],
-            # Held open and never written to: it tells the step that this process lives.
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-            pass_fds=(lock,) if lock is not None and os.name == "posix" else (),
-        )
+    own = {"PYTHONUNBUFFERED": "1", VARIABLE: str(progress.resolve()), **_threads(processes)}
+    arguments, log = [*step.kind.split(), str(settings)], logs / f"{step.file}.log"
+    child = (children.warm and children.warm.start(arguments, log, own)) or _spawned(arguments, log, own, lock)
     with children.lock:
         children.running[step.name] = child
     try:
@@ -203,6 +200,29 @@ def _run_command(plan: Plan, step: Step, children: _Children, lock: int | None, 
         with children.lock:
             children.running.pop(step.name, None)
         progress.unlink(missing_ok=True)
+
+
+def _threads(processes: int) -> dict[str, str]:
+    """Processor threads for each of several steps side by side, where nothing is said of them."""
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+
+
+def _spawned(
+    arguments: Sequence[str], log: Path, own: Mapping[str, str], lock: int | None
+) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "veridical.run.child", *arguments],
+            # Held open and never written to: it tells the step that this process lives.
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **own},
+            start_new_session=True,
+            pass_fds=(lock,) if lock is not None and os.name == "posix" else (),
+        )
 
 
 def _ended(plan: Plan, step: Step, key: str, status: int, seconds: float) -> Stamp:
