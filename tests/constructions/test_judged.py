@@ -226,6 +226,17 @@ def test_all_pairs_come_widest_first_and_no_more_than_asked_for():
     assert len({pair.id for pair in pairs}) == 3
 
 
+def test_a_random_pair_is_any_two_that_differ_and_the_better_is_chosen():
+    settings = RankedSettings(candidates=4, pairs="random", length_gap=1.0)
+    rates = dict(zip(CAPTIONS, (1 / 3, 0, -1 / 3, 1), strict=True))
+    drawn = set()
+    for seed in range(60):
+        _, [pair] = follow(ranked(RECORD, settings, seed), CAPTIONS)
+        assert rates[pair.chosen] > rates[pair.rejected]
+        drawn.add((pair.chosen, pair.rejected))
+    assert len(drawn) == 6
+
+
 def test_likelihood_orders_what_the_judge_has_ranked_but_pairs_no_equals():
     settings = RankedSettings(candidates=3, likelihood_weight=0.4, pairs="all", most_pairs=9)
     same = "I can see a fork on the table."

@@ -50,6 +50,17 @@ def test_sentinel_follows_clean_sentences_and_pairs_them_with_wrong_ones():
     assert [pair.provenance.scores["sentence"] for pair in pairs] == [0, 1]
 
 
+def test_sentinel_can_go_on_from_hallucinations_to_compare_with():
+    asked, [pair] = follow(
+        sentinel(RECORD, SentinelSettings(candidates=2, context="hallucinated", first_sentence=1, max_sentences=2), 0),
+        ["There is a fork on the table.", "There is a knife on the table."],
+        [" I can also see a cup.", " I can also see a spoon."],
+    )
+    last = [request for request in asked if isinstance(request, Sample)][-1]
+    assert set(last.after) == {"There is a knife on the table."} == {pair.context}
+    assert (pair.chosen, pair.rejected) == ("I can also see a cup.", "I can also see a spoon.")
+
+
 def test_sentinel_never_goes_on_from_a_hallucination():
     asked, outcome = follow(
         sentinel(RECORD, SentinelSettings(candidates=2), 0),

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veridical.judges.interface import Detect, JudgeError, Rewrite
+from veridical.judges.interface import Detect, JudgeError, Presence, Rewrite
 from veridical.judges.lexicon import Lexicon, Mention
-from veridical.judges.lexicon_sources import world_lexicon
+from veridical.judges.lexicon_sources import Words, world_lexicon
+from veridical.judges.mistaken import MistakenSettings
 from veridical.judges.oracle import Oracle, findings, invented
+from veridical.judges.registry import JudgeContext
 from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations, Message, ObjectInImage, Record
 from veridical.world.captions import caption, parse
@@ -94,3 +96,22 @@ def test_sentences_are_kept_as_they_are():
     words = Lexicon({"dog": "dog", "cat": "cat"})
     text = "A cat sits.  It is 3.5 m long?! A dog barks... The end"
     assert SentenceWriter(words)(Rewrite(text, ("dog",))) == "A cat sits.  It is 3.5 m long?! The end"
+
+
+def test_an_annotator_of_stated_strength_is_wrong_that_often_and_never_contradicts_itself():
+    settings, context = MistakenSettings(errors=0.25), JudgeContext(Words(WORDS, {}))
+    weak = settings.open(context)
+    records = [Record(f"r{number}", (), (), annotations=THERE) for number in range(200)]
+    kinds = sorted({*WORDS.synonyms.values()})
+    wrong = 0
+    for record in records:
+        [believed] = weak.presence([Presence(record, tuple(kinds))])
+        wrong += sum((believed[name] == "present") != (name in THERE.names) for name in kinds)
+        assert weak.presence([Presence(record, tuple(kinds))]) == [believed]
+    assert wrong / (200 * len(kinds)) == pytest.approx(0.25, abs=0.02)
+    text = "There is a fork and a knife on the table."
+    named = [set(found.invented_names) for found in weak.detect([Detect(record, text) for record in records])]
+    assert sum(names != {"knife"} for names in named) == pytest.approx(200 * (1 - 0.75**2), abs=25)
+    assert MistakenSettings(errors=0.0).open(context).detect([Detect(records[0], text)]) == judge().detect(
+        [Detect(records[0], text)]
+    )

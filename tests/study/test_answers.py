@@ -100,6 +100,35 @@ def test_alike_is_an_interval_within_the_margin():
     assert answers(study, measured(study, {"dpo": 40, "ipo": 80}))[0].holds is False
 
 
+def test_whether_a_difference_changes_along_another_axis():
+    axes = {"construction": ["povid", "bdhs"], "size": [100, 300]}
+    asked = [{"interaction": {"construction": ["povid", "bdhs"], "size": [300, 100]}, "expect": "different"}]
+    study = study_of(axes, asked)
+    assert study.questions[0].ask == "Does the difference of povid and bdhs change between 300 and 100?"
+    found = measured(study, {"povid.100": 50, "bdhs.100": 50, "povid.300": 30, "bdhs.300": 50})
+    [answer] = answers(study, found)
+    cells = [
+        (found.numbers["m"][f"povid.300.s{s}"][0] - found.numbers["m"][f"bdhs.300.s{s}"][0])
+        - (found.numbers["m"][f"povid.100.s{s}"][0] - found.numbers["m"][f"bdhs.100.s{s}"][0])
+        for s in study.seeds
+    ]
+    assert answer.comparisons[0].effect.value == pytest.approx(np.mean(cells))
+    assert answer.holds is True
+    assert answer.sentence.startswith("It changes the difference of povid and bdhs between 300 and 100: metric")
+    [alike] = answers(study, measured(study, {"povid.100": 50, "bdhs.100": 40, "povid.300": 50, "bdhs.300": 40}))
+    assert alike.holds is None
+    assert alike.sentence.startswith("Undecided whether the difference of povid and bdhs between 300 and 100 changes:")
+
+
+def test_a_number_is_held_against_a_stated_one():
+    asked = [{"level": {"objective": "dpo"}, "than": than, "better": "higher", "expect": "better"} for than in (30, 60)]
+    study = study_of({"objective": ["dpo", "sft"]}, asked)
+    above, below = answers(study, measured(study, {"dpo": 45, "sft": 45}))
+    assert (above.holds, below.holds) == (True, False)
+    assert above.sentence.startswith("dpo is above 30: metric 4")
+    assert below.sentence.startswith("dpo is below 60: metric 4")
+
+
 def test_many_questions_are_corrected_for_their_number():
     levels = [f"a{number}" for number in range(7)]
     axes = {"way": [{"label": level, "set": {"epochs": number + 1}} for number, level in enumerate(levels)]}

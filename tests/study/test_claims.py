@@ -23,7 +23,7 @@ def test_every_claim_has_a_study_or_says_what_it_needs():
             assert len(study_of(claim).seeds) >= 3
 
 
-@pytest.mark.parametrize("name", ["preferences-beat-sft", "external-and-own", "35", "mirrored-beats-mdpo"])
+@pytest.mark.parametrize("name", ["rl-not-better", "external-and-own", "35", "training-against-decoding"])
 def test_claims_can_be_planned_and_fit_half_an_hour(tmp_path, name):
     [claim] = chosen([name])
     made = plan(study_of(claim), tmp_path)
@@ -31,13 +31,13 @@ def test_claims_can_be_planned_and_fit_half_an_hour(tmp_path, name):
 
 
 def test_claims_that_need_more_are_listed_and_unknown_ones_refused(tmp_path, capsys):
-    path = run_claims(["rl-not-better", "equal-size"], tmp_path, 1, dry_run=False)
+    path = run_claims(["seen-prompts"], tmp_path, 1, dry_run=False)
     assert path == tmp_path / TABLE
     ledger = json.loads((tmp_path / "claims.json").read_text())
     assert len(ledger) == 41
-    assert ledger["rl-not-better"]["verdict"] == "needs what isn't there"
+    assert ledger["seen-prompts"]["verdict"] == "needs what isn't there"
     assert ledger["preferences-beat-sft"]["verdict"] == "not run"
-    assert "Needs reinforcement learning" in capsys.readouterr().out
+    assert "Needs records with prompts" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean 'label-noise'"):
         chosen(["label-nose"])
 

@@ -65,6 +65,8 @@ WRONG = [
     ({"axes": {"objective": ["dpo"]}, "budget_hours": -1}, "no number above 0"),
     ({"axes": AXES, "questions": [{"compare": {"objective": ["dpo", "sfd"]}}]}, "no 'sfd'; did you mean 'sft'"),
     ({"axes": AXES, "questions": [{"factor": "size"}]}, "no 'size'"),
+    ({"axes": AXES, "questions": [{"interaction": {"objective": ["dpo", "sft"]}}]}, "two axes with two levels each"),
+    ({"axes": AXES, "questions": [{"level": {"objective": "dpo"}}]}, "level and than go together"),
     ({"axes": AXES, "questions": [{"factor": "objective", "trend": "objective"}]}, "ask one of"),
     ({"axes": AXES, "questions": [{"factor": "objective", "at": {"construction": "x"}}]}, "there are bpo-image, bdhs"),
     ({"axes": AXES, "questions": [{"compare": {"objective": ["dpo", "sft"]}, "expect": "good"}]}, "expect: no 'good'"),

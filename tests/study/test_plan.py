@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,82 @@ def test_where_the_folder_lies_makes_no_difference(tmp_path):
     assert [s.digest(here.out) for s in here.steps] == [s.digest(there.out) for s in there.steps]
 
 
+def test_studies_in_one_folder_share_what_is_the_same_whatever_they_call_it(tmp_path):
+    first = planned(
+        tmp_path, axes={"construction": ["povid"], "objective": ["dpo", "sft"]}, seeds=[0], base={"size": 30}
+    )
+    way = [{"label": "mine", "set": {"objective": "dpo"}}, {"label": "other", "set": {"objective": "ipo"}}]
+    second = planned(
+        tmp_path, axes={"way": way}, seeds=[0], base={"construction": "povid", "size": 30}, title="Another study"
+    )
+    assert first.trained["povid.dpo.s0"] == second.trained["mine.s0"]
+    assert first.measured["povid.dpo.s0"] == second.measured["mine.s0"]
+    shared = {step.name for step in first.steps} & {step.name for step in second.steps}
+    for name in shared:
+        assert first.step(name).digest(tmp_path) == second.step(name).digest(tmp_path)
+    # Another way of measuring is another step, whose answers come from the same store.
+    third = planned(
+        tmp_path, axes={"way": way[:1]}, seeds=[0],
+        base={"construction": "povid", "size": 30, "eval": {"protocols": ["world-chair"]}},
+    )  # fmt: skip
+    assert third.trained["mine.s0"] == first.trained["povid.dpo.s0"]
+    assert third.measured["mine.s0"] != first.measured["povid.dpo.s0"]
+
+
+REWARD = {"judge train reward": {"pairs": "$pairs"}}
+RL = {"rl": {"kind": "rloo", "rewards": ["reward-model"], "reward_model": "$reward", "limit": 8}}
+
+
+def with_steps(*several, **base):
+    """A study of arms that state their steps."""
+    way = [{"label": f"way-{number}", "set": {"steps": steps}} for number, steps in enumerate(several)]
+    return {"axes": {"way": way}, "base": {"limit": 40, "construction": "povid", **base}, "seeds": [0]}
+
+
+def test_an_arm_may_state_its_steps_and_shares_those_of_others(tmp_path):
+    both = {"reward": REWARD, "aligned": RL}
+    longer = {"reward": REWARD, "aligned": {"rl": {**RL["rl"], "epochs": 2}}}
+    made = planned(tmp_path, **with_steps(both, longer, {}))
+    kinds = [step.kind for step in made.steps]
+    assert Counter(kinds) == {"build": 1, "pairs": 1, "judge train reward": 1, "rl": 2, "eval": 3}
+    last = made.step(made.trained["way-0.s0"])
+    reward = made.step(last.after[0])
+    assert last.kind == "rl"
+    assert last.settings.reward_model == str(reward.out)
+    assert last.settings.settings.name == "rloo"
+    assert (last.settings.limit, last.settings.records, last.settings.seed) == (8, "world:sft", 0)
+    assert reward.after == (made.sets["way-0.s0"],)
+    assert reward.settings.pairs == made.step(reward.after[0]).out
+    # Without any step the model is measured as it is, and has no pairs.
+    assert made.step(made.measured["way-2.s0"]).settings.models == ("bundled",)
+    assert "way-2.s0" not in made.sets
+    assert made.ways["way-2.s0"].name == "base"
+    assert {way.key for way in made.ways.values()} == set(made.evals)
+
+
+def test_a_loop_by_step_has_its_settings_in_place(tmp_path):
+    build = {"construction": "sapo", "limit": 24, "settings": {"segment": 8}}
+    loop = {"loop": {"kind": "sapo", "by": "step", "build": build, "align": {"epochs": 1}}}
+    made = planned(tmp_path, **with_steps({"aligned": loop}, objective={"name": "dpo", "beta": 0.2}))
+    step = made.step(made.trained["way-0.s0"])
+    assert (step.kind, step.settings.kind, step.settings.by) == ("loop", "sapo", "step")
+    assert step.more["build"]["construction"] == "sapo"
+    assert step.more["align"]["objective"] == {"name": "dpo", "beta": 0.2}
+    assert step.settings.build == tmp_path / "settings" / f"{step.file}.build.yaml"
+
+
+def test_arms_that_differ_in_decoding_are_measured_on_the_same(tmp_path):
+    arms = [
+        {"label": "plain", "construction": "povid"},
+        {"label": "decoded", "steps": {}, "eval": {"decoding": {"name": "vcd", "alpha": 0.5}}},
+    ]
+    made = planned(tmp_path, design="list", arms=arms, axes={}, seeds=[0])
+    assert len(made.evals) == 1
+    way = made.ways["decoded.s0"]
+    assert (way.name, way.decoding.alpha) == ("base+vcd", 0.5)
+    assert made.ways["plain.s0"].decoding is None
+
+
 def test_several_constructions_make_one_set(tmp_path):
     made = planned(tmp_path, axes={"construction": [["povid", "bdhs"], "povid"]}, seeds=[0])
     both = made.step(made.sets["povid+bdhs.s0"])
@@ -87,6 +164,14 @@ WRONG = [
     ({"size": [0]}, "no whole number above 0"),
     ({"label_noise": [0.7]}, "no share from 0 to 0.5"),
     ({"loop": ["offlin"]}, "there are offline, online, mixed, iterative"),
+    (
+        {"steps": [{"label": "x", "set": {"steps": {"one": {"rl": {"reward_model": "$two"}}}}}]},
+        r"\$two: there is no step",
+    ),
+    ({"steps": [{"label": "x", "set": {"steps": {"one": {"rl": {"colour": 1}}}}}]}, "steps.one: .*colour"),
+    ({"steps": [{"label": "x", "set": {"steps": {"one": {"paint": {}}}}}]}, "steps.one: .*runs 'paint'"),
+    ({"measured": ["judge"]}, "measured judge needs steps of which the last is `judge eval`"),
+    ({"measured": ["page"]}, "there are model, pairs, judge"),
 ]
 
 

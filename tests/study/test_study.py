@@ -12,6 +12,9 @@ import pytest
 
 import veridical as vd
 from veridical.errors import UserError
+from veridical.judge_training.build_records import build_records
+from veridical.judges.lexicon_sources import world_lexicon
+from veridical.pairs.dataset import read_pairs
 from veridical.study import definition
 from veridical.study.command import StudyConfig, run
 from veridical.study.measure import measure
@@ -108,6 +111,52 @@ def test_tables_for_papers(study_folder, results, capsys):
     assert "\\bottomrule" in capsys.readouterr().out
     run(StudyConfig(file=file, out=out, json=True))
     assert json.loads(capsys.readouterr().out) == results
+
+
+OTHERS = """\
+title: What is no model
+base: {records: world:sft, limit: 16, construction: {name: bpo-image, temperature: 0.7}, eval: {limit: 5, questions: 1}}
+design: list
+seeds: [0]
+arms:
+  - {label: calibrated, steps: {}, eval: {decoding: {name: calibration}}}
+  - {label: pairs, measured: pairs}
+  - label: judge
+    measured: judge
+    steps: {tested: {judge eval: {pairs: $pairs, judge: {name: mistaken, errors: 0.3}}}}
+questions:
+  - {level: {arm: pairs}, than: 1, metric: rejected_inventing, better: higher, expect: better}
+  - {level: {arm: pairs}, than: 99, metric: within_1_try, better: higher}
+  - {level: {arm: judge}, than: 100, metric: judge_accuracy, better: higher}
+  - {compare: {arm: [calibrated, base]}, metric: pope_adversarial_accuracy, better: higher}
+"""
+
+
+def test_pairs_judges_and_decoding_are_measured_too(study_folder, results):
+    """In the same folder: the build and the base's answers are there already. All counts are made again by hand."""
+    (study_folder / "others.yaml").write_text(OTHERS)
+    run(StudyConfig(file=study_folder / "others.yaml", out=study_folder / "out"))
+    made_plan = plan(definition.read(study_folder / "others.yaml"), study_folder / "out")
+    found = json.loads((study_folder / "out" / "results.json").read_text())
+    inventing, tries, judged, calibrated = (one["comparisons"][0]["effect"] for one in found["answers"])
+
+    [build] = [step.out for step in made_plan.steps if step.kind == "build"]
+    records, _, _ = build_records(build, study_folder / "again")
+    lexicon = world_lexicon()
+    pairs = read_pairs(build)
+    wrong = [bool(set(lexicon.names(p.rejected)) - records[p.record_id].annotations.names) for p in pairs]
+    assert inventing["value"] + 1 == pytest.approx(100 * sum(wrong) / len(wrong))
+    first = sum(pair.provenance.attempts == 1 for pair in pairs)
+    assert tries["value"] + 99 == pytest.approx(100 * first / 16)
+
+    verdicts = json.loads((made_plan.step(made_plan.measured["judge.s0"]).out / "judge.json").read_text())
+    assert judged["value"] + 100 == pytest.approx(100 * verdicts["accuracy"])
+    assert verdicts["accuracy"] < 1
+
+    own = json.loads((made_plan.step(made_plan.measured["calibrated.s0"]).out / "results.json").read_text())
+    both = [own["models"][name]["pope_adversarial_accuracy"]["value"] for name in ("base+calibration", "base")]
+    assert calibrated["value"] == pytest.approx(both[0] - both[1])
+    run(StudyConfig(file=study_folder / "study.yaml", out=study_folder / "out"))
 
 
 def test_the_same_from_python(study_folder):

@@ -43,6 +43,7 @@ from veridical.records import Message, Pair, Record
 from veridical.runs import BY_CONTENT
 from veridical.vlm.generation.params import SamplingParams
 from veridical.vlm.inputs.context import Context
+from veridical.vlm.seeds import Key, generator
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class RankedSettings:
     likelihood_weight: Share = 0.0
     """Share of the rank by the model's own likelihood per token in the order of answers; 0.1 in CSR. Answers that the
     judge scores alike are never paired."""
-    pairs: Literal["best-worst", "all"] = "best-worst"
-    """Which answers become a pair: the best and the worst, or every two that differ by the margin."""
+    pairs: Literal["best-worst", "random", "all"] = "best-worst"
+    """Which answers become a pair: the best and the worst; two drawn at random; or every two. All differ by the
+    margin."""
     margin: NotNegative = 0.0
     """By how much the scores must differ, beyond which answers are paired; 1 is a claim in RLAIF-V."""
     most_pairs: Positive = 2
@@ -134,7 +136,7 @@ def ranked(record: Record, settings: RankedSettings, seed: int) -> Steps:
         scores = order = yield from _scores(record, list(texts), settings)
         if settings.likelihood_weight:
             order = yield from _with_likelihood(context, scores, settings.likelihood_weight)
-    pairs = _paired(scores, order, settings)
+    pairs = _paired(scores, order, settings, (seed, record.id))
     if not pairs:
         detail = ", ".join(f"{score:g}" for score in scores.values())
         raise Rejected("none-better", "draw more candidates, raise the temperature, or lower margin", detail)
@@ -255,7 +257,9 @@ def _ranks(values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _paired(scores: Mapping[str, float], order: Mapping[str, float], settings: RankedSettings) -> list[tuple[str, str]]:
+def _paired(
+    scores: Mapping[str, float], order: Mapping[str, float], settings: RankedSettings, key: Key
+) -> list[tuple[str, str]]:
     """(Better, worse) texts of about one length, the widest apart by `order` first.
 
     The judge's scores differ by more than nothing and at least the margin, and `order` does not disagree.
@@ -267,7 +271,10 @@ def _paired(scores: Mapping[str, float], order: Mapping[str, float], settings: R
         if gap > 0 and gap >= settings.margin and apart > 0 and _balanced(better, worse, settings.length_gap):
             found.append((apart, better, worse))
     widest = sorted(found, key=lambda one: -one[0])
-    kept = widest[:1] if settings.pairs == "best-worst" else widest[: settings.most_pairs]
+    if settings.pairs == "random" and widest:
+        kept = [widest[int(generator("random pair", key).integers(len(widest)))]]
+    else:
+        kept = widest[:1] if settings.pairs == "best-worst" else widest[: settings.most_pairs]
     return [(better, worse) for _, better, worse in kept]
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from veridical.abilities import Ability
-from veridical.bounds import NotNegative, Positive
+from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
 from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Findings, Kind
@@ -43,6 +43,11 @@ class SentinelSettings:
     """Longest sentence in tokens."""
     max_words: Positive = 350
     """Longer texts are not followed."""
+    context: Literal["clean", "hallucinated"] = "clean"
+    """What a description goes on from: its clean sentences, or, to compare with (the paper's ablation), from its first
+    hallucinated one on, hallucinated ones."""
+    first_sentence: Natural = 0
+    """Pairs are made from this sentence on; the first, 0, has no context."""
 
 
 def model_needs(settings: SentinelSettings) -> frozenset[Ability]:
@@ -73,20 +78,20 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
         clean, wrong = yield from _sorted(record, context, sampled, settings, faults)
         if not clean:
             break
-        if wrong:
+        if wrong and number >= settings.first_sentence:
             invented = wrong[0][1]
             before, sides = _apart(context, clean[0], wrong[0][0])
             pair = make_pair(
                 record,
                 "sentence",
-                (sides[0], "own clean sentence after a clean context"),
-                (sides[1], "own hallucinated sentence after a clean context"),
+                (sides[0], f"own clean sentence after a {settings.context} context"),
+                (sides[1], f"own hallucinated sentence after a {settings.context} context"),
                 scores={"sentence": number, "faults": len(invented.faults)},
                 number=number,
                 open_ended=True,
             )
             pairs.append(replace(pair, context=before))
-        context += clean[0]
+        context += wrong[0][0] if wrong and settings.context == "hallucinated" else clean[0]
     if pairs:
         return pairs
     if not faults:

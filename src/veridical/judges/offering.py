@@ -11,6 +11,7 @@ from veridical.judges.interface import METHODS
 _OFFERING: Mapping[str, str] = MappingProxyType(
     {
         "oracle": "veridical.judges.oracle:Oracle",
+        "mistaken": "veridical.judges.oracle:Oracle",
         "rules": "veridical.judges.rules:Rules",
         "language-model": "veridical.judges.language:LanguageJudge",
         "vision-language-model": "veridical.judges.language:LanguageJudge",

@@ -31,6 +31,7 @@ from veridical.judges.interface import (
 )
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.lexicon_sources import Words
+from veridical.judges.mistaken import mistaken
 from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations, Record
 from veridical.world import writer as grammar
@@ -73,12 +74,16 @@ def findings(text: str, annotations: Annotations, lexicon: Lexicon, scenes: Scen
 
 @dataclass(frozen=True)
 class Oracle:
-    """A judge with annotations, the parts of `Words`, and writers that are tried in turn."""
+    """A judge with annotations, the parts of `Words`, and writers that are tried in turn.
+
+    `errors` is the share of kinds of objects that it is mistaken about in each record.
+    """
 
     lexicon: Lexicon
     writers: tuple[Writer, ...]
     partner: Mapping[str, str] = field(default_factory=dict)
     scenes: Scenes = field(default_factory=dict)
+    errors: float = 0.0
     name: str = "oracle"
 
     @property
@@ -142,7 +147,10 @@ class Oracle:
     def _findings(self, record: Record, text: str) -> Findings | JudgeError:
         if record.annotations is None:
             return _no_annotations(record)
-        return findings(text, record.annotations, self.lexicon, self.scenes)
+        return findings(text, self._believed(record.id, record.annotations), self.lexicon, self.scenes)
+
+    def _believed(self, record: str, annotations: Annotations) -> Annotations:
+        return mistaken(annotations, self.lexicon, self.errors, record) if self.errors else annotations
 
     def _rate(self, record: Record, text: str) -> float | JudgeError:
         found = self._findings(record, text)
@@ -169,7 +177,8 @@ class Oracle:
     def _presence(self, request: Presence) -> Mapping[str, Seen] | JudgeError:
         if request.record.annotations is None:
             return _no_annotations(request.record)
-        return seen(request.names, request.record.annotations, self.lexicon, "absent")
+        believed = self._believed(request.record.id, request.record.annotations)
+        return seen(request.names, believed, self.lexicon, "absent")
 
     def _rewrite(self, request: Rewrite) -> str | None:
         offers = (writer(request) for writer in self.writers)

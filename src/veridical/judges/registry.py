@@ -51,6 +51,7 @@ JUDGES: Registry[type[AnyJudgeSettings]] = Registry(
     group="veridical.judges",
     own={
         "oracle": _own("oracle", "OracleSettings", "compares texts with the annotations of the image"),
+        "mistaken": _own("mistaken", "MistakenSettings", "the oracle with mistakes: an annotator of stated strength"),
         "rules": _own("rules", "RulesSettings", "compares objects that a lexicon finds with the reference"),
         "language-model": _own("models", "LanguageModelSettings", "a language model, local or at a URL"),
         "vision-language-model": _own("models", "VisionLanguageModelSettings", "a model that sees the images"),

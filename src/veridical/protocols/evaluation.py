@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from veridical import files, runs, tracking
@@ -41,6 +42,9 @@ class Asked:
     tasks: Mapping[str, Task]
     pictures: Pictures | None
     apart: Apart = NOTHING_TRAINED
+
+
+NO_METHODS: Mapping[str, Method] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -284,12 +288,13 @@ class Recounted:
     classes: Sequence[str]
 
 
-def recount(config: EvalConfig, answers: Mapping[str, str]) -> Recounted:
+def recount(config: EvalConfig, answers: Mapping[str, str], methods: Mapping[str, Method] = NO_METHODS) -> Recounted:
     """Count what models answered in runs that shared `config.cache`, all on the same pictures, without loading one.
 
     Args:
         config: with every model of theirs, so that no picture is among them that any was trained on.
         answers: by name, under what a model's answers are kept: `answers` in results.json's `measured`.
+        methods: by name, the method of decoding that it answered by; plainly where there is none.
 
     Raises:
         UserError: a task whose questions depend on what all models say, which has to be asked of all in one run.
@@ -301,10 +306,9 @@ def recount(config: EvalConfig, answers: Mapping[str, str]) -> Recounted:
     return Recounted(
         asked.tasks,
         {
-            name: {
-                key: task.count(_replies_to(task.requests, Replies(store, kept))) for key, task in asked.tasks.items()
-            }
+            name: {key: task.count(way.replies_to(task)) for key, task in asked.tasks.items()}
             for name, kept in answers.items()
+            for way in [Way(name, Measured(name, name), methods.get(name), Replies(store, kept))]
         },
         asked.pictures.vocabulary.classes if asked.pictures else (),
     )

@@ -73,14 +73,13 @@ def recipe(name: str) -> Recipe:
         raise UserError(f"{name}: a recipe is a mapping with title, source and steps.")
     if unknown := [key for key in content if key not in _KEYS]:
         raise UserError(f"{name}: a recipe has no {unknown[0]!r}; it has {', '.join(_KEYS)}.")
-    steps = content.get("steps")
-    if not isinstance(steps, dict) or not steps:
+    if not content.get("steps"):
         raise UserError(f"{name}: has no steps; give some by name, such as `pairs: {{build: {{...}}}}`.")
     return Recipe(
         name=Path(name).stem,
         title=str(content.get("title", name)),
         source=str(content.get("source", "")),
-        steps=tuple(_step(name, *item) for item in steps.items()),
+        steps=steps_of(content["steps"], name),
         base=str(content.get("base", "")),
         pairs=str(content.get("pairs", "")),
         notes=str(content.get("notes", "")).strip(),
@@ -100,6 +99,13 @@ def merged(settings: Mapping[str, Any], changes: Mapping[str, Any], whole: tuple
         else:
             found[key] = value
     return found
+
+
+def steps_of(given: Any, where: str) -> tuple[RecipeStep, ...]:
+    """Steps by name, each a command with its settings. Raises UserError that names `where` for anything else."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}: give steps by name, such as `pairs: {{build: {{...}}}}`.")
+    return tuple(_step(where, *item) for item in given.items())
 
 
 def _step(recipe_name: str, name: str, content: Any) -> RecipeStep:

@@ -6,7 +6,6 @@ OUT/NAME                 each step's run folder
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 import yaml
 
 from veridical.bounds import Positive, Seed
-from veridical.config import dotted, fields_of, flags
+from veridical.config import fields_of, flags
 from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.recipes.recipe import Recipe, RecipeStep, merged, recipe
+from veridical.recipes.steps import INLINE, config_type, resolved, with_common
 from veridical.runs import INCIDENTAL
 
 SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -33,19 +33,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )  # fmt: skip
 """What is otherwise where a recipe is only tried, before its own `small`."""
-COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "data paint": ("pairs.painting", "PaintConfig"),
-        "data answers": ("pairs.answers", "AnswersConfig"),
-        "build": ("pairs.produce", "BuildConfig"),
-        "align": ("align.command", "AlignConfig"),
-        "loop": ("loops.command", "LoopConfig"),
-        "rl": ("rl.command", "RlConfig"),
-    }
-)
-"""What a step can run: where its settings are."""
-_INLINE = {"loop": ("build", "align")}
-"""Settings that are files of settings of other commands: a recipe holds them in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,71 +119,42 @@ def prepare(chosen: Recipe, config: RunConfig) -> list[Prepared]:
             settings = merged(settings, chosen.small.get(step.name, {}))
         # A single setting of a method is changed, its others stay.
         settings = merged(settings, changes.get(step.name, {}), whole=())
-        done.append(_written(step, _resolved(settings, folders), config))
+        done.append(_written(step, resolved(settings, folders), config))
     return done
 
 
 def _smaller(command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     found = merged(settings, SMALL.get(command, {}))
-    for name in _INLINE.get(command, ()):
+    for name in INLINE.get(command, ()):
         found[name] = merged(found.get(name, {}), SMALL[name])
     return found
-
-
-def _resolved(value: Any, folders: Mapping[str, Path]) -> Any:
-    """Settings with `$NAME` at the beginning of a text as the folder of the step of that name."""
-    if isinstance(value, Mapping):
-        return {key: _resolved(item, folders) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolved(item, folders) for item in value]
-    if isinstance(value, str) and value.startswith("$"):
-        name, slash, rest = value[1:].partition("/")
-        if name not in folders:
-            raise UserError(f"{value}: the recipe has no step {name!r}; it has {', '.join(folders)}.")
-        return f"{folders[name]}{slash}{rest}"
-    return value
 
 
 def _written(step: RecipeStep, settings: Mapping[str, Any], config: RunConfig) -> Prepared:
     path = config.out / "settings" / f"{step.name}.yaml"
     filled = dict(settings)
-    for name in _INLINE.get(step.command, ()):
+    common = {"records": config.records, "model": config.model, "device": config.device}
+    for name in INLINE.get(step.command, ()):
         inner = config.out / "settings" / f"{step.name}-{name}.yaml"
-        _save(inner, name, _given(name, filled.get(name, {}), config, ("records", "model", "device", "limit")))
+        _save(inner, name, _limited(name, with_common(name, filled.get(name, {}), common), config.limit))
         filled[name] = str(inner)
-    filled = _given(step.command, filled, config, ("records", "model", "seed", "device", "limit"))
+    filled = with_common(step.command, filled, {**common, "seed": config.seed})
+    filled = _limited(step.command, filled, config.limit)
     filled.setdefault("out", str(config.out / step.name))
     _save(path, step.command, filled)
     return Prepared(step.name, step.command, path)
 
 
-def _given(command: str, settings: Mapping[str, Any], config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
-    """The settings with what the command line gives every step, as far as the command has such settings and the recipe
-    doesn't say otherwise; the number of records is the command line's."""
-    known = {name for name, _ in fields_of(_config_type(command, settings))}
-    given = {name: getattr(config, name) for name in names if name in known and name != "limit"}
-    found = {**given, **settings}
-    if config.limit is not None and "limit" in known and "limit" in names:
-        found["limit"] = config.limit
-    return found
+def _limited(command: str, settings: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """The settings with the command line's number of records."""
+    known = {name for name, _ in fields_of(config_type(command, settings))}
+    return {**settings, **({"limit": limit} if limit is not None and "limit" in known else {})}
 
 
 def _save(path: Path, command: str, settings: Mapping[str, Any]) -> None:
     """Write a step's settings. Raises UserError where the command has no such setting."""
-    flags(settings, _config_type(command, settings), path)
+    flags(settings, config_type(command, settings), path)
     write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-
-
-def _config_type(command: str, settings: Mapping[str, Any]) -> type:
-    if command not in COMMANDS:
-        raise UserError(f"a recipe's step runs {command!r}; there are {', '.join(COMMANDS)}.")
-    name, config = COMMANDS[command]
-    module = importlib.import_module(f"veridical.{name}")
-    if hasattr(module, "config_type"):
-        found: type = module.config_type(dotted(settings))
-        return found
-    only: type = getattr(module, config)
-    return only
 
 
 def _changes(given: Sequence[str], chosen: Recipe) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Runs steps as forks of one process that has imported everything heavy, so that none spends seconds on that again.
 
 `Warm` starts this module as a process. It imports, then reads orders from its standard input, a line of JSON each, and
-forks: {"id": 1, "arguments": [...], "log": PATH, "environment": {...}}. It answers "began ID PID" and "ended ID STATUS".
+forks: {"id": 1, "arguments": [...], "log": PATH, "environment": {...}}. It answers "began ID PID", "ended ID STATUS".
 When its input ends it kills what still runs; when it ends, however that is, its forks end too (see `child`).
 
 Only where forks are cheap and safe, which is Linux; elsewhere, or when this process dies, steps are started one by one.

@@ -14,7 +14,7 @@ import numpy as np
 
 from veridical.protocols.inference import Effect, Needed, adjusted, confidence_set, needed
 from veridical.protocols.statistics import LEVEL
-from veridical.study.definition import Arm, Question, Study
+from veridical.study.definition import GAP, Arm, Question, Study
 from veridical.study.measure import Drawn, Measured, difference, number, over_seeds, seed_pool
 
 Verdict = Literal["better", "worse", "different", "undecided", "not measured"]
@@ -82,6 +82,10 @@ def _comparisons(study: Study, question: Question, found: Measured) -> list[Comp
     levels = question.levels
     if question.kind == "trend":
         return [_trend(study, question, found)]
+    if question.kind == "interaction":
+        return [_interaction(study, question, found)]
+    if question.kind == "level":
+        return [_level(study, question, found)]
     if question.kind == "compare":
         pairs = [(levels[0], levels[1])]
     elif question.kind == "between":
@@ -107,6 +111,56 @@ def _compared(study: Study, question: Question, first: str, second: str, found: 
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, BASE in (first, second))
     effect = over_seeds(found, terms, question.metric, pooled, 1 / len(matched))
     return Comparison(first, second, effect, seeds=seeds)
+
+
+def _interaction(study: Study, question: Question, found: Measured) -> Comparison:
+    """The difference of two levels at one level of another axis, minus that at the other."""
+    (first, second), (here, there) = question.levels, question.across
+    signed = [
+        (sign / len(matched), one, other)
+        for sign, place in ((1.0, here), (-1.0, there))
+        for matched in [matches(study.arms, question.axis, first, second, {**question.at, question.other: place})]
+        for one, other in matched
+    ]
+    seeds = tuple(
+        seed
+        for seed in study.seeds
+        if len({weight > 0 for weight, _, _ in signed}) == 2
+        and all(_there(found, one, seed) and _there(found, other, seed) for _, one, other in signed)
+    )
+    terms = [
+        [(weight, _difference(found, one, other, seed, question.metric)) for weight, one, other in signed]
+        for seed in seeds
+    ]
+    if not terms:
+        return Comparison(first, second, None, seeds=seeds)
+    pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric)
+    share = sum(weight**2 for weight, _, _ in signed)
+    return Comparison(first, second, over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
+
+
+def _level(study: Study, question: Question, found: Measured) -> Comparison:
+    """A level's own number minus what it is held against."""
+    [level] = question.levels
+    arms = [
+        arm
+        for arm in study.arms
+        if arm.levels.get(question.axis) == level and all(arm.levels.get(k) == v for k, v in question.at.items())
+    ]
+    seeds = tuple(seed for seed in study.seeds if arms and all(_there(found, arm, seed) for arm in arms))
+    than = f"{question.than:g}"
+    terms: list[list[tuple[float, Drawn]]] = [
+        [(1 / len(arms), _above(number(found, f"{arm.name}.s{seed}", question.metric), question.than)) for arm in arms]
+        for seed in seeds
+    ]
+    if not terms:
+        return Comparison(level, than, None, seeds=seeds)
+    pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, base=True)
+    return Comparison(level, than, over_seeds(found, terms, question.metric, pooled, 1 / len(arms)), seeds=seeds)
+
+
+def _above(drawn: Drawn, than: float) -> Drawn:
+    return lambda without: drawn(without) - than
 
 
 def _there(found: Measured, arm: Arm | None, seed: int) -> bool:
@@ -203,6 +257,20 @@ def _told(question: Question, one: Comparison, found: Measured) -> str:
             )
         way = "rises" if one.effect.value > 0 else "falls"
         return f"It {way} with {question.axis}, from {one.second} to {one.first}: {shown}."
+    if question.kind == "interaction":
+        change = f"the difference of {one.first} and {one.second} between {' and '.join(question.across)}: {shown}."
+        if one.verdict == "undecided":
+            return f"Undecided whether {change.replace(': ', ' changes: ', 1)}{settles(one)}"
+        return f"It changes {change}"
+    if question.kind == "level":
+        way = "undecided against" if one.verdict == "undecided" else "above" if one.effect.value > 0 else "below"
+        moved = replace(
+            one.effect,
+            value=one.effect.value + question.than,
+            low=one.effect.low + question.than,
+            high=one.effect.high + question.than,
+        )
+        return f"{one.first} is {way} {one.second}: {metric} {said(moved, sign='')}."
     if question.expect == "alike" and (alike := _alike(question, [one])) is not None:
         how = "alike within" if alike else "further apart than"
         return f"{one.first} and {one.second} are {how} {question.margin:g} points: {shown}."
@@ -321,6 +389,8 @@ def pseudo_values(found: Measured, model: str, metric: str) -> np.ndarray | None
     from veridical.study.measure import LARGEST_JACKKNIFE
 
     count = found.pictures.get(metric, 0)
+    if metric != GAP and model not in found.without.get(metric, {}):
+        return None
     if not 1 < count <= LARGEST_JACKKNIFE:
         return None
     drawn = number(found, model, metric)
@@ -375,11 +445,11 @@ def settles(one: Comparison) -> str:
     return f" About {' or '.join(ways)} would settle a difference of this size." if ways else ""
 
 
-def said(effect: Effect | None) -> str:
+def said(effect: Effect | None, sign: str = "+") -> str:
     """An effect in numbers."""
     if effect is None:
         return "not measured"
-    return f"{_number(effect.value, '+')} [{_number(effect.low, '+')}, {_number(effect.high, '+')}]"
+    return f"{_number(effect.value, sign)} [{_number(effect.low, sign)}, {_number(effect.high, sign)}]"
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -17,11 +17,12 @@ from veridical.progress import clock
 from veridical.records import Record
 from veridical.study.definition import GAP, Study
 from veridical.study.estimate import seconds_left
+from veridical.study.own_numbers import SHOWN
 
 if TYPE_CHECKING:
     from veridical.pairs.config import BuildConfig
     from veridical.protocols.config import EvalConfig
-    from veridical.study.plan import Plan
+    from veridical.study.plan import Plan, Step
 
 LOOKED_AT = 16
 NEED_REFERENCE = ("povid", "bpo-inject")
@@ -86,7 +87,7 @@ def check(study: Study, plan: Plan, processes: int) -> list[str]:
         if step.kind == "build":
             _check_build(step.settings)
         elif step.kind == "align":
-            _check_objective(step.settings.objective, _constructions(plan, step.after[0]), step.name)
+            _check_objective(step.settings.objective, _constructions(plan, step), step.title)
             _check_model(step.settings.model, step.settings.allow_remote_code)
     _check_metrics(study, plan)
     notes = []
@@ -107,8 +108,11 @@ def _check_axes(study: Study) -> None:
             )
 
 
-def _constructions(plan: Plan, pairs: str) -> list[str]:
-    return [plan.step(name).settings.construction for name in plan.step(pairs).after]
+def _constructions(plan: Plan, step: Step) -> list[str]:
+    """The constructions whose pairs a step is trained on: those of its builds, or of its sets of pairs."""
+    before = [plan.step(name) for name in step.after]
+    builds = [plan.step(name) for one in before if one.kind == "pairs" for name in one.after]
+    return [one.settings.construction for one in (*before, *builds) if one.kind == "build"]
 
 
 def _check_build(config: BuildConfig) -> None:
@@ -132,7 +136,7 @@ def _check_build(config: BuildConfig) -> None:
         if known is not None and not known.captions:
             raise UserError(f"{config.construction}: {source} has no captions to change; add `text` to its records.")
     by_annotations = judge_needs(config.construction, config.settings) & {Detect, Rate, Compare, Verify, Presence}
-    if by_annotations and config.judge.name == "oracle" and known is not None and not known.annotated:
+    if by_annotations and config.judge.name in ("oracle", "mistaken") and known is not None and not known.annotated:
         raise UserError(
             f"{config.construction}: its judge goes by annotated objects, and {source} has none; add `objects` to its "
             "records, or name another judge (build.judge.name)."
@@ -161,8 +165,9 @@ def _check_metrics(study: Study, plan: Plan) -> None:
     """That questions ask for numbers that are measured; where pictures are known only later, that is left to then."""
     from veridical.protocols.evaluation import read_tasks
 
-    wanted = {question.metric for question in study.questions} | {study.metric}
-    shown: set[str] = set()
+    models = any(cell.name in plan.ways for cell in plan.cells)
+    wanted = {question.metric for question in study.questions} | ({study.metric} if models else set())
+    shown = set() if all(cell.name in plan.ways for cell in plan.cells) else set(SHOWN)
     for config in plan.evals.values():
         if config.records is None and config.held_out is None:
             return

@@ -27,7 +27,8 @@ KEYS = (
     "title", "base", "axes", "arms", "design", "seeds", "seeds_of", "size", "size_matched", "questions", "metric",
     "better", "correction", "budget_hours",
 )  # fmt: skip
-QUESTION = ("ask", "factor", "compare", "trend", "between", "at", "metric", "better", "expect", "margin")
+KINDS = ("factor", "compare", "trend", "between", "interaction", "level")
+QUESTION = ("ask", *KINDS, "than", "at", "metric", "better", "expect", "margin")
 SHORT: Mapping[str, str] = MappingProxyType(
     {
         "rejected": "construction",
@@ -47,7 +48,10 @@ SHORT: Mapping[str, str] = MappingProxyType(
     }
 )
 """Short names of axes, and the setting that each stands for; {} takes the value."""
-PLAIN = ("construction", "objective", "records", "model", "limit", "size", "chosen", "loop", "rounds", "label_noise")
+PLAIN = (
+    "construction", "objective", "records", "model", "limit", "size", "chosen", "loop", "rounds", "label_noise",
+    "steps", "measured",
+)  # fmt: skip
 """Settings of a run that are no command's own."""
 GROUPS = ("construction", "objective", "build", "align", "eval")
 MARGIN = 5.0
@@ -67,7 +71,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Question:
-    """What to find out: which level of a factor is best, whether one beats another, a trend, or a best in between.
+    """What to find out: which level of a factor is best, whether one beats another, a trend, a best in between, whether
+    a difference changes along another axis (`levels` of `axis`, between the levels `across` of `other`), or whether a
+    level's own number lies above or below `than`.
 
     `at` holds other axes at a level. `expect` is what a paper says: of `compare`, that the first is better ("better"),
     worse, different, or alike, which is that the interval of the difference lies within plus and minus `margin`; of
@@ -75,9 +81,12 @@ class Question:
     """
 
     ask: str
-    kind: Literal["factor", "compare", "trend", "between"]
+    kind: Literal["factor", "compare", "trend", "between", "interaction", "level"]
     axis: str
     levels: tuple[str, ...] = ()
+    other: str = ""
+    across: tuple[str, ...] = ()
+    than: float = 0.0
     at: Mapping[str, str] = field(default_factory=dict)
     metric: str = GAP
     better: Better = "lower"
@@ -297,33 +306,35 @@ def _question(
     given: Mapping[str, Any], axes: Mapping[str, tuple[str, ...]], metric: str, better: Better, where: str
 ) -> Question:
     _known(given, QUESTION, where)
-    kinds = [kind for kind in ("factor", "compare", "trend", "between") if kind in given]
+    kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1:
-        raise UserError(f"{where}: ask one of factor: AXIS, compare: {{AXIS: [A, B]}}, trend: AXIS, between: AXIS.")
+        raise UserError(
+            f"{where}: ask one of factor: AXIS, compare: {{AXIS: [A, B]}}, trend: AXIS, between: AXIS, interaction: "
+            "{AXIS: [A, B], OTHER: [C, D]}, level: {AXIS: A} with than: NUMBER."
+        )
     [kind] = kinds
-    if kind == "compare":
-        [(axis, levels)] = _mapping(given[kind], where).items() if len(given[kind]) == 1 else [("", ())]
-        levels = tuple(map(_slug, levels))
-        if len(levels) != 2:
-            raise UserError(
-                f"{where}: compare takes one axis with two levels, such as compare: {{objective: [dpo, sft]}}."
-            )
-    else:
-        axis, levels = str(given[kind]), axes.get(str(given[kind]), ())
-    _one_of(axis, tuple(axes), f"{where}: {kind}")
-    for level in levels:
-        # `base` is the model before training.
-        _one_of(level, (*axes[axis], "base"), f"{where}: {axis}")
+    asked = _asked_of(kind, given[kind], axes, where)
+    (axis, levels), (other, across) = asked[0], asked[1] if len(asked) > 1 else ("", ())
+    for name, some in asked:
+        _one_of(name, tuple(axes), f"{where}: {kind}")
+        for level in some:
+            # `base` is the model before training.
+            _one_of(level, (*axes[name], "base") if kind == "compare" else axes[name], f"{where}: {name}")
+    if (kind == "level") != ("than" in given):
+        raise UserError(f"{where}: level and than go together: level: {{AXIS: A}}, than: NUMBER.")
     at = {str(key): _slug(value) for key, value in _mapping(given.get("at", {}), where).items()}
     for key, value in at.items():
         _one_of(value, axes[_one_of(key, tuple(axes), f"{where}: at")], f"{where}: at.{key}")
     expect = str(given.get("expect", ""))
     allowed = ("", "rises", "falls") if kind == "trend" else ("", "better", "worse", "different", "alike")
     return Question(
-        ask=str(given.get("ask", _asked(kind, axis, levels))),
+        ask=str(given.get("ask", _asked(kind, axis, levels, across))),
         kind=cast("Any", kind),
         axis=axis,
         levels=levels,
+        other=other,
+        across=across,
+        than=float(given.get("than", 0.0)),
         at=at,
         metric=str(given.get("metric", metric)),
         better=cast("Better", _one_of(given.get("better", better), ("lower", "higher"), f"{where}: better")),
@@ -332,8 +343,31 @@ def _question(
     )
 
 
-def _asked(kind: str, axis: str, levels: Sequence[str]) -> str:
+def _asked_of(
+    kind: str, given: Any, axes: Mapping[str, tuple[str, ...]], where: str
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The axes that a question is about, each with its levels."""
+    wanted = {"compare": [2], "interaction": [2, 2], "level": [1]}.get(kind)
+    if wanted is None:
+        return [(str(given), axes.get(str(given), ()))]
+    found = [
+        (str(axis), (_slug(some),) if isinstance(some, str | int | float) else tuple(map(_slug, some)))
+        for axis, some in _mapping(given, f"{where}: {kind}").items()
+    ]
+    if [len(some) for _, some in found] != wanted:
+        example = {
+            "compare": "one axis with two levels, such as compare: {objective: [dpo, sft]}",
+            "interaction": "two axes with two levels each",
+            "level": "one axis with one level",
+        }
+        raise UserError(f"{where}: {kind} takes {example[kind]}.")
+    return found
+
+
+def _asked(kind: str, axis: str, levels: Sequence[str], across: Sequence[str]) -> str:
     return {
+        "interaction": f"Does the difference of {' and '.join(levels)} change between {' and '.join(across)}?",
+        "level": f"What is the number of {' '.join(levels)}?",
         "factor": f"Which {axis} is best?",
         "compare": f"Is {levels[0]} better than {levels[1]}?" if len(levels) == 2 else "",
         "trend": f"Does it change along {axis}?",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
@@ -71,6 +71,18 @@ def eval_work(config: EvalConfig) -> Work:
     """Measuring one model."""
     splits = (config.records or "").count("+") + 1
     return Work("eval", START + A_SCENE * (config.limit or 200) * splits, config.models[0] == "bundled")
+
+
+def step_work(command: str, config: Any, pairs: int) -> Work:
+    """A step that an arm states itself."""
+    known = getattr(config, "model", "bundled") == "bundled"
+    records = getattr(config, "limit", None) or pairs
+    answers = getattr(getattr(config, "settings", None), "num_generations", 1)
+    seconds = {
+        "rl": A_PAIR * records * answers,
+        "judge eval": A_RECORD * records,
+    }.get(command, A_PAIR * pairs * getattr(config, "epochs", 1))
+    return Work(command, START + seconds, known)
 
 
 def paces(steps: Sequence[Part], took: Mapping[str, float]) -> dict[str, float]:

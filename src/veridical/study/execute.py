@@ -30,7 +30,6 @@ from veridical.study.stamps import Stamp, is_done, key_of, lacking, read_stamp, 
 from veridical.watched import VARIABLE, read_status
 
 LAST_LINES = 12
-COMMANDS = ("build", "align", "loop", "eval")
 INTERRUPTED = 130
 
 
@@ -58,7 +57,7 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
     """
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    left = sum(step.kind in COMMANDS and not is_done(plan, step) for step in plan.steps)
+    left = sum(step.kind != "pairs" and not is_done(plan, step) for step in plan.steps)
     children = _Children(warm=Warm(logs / "warm.log", lock, _threads(processes)) if left >= LEAST_STEPS else None)
     with _interruptible(), Board(plan, processes) as board, _watching(plan, board):
 
@@ -209,9 +208,7 @@ def _threads(processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
 
 
-def _spawned(
-    arguments: Sequence[str], log: Path, own: Mapping[str, str], lock: int | None
-) -> subprocess.Popen[bytes]:
+def _spawned(arguments: Sequence[str], log: Path, own: Mapping[str, str], lock: int | None) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "veridical.run.child", *arguments],

@@ -16,10 +16,11 @@ from veridical import files
 from veridical.errors import UserError
 from veridical.protocols.equal_recall import COMPARED, CutCurve, Cuts, at_recall, cut_curve
 from veridical.protocols.inference import Effect, Parts, Pool, effect, parts, pool
-from veridical.protocols.metrics import Tally
+from veridical.protocols.metrics import Tally, of_ratios
 from veridical.protocols.results import caption_task
 from veridical.protocols.statistics import FloatArray, resample
 from veridical.study.definition import GAP
+from veridical.study.own_numbers import Numbers, counted_steps
 from veridical.study.stamps import read_stamp
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from veridical.study.plan import Plan
 
 RESAMPLES = 2000
+NO_BASE = "no model"
+"""The base of what is no model: pairs, and judges."""
 MOST_PAIRS = 200
 """Pairs of arms whose spread over trainings is pooled."""
 LARGEST_JACKKNIFE = 2000
@@ -74,10 +77,11 @@ class Measured:
 def measure(plan: Plan, seed: int = 0) -> Measured:
     """Count all answers that there are. Raises UserError where no cell has been measured yet."""
     answers, base_of, missing = _answers(plan)
-    if not answers:
-        raise UserError(f"{plan.out}: no cell has been measured yet; run the study first.")
     found = [_recounted(plan, key, answers, base_of) for key in plan.evals]
     parts = [_arrays(one, seed) for one in found if one is not None]
+    others = counted_steps(plan, [cell for cell in plan.cells if cell.name not in (*plan.ways, *missing)])
+    parts += [_of_own(by_cell, seed) for by_cell in others]
+    base_of |= {name: NO_BASE for by_cell in others for name in by_cell}
     if not parts:
         raise UserError(f"{plan.out}: no cell has been measured yet; run the study first.")
     return _joined(parts, base_of, missing)
@@ -88,17 +92,18 @@ def _answers(plan: Plan) -> tuple[dict[str, str], dict[str, str], dict[str, str]
     answers: dict[str, str] = {}
     base_of: dict[str, str] = {}
     missing: dict[str, str] = {}
-    way_of = {one.partition("=")[0]: key for key, config in plan.evals.items() for one in config.models[1:]}
     for cell in plan.cells:
         step = plan.step(plan.measured[cell.name])
         stamp = read_stamp(plan.out, step)
         if stamp is None or stamp.state != "done":
             missing[cell.name] = stamp.said if stamp else "not run yet"
             continue
+        if cell.name not in plan.ways:
+            continue
         measured: Mapping[str, Any] = files.read_json(step.out / "results.json")["measured"]
-        base = f"base of {measured['base']['model']}, {way_of[cell.name]}"
-        model = plan.step(plan.trained[cell.name]).out.name
-        answers |= {cell.name: measured[model]["answers"], base: measured["base"]["answers"]}
+        way = plan.ways[cell.name]
+        base = f"base of {measured['base']['model']}, {way.key}"
+        answers |= {cell.name: measured[way.name]["answers"], base: measured["base"]["answers"]}
         base_of[cell.name] = base
     if len(set(base_of.values())) == 1:
         only = next(iter(base_of.values()))
@@ -113,12 +118,28 @@ def _recounted(plan: Plan, key: str, answers: Mapping[str, str], base_of: Mappin
     from veridical.protocols.evaluation import recount
 
     config = plan.evals[key]
-    base, *models = config.models
-    done = {name: one for one in models if (name := one.partition("=")[0]) in answers}
-    if not done:
+    cells = [name for name, way in plan.ways.items() if way.key == key and name in answers]
+    if not cells:
         return None
-    names = [*dict.fromkeys(base_of[name] for name in done), *done]
-    return recount(replace(config, models=(base, *done.values())), {name: answers[name] for name in names})
+    base, *models = config.models
+    done = tuple(one for one in models if one.partition("=")[0] in cells)
+    names = [*dict.fromkeys(base_of[name] for name in cells), *cells]
+    methods = {name: plan.ways[name].decoding for name in cells if plan.ways[name].decoding is not None}
+    return recount(replace(config, models=(base, *done)), {name: answers[name] for name in names}, methods)
+
+
+def _of_own(by_cell: Mapping[str, Numbers], seed: int) -> Measured:
+    """What was counted of cells of one training seed, that are no models: their pairs, or a judge."""
+    numbers: dict[str, dict[str, FloatArray]] = {}
+    shown: dict[str, str] = {}
+    groups = list(dict.fromkeys(group for one in by_cell.values() for group in one.groups))
+    weights = _weights(len(groups), seed)
+    for name, one in by_cell.items():
+        for metric, drawn in _of(of_ratios(groups, one.ratios(groups)), weights).items():
+            numbers.setdefault(metric, {})[name] = drawn
+        shown |= one.shown
+    counts = dict.fromkeys(numbers, len(groups))
+    return Measured(numbers, {}, {}, {}, counts, shown, dict.fromkeys(numbers, "pairs/1"), {})
 
 
 def _arrays(found: Recounted, seed: int) -> Measured:

@@ -13,21 +13,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from veridical import runs
-from veridical.config import to_plain
+from veridical.config import flags, to_plain
+from veridical.errors import UserError
+from veridical.recipes.steps import INLINE, config_type, named, resolved, with_common
 from veridical.registry import label as label_of
 from veridical.run.plan import ALIGN_PHASES
 from veridical.study.definition import Arm, Study
-from veridical.study.estimate import Work, align_work, build_work, eval_work
+from veridical.study.estimate import Work, align_work, build_work, eval_work, step_work
 from veridical.study.pair_sets import PairSet
-from veridical.study.settings import Recipe, recipe
+from veridical.study.settings import PAIRS, Recipe, parsed, recipe
 
 if TYPE_CHECKING:
     from veridical.protocols.config import EvalConfig
 
-Kind = Literal["build", "pairs", "align", "loop", "eval"]
 BASE = "base"
 
 
@@ -53,7 +54,8 @@ class Step:
     """
 
     name: str
-    kind: Kind
+    kind: str
+    """"pairs", or the `veridical` command."""
     out: Path
     settings: Any
     """Of a `veridical` command, or of a set of pairs."""
@@ -81,7 +83,7 @@ class Step:
         if self.kind == "align":
             return ALIGN_PHASES
         if self.kind == "eval":
-            names = [model.partition("=")[0] for model in self.settings.models[1:]]
+            names = [model.partition("=")[0] for model in self.settings.models[1:]] or [BASE]
             return {f"{name}: answers": 0.9 / len(names) for name in names} or None
         return {self.settings.construction: 1.0} if self.kind == "build" else None
 
@@ -93,6 +95,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How a cell's model is measured: by which of a plan's evaluations, what it is called in its results, and by which
+    method of decoding, if any."""
+
+    key: str
+    name: str
+    decoding: Any = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """All steps in an order that works, the cells, and where each cell's results are."""
 
@@ -100,12 +112,15 @@ class Plan:
     cells: tuple[Cell, ...]
     steps: tuple[Step, ...]
     trained: Mapping[str, str]
-    """The step that trains a cell, by the cell's name."""
+    """The step that trains a cell, by the cell's name; where nothing is trained, what is measured."""
     measured: Mapping[str, str]
+    """The step whose results are a cell's numbers: an evaluation, its pairs, or a judge's."""
+    ways: Mapping[str, Way]
+    """How a cell's model is measured; cells that are no model's have none."""
     sets: Mapping[str, str]
     """The step that makes a cell's pairs."""
     evals: Mapping[str, EvalConfig]
-    """For each way of measuring, an evaluation of all its cells, which says which pictures and questions there are."""
+    """By key, an evaluation of all cells that are measured alike, which says what pictures and questions there are."""
 
     def step(self, name: str) -> Step:
         """The step of that name."""
@@ -122,28 +137,83 @@ def plan(study: Study, out: Path) -> Plan:
     sets: dict[str, str] = {}
     trained: dict[str, str] = {}
     measured: dict[str, str] = {}
+    ways: dict[str, Way] = {}
+    evals: dict[str, EvalConfig] = {}
     # Seed by seed, so that a study that is stopped early has whole seeds to tell of.
     for seed in study.seeds:
         own = [cell for cell in cells if cell.seed == seed]
         builds |= {cell.name: _builds(cell, recipes[cell.arm.name], study, out, steps) for cell in own}
         for cell in own:
             made = recipes[cell.arm.name]
-            if made.loop in ("offline", "mixed"):
+            if made.takes_pairs or made.loop == "mixed":
                 sets[cell.name] = _set(cell, made, builds, recipes, own, study, out, steps)
-            if made.loop == "offline":
-                trained[cell.name] = _align(cell, made, sets[cell.name], out, steps)
-            else:
-                offline = builds[cell.name][0] if made.loop == "mixed" else None
-                trained[cell.name] = _loop(cell, made, offline, out, steps)
-        measured |= {cell.name: _eval(cell, recipes[cell.arm.name], trained[cell.name], out, steps) for cell in own}
-    return Plan(
-        out, cells, tuple(steps.values()), trained, measured, sets, _whole_evals(cells, recipes, trained, steps, out)
-    )
+        for cell in own:
+            made = recipes[cell.arm.name]
+            done = _trained(cell, made, builds[cell.name], sets.get(cell.name), study, out, steps)
+            if made.measured != "model":
+                measured[cell.name] = trained[cell.name] = str(done)
+                continue
+            measured[cell.name] = _eval(cell, made, done, out, steps)
+            trained[cell.name] = done or measured[cell.name]
+            ways[cell.name] = _way(cell, made, done, out, steps, evals)
+    return Plan(out, cells, tuple(steps.values()), trained, measured, ways, sets, evals)
+
+
+def _trained(
+    cell: Cell,
+    made: Recipe,
+    builds: Sequence[str],
+    pairs: str | None,
+    study: Study,
+    out: Path,
+    steps: dict[str, Step],
+) -> str | None:
+    """The step that makes what is measured of a cell; None where that is the model as it is."""
+    if made.measured == "pairs":
+        return pairs
+    if made.steps is not None:
+        return chain(cell, made, pairs, _pair_seed(cell, study), out, steps)
+    if made.loop == "offline":
+        return _align(cell, made, str(pairs), out, steps)
+    return _loop(cell, made, builds[0] if made.loop == "mixed" else None, out, steps)
+
+
+def chain(cell: Cell, made: Recipe, pairs: str | None, pair_seed: int, out: Path, steps: dict[str, Step]) -> str | None:
+    """The steps that an arm states itself, in order; gives the last one's name, None where there is none.
+
+    Raises UserError that names the arm and the step for settings that can't be.
+    """
+    names = {PAIRS: pairs} if pairs else {}
+    for one in made.steps or ():
+        where = f"arm {cell.arm.name}: steps.{one.name}"
+        folders = {name: steps[step].out for name, step in names.items()}
+        try:
+            wanted = resolved(one.settings, folders)
+            common = {**made.common[""], "seed": pair_seed if one.command == "build" else cell.seed}
+            more = {
+                inner: with_common(inner, {**made.common[inner], **wanted.pop(inner, {})}, common)
+                for inner in INLINE.get(one.command, ())
+            }
+            filled = with_common(one.command, {**made.common.get(one.command, {}), **wanted}, common)
+            kind = config_type(one.command, filled)
+            for inner, settings in more.items():
+                flags(settings, config_type(inner, settings), Path(where))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        label = f"{one.command.replace(' ', '-')}-{_short([filled, more], out)}"
+        name, folder = f"{one.command} {label.rpartition('-')[2]}", out / "runs" / label
+        files = {inner: str(out / "settings" / f"{name.replace(' ', '-')}.{inner}.yaml") for inner in more}
+        config = parsed(kind, {**filled, **files, "out": str(folder)}, where)
+        work = step_work(one.command, config, _expected_pairs(made))
+        after = tuple(dict.fromkeys(names[used] for used in named(one.settings)))
+        steps.setdefault(name, Step(name, one.command, folder, config, after, work=work, more=more, shown=cell.name))
+        names[one.name] = name
+    return names[made.steps[-1].name] if made.steps else None
 
 
 def _builds(cell: Cell, made: Recipe, study: Study, out: Path, steps: dict[str, Step]) -> tuple[str, ...]:
     """The builds that a cell's pairs come from, made as steps where no other cell needed them."""
-    if made.loop in ("online", "iterative"):
+    if not made.takes_pairs and made.loop != "mixed":
         return ()
     names = []
     for config in made.builds:
@@ -183,9 +253,10 @@ def _set(
         for other in cells
         if other.seed == cell.seed
         and recipes[other.arm.name].size is None
-        and recipes[other.arm.name].loop == "offline"
+        and not recipes[other.arm.name].whole
+        and recipes[other.arm.name].takes_pairs
     )
-    matched = study.size_matched and made.size is None
+    matched = study.size_matched and made.size is None and not made.whole
     own = tuple(steps[name].out for name in builds[cell.name])
     wanted = PairSet(
         builds=own,
@@ -248,41 +319,52 @@ def _a_round(limit: int | None, made: Recipe) -> int | None:
     return None if limit is None else max(1, limit // made.rounds)
 
 
-def _eval(cell: Cell, made: Recipe, trained: str, out: Path, steps: dict[str, Step]) -> str:
+def _eval(cell: Cell, made: Recipe, trained: str | None, out: Path, steps: dict[str, Step]) -> str:
     """Measure a cell's model against its base, whose answers are asked for once and shared."""
     config = dataclasses.replace(made.eval, cache=out / "requests")
+    if trained is None:
+        return _base_eval(config, out, steps)
     held_out = () if config.records or config.held_out else (trained,)
     own = (f"{steps[trained].out.name}={steps[trained].out}",)
     label = f"{steps[trained].out.name}-{_short([config, trained], out)}"
     name, folder = f"eval {label}", out / "evals" / label
     first: tuple[str, ...] = ()
     if not held_out:
-        base_label = f"{BASE}-{_short(config, out)}"
-        first = (f"eval {base_label}",)
-        base = dataclasses.replace(config, out=out / "evals" / base_label)
-        steps.setdefault(first[0], Step(first[0], "eval", base.out, base, work=eval_work(config)))
+        first = (_base_eval(config, out, steps),)
     measured = dataclasses.replace(config, out=folder, models=(*config.models, *own))
     work = eval_work(config)
     steps.setdefault(name, Step(name, "eval", folder, measured, (trained,), first, work=work, shown=cell.name))
     return name
 
 
-def _whole_evals(
-    cells: Sequence[Cell],
-    recipes: Mapping[str, Recipe],
-    trained: Mapping[str, str],
-    steps: Mapping[str, Step],
+def _base_eval(config: EvalConfig, out: Path, steps: dict[str, Step]) -> str:
+    """Measure the base alone."""
+    label = f"{BASE}-{_short(config, out)}"
+    name, placed = f"eval {label}", dataclasses.replace(config, out=out / "evals" / label)
+    steps.setdefault(name, Step(name, "eval", placed.out, placed, work=eval_work(config)))
+    return name
+
+
+def _way(
+    cell: Cell,
+    made: Recipe,
+    trained: str | None,
     out: Path,
-) -> dict[str, EvalConfig]:
-    """For each way of measuring, an evaluation of all its cells: the pictures and questions of all are those."""
-    found: dict[str, EvalConfig] = {}
-    for cell in cells:
-        config = dataclasses.replace(recipes[cell.arm.name].eval, cache=out / "requests")
-        key = f"all-{_short(config, out)}"
-        so_far = found.get(key, dataclasses.replace(config, out=out / "evals" / key))
-        own = f"{cell.name}={steps[trained[cell.name]].out}"
-        found[key] = dataclasses.replace(so_far, models=(*so_far.models, own))
-    return found
+    steps: Mapping[str, Step],
+    evals: dict[str, EvalConfig],
+) -> Way:
+    """How a cell is measured; cells that differ in decoding alone are measured on the same pictures and questions."""
+    from veridical.protocols.config import PlainDecoding
+
+    decoding = made.eval.decoding
+    config = dataclasses.replace(made.eval, cache=out / "requests", decoding=PlainDecoding())
+    key = f"all-{_short(config, out)}"
+    so_far = evals.get(key, dataclasses.replace(config, out=out / "evals" / key))
+    own = (f"{cell.name}={steps[trained].out}",) if trained else ()
+    evals[key] = dataclasses.replace(so_far, models=(*so_far.models, *own))
+    name = steps[trained].out.name if trained else BASE
+    plain = decoding.name == PlainDecoding.name
+    return Way(key, name if plain else f"{name}+{decoding.name}", None if plain else decoding)
 
 
 def _expected_pairs(made: Recipe) -> int:

@@ -111,9 +111,7 @@ class Board:
                 said = f"{step.title}: {stamp.said}"
             else:
                 lines = "\n".join(f"    {line}" for line in stamp.said.splitlines())
-                said = (
-                    f"{step.title} FAILED; the rest goes on. The last that it said:\n{lines}\n    all of it: {stamp.log}"
-                )
+                said = f"{step.title} FAILED; the rest goes on. The last that it said:\n{lines}\n    all: {stamp.log}"
             self._print(f"{place} {said}   {self._about()}")
 
     def show(self) -> None:

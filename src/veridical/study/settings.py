@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from veridical.config import dotted, flags, parse
 from veridical.errors import UserError
+from veridical.recipes.recipe import RecipeStep, steps_of
+from veridical.recipes.steps import named
 from veridical.study.checks import with_protocols
 from veridical.study.definition import Arm
 
@@ -31,6 +33,10 @@ WORLD_SCENES = 150
 HELD_OUT_SEED = 0
 """The same images are kept for measuring whatever the seed of a run, so that runs are paired by image."""
 LOOPS = ("online", "mixed", "iterative")
+ALL = "all"
+PAIRS = "pairs"
+"""What a step calls the arm's set of pairs: $pairs."""
+Measured = Literal["model", "pairs", "judge"]
 SET_HERE: Mapping[str, tuple[str, ...]] = {
     "build": ("out", "construction", "constructions", "size_matched", "records", "limit", "model", "seed", "settings"),
     "align": ("out", "pairs", "model", "objective", "seed", "reference_cache"),
@@ -48,10 +54,25 @@ class Recipe:
     align: AlignConfig
     eval: EvalConfig
     size: int | None
+    whole: bool
+    """Whether its set is all that its builds give, whatever the other sets are."""
     label_noise: float
     chosen: str
     loop: str
     rounds: int
+    steps: tuple[RecipeStep, ...] | None
+    """What is done instead of training on the pairs, in a recipe's form, where the arm states it; none at all leaves
+    the model as it is."""
+    measured: Measured
+    common: Mapping[str, Mapping[str, Any]]
+    """What such steps have in common where they say nothing else: all of them ("") and those of a command."""
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether there is a set of pairs that something is done with."""
+        if self.steps is None or self.measured == "pairs":
+            return self.loop == "offline" or self.measured == "pairs"
+        return any(name == PAIRS for step in self.steps for name in named(step.settings))
 
 
 def recipe(arm: Arm, size: int | None) -> Recipe:
@@ -61,16 +82,34 @@ def recipe(arm: Arm, size: int | None) -> Recipe:
     model, records = str(given.get("model", "bundled")), str(given.get("records", RECORDS))
     names = given.get("construction", "bpo-image")
     several = list(names) if isinstance(names, list | tuple) else [names]
-    return Recipe(
+    objective = {"name": given.get("objective", "dpo-nll"), **_group(arm, "objective")}
+    limit = _whole(given.get("limit"), f"{where}: limit")
+    wanted = given.get("size", size)
+    made = Recipe(
         builds=tuple(_build(arm, str(name), model, records, len(several) > 1) for name in several),
         align=_align(arm, model),
         eval=_eval(arm, model, records),
-        size=_whole(given.get("size", size), f"{where}: size"),
+        size=None if wanted == ALL else _whole(wanted, f"{where}: size"),
+        whole=wanted == ALL,
         label_noise=_share(given.get("label_noise", 0.0), f"{where}: label_noise"),
         chosen=_among(str(given.get("chosen", "reference")), ("reference", "own-caption"), f"{where}: chosen"),
         loop=_among(str(given.get("loop", "offline")), ("offline", *LOOPS), f"{where}: loop"),
         rounds=_whole(given.get("rounds", 3), f"{where}: rounds") or 3,
+        steps=None if given.get("steps") is None else steps_of(given["steps"], f"{where}: steps"),
+        measured=cast(
+            "Measured", _among(str(given.get("measured", "model")), ("model", "pairs", "judge"), f"{where}: measured")
+        ),
+        common={
+            "": {"model": model, "records": records, **({} if limit is None else {"limit": limit})},
+            "build": _given(arm, "build"),
+            "align": {**_given(arm, "align"), "objective": objective},
+        },
     )
+    if made.measured == "judge" and (not made.steps or made.steps[-1].command != "judge eval"):
+        raise UserError(f"{where}: measured judge needs steps of which the last is `judge eval`.")
+    if made.steps is not None and made.loop != "offline":
+        raise UserError(f"{where}: steps and loop {made.loop} both say how to train; leave one out.")
+    return made
 
 
 def _build(arm: Arm, construction: str, model: str, records: str, several: bool) -> BuildConfig:
@@ -152,9 +191,17 @@ def _parsed(config_type: Any, settings: Mapping[str, Any], where: str) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _cached(config_type: Any, text: str, where: str) -> Any:
     settings = json.loads(text)
-    said = io.StringIO()
     try:
         kind = config_type(dotted(settings))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return parsed(kind, settings, where)
+
+
+def parsed(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
+    """Settings as a command's parser reads them. Raises UserError that names `where`."""
+    said = io.StringIO()
+    try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             return parse(kind, flags(settings, kind, Path(where)), where)
     except SystemExit:

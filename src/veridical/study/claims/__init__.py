@@ -34,8 +34,8 @@ BASE: Mapping[str, Any] = {
     "align": {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0},
     "eval": {"limit": 250, "protocols": ["world-chair"]},
 }
-"""What all claims have in common where they say nothing else: as many pairs in every set, so that claims share runs, and
-500 held-out pictures, half of each split."""
+"""What all claims have in common where they say nothing else: as many pairs in every set, so that claims share runs,
+and 500 held-out pictures, half of each split."""
 
 
 @dataclass(frozen=True)
