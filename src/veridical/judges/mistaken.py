@@ -1,4 +1,4 @@
-"""An annotator of stated, lesser strength: annotations with mistakes, the same ones whenever it is asked."""
+"""An annotator of stated, lesser strength: the oracle, mistaken about some kinds of objects in each record."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from veridical.bounds import Share
-from veridical.judges.faults import present
-from veridical.judges.lexicon import Lexicon
-from veridical.records import Annotations, ObjectInImage
-from veridical.vlm.seeds import generator
+from veridical.judges.oracle import Oracle, OracleSettings
 
 if TYPE_CHECKING:
-    from veridical.judges.oracle import Oracle
     from veridical.judges.registry import JudgeContext
 
 
@@ -29,29 +25,5 @@ class MistakenSettings:
 
     def open(self, context: JudgeContext) -> Oracle | None:
         """The judge; None where there are no words for objects."""
-        from veridical.judges.oracle import OracleSettings
-
         exact = OracleSettings().open(context)
         return None if exact is None else dataclasses.replace(exact, errors=self.errors, name=self.name)
-
-
-def mistaken(annotations: Annotations, lexicon: Lexicon, errors: float, record: str) -> Annotations:
-    """The annotations with each kind of object mistaken with probability `errors`.
-
-    One that is there is overlooked; one that is not is believed to be there. What is mistaken about a record is drawn
-    from its id, so that an annotator never contradicts itself.
-    """
-    there = present(annotations, lexicon)
-    every = sorted({*lexicon.synonyms.values(), *there})
-    draws = generator("mistaken", (record,)).random(len(every))
-    wrong = {name for name, draw in zip(every, draws, strict=True) if draw < errors}
-    overlooked, believed = wrong & there, sorted(wrong - there)
-    return dataclasses.replace(
-        annotations,
-        objects=(
-            *(one for one in annotations.objects if one.name not in overlooked),
-            *(ObjectInImage(name) for name in believed),
-        ),
-        regions=tuple(one for one in annotations.regions if not overlooked & set(lexicon.names(one.text))),
-        facts=tuple(fact for fact in annotations.facts if not overlooked & set(lexicon.names(fact))),
-    )

@@ -31,7 +31,7 @@ from veridical.judges.interface import (
 )
 from veridical.judges.lexicon import Lexicon, Mention
 from veridical.judges.lexicon_sources import Words
-from veridical.judges.mistaken import mistaken
+from veridical.judges.mistakes import mistaken
 from veridical.judges.writers import GrammarWriter, SentenceWriter
 from veridical.records import Annotations, Record
 from veridical.world import writer as grammar
