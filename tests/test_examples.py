@@ -24,6 +24,16 @@ GROUPS = {
     "protocols": "colours = my_protocol:Colours",
 }
 """The examples as an installed package names them."""
+ONE_AFTER_THE_OTHER = """
+import sys
+from veridical.cli import main
+for line in sys.stdin:
+    try:
+        main(line.split())
+    except SystemExit as ended:
+        assert not ended.code, line
+"""
+"""Runs commands in one process, which imports torch once."""
 
 
 def example(kind: str):
@@ -107,9 +117,24 @@ def test_by_entry_point_of_an_installed_wheel(tmp_path, questions):
         name = point.partition(" ")[0]
         [found] = [one for one in listed[kind] if one["name"] == name]
         assert found["origin"] == "my-methods"
-    small = ("--limit", "2", "--device", "cpu", "--out", "pairs")
-    veridical("build", "--construction", "blind", *small, cwd=tmp_path, PYTHONPATH=path)
+    small = "--limit 4 --device cpu --out"
+    commands = [
+        f"build --construction blind {small} pairs",
+        f"build --construction ranked --judge.name brevity {small} ranked --settings.temperature 1.5",
+        "align --objective.name capped --pairs pairs --epochs 1 --workers 0 --batch-size 4 --device cpu --out aligned",
+        f"eval --protocols world-chair --records world:dev --decoding.name sharper {small} eval",
+        f"score colours --questions {questions}/questions.json --answers {questions}/answers.json --out colours.json",
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER], input="\n".join(commands), cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
     assert len(vd.PairSet.load(tmp_path / "pairs")) > 0
+    assert vd.PairSet.load(tmp_path / "ranked")[0].provenance.judge == "brevity"
+    assert json.loads((tmp_path / "aligned" / "summary.json").read_text())["objective"] == "capped"
+    assert list(json.loads((tmp_path / "eval" / "results.json").read_text())["models"]) == ["base", "base+sharper"]
+    assert json.loads((tmp_path / "colours.json").read_text())["metrics"]["accuracy"] == pytest.approx(100 / 3)
 
 
 def test_by_object_from_python(tmp_path, questions):

@@ -9,7 +9,7 @@ recalls at least as much as the base, the rival is the uncut base.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -218,23 +218,12 @@ def equal_recall(
     base, model = (side if isinstance(side, Cuts) else cuts(side) for side in (base, model))
     once = np.ones((1, len(base.ids)))
     values, samples = sides(base, model, once), sides(base, model, weights)
-    found = {
+    compared = {
         name: _at_recall(values.rival[name], values.model[name], samples.model[name] - samples.rival[name])
         for name in COMPARED
     }
     recall, whole = float(values.recall[0]), float(cut_curve(base, once).recall[0, -1])
-    main = found.pop("chair_s")
-    return EqualRecall(
-        base_cut=main.base_cut,
-        aligned=main.aligned,
-        difference=main.difference,
-        low=main.low,
-        high=main.high,
-        p=main.p,
-        recall=recall,
-        against="uncut" if recall >= whole else "cut",
-        others=found,
-    )
+    return _with_others(compared, recall, "uncut" if recall >= whole else "cut")
 
 
 def pair_at_recall(
@@ -259,29 +248,23 @@ def pair_of_curves(points: Sequence[CutCurve], curves: Sequence[CutCurve]) -> Eq
     values = [at_recall(curve, recall) for curve in points]
     least = np.minimum(curves[0].recall[:, -1], curves[1].recall[:, -1])
     samples = [at_recall(curve, least) for curve in curves]
-    found = {
+    compared = {
         name: _at_recall(values[0][name], values[1][name], samples[1][name] - samples[0][name]) for name in COMPARED
     }
-    main = found.pop("chair_s")
     cut_first = points[0].recall[0, -1] > points[1].recall[0, -1]
-    return EqualRecall(
-        base_cut=main.base_cut,
-        aligned=main.aligned,
-        difference=main.difference,
-        low=main.low,
-        high=main.high,
-        p=main.p,
-        recall=float(recall[0]),
-        against="cut" if cut_first else "uncut",
-        others=found,
-    )
+    return _with_others(compared, float(recall[0]), "cut" if cut_first else "uncut")
+
+
+def _with_others(compared: dict[str, AtRecall], recall: float, against: Literal["cut", "uncut"]) -> EqualRecall:
+    """The comparison by captions that invent, with those by the other metrics in `others`."""
+    return EqualRecall(**asdict(compared.pop("chair_s")), recall=recall, against=against, others=compared)
 
 
 def _at_recall(rival: FloatArray, model: FloatArray, differences: FloatArray) -> AtRecall:
-    one, other = float(rival[0]), float(model[0])
-    if np.isnan(one) or np.isnan(other):
+    theirs, ours = float(rival[0]), float(model[0])
+    if np.isnan(theirs) or np.isnan(ours):
         return AtRecall(None, None, None, None, None)
-    return AtRecall(one, other, other - one, *interval(differences), p=tail(differences))
+    return AtRecall(theirs, ours, ours - theirs, *interval(differences), p=tail(differences))
 
 
 def _first_mentions(item: ChairItem) -> list[ChairMention]:
