@@ -37,8 +37,8 @@ from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.generation.decode import Row
     from veridical.vlm.generation.params import Stream
+    from veridical.vlm.generation.stepping import Row
     from veridical.vlm.model.attention import LastLayer
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix

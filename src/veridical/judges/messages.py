@@ -10,13 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from veridical.judges.interface import JudgeError
 from veridical.records import ImageFile, Role
-
-if TYPE_CHECKING:
-    from veridical.judges.cache import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +138,25 @@ class Backend(Protocol):
         """Answer all calls, and say each reply at once by `done(place, reply)`. Raises UserError as `reply` does."""
 
 
+class ReplyCache(Protocol):
+    """Where replies are kept, under the whole call and what tells the service from others."""
+
+    def get(self, identity: Mapping[str, Any], call: Call) -> Reply | None:
+        """The reply to a call; None where there is none."""
+
+    def put(self, identity: Mapping[str, Any], call: Call, reply: Reply) -> None:
+        """Keep a reply."""
+
+    def forget(self, identity: Mapping[str, Any], call: Call) -> None:
+        """Remove a reply."""
+
+
 @dataclass(frozen=True)
 class Service:
     """A backend with a cache and counts. Equal calls are made once."""
 
     backend: Backend
-    cache: Cache | None = None
+    cache: ReplyCache | None = None
     usage: Usage = field(default_factory=Usage)
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 

@@ -17,6 +17,7 @@ import tyro
 
 from veridical.errors import UserError
 from veridical.files import read_state, remove_partial, remove_partial_of, whole, write_json, write_whole
+from veridical.pairs.exported import Exported
 from veridical.pairs.rows import warn_unverified
 from veridical.pairs.wide import wide_features
 from veridical.records import ImageFile, Pair
@@ -55,15 +56,6 @@ class ExportConfig:
             raise UserError("give --to, the file to write, or --push, a data set on the Hub.")
         if not self.push and (self.private or self.license):
             raise UserError("private and license go with --push.")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written: rows, and what the format can't hold, with the number of pairs that had it."""
-
-    path: Path
-    rows: int
-    lost: Counter[str]
 
 
 def run(config: ExportConfig) -> Path:

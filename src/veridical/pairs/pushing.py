@@ -16,7 +16,7 @@ from veridical.pairs.wide import wide_features
 from veridical.records import Pair
 
 if TYPE_CHECKING:
-    from veridical.pairs.export import Exported
+    from veridical.pairs.exported import Exported
 
 _CARD = """---
 {header}---

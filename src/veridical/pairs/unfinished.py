@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from veridical.errors import UserError
 from veridical.pairs import failures, journal, run_folder
@@ -15,17 +15,24 @@ from veridical.pairs.dataset import row_of, store
 from veridical.pairs.runner import Outcome
 from veridical.records import Pair, Rejection
 
-if TYPE_CHECKING:
-    from veridical.pairs.shards import Asked
-
 _NOT_WRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE))
+
+
+class Usage(Protocol):
+    """What services have been asked."""
+
+    def usage(self) -> dict[str, Any]:
+        """The counts so far, by who was asked."""
+
+    def add_usage(self, earlier: Mapping[str, Any]) -> None:
+        """Count on from an earlier part of the same run."""
 
 
 class Unfinished:
     """The shards that one process makes, from what the journals hold of them to the last of their marks."""
 
     def __init__(
-        self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, asked: Asked, accept_failures: bool = False
+        self, out: Path, wanted: Mapping[int, Sequence[int]], part: str, asked: Usage, accept_failures: bool = False
     ) -> None:
         """Read what is kept. `wanted` holds the places of the records of each shard, `part` names the process.
 

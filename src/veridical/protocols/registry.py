@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from veridical.errors import UserError
 from veridical.protocols.benchmarks.registry import BENCHMARKS
 from veridical.registry import Own, Registry, label
 
 if TYPE_CHECKING:
-    from veridical.protocols.config import EvalConfig
     from veridical.protocols.eval_task import Task
     from veridical.protocols.sources import Pictures
 
@@ -68,7 +67,23 @@ def check_names(names: tuple[str, ...]) -> None:
             raise UserError(f"--protocols: {name} is named twice")
 
 
-def chosen(config: EvalConfig, pictures: Pictures | None) -> tuple[str, ...]:
+class PictureSettings(Protocol):
+    """What the settings of `veridical eval` say of pictures and protocols."""
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols' names, or auto."""
+
+    @property
+    def records(self) -> Any:
+        """Where the pictures are."""
+
+    @property
+    def judge(self) -> Any:
+        """Who judges, with a name."""
+
+
+def chosen(config: PictureSettings, pictures: Pictures | None) -> tuple[str, ...]:
     """The protocols of a run; `auto` takes what the records allow.
 
     Annotated pictures are measured by their annotations, others by their reference captions if they have some, and by
@@ -83,7 +98,7 @@ def chosen(config: EvalConfig, pictures: Pictures | None) -> tuple[str, ...]:
     return (*(("chair-captions",) if pictures.references else ()), *judged, "side-by-side")
 
 
-def picture_task(name: str, pictures: Pictures, config: EvalConfig) -> Task:
+def picture_task(name: str, pictures: Pictures, config: PictureSettings) -> Task:
     """The protocol `name` on pictures. Raises UserError where these lack what it needs."""
     if name.startswith("world-"):
         pictures.require_annotated(str(config.records))

@@ -10,14 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 from veridical.judges.interface import Findings
 from veridical.judges.tokens import chunks, words
 from veridical.records import Record
-
-if TYPE_CHECKING:
-    from veridical.rl.judging import Judging
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +26,37 @@ class Answered:
     finished: bool = True
 
 
-Reward: TypeAlias = "Callable[[Sequence[Answered], Judging], list[float | None]]"
+class Asks(Protocol):
+    """Who says what is true of answers, and how good they are; `rl.judging` does."""
+
+    length_words: int | None
+    length_slack: float
+
+    def findings(self, answers: Sequence[Answered]) -> list[Findings | None]:
+        """What is wrong with each answer, and what it leaves out; None where the judge has no answer."""
+
+    def rates(self, answers: Sequence[Answered]) -> list[float | None]:
+        """What the judge rates each answer at."""
+
+    def trained(self, answers: Sequence[Answered]) -> list[float | None]:
+        """What the reward model rates each answer at."""
+
+
+Reward: TypeAlias = Callable[[Sequence[Answered], Asks], list[float | None]]
 _RUN = 4
 
 
-def precision(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def precision(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Share of an answer's facts that are true: objects named rightly, over these and everything that is wrong."""
     return [None if found is None else _precision(found) for found in judging.findings(answers)]
 
 
-def coverage(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def coverage(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Share of the image's annotated objects that an answer names: recall."""
     return [None if found is None else recall_of(found) for found in judging.findings(answers)]
 
 
-def chair(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def chair(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Minus the share of an answer's named objects that are not in the image (CHAIRi, arXiv 1809.02156)."""
     return [
         None if found is None else -len(found.invented) / len(found.named) if found.named else 0.0
@@ -51,17 +64,17 @@ def chair(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     ]
 
 
-def judge(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def judge(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """What the judge of --judge.name rates an answer at."""
     return judging.rates(answers)
 
 
-def trained(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def trained(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """What the reward model of --reward-model rates an answer at."""
     return judging.trained(answers)
 
 
-def pope(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def pope(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """1 where a yes/no question is answered as its record knows it, 0 where not; only for such questions."""
     return [
         None if (known := truth(answer.record)) is None else float(yes_or_no(answer.text) == known)
@@ -69,17 +82,17 @@ def pope(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
     ]
 
 
-def length(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def length(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """0 for an answer about as long as the record's reference (or --length-words), down to -1 the further it is off."""
     return [_length(answer, judging.length_words, judging.length_slack) for answer in answers]
 
 
-def form(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def form(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """1 for an answer that ends by itself, says something, repeats nothing, and is a yes or no where that is asked."""
     return [float(_well_formed(answer)) for answer in answers]
 
 
-def no_repetition(answers: Sequence[Answered], judging: Judging) -> list[float | None]:
+def no_repetition(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Minus the share of an answer's runs of four words that it had already."""
     return [-repetition(answer.text) for answer in answers]
 

@@ -16,7 +16,7 @@ from veridical import files
 from veridical.study.definition import Study
 
 if TYPE_CHECKING:
-    from veridical.study.command import StudyConfig
+    from veridical.study.config import StudyConfig
     from veridical.study.plan import Plan, Step
 
 SUBMITIT = '''\

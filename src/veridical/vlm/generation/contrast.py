@@ -19,7 +19,7 @@ from veridical.vlm.images import views
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from veridical.vlm.generation.decode import Stepper
+    from veridical.vlm.generation.stepping import Stepper
     from veridical.vlm.inputs.context import Context, Prepared
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from veridical.vlm import seeds
 from veridical.vlm.generation import contrast, token_choice
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 from veridical.vlm.generation.rules import Rules, rules_of
+from veridical.vlm.generation.stepping import Row, Stepper
 from veridical.vlm.inputs.context import name
 from veridical.vlm.prefix.encode import Prefix
 from veridical.vlm.prefix.rows import SharedRows
@@ -24,33 +24,6 @@ if TYPE_CHECKING:
 
 # Rows that have finished go on as ballast until they are this share of the batch: taking them out copies the cache.
 _BALLAST = 0.2
-
-
-class Stepper(Protocol):
-    """Rows that can be advanced by a token each."""
-
-    @property
-    def logits(self) -> Tensor:
-        """[rows, vocabulary]: the prediction of each row's next token."""
-
-    def advance(self, tokens: Tensor) -> None:
-        """Append `tokens` [rows] and predict the next ones."""
-
-    def keep_rows(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (int64 indices); one that is named several times forks."""
-
-
-@dataclass
-class Row:
-    """A branch that is being decoded; `pending` are tokens of its prefix that the model hasn't read yet."""
-
-    branch: Branch
-    after_ids: list[int]
-    limit: int
-    uniforms: Tensor
-    pending: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    sampled: Sampled | None = None
 
 
 def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: SamplingParams) -> list[Sampled]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from veridical.vlm.generation.decode import Row
+    from veridical.vlm.generation.stepping import Row
     from veridical.vlm.model.loading import Vlm
     from veridical.vlm.prefix.encode import Prefix
 
