@@ -2,79 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
-from veridical.formats.sources import is_world, read_records
+from veridical.formats.sources import is_world
 from veridical.progress import clock
-from veridical.records import Record
 from veridical.study.definition import GAP, Study
 from veridical.study.estimate import seconds_left
+from veridical.study.looking import look
 from veridical.study.own_numbers import SHOWN
 
 if TYPE_CHECKING:
     from veridical.pairs.config import BuildConfig
-    from veridical.protocols.config import EvalConfig
     from veridical.study.plan import Plan, Step
 
-LOOKED_AT = 16
 NEED_REFERENCE = ("povid", "bpo-inject")
 """Constructions that change a reference and have no use for a model's own caption."""
 CONFIDENT = ("spa",)
 """Constructions whose pairs state a confidence."""
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What the first records have: how many have a caption, annotations, a counterfactual image."""
-
-    count: int
-    captions: int
-    annotated: int
-    counterfactual: int
-
-
-@functools.cache
-def look(records: str) -> Looked:
-    """Read the first records of a source. Raises UserError where none can be used."""
-    with tempfile.TemporaryDirectory() as work:
-        found = list(itertools.islice(read_records(records, Path(work), limit=LOOKED_AT), LOOKED_AT))
-    usable = [one for one in found if isinstance(one, Record)]
-    if not usable:
-        first = f" For one, {found[0]}." if found else ""
-        raise UserError(f"{records}: none of the first {len(found)} records can be used.{first}")
-    return Looked(
-        len(usable),
-        sum(one.reference is not None for one in usable),
-        sum(one.annotations is not None for one in usable),
-        sum(one.counterfactual is not None for one in usable),
-    )
-
-
-def with_protocols(config: EvalConfig, records: str, where: str) -> EvalConfig:
-    """The settings of an evaluation with the protocols that what is known of the pictures allows.
-
-    Raises UserError where nothing is known of them, since no model can then be called better than another.
-    """
-    source = str(config.held_out or config.records or records)
-    if config.protocols != ("auto",) or is_world(source):
-        return config
-    known = look(source)
-    if known.annotated:
-        return dataclasses.replace(config, protocols=("world-chair", "world-pope"))
-    if known.captions:
-        return dataclasses.replace(config, protocols=("chair-captions",))
-    raise UserError(
-        f"{where}: {source} has neither annotated objects nor captions, so nothing says what its pictures hold. Add "
-        "captions (`text` in metadata.jsonl), give eval.records that have some, or name eval.protocols."
-    )
 
 
 def check(study: Study, plan: Plan, processes: int) -> list[str]:

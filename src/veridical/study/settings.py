@@ -17,8 +17,8 @@ from veridical.config import dotted, flags, parse
 from veridical.errors import UserError
 from veridical.recipes.recipe import RecipeStep, steps_of
 from veridical.recipes.steps import named
-from veridical.study.checks import with_protocols
 from veridical.study.definition import Arm
+from veridical.study.looking import with_protocols
 
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
