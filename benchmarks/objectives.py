@@ -1,12 +1,11 @@
 """What each objective does to the bundled model: the same pairs, budget and seeds, one evaluation.
 
-    python benchmarks/objectives.py --out runs/objectives [--only dpo rpo kto] [--pairs 320] [--seeds 0 1 2]
+    python benchmarks/objectives.py --out runs/objectives [--only dpo rpo kto] [--pairs 192] [--seeds 0 1 2]
 
 For each seed one set of pairs of the picture world, and on it every objective with its own defaults, the same rate,
 epochs and batches; at last one `veridical eval` of all adapters on held-out scenes. The same command continues where it
-was stopped; with a longer --only, what is there is used again. Prints a table, mean over seeds with intervals over
-scenes, and writes it to OUT/table.md. A training that broke the model is named: it says far less than the base
-(recall below half of the base's), or the same again and again.
+was stopped; with a longer --only, what is there is used again. Prints a table, means over seeds with intervals over
+scenes, and names rows that collapsed; writes it to OUT/table.md.
 """
 
 from __future__ import annotations
@@ -14,15 +13,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from answer_only import captions, numbers
+from over_seeds import SCENE_SEED, table
 from veridical.files import write_whole
-from veridical.protocols import chair
-from veridical.protocols.statistics import FloatArray, interval, resample
 
 OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "sft": ("--objective.name", "sft"),
@@ -48,9 +43,6 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "halva": ("--objective.name", "halva"),
 }
 SETTINGS: Mapping[str, tuple[object, ...]] = {"bpo-image": ("--settings.temperature", 0.7)}
-SCENE_SEED = 7
-COLLAPSED = 0.5
-"""A model that recalls less than this share of what the base recalls has stopped describing."""
 
 
 def main() -> None:
@@ -83,59 +75,10 @@ def main() -> None:
         "--seed",
         SCENE_SEED,
     )
-    table = table_of(given.out / "eval" / "items", names, given.seeds, given)
-    write_whole(given.out / "table.md", table.encode())
-    print(table)
-
-
-def table_of(items: Path, names: Sequence[str], seeds: Sequence[int], given: argparse.Namespace) -> str:
-    """A row for each objective, mean over seeds with 95 % intervals over scenes."""
-    base = captions(items / "base")
-    weights, once = resample(len(base), SCENE_SEED), np.ones((1, len(base)))
-    own = _recall(base)
-    head = ["objective", "CHAIRs", "recall", "gap at equal recall", "POPE adversarial", "words", "by seed: gap", ""]
-    lines = [
-        f"{given.pairs} records of `{given.construction}`, {given.epochs} epoch(s) at {given.rate:g}, seeds "
-        f"{', '.join(map(str, seeds))}; {len(base)} scenes.",
-        "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        f"| (base) | | {own:.1f} | | | {_words(base):.1f} | | |",
-    ]
-    for name in names:
-        folders = [items / f"{name}.{seed}" for seed in seeds]
-        values = np.stack([numbers(base, folder, once) for folder in folders])
-        draws = np.stack([numbers(base, folder, weights) for folder in folders]).mean(0)
-        said = [captions(folder) for folder in folders]
-        cells = [_cell(value, row) for value, row in zip(values.mean(0)[:, 0], draws, strict=True)]
-        gaps = " ".join(f"{gap:+.1f}" for gap in values[:, 2, 0])
-        words = float(np.mean([_words(some) for some in said]))
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {words:.1f} | {gaps} | {_broken(said, own)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _broken(said: Sequence[Sequence[chair.ChairItem]], own: float) -> str:
-    """What happened to a model that training broke."""
-    if np.mean([_recall(some) for some in said]) < COLLAPSED * own:
-        return "collapsed: it has stopped describing"
-    texts = [[one.caption for one in some] for some in said]
-    if np.mean([len(set(some)) / len(some) for some in texts]) < COLLAPSED:
-        return "collapsed: it says the same of most pictures"
-    return ""
-
-
-def _recall(items: Sequence[chair.ChairItem]) -> float:
-    named = sum(len({mention.name for mention in one.mentions} & set(one.truth)) for one in items)
-    return 100 * named / max(sum(len(set(one.truth)) for one in items), 1)
-
-
-def _words(items: Sequence[chair.ChairItem]) -> float:
-    return float(np.mean([one.words for one in items]))
-
-
-def _cell(value: float, draws: FloatArray) -> str:
-    low, high = interval(draws)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    budget = f"{given.pairs} records of `{given.construction}`, {given.epochs} epoch(s) at {given.rate:g}. "
+    shown = budget + table(given.out / "eval", names, given.seeds, "objective")
+    write_whole(given.out / "table.md", shown.encode())
+    print(shown)
 
 
 def _arguments() -> argparse.Namespace:
@@ -143,11 +86,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=list(OBJECTIVES))
     parser.add_argument("--construction", default="bpo-image")
-    parser.add_argument("--pairs", type=int, default=320, help="records that pairs are made of, for each seed")
+    parser.add_argument("--pairs", type=int, default=192, help="records that pairs are made of, for each seed")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--scenes", type=int, default=75, help="held-out scenes in each of two splits")
+    parser.add_argument("--scenes", type=int, default=40, help="held-out scenes in each of two splits")
     return parser.parse_args()
 
 
