@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from veridical.errors import UserError
-from veridical.loops.by_step import PairsByStep
 from veridical.loops.command import LoopConfig, run
 from veridical.loops.replay import Buffer, pair_of, row_of
+from veridical.loops.step_work import PairsByStep
 from veridical.pairs.dataset import read_pairs
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Spans
 
@@ -103,7 +103,7 @@ def test_a_loop_that_is_killed_continues_to_the_same_adapter(online, files, tmp_
     out = tmp_path / "killed"
     script = (
         "import os, signal, sys\n"
-        "from veridical.loops.by_step import PairsByStep\n"
+        "from veridical.loops.step_work import PairsByStep\n"
         "def end(self, step):\n"
         "    if step == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "PairsByStep.end = end\n"

@@ -114,6 +114,29 @@ def test_ppo_is_continued_between_steps_on_the_same_answers(tmp_path, monkeypatc
     assert json.loads((config.out / "summary.json").read_text())["steps"] == 6
 
 
+def test_ppo_rewards_tokens_and_an_adapter_may_be_what_it_goes_by(tmp_path, finished):
+    """What the judge's edit takes out costs the answer as many points as it has tokens there; right answers, none."""
+    config = RlConfig(
+        out=tmp_path / "run",
+        kind="ppo",
+        settings=Ppo(num_generations=2, num_iterations=1),
+        rewards=("format=0",),
+        token_rewards=("edits=2", "implicit=0.1"),
+        token_adapter=finished.out / "adapter",
+        **{**SMALL, "limit": 4},
+    )
+    run(config)
+    answers = rows(config.out, "completions.jsonl")
+    log = rows(config.out)
+    assert sum(one["rewards"]["tokens"] for one in answers) / 8 == pytest.approx(
+        sum(row["rewards/tokens/mean"] for row in log) / 2, abs=1e-4
+    )
+    assert all(row["reward"] == pytest.approx(row["rewards/tokens/mean"], abs=1e-5) for row in log)
+    assert len({round(one["rewards"]["tokens"], 4) for one in answers}) > 2
+    with pytest.raises(UserError, match=r"other layers|another shape|lora settings"):
+        run(replace(config, out=tmp_path / "other", lora=LoraSettings(rank=4, alpha=4)))
+
+
 def stop_after(monkeypatch, step: int) -> None:
     def end(self, number):
         if number == step:

@@ -12,9 +12,10 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from veridical import runs
 from veridical.align.config import AlignConfig
@@ -42,15 +43,22 @@ def is_finished(config: AlignConfig) -> bool:
 @contextmanager
 def opened(config: AlignConfig) -> Iterator[Run]:
     """Start this run or continue it, in the main process; while the block lasts, nobody else may. Raises UserError."""
+    with opened_by_main(config.out, COMMAND, config) as run:
+        yield run
+
+
+@contextmanager
+def opened_by_main(out: Path, command: str, config: Any) -> Iterator[Run]:
+    """Start or continue any command's run in the main process, for all. Raises UserError."""
     from veridical.align import distributed
 
     with ExitStack() as held:
 
         def enter() -> None:
-            held.enter_context(runs.opened(config.out, COMMAND, config))
+            held.enter_context(runs.opened(out, command, config))
 
         distributed.on_main(enter)
-        yield Run(config.out)
+        yield Run(out)
 
 
 def pairs_of(config: AlignConfig) -> Path:
@@ -115,6 +123,14 @@ def _files_in(checkpoint: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def continued(out: Path, logs: Sequence[str]) -> Path | None:
+    """The checkpoint to go on from; rows of `logs` after it are dropped."""
+    checkpoint = last_checkpoint(out)
+    for name in logs:
+        cut_log(out, step_of(checkpoint), name)
+    return checkpoint
 
 
 def step_of(checkpoint: Path | None) -> int:

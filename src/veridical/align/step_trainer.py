@@ -1,7 +1,8 @@
 """transformers' Trainer where each step trains on what the policy itself has just made: samples, or pairs of them.
 
 A step's work is a pure function of the weights, the seed and the step's number, so that a run that was killed takes the
-same steps again from its last checkpoint. What else a step depends on (rollouts that serve several steps, a replay
+same steps again from its last checkpoint. Of several processes each has the whole model and works on a part of the
+step; gradients are summed once a step. What else a step depends on (rollouts that serve several steps, a replay
 buffer, a moving average) is written into the checkpoint.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from veridical.align import distributed
 from veridical.align.arguments import TrainingSettings, arguments
 from veridical.align.policy import trained_weights
 from veridical.align.trainer import switch_off_dropout
@@ -34,7 +36,8 @@ class StepWork(Protocol):
     """What is trained on, step by step."""
 
     def begin(self, step: int) -> Sequence[Any]:
-        """Make what step `step`, from 0, trains on, by the weights as they are; the items may be passed in parts."""
+        """Make what step `step`, from 0, trains on, by the weights as they are; the items, those of this process, may
+        be passed in parts."""
 
     def loss(self, items: Sequence[Any]) -> Tensor:
         """The share of these items in the step's loss, with gradients."""
@@ -102,8 +105,10 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self._zero_head()
             self._work.restart()
             self.limit.halve(min(self.limit.size, len(items)))
+        distributed.sum_gradients([*model.parameters(), *(self._head.parameters() if self._head is not None else ())])
         self._logged = dict(self._work.metrics())
-        return loss
+        # The log takes the mean over processes, but each has computed its part of a sum.
+        return loss * distributed.count()
 
     def _zero_head(self) -> None:
         # The stock trainer clears the gradients of its model alone.
@@ -147,6 +152,8 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return 1
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        if not distributed.is_main():
+            return
         folder = Path(output_dir or self.args.output_dir)
         if hasattr(self._vlm.model, "peft_config"):
             save_trained(self._vlm, folder)

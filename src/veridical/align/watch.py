@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from veridical.align import distributed
 from veridical.align.policy import trained_weights
 from veridical.align.verdict import repetition
 from veridical.align.watch_settings import WatchSettings
@@ -97,18 +98,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _evaluate(self, step: int) -> None:
         before = self.best
         self.rows.append({"step": step, **measure(self.vlm, self.dtype, self.records, self.judge, self.settings)})
-        if self.best is not None and self.best is not before:
+        if self.best is not None and self.best is not before and distributed.is_main():
             with whole(self.out / BEST) as partial:
                 save_file({n: w.contiguous() for n, w in trained_weights(self.vlm.model).items()}, partial)
 
     def _write(self) -> None:
-        write_whole(self.out / ROWS, "".join(f"{json.dumps(row)}\n" for row in self.rows).encode())
+        if distributed.is_main():
+            write_whole(self.out / ROWS, "".join(f"{json.dumps(row)}\n" for row in self.rows).encode())
 
     def restore(self) -> dict[str, Any]:
         """Give the model the best weights, where some are; what to say about it in the run's summary."""
         from veridical.align.step_trainer import put_weights
 
         best = self.best
+        distributed.wait_for_all()  # for the best weights to be written
         if best is not None and self.settings.keep == "best":
             put_weights(self.vlm.model, load_file(self.out / BEST, device=str(self.vlm.model.device)))
         return {
@@ -125,7 +128,9 @@ def opened(settings: WatchSettings, out: Path, vlm: Vlm, dtype: torch.dtype, see
     known about."""
     if not settings.records:
         return None
-    found = read_records(settings.records, out / "watch", limit=settings.limit, seed=seed)
+    found = distributed.on_main(
+        lambda: list(read_records(settings.records, out / "watch", limit=settings.limit, seed=seed))
+    )
     records = [one for one in found if isinstance(one, Record)]
     words = find_words(settings.lexicon, is_world(settings.records), records)
     if words is None:

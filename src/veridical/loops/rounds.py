@@ -9,6 +9,7 @@ OUT/round-1/mixed     the mixture, if mixed   OUT/adapter         the last round
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,8 @@ def run(config: LoopConfig) -> Path:
     Every round is a build and an alignment, which continue after an interruption to the same result; finished ones are
     not repeated. Raises UserError for settings that can't be, before the first round.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("loop by rounds builds in one process; start it without a launcher, or give --by step.")
     first = _settings(config, 0, config.adapter)
     _require_enough_records(config, first[0])
     with runs.opened(config.out, "loop", config):

@@ -18,7 +18,8 @@ class Rollout:
     """The answers sampled to one prompt, a group, and what is kept of the policy that gave them.
 
     `old`, `reference`, `values`, `advantages` and `returns` hold a tensor [tokens] (fp32) for each answer, and are
-    empty where the algorithm needs none. `rewards` are [answers, rewards], NaN where one couldn't be had.
+    empty where the algorithm needs none; so do `token_rewards`, weighted, where tokens are rewarded by themselves.
+    `rewards` are [answers, rewards], NaN where one couldn't be had.
     """
 
     record: Record
@@ -27,6 +28,7 @@ class Rollout:
     old: list[Tensor] = field(default_factory=list)
     reference: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    token_rewards: list[Tensor] = field(default_factory=list)
     advantages: list[Tensor] = field(default_factory=list)
     returns: list[Tensor] = field(default_factory=list)
 

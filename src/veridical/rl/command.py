@@ -10,9 +10,10 @@ rejects.jsonl     records that can't be used                  summary.json      
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from veridical.errors import UserError
 from veridical.files import read_json, write_json, write_json_lines
 from veridical.formats.sources import is_world, read_records
 from veridical.judges import registry as judges
+from veridical.judges.interface import Kind
 from veridical.judges.lexicon_sources import Words, find_words
 from veridical.pairs import held_out
 from veridical.pairs.run_folder import digest_of
@@ -30,8 +32,12 @@ from veridical.records import Record, Rejection
 from veridical.rl.config import RlConfig, config_type, filled
 from veridical.rl.questions import with_questions
 from veridical.rl.registry import asked_of_judge, weighted
+from veridical.rl.token_rewards import asked_of_judge as asked_about_tokens
+from veridical.rl.token_rewards import weighted_tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from veridical.align.policy import Policy
     from veridical.align.watch import Watch
     from veridical.judges.panel import Panel
@@ -72,24 +78,26 @@ def run(config: RlConfig, records: Sequence[Record] | None = None) -> Path:
         runs.check(config.out, COMMAND, config)
         _say(f"{config.out} is already complete; its result is {config.result}")
         return config.out
-    _refuse_processes()
-    with runs.opened(config.out, COMMAND, config) as folder:
-        prompts = _prompts(config, records)
-        panel = _panel(config, prompts)
-        prompts = _usable(config, prompts, panel)
-        folder.settle({"records": digest_of([*prompts.records, *prompts.kept_back])})
-        _train(config, folder, prompts, panel)
+    from veridical.align import distributed
+    from veridical.align.run_folder import opened_by_main
+
+    distributed.init(config.device)
+    try:
+        distributed.require_same("settings", runs.identity_of(config))
+        with opened_by_main(config.out, COMMAND, config) as folder:
+            prompts = _prompts(config, distributed.on_main(lambda: _read(config, records)))
+            panel = judges.open_panel(config.judge, judges.Same(), judges.JudgeContext(prompts.words))
+            usable, rejects = distributed.on_main(lambda: _usable(config, prompts, panel))
+            prompts = replace(prompts, records=usable, rejects=rejects)
+            digest = digest_of([*prompts.records, *prompts.kept_back])
+            distributed.on_main(lambda: folder.settle({"records": digest}))
+            _train(config, folder, prompts, panel)
+    finally:
+        distributed.destroy()
     return config.out
 
 
-def _refuse_processes() -> None:
-    import os
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("rl trains in one process; start it without a launcher.")
-
-
-def _prompts(config: RlConfig, given: Sequence[Record] | None) -> Prompts:
+def _read(config: RlConfig, given: Sequence[Record] | None) -> list[Record | Rejection]:
     limit = None if config.limit is None else config.skip + config.limit
     if given is None:
         work = config.out / "records"
@@ -97,32 +105,41 @@ def _prompts(config: RlConfig, given: Sequence[Record] | None) -> Prompts:
     else:
         found = list(given[:limit])
     found = found[config.skip :]
+    if not any(isinstance(one, Record) for one in found):
+        raise UserError(f"{config.records}: holds no usable records{f' beyond {config.skip}' * (config.skip > 0)}.")
+    return found
+
+
+def _prompts(config: RlConfig, found: Sequence[Record | Rejection]) -> Prompts:
+    from veridical.align import distributed
+
     records = [one for one in found if isinstance(one, Record)]
     rejects = [one for one in found if isinstance(one, Rejection)]
-    if not records:
-        raise UserError(f"{config.records}: holds no usable records{f' beyond {config.skip}' * (config.skip > 0)}.")
     share = held_out.share_for(config.records, config.held_out)
     kept = held_out.held_out(records, share, config.seed)
     kept_back = [one for one in records if one.id in kept]
-    if kept_back:
+    if kept_back and distributed.is_main():
         held_out.write(config.out, config.records, share, config.seed, kept_back)
     words = find_words(config.lexicon, is_world(config.records), records)
     rest = [one for one in records if one.id not in kept]
     return Prompts(with_questions(rest, words, config.questions, config.seed), kept_back, rejects, words)
 
 
-def _panel(config: RlConfig, prompts: Prompts) -> Panel:
-    panel = judges.open_panel(config.judge, judges.Same(), judges.JudgeContext(prompts.words))
-    panel.require(asked_of_judge(list(weighted(config.rewards))), "rl with these rewards")
-    return panel
+def _asked(config: RlConfig) -> list[Kind]:
+    """What the judge must answer."""
+    of_tokens = asked_about_tokens(list(weighted_tokens(config.token_rewards)))
+    return list(dict.fromkeys([*asked_of_judge(list(weighted(config.rewards))), *of_tokens]))
 
 
-def _usable(config: RlConfig, prompts: Prompts, panel: Panel) -> Prompts:
-    """The prompts without those that the judge can't judge or that have no sound image; tells the user of them."""
+def _usable(config: RlConfig, prompts: Prompts, panel: Panel) -> tuple[list[Record], list[Rejection]]:
+    """The prompts without those that the judge can't judge or that have no sound image, and these, with what was left
+    out before; tells the user of them."""
+    from veridical.align import distributed
     from veridical.rl.rewards import truth
     from veridical.vlm.images.files import ImageError, open_image
 
-    kinds = asked_of_judge(list(weighted(config.rewards)))
+    kinds = _asked(config)
+    panel.require(kinds, "rl with these rewards")
     records, rejects = [], list(prompts.rejects)
     for record in prompts.records:
         lacking = None if truth(record) else panel.lacks(kinds, record)
@@ -143,13 +160,15 @@ def _usable(config: RlConfig, prompts: Prompts, panel: Panel) -> Prompts:
         raise UserError(
             f"{config.records}: no record can be used ({reasons}). For one, {first.detail}. {first.remedy}."
         )
+    if (fewest := min(config.groups, len(records))) < distributed.count():
+        raise UserError(f"groups: {distributed.count()} processes share the {fewest} prompts of a step; start fewer.")
     left_out = f"; left out: {reasons} (see {config.out / 'rejects.jsonl'})" if reasons else ""
     _say(f"{len(records)} prompts, {len(prompts.kept_back)} kept for evaluation{left_out}")
-    return replace(prompts, records=records, rejects=rejects)
+    return records, rejects
 
 
 def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -> None:
-    from veridical.align import defaults, watch
+    from veridical.align import defaults, distributed, watch
     from veridical.align.policy import load_policy, snapshot
     from veridical.rl.prompts import PromptEncoder
     from veridical.rl.work import PolicyGradient
@@ -158,7 +177,7 @@ def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -
 
     policy = load_policy(config)
     vlm, algorithm = policy.vlm, config.settings
-    folder.settle({"model": policy.base})
+    distributed.on_main(lambda: folder.settle({"model": policy.base}))
     if config.learning_rate is None:
         config = replace(config, learning_rate=defaults.learning_rate(vlm.model, config.train))
     if config.gradient_checkpointing:
@@ -171,11 +190,11 @@ def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -
         vlm,
         PromptEncoder(vlm, config.feature_memory_mb * 2**20, policy.dtype),
         algorithm,
-        _task(config, prompts, panel),
+        _task(config, prompts, panel, _token_model(config, vlm.model)),
         limit,
         reference if algorithm.needs_reference else None,
         head,
-        config.out / "completions.jsonl" if config.log_completions else None,
+        config.out / "completions.jsonl" if config.log_completions and distributed.is_main() else None,
         keep_prefix=not config.gradient_checkpointing,
     )
     _say(
@@ -185,11 +204,29 @@ def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -
     _calibrate(config, work)
     steps = _take_steps(config, policy, work, limit, head, watching)
     found = watching.restore() if watching is not None else None
+    failures = sum(map(Counter, distributed.gathered(work.task.judging.failures)), Counter[str]())
+    if not distributed.is_main():
+        return
     save_trained(vlm, config.result)
-    _finish(config, prompts, policy, steps, found, dict(work.task.judging.failures))
+    _finish(config, prompts, policy, steps, found, dict(failures))
 
 
-def _task(config: RlConfig, prompts: Prompts, panel: Panel) -> Task:
+def _token_model(config: RlConfig, model: Any) -> Mapping[str, Tensor] | None:
+    """The weights by which the token reward `implicit` goes. Raises UserError for an adapter with other settings."""
+    from veridical.align.policy import snapshot
+    from veridical.align.step_trainer import put_weights
+    from veridical.vlm.model.adapters import take_weights
+
+    if config.token_adapter is None:
+        return None
+    own = snapshot(model)
+    take_weights(model, config.lora, config.token_adapter)
+    theirs = snapshot(model)
+    put_weights(model, own)
+    return theirs
+
+
+def _task(config: RlConfig, prompts: Prompts, panel: Panel, token_model: Mapping[str, Tensor] | None) -> Task:
     from veridical.judges.reward_model import RewardModelSettings
     from veridical.rl.judging import Judging, Monitor
     from veridical.rl.work import Task
@@ -197,7 +234,7 @@ def _task(config: RlConfig, prompts: Prompts, panel: Panel) -> Task:
 
     reward_model: Any = None
     if config.reward_model:
-        settings = RewardModelSettings(model=config.reward_model, device=config.device)
+        settings = RewardModelSettings(model=config.reward_model, output=config.reward_output, device=config.device)
         reward_model = settings.open(judges.JudgeContext(prompts.words))
     return Task(
         prompts.records,
@@ -207,6 +244,8 @@ def _task(config: RlConfig, prompts: Prompts, panel: Panel) -> Task:
         weighted(config.rewards),
         Judging(panel, reward_model, config.length_words, config.length_slack),
         Monitor(prompts.words),
+        token_rewards=weighted_tokens(config.token_rewards),
+        token_model=token_model,
     )
 
 
@@ -225,14 +264,19 @@ def _value_head(model: Any) -> Any:
 
 def _calibrate(config: RlConfig, work: PolicyGradient) -> None:
     """Measure each reward's mean and deviation on answers of the model before its first step, once a run."""
+    from veridical.align import distributed
     from veridical.rl.judging import Standard
 
     if config.standardise != "base":
         return
     path = config.out / _STANDARD
-    if not path.exists():
-        rewards = work.reward(work.sample(work.task.records[: config.calibration], "calibration"))
-        write_json(path, asdict(Standard.of(rewards)))
+
+    def measure() -> None:
+        if not path.exists():
+            rewards = work.reward(work.sample(work.task.records[: config.calibration], "calibration"))
+            write_json(path, asdict(Standard.of(rewards)))
+
+    distributed.on_main(measure)
     work.task = replace(work.task, standard=Standard(**read_json(path)))
 
 
@@ -245,20 +289,18 @@ def _take_steps(
     watching: Watch | None,
 ) -> int:
     """Train from the last whole checkpoint on; returns the number of steps taken in all."""
-    from veridical.align import callbacks, run_folder
+    from veridical.align import callbacks, distributed, run_folder
     from veridical.align.step_trainer import StepTrainer
 
     algorithm: Algorithm = config.settings
     rollouts = -(-len(work.task.records) * config.epochs // work.task.groups)
     steps = rollouts * algorithm.num_iterations
-    checkpoint = run_folder.last_checkpoint(config.out)
+    checkpoint = distributed.on_main(lambda: run_folder.continued(config.out, ("log.jsonl", "completions.jsonl")))
     done = run_folder.step_of(checkpoint)
-    run_folder.cut_log(config.out, done)
-    run_folder.cut_log(config.out, done, "completions.jsonl")
     if done:
         _say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
-    with stop, Line("training", steps, done) as line:
+    with stop, Line("training", steps, done, shown=distributed.is_main()) as line:
         watchers = [
             callbacks.StepLog(config.out / "log.jsonl", COLUMNS),
             callbacks.StepProgress(line),
@@ -342,4 +384,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Print on the main process only."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text, file=sys.stderr, flush=True)

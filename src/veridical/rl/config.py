@@ -18,6 +18,7 @@ from veridical.formats.sources import DESCRIBE
 from veridical.judges import registry as judges
 from veridical.rl.algorithms import ALGORITHMS, algorithm_type
 from veridical.rl.registry import REWARDS, weighted
+from veridical.rl.token_rewards import IMPLICIT, weighted_tokens
 from veridical.runs import BY_CONTENT, INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.model.load_options import Attention, Quantise
@@ -47,6 +48,14 @@ class RlConfig:
     """With standardise base: the prompts whose answers are measured."""
     reward_model: str = field(default="", metadata=BY_CONTENT)
     """For the reward `reward-model`: a trained reward's run folder, or a sequence classifier by folder or hub name."""
+    reward_output: str = ""
+    """Which output of a reward model with several is the reward: its name, or its number."""
+    token_rewards: tuple[str, ...] = ()
+    """With ppo: what single tokens are rewarded by beside their answer, each with a weight. `edits`: -1 for each that
+    judge and writer take out to put the answer right; `implicit=0.1`: log-ratios by --token-adapter."""
+    token_adapter: Path | None = field(default=None, metadata=BY_CONTENT)
+    """For the token reward `implicit`: an adapter that the objective fine-grained trained on edited pairs, with the
+    lora settings of this run."""
     length_words: Positive | None = None
     """For the reward `length`: the words an answer should have; as many as the record's reference if left out."""
     length_slack: NotNegative = 0.25
@@ -140,6 +149,9 @@ class RlConfig:
         weights = weighted(self.rewards)
         if ("reward-model" in weights) != bool(self.reward_model):
             raise UserError("the reward reward-model and --reward-model go together: the trained reward to ask.")
+        if self.reward_output and not self.reward_model:
+            raise UserError("reward_output needs --reward-model: the model whose output it names.")
+        self._check_tokens()
         if "pope" in weights and not self.questions and self.records.startswith("world"):
             raise UserError(
                 "rewards: pope needs yes/no questions; give --questions, the share of records that ask one."
@@ -152,6 +164,15 @@ class RlConfig:
             raise UserError(f"quantise {self.quantise} and train {self.train}: quantised weights can't train.")
         if self.dtype == "float16":
             raise UserError("dtype float16: small gradients become zero in it; train in bfloat16 or float32.")
+
+    def _check_tokens(self) -> None:
+        tokens = weighted_tokens(self.token_rewards)
+        if tokens and self.kind != "ppo":
+            raise UserError(f"token_rewards go with kind ppo; {self.kind} has one advantage for a whole answer.")
+        if (IMPLICIT in tokens) != (self.token_adapter is not None):
+            raise UserError("the token reward implicit and --token-adapter go together: the adapter it goes by.")
+        if self.token_adapter is not None and self.train != "adapter":
+            raise UserError(f"token_adapter takes the place of the policy's adapter, and train is {self.train}.")
 
     @property
     def result(self) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from veridical.judges.interface import Detect, Findings, JudgeError, Rate
+from veridical.judges.interface import Detect, Findings, JudgeError, Rate, Rewrite
 from veridical.judges.oracle import Oracle
 from veridical.rl.rewards import Answered, recall_of, repetition, truth, yes_or_no
 
@@ -43,6 +43,10 @@ class Judging:
             found = self.panel.answer([Detect(one.record, one.text) for one in unknown.values()])
             self._found |= dict(zip(unknown, map(self._answer, found), strict=True))
         return [self._found.get((one.record.id, one.text)) for one in answers]
+
+    def rewritten(self, requests: Sequence[Rewrite]) -> list[str | None]:
+        """Texts with their faults put right; None where the writer can't."""
+        return [self._answer(one) for one in self.panel.answer(list(requests))] if requests else []
 
     def rates(self, answers: Sequence[Answered]) -> list[float | None]:
         """The judge's rate of each answer."""

@@ -1,10 +1,10 @@
 """PPO: Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) for answers, with a value head.
 
-Each token is an action. Its reward is -kl_coef (log policy - log reference), and the last token's also the answer's
-reward (InstructGPT, arXiv 2203.02155). Advantages are generalised advantage estimates (1506.02438) over the values of
-the policy that sampled, whitened over the step; policy and values are both clipped. Names and defaults are those of
-TRL's PPOTrainer. The value of a token is read from the hidden state that predicts it, by a linear head that starts at
-zero.
+Each token is an action. Its reward is -kl_coef (log policy - log reference), its own reward where tokens have some
+(fine-grained supervision, 2406.02756), and the last token's also the answer's (InstructGPT, 2203.02155). Advantages are
+generalised advantage estimates (1506.02438) over the values of the policy that sampled, whitened over the step; policy
+and values are both clipped. Names and defaults are those of TRL's PPOTrainer. The value of a token is read from the
+hidden state that predicts it, by a linear head that starts at zero.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class Ppo:
                 reference = rollout.reference[place] if rollout.reference else rollout.old[place]
                 penalty = -self.kl_coef * (rollout.old[place] - reference)
                 rewards = penalty.clone()
+                if rollout.token_rewards:
+                    rewards += rollout.token_rewards[place].to(rewards.device)
                 # An answer without a reward is left to the KL.
                 rewards[-1] += scores[place].nan_to_num(nan=0.0).to(rewards.device)
                 found = gae(rewards, values, self.gamma, self.lam)

@@ -11,22 +11,24 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from veridical.align import distributed
 from veridical.align.policy import as_reference
 from veridical.align.step_trainer import in_parts, places_of_step
-from veridical.files import write_json
 from veridical.records import Record
 from veridical.rl.base import Algorithm, Measured, Rollout, Tokens, Whole
 from veridical.rl.judging import Judging, Monitor, Standard, answered
 from veridical.rl.prompts import PromptEncoder
 from veridical.rl.registry import REWARDS, short
+from veridical.rl.rollouts import by_group, length_metrics, of_all_processes, own_part, read, shared_out, write
+from veridical.rl.token_rewards import EDITS, IMPLICIT, of_edits, taken_out
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch, Sampled, SamplingParams
 from veridical.vlm.prefix.encode import Prefix
@@ -36,10 +38,8 @@ from veridical.vlm.shrinking import BatchLimit, run_in_batches
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
 
-_STATE = "rollouts.json"
 _ENDS = {"clip_ratio/low_mean": "clip_ratio/low_min", "clip_ratio/high_mean": "clip_ratio/high_max"}
 """The least and the most that was clipped of an answer, as TRL logs it."""
-_KEPT = ("old", "reference", "values", "advantages", "returns")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Task:
     judging: Judging
     monitor: Monitor
     standard: Standard | None = None
+    token_rewards: Mapping[str, float] = field(default_factory=dict)
+    """What single tokens are rewarded by, each with its weight."""
+    token_model: Mapping[str, Tensor] | None = None
+    """The trained weights by which the token reward `implicit` goes, in the place of the policy's."""
 
 
 class PolicyGradient:
@@ -86,6 +90,7 @@ class PolicyGradient:
         self._of_rollout: dict[str, float] = {}
         self._totals: dict[str, list[float]] = {}
         self._ends: dict[str, float] = {}
+        self._failed = 0
         # Dropout would make the sampling policy another one than the one that trains.
         dropout = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in vlm.model.modules())
         self._may_share = keep_prefix and not dropout
@@ -99,12 +104,13 @@ class PolicyGradient:
         if iteration == 0:
             self._rollouts = self._collected(number)
         self._whole = self._counted()
-        return self._rollouts
+        return own_part(self._rollouts)
 
-    def sample(self, records: Sequence[Record], step: int | str, share: bool = False) -> list[Rollout]:
-        """Groups of answers, without rewards; with `share`, the prefix is kept for the gradient."""
+    def sample(self, records: Sequence[Record], step: int | str, share: bool = False, first: int = 0) -> list[Rollout]:
+        """Groups of answers, without rewards; with `share`, the prefix is kept for the gradient. `first` is the place
+        of the first record among those of the step."""
         rollouts: list[Rollout] = []
-        parts = list(in_parts(list(enumerate(records)), self._limit.size))
+        parts = list(in_parts(list(enumerate(records, first)), self._limit.size))
         keep = share and len(parts) == 1 and self._may_share
         for part in parts:
             rollouts += self._sampled_in_parts(part, step, keep)
@@ -134,14 +140,15 @@ class PolicyGradient:
             Rollout(record, found[place * count : (place + 1) * count], torch.empty(0))
             for place, record in enumerate(records)
         ]
-        if self._algorithm.needs_old:
+        if self._algorithm.needs_old or (distributed.count() > 1 and self._algorithm.num_iterations > 1):
+            # With several processes a checkpoint must hold those of all, before any has passed its answers.
             with torch.no_grad(), self._as_trained():
                 scored = self._scored(rollouts, prefix)
-            _shared_out(rollouts, "old", scored.logps)
+            shared_out(rollouts, "old", scored.logps)
             if self._head is not None:
-                _shared_out(rollouts, "values", scored.values)
+                shared_out(rollouts, "values", scored.values)
         if self._algorithm.needs_reference:
-            _shared_out(rollouts, "reference", self._reference_logps(rollouts))
+            shared_out(rollouts, "reference", self._reference_logps(rollouts))
         return rollouts
 
     @contextmanager
@@ -167,8 +174,12 @@ class PolicyGradient:
             return score_tokens(self._vlm, prefix, rows, self.task.sampling.temperature or 1.0, valued)
 
     def _reference_logps(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        return self._logps_by(rollouts, self._reference)
+
+    def _logps_by(self, rollouts: Sequence[Rollout], weights: Mapping[str, Tensor] | None) -> list[Tensor]:
+        """The answers' log-probabilities by the model with other weights, or without its adapter where None."""
         rows = [(place, answer.ids) for place, rollout in enumerate(rollouts) for answer in rollout.answers]
-        with torch.no_grad(), self._as_trained(), as_reference(self._vlm, self._reference), self._encoder.autocast():
+        with torch.no_grad(), self._as_trained(), as_reference(self._vlm, weights), self._encoder.autocast():
             prefix = self._encoder.encode([rollout.record for rollout in rollouts])
             return score_tokens(self._vlm, prefix, rows, self.task.sampling.temperature or 1.0).logps
 
@@ -177,21 +188,50 @@ class PolicyGradient:
         self._encoder.begin()
         self.task.judging.begin()
         places = places_of_step(len(self.task.records), self.task.groups, self.task.seed, number)
-        rollouts = self.sample([self.task.records[place] for place in places], number, share=True)
-        raw = self.reward(rollouts)
-        applied = raw if self.task.standard is None else self.task.standard.applied(raw)
+        share = distributed.share(len(places))
+        records = [self.task.records[place] for place in places[share.start : share.stop]]
+        own = self.sample(records, number, share=True, first=share.start)
         count = self._algorithm.num_generations
-        for place, rollout in enumerate(rollouts):
-            rollout.rewards = applied[place * count : (place + 1) * count]
+        of_groups = self.reward(own).split(count)
+        for rollout, rewards in zip(own, of_groups, strict=True):
+            rollout.rewards = rewards
+        self._reward_tokens(own)
+        failed = sum(self.task.judging.failures.values())
+        rollouts, self._failed = of_all_processes(own, failed, self._vlm.model.device)
+        raw = torch.cat([rollout.rewards for rollout in rollouts])
+        if self.task.standard is not None:
+            for rollout in rollouts:
+                rollout.rewards = self.task.standard.applied(rollout.rewards)
         metrics = self._algorithm.advantages(rollouts, self._weights)
         self._of_rollout = {
-            **self._reward_metrics(raw),
+            **self._reward_metrics(raw, rollouts),
             **metrics,
-            **_length_metrics(rollouts),
+            **length_metrics(rollouts),
             **self.task.monitor.metrics(answered(rollouts)),
         }
         self._log_completions(number, rollouts, raw)
         return rollouts
+
+    def _reward_tokens(self, rollouts: Sequence[Rollout]) -> None:
+        """Reward single tokens by the weighted sum of their rewards, where there are any."""
+        answers = [one for rollout in rollouts for one in rollout.answers]
+        totals = [torch.zeros(len(one.ids)) for one in answers]
+        if weight := self.task.token_rewards.get(EDITS):
+            spans = taken_out(answered(rollouts), self.task.judging)
+            for total, answer, some in zip(totals, answers, spans, strict=True):
+                total += weight * of_edits(answer, some, self._vlm.tokenizer)
+        if weight := self.task.token_rewards.get(IMPLICIT):
+            theirs, base = (self._logps_in_parts(rollouts, weights) for weights in (self.task.token_model, None))
+            for total, one, other in zip(totals, theirs, base, strict=True):
+                total += weight * (one - other).cpu()
+        if self.task.token_rewards:
+            shared_out(rollouts, "token_rewards", totals)
+
+    def _logps_in_parts(self, rollouts: Sequence[Rollout], weights: Mapping[str, Tensor] | None) -> list[Tensor]:
+        def run(some: Sequence[Rollout]) -> list[list[Tensor]]:
+            return list(by_group(some, self._logps_by(some, weights)))
+
+        return [one for group in run_in_batches(run, rollouts, self._limit) for one in group]
 
     def reward(self, rollouts: Sequence[Rollout]) -> Tensor:
         """Every reward of every answer, [answers, rewards], NaN where there is none."""
@@ -202,12 +242,17 @@ class PolicyGradient:
             columns.append([math.nan if one is None else float(one) for one in given])
         return torch.tensor(columns).T.contiguous()
 
-    def _reward_metrics(self, raw: Tensor) -> dict[str, float]:
+    def _reward_metrics(self, raw: Tensor, rollouts: Sequence[Rollout]) -> dict[str, float]:
         from veridical.rl.base import combined, nanstd
 
         totals = combined(raw, self._weights)
+        found = {}
+        if self.task.token_rewards:
+            sums = torch.stack([one.sum() for rollout in rollouts for one in rollout.token_rewards])
+            found["rewards/tokens/mean"] = float(sums.mean())
+            totals = totals + sums
         groups = totals.view(-1, self._algorithm.num_generations)
-        found = {"reward": float(totals.nanmean()), "reward_std": float(nanstd(totals))}
+        found |= {"reward": float(totals.nanmean()), "reward_std": float(nanstd(totals))}
         spread = nanstd(groups, 1)
         found["frac_reward_zero_std"] = float(torch.isclose(spread, torch.zeros_like(spread)).float().mean())
         for place, name in enumerate(self.task.rewards):
@@ -221,11 +266,13 @@ class PolicyGradient:
         rows = iter(raw.tolist())
         with self._completions.open("a", encoding="utf-8") as file:
             for rollout in rollouts:
-                for answer, advantages in zip(rollout.answers, rollout.advantages, strict=True):
+                for place, (answer, advantages) in enumerate(zip(rollout.answers, rollout.advantages, strict=True)):
                     own = dict(zip(map(short, self.task.rewards), next(rows), strict=True))
                     row = {"step": number * self._algorithm.num_iterations + 1, "id": rollout.record.id}
                     row |= {"completion": answer.text.strip(), "ended": answer.ended, "advantage": advantages[0].item()}
                     row["rewards"] = {name: None if math.isnan(value) else value for name, value in own.items()}
+                    if rollout.token_rewards:
+                        row["rewards"]["tokens"] = float(rollout.token_rewards[place].sum())
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _counted(self) -> Whole:
@@ -238,10 +285,10 @@ class PolicyGradient:
 
     def loss(self, items: Sequence[Rollout]) -> Tensor:
         """The groups' share of the step's loss."""
-        shared = self._live if len(items) == len(self._rollouts) else None
+        shared = self._live if len(items) == len(own_part(self._rollouts)) else None
         prefix = shared or self._encoded([one.record for one in items], gradients=True)
         scored = self._scored(items, prefix)
-        for rollout, logps in zip(items, _by_group(items, scored.logps), strict=True):
+        for rollout, logps in zip(items, by_group(items, scored.logps), strict=True):
             if not rollout.old:
                 # The sampling policy is the one that trains, in the first step on its answers.
                 rollout.old = [one.detach() for one in logps]
@@ -293,9 +340,18 @@ class PolicyGradient:
     def metrics(self) -> Mapping[str, float]:
         """TRL's names, beside them what annotations say of the answers; the weights of judges' failures too."""
         self._live = None
-        found = {name: total / max(weight, 1e-9) for name, (total, weight) in self._totals.items()}
-        failed = sum(self.task.judging.failures.values())
-        return {**found, **self._ends, **self._of_rollout, **({"judge/failed": float(failed)} if failed else {})}
+        totals: dict[str, tuple[float, float]] = {}
+        ends: dict[str, float] = {}
+        for theirs, further in distributed.gathered((self._totals, self._ends)):
+            for name, (total, weight) in theirs.items():
+                before = totals.get(name, (0.0, 0.0))
+                totals[name] = before[0] + total, before[1] + weight
+            for name, value in further.items():
+                pick = min if name.endswith("low_min") else max
+                ends[name] = pick(value, ends.get(name, value))
+        found = {name: total / max(weight, 1e-9) for name, (total, weight) in totals.items()}
+        failed = {"judge/failed": float(self._failed)} if self._failed else {}
+        return {**found, **ends, **self._of_rollout, **failed}
 
     def end(self, step: int) -> None:
         """Nothing to do."""
@@ -304,56 +360,10 @@ class PolicyGradient:
         """Write the answers on which further steps follow, with what is known of them."""
         if self._algorithm.num_iterations == 1:
             return
-        rollouts = [
-            {
-                "record": self._place(rollout.record),
-                "answers": [[one.text, one.ended, one.tokens, list(one.ids)] for one in rollout.answers],
-                **{name: [one.tolist() for one in getattr(rollout, name)] for name in _KEPT},
-            }
-            for rollout in self._rollouts
-        ]
-        write_json(folder / _STATE, {"rollouts": rollouts, "metrics": self._of_rollout})
-
-    def _place(self, record: Record) -> int:
-        return next(place for place, one in enumerate(self.task.records) if one.id == record.id)
+        write(folder, self._rollouts, self.task.records, self._of_rollout)
 
     def load(self, folder: Path) -> None:
         """Read them again."""
-        if not (folder / _STATE).exists():
-            return
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        device = self._vlm.model.device
-        self._of_rollout = state["metrics"]
-        self._rollouts = [_restored(one, self.task.records, device) for one in state["rollouts"]]
-
-
-def _restored(state: Mapping[str, Any], records: Sequence[Record], device: torch.device) -> Rollout:
-    answers = [Sampled(text, ended, tokens, tuple(ids)) for text, ended, tokens, ids in state["answers"]]
-    rollout = Rollout(records[state["record"]], answers, torch.empty(0))
-    for name in _KEPT:
-        setattr(rollout, name, [torch.tensor(one, device=device) for one in state[name]])
-    return rollout
-
-
-def _by_group(rollouts: Sequence[Rollout], per_answer: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    rest = iter(per_answer)
-    return ([next(rest) for _ in rollout.answers] for rollout in rollouts)
-
-
-def _shared_out(rollouts: Sequence[Rollout], name: str, per_answer: Sequence[Tensor]) -> None:
-    for rollout, own in zip(rollouts, _by_group(rollouts, per_answer), strict=True):
-        setattr(rollout, name, own)
-
-
-def _length_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Lengths in tokens, named as in TRL."""
-    answers = [answer for rollout in rollouts for answer in rollout.answers]
-    lengths = [len(one.ids) for one in answers]
-    ended = [len(one.ids) for one in answers if one.finished] or [0]
-    return {
-        "completions/mean_length": sum(lengths) / len(lengths),
-        "completions/min_length": float(min(lengths)),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": sum(not one.finished for one in answers) / len(answers),
-        "completions/mean_terminated_length": sum(ended) / len(ended),
-    }
+        found, metrics = read(folder, self.task.records, self._vlm.model.device)
+        if found:
+            self._rollouts, self._of_rollout = found, metrics

@@ -87,7 +87,7 @@ def attach(
         model = get_peft_model(vlm.model, config)
     train_in_float32(model)
     if start is not None:
-        _take_weights(model, settings, start)
+        take_weights(model, settings, start)
     model.eval()
     return dataclasses.replace(
         vlm,
@@ -97,7 +97,7 @@ def attach(
     )
 
 
-def _take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
+def take_weights(model: Any, settings: LoraSettings, folder: Path) -> None:
     """Give a model's adapter the weights of another of the same settings."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
