@@ -37,7 +37,10 @@ def test_each_topic_is_replaced_by_its_best_and_its_worst():
     assert pair.chosen == "There is a fork. I can see a cup."
     # The boat was said in the second place, so it competes there; of equally false ones the last is taken.
     assert pair.rejected == "I can see two forks. I can see a boat."
-    assert (pair.provenance.variant, dict(pair.provenance.scores)) == ("easy", {"difficulty": 0.0, "topics": 2})
+    assert (pair.provenance.variant, dict(pair.provenance.scores)) == (
+        "easy",
+        {"ease": 1.0, "margin": 2.0, "topics": 2},
+    )
 
 
 def test_hard_pairs_have_what_is_just_below_the_best():
@@ -50,7 +53,29 @@ def test_hard_pairs_have_what_is_just_below_the_best():
     )
     assert sum(isinstance(request, YesNo) for request in asked) == 3
     assert (pair.chosen, pair.rejected) == ("Here is a fork.", "There is a fork.")
-    assert pair.provenance.scores["difficulty"] == 1
+    assert (pair.provenance.scores["ease"], pair.provenance.scores["margin"]) == (0, pytest.approx(2 * (0.9 - 0.6)))
+
+
+def test_the_model_writes_topics_into_its_answer_and_sentences_stand_in_where_it_fails():
+    woven = "On the table there is a fork, and I can see a cup."
+    asked, [pair] = follow(
+        tpr(RECORD, settings(rewrite="model", ask_again=0), 0), [FIRST, *OTHERS], [woven], ["New text: A boat."]
+    )
+    first, second = [request for request in asked if isinstance(request, Sample)][1:]
+    assert first.context.images == RECORD.images
+    assert "1. I can see a cup." in first.context.prompt[0].text
+    assert "Question: Describe this image." in first.context.prompt[0].text
+    assert f"Text: {FIRST}" in first.context.prompt[0].text
+    assert "1. I can see two forks." in second.context.prompt[0].text
+    assert pair.chosen == woven
+    assert pair.rejected == "I can see two forks. I can see a knife and a cup."  # what came back was no rewriting
+    assert "rewritten by the model" in pair.provenance.chosen_source
+
+
+@pytest.mark.parametrize("answer", ["", "A.", "It is. " * 40, "Facts: 1. A cup. A fork and a cup are here."])
+def test_what_is_no_rewriting_is_not_taken(answer):
+    _, [pair] = follow(tpr(RECORD, settings(rewrite="model", ask_again=0), 0), [FIRST, *OTHERS], [answer], [answer])
+    assert pair.chosen == "There is a fork. I can see a cup."
 
 
 def test_nothing_worse_gives_no_pair():
@@ -64,8 +89,26 @@ def test_reference_and_correction_are_preferred_to_the_own_answer():
     assert [(pair.provenance.variant, pair.rejected) for pair in pairs] == [("reference", own), ("corrected", own)]
     assert pairs[0].chosen == RECORD.reference
     assert "knife" not in pairs[1].chosen
+    assert [pair.provenance.scores["corrected"] for pair in pairs] == [0, 1]
     [request] = [request for request in asked if isinstance(request, Sample)]
     assert (request.sampling.temperature, request.sampling.top_k, request.sampling.top_p) == (1.0, 30, 0.95)
+
+
+def test_each_corrected_sentence_has_its_place_and_its_weights():
+    own = "There is a fork on the table. I can see a knife and a boat. I can see a cup and a boat."
+    _, pairs = follow(opa_dpo(RECORD, OpaDpoSettings(tries=1), 0), [own])
+    corrected = pairs[1]
+    # The second sentence names nothing that is there, and goes; the third loses the boat.
+    assert corrected.chosen == "There is a fork on the table. I can see a cup."
+    assert [own[a:b] for a, b in corrected.spans.rejected] == [
+        "I can see a knife and a boat.",
+        "I can see a cup and a boat.",
+    ]
+    assert [corrected.chosen[a:b] for a, b in corrected.spans.chosen] == ["", "I can see a cup."]
+    scores = corrected.provenance.scores
+    assert [scores[f"severity/{number}"] for number in (1, 2)] == [2.0, 1.5]
+    assert [scores[f"seen/{number}"] for number in (1, 2)] == [3.0, 3.0]
+    assert "severity/3" not in scores
 
 
 @pytest.mark.parametrize("own", ["There is a fork on the table.", "There is a cup on the table."])

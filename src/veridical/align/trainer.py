@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from veridical.objectives.base import (
     TrainingState,
     compares_pairs,
     embeddings_read,
+    passage_scores_read,
     scores_read,
 )
 from veridical.vlm.images.views import Clean
@@ -137,8 +138,21 @@ def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tenso
 
 
 def pair_scores(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
-    """The pair scores that the objective reads, [pairs] each."""
-    return {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
+    """The scores that the objective reads: of pairs, [pairs] each; of their passages, [pairs, passages]."""
+    found = {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
+    for name in passage_scores_read(objective):
+        rows = [dict(_numbered(example, name)) for example in examples]
+        passages = range(1, max((number for row in rows for number in row), default=0) + 1)
+        found[name] = torch.tensor([[row.get(number, 1.0) for number in passages] for row in rows], device=device)
+    return found
+
+
+def _numbered(example: Example, name: str) -> Iterator[tuple[int, float]]:
+    """The scores `NAME/1`, `NAME/2`… of a pair, by number."""
+    for key, value in example.scores.items():
+        before, slash, number = key.rpartition("/")
+        if slash and before == name and number.isdecimal():
+            yield int(number), value
 
 
 class PairTrainer(Trainer):  # type: ignore[misc]

@@ -60,6 +60,9 @@ class RankedSettings:
     and scored by rank on the way (CSR)."""
     max_sentences: Positive = 12
     """With sentence beams: sentences of an answer at most."""
+    diversity: NotNegative = 0.0
+    """With sentence beams: find next sentences by group beam search, one beam a group, with this penalty on tokens that
+    the beams before take; 3 in CSR. 0 samples them."""
     temperature: NotNegative = 0.7
     """Sampling temperature; 0.7 in RLAIF-V."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
@@ -96,6 +99,8 @@ class RankedSettings:
     def __post_init__(self) -> None:
         if self.search == "sentence-beams" and (self.score != "rate" or self.candidates < 2):
             raise UserError("settings.search sentence-beams rates sentences: leave score at rate, candidates from 2.")
+        if self.diversity and self.search != "sentence-beams":
+            raise UserError("settings.diversity goes with settings.search sentence-beams.")
         if self.candidates + self.with_reference < 2 and not self.pool:
             raise UserError(f"settings.candidates is {self.candidates}; ranking takes at least 2 answers.")
 
@@ -103,7 +108,8 @@ class RankedSettings:
 def model_needs(settings: RankedSettings) -> frozenset[Ability]:
     """What is asked of the model."""
     if settings.search == "sentence-beams":
-        return frozenset({Ability.TEXTS, Ability.CONTINUE, Ability.STOP, Ability.SCORES})
+        apart = {Ability.LOGITS} if settings.diversity else set()
+        return frozenset({Ability.TEXTS, Ability.CONTINUE, Ability.STOP, Ability.SCORES, *apart})
     scored = {Ability.SCORES} if settings.likelihood_weight else set()
     checked = {Ability.FIRST_TOKENS} if (settings.score, settings.check) == ("claims", "model") else set()
     return frozenset({Ability.TEXTS, *scored, *checked})
@@ -170,7 +176,8 @@ def _grown(
     record: Record, context: Context, settings: RankedSettings, seed: int, faults: text_filters.Faults
 ) -> Generator[Request, Any, tuple[dict[str, str], dict[str, float]]]:
     """The texts that sentence beams find, each with its source, and their scores: minus their paths' values."""
-    sampling = SamplingParams(settings.max_new_tokens, settings.temperature, settings.top_p)
+    temperature = 0.0 if settings.diversity else settings.temperature
+    sampling = SamplingParams(settings.max_new_tokens, temperature, settings.top_p, diversity=settings.diversity)
     key = (seed, record.id, "ranked")
     paths = yield from grow(
         record, context, sampling, key, settings.candidates, settings.max_sentences, settings.likelihood_weight

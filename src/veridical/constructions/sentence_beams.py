@@ -8,13 +8,14 @@ similarity in the paper). A path's value is the mean over its sentences, the beg
     weight * rank by likelihood + (1 - weight) * rank by the judge,       weight 0.1 in the released code;
 
 lower is better. As in the released code both likely and unlikely beginnings are followed, so that there is something to
-reject. It draws next sentences by group beam search with a diversity penalty; here they are samples.
+reject. It finds next sentences by group beam search with a diversity penalty of 3, one beam a group; so does
+`diversity`, and without it they are samples. Its likelihoods count the penalties, ours don't.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from veridical.constructions.protocol import Answer, Key, LogProbs, Request, Sample, Score
@@ -78,9 +79,7 @@ def _drawn(
     sampled: list[Answer] = yield Sample(
         context,
         keys=tuple((*key, place, beam) for place in range(len(active)) for beam in range(beams)),
-        sampling=SamplingParams(
-            sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.top_k, FULL_STOPS
-        ),
+        sampling=replace(sampling, stop=FULL_STOPS),
         after=tuple(path.text for path in active for _ in range(beams)),
     )
     rows = [sampled[start : start + beams] for start in range(0, len(sampled), beams)]

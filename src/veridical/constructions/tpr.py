@@ -5,10 +5,16 @@ The model answers several times. Of one answer each sentence is a topic, told by
 alternatives are the sentences of the other answers about the same objects, and what the model says when it is asked
 again at that place. A checker says how true each alternative is, p(yes) - p(no). Chosen is the answer with every topic
 replaced by its best alternative; rejected the same with the worst ones (an easy pair), or with those just below the
-best (a hard pair): 60 % and 40 % in TPR-CL's curriculum, easy ones first, so each pair states its `difficulty`.
+best (a hard pair): 60 % and 40 % in TPR-CL.
 
-The paper has a language model split answers into facts, sort them into topics and write the replaced facts back into
-the answer; here sentences are replaced as they are, which needs no writer.
+Who writes the alternatives into the answer: by `rewrite model` the model itself, as in the paper. It sees the image and
+gets the alternatives as facts that count more than the image, to be worked into its answer with as few changes as can
+be. What comes back fails where it is empty, repeats the instruction, or is below a quarter or above three times of the
+answer's length; then, and by `rewrite sentences`, sentences stand where the ones that they replace stood. The paper
+splits answers into atomic facts and sorts these into topics by what they answer; here a sentence is a fact.
+
+The curriculum is the order of training: easy pairs first. Each pair states its `ease` (1 or 0), and `margin`, by how
+much the two sides' topics differ in p(yes) - p(no) in the mean: `align --order easy-first --order-by ease`.
 """
 
 from __future__ import annotations
@@ -32,7 +38,20 @@ from veridical.vlm.inputs.context import Context
 from veridical.vlm.seeds import generator
 
 NAME = "tpr"
-HARD = "difficulty"
+EASE = "ease"
+_FACTS = """Work the facts below into the text, which answers the question about the image. Where a fact and the image \
+disagree, the fact counts. Change as few words as you can, and keep the style and the form. Write the new text and \
+nothing else.
+
+Facts:
+{facts}
+
+Question: {question}
+
+Text: {text}
+
+New text:"""
+_MARKS = ("New text:", "Facts:", "Question:", "Text:")
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,9 @@ class TprSettings:
     """Further sentences drawn at each place of the answer."""
     check: Literal["model", "judge"] = "judge"
     """Who says how true a sentence is: the model itself, by its probability of yes; or the judge."""
+    rewrite: Literal["sentences", "model"] = "sentences"
+    """Who writes what replaces a topic into the answer: nobody, the sentences are exchanged; or the model (the paper),
+    which must be able to follow instructions."""
     hard_share: Share = 0.4
     """Share of the pairs whose rejected side has the alternatives just below the best; 0.4 in TPR-CL."""
     max_new_tokens: Positive = 512
@@ -81,28 +103,66 @@ def tpr(record: Record, settings: TprSettings, seed: int) -> Steps:
     named = yield from _named([*(topic.strip() for topic in topics), *others])
     again = yield from _asked_again(context, topics, sampling, settings.ask_again, (seed, record.id, NAME, "again"))
     hard = float(generator("tpr curriculum", (seed, record.id)).random()) < settings.hard_share
-    best, worse, known = "", "", dict[str, float]()
+    best: list[str] = []
+    worse: list[str] = []
+    known: dict[str, float] = {}
     for topic, drawn in zip(topics, again, strict=True):
         own = topic.strip()
         alike = [other for other in others if named[own] and named[own] & named[other]]
         alternatives = list(dict.fromkeys([own, *alike, *drawn]))
         ranked = yield from _ranked(record, alternatives, settings.check, known)
-        space = topic[len(topic.rstrip()) :]
-        best += ranked[0] + space
-        worse += _worse(ranked, known, hard) + space
-    if text_filters.same(best, worse):
+        best.append(ranked[0])
+        worse.append(_worse(ranked, known, hard))
+    if best == worse:
         raise Rejected(
             "none-better", "draw more candidates, or raise the temperature", "no topic has a worse alternative"
         )
+    sides = []
+    for side, replaced in enumerate((best, worse)):
+        key = (seed, record.id, NAME, "rewrite", side)
+        sides.append((yield from _written(record, topics, replaced, settings, key)))
+    (chosen, how), (rejected, _) = sides
+    if text_filters.same(chosen, rejected):
+        raise Rejected("same-answers", "take another model to rewrite, or --settings.rewrite sentences", chosen)
+    margin = sum(known[one] - known[other] for one, other in zip(best, worse, strict=True)) / len(topics)
     return [
         make_pair(
             record,
             "hard" if hard else "easy",
-            (best.strip(), "own answer, each topic at its best"),
-            (worse.strip(), f"own answer, each topic {'a little worse' if hard else 'at its worst'}"),
-            scores={HARD: float(hard), "topics": len(topics)},
+            (chosen, f"own answer, each topic at its best, {how}"),
+            (rejected, f"own answer, each topic {'a little worse' if hard else 'at its worst'}"),
+            scores={EASE: float(not hard), "margin": margin, "topics": len(topics)},
         )
     ]
+
+
+def _written(
+    record: Record, topics: Sequence[str], replaced: Sequence[str], settings: TprSettings, key: tuple[str | int, ...]
+) -> Generator[Request, Any, tuple[str, str]]:
+    """The answer with its topics replaced, and how: by the model, or sentence for sentence."""
+    spaces = [topic[len(topic.rstrip()) :] for topic in topics]
+    exchanged = "".join(one + space for one, space in zip(replaced, spaces, strict=True)).strip()
+    facts = [one for one, topic in zip(replaced, topics, strict=True) if one != topic.strip()]
+    if settings.rewrite == "sentences" or not facts:
+        return exchanged, "sentences exchanged"
+    text = "".join(topics).strip()
+    question = next(turn.text for turn in reversed(record.prompt) if turn.role == "user")
+    numbered = "\n".join(f"{number}. {fact}" for number, fact in enumerate(facts, start=1))
+    asked = (Message("user", _FACTS.format(facts=numbered, question=question, text=text)),)
+    [answer] = yield Sample(
+        Context(record.images, asked, key=(record.id, *map(str, key[2:]))),
+        keys=(key,),
+        sampling=SamplingParams(settings.max_new_tokens, 0.0),
+    )
+    if not answer.finished or not _follows(answer.text, text):
+        return exchanged, "sentences exchanged, since the model's rewriting failed"
+    return answer.text.strip(), "rewritten by the model"
+
+
+def _follows(new: str, text: str) -> bool:
+    """Whether a text may be the other one rewritten; the released code's limits."""
+    length = len(new.strip())
+    return length >= 3 and len(text) <= 4 * length <= 12 * len(text) and not any(mark in new for mark in _MARKS)
 
 
 def _named(texts: Sequence[str]) -> Generator[Request, Any, dict[str, frozenset[str]]]:

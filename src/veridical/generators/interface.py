@@ -78,7 +78,7 @@ def needs_of(request: GeneratorRequest) -> frozenset[Ability]:
             found |= {Ability.CONTINUE} if any(after) else set()
             found |= {Ability.STOP} if sampling.stop else set()
             found |= {Ability.TOP_K} if sampling.top_k else set()
-            found |= {Ability.LOGITS} if sampling.decoding is not None else set()
+            found |= {Ability.LOGITS} if sampling.decoding is not None or sampling.diversity else set()
         case Score():
             found.add(Ability.SCORES)
         case YesNo() | Choose():

@@ -172,6 +172,15 @@ class ReadsScores(Protocol):
 
 
 @runtime_checkable
+class ReadsPassageScores(Protocol):
+    """An objective that reads scores of the passages in which a pair's sides differ."""
+
+    def passage_scores(self) -> tuple[str, ...]:
+        """The scores' names. A pair states them as `NAME/1`, `NAME/2`… for the passages that its tokens' `edits`
+        number; its Logps then hold [pairs, passages], 1 where a pair states none."""
+
+
+@runtime_checkable
 class ReadsParts(Protocol):
     """An objective that reads parts of wide pairs."""
 
@@ -233,6 +242,11 @@ def both_without_reference(_: object) -> tuple[LogpRequest, ...]:
 def scores_read(objective: Objective) -> tuple[str, ...]:
     """The names of the pair scores that an objective reads; most read none."""
     return objective.reads() if isinstance(objective, ReadsScores) else ()
+
+
+def passage_scores_read(objective: Objective) -> tuple[str, ...]:
+    """The names of scores of passages that an objective reads; most read none."""
+    return objective.passage_scores() if isinstance(objective, ReadsPassageScores) else ()
 
 
 def embeddings_read(objective: Objective) -> tuple[Embedded, ...]:

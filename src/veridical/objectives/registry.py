@@ -30,6 +30,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "kto": _own("kto", "Kto", "each side by itself against a reference point", "2402.01306"),
         "mdpo": _own("mdpo", "Mdpo", "DPO with a term for the image and an anchor", "2406.11839"),
         "mpo": _own("mpo", "Mpo", "mixed: preference, quality of each side, generation", "2411.10442"),
+        "opa-dpo": _own("opa_dpo", "OpaDpo", "sentences weigh by how wrong they were, a masked image", "2501.09695"),
         "orpo": _own("orpo", "Orpo", "fine-tuning with an odds-ratio term, without a reference", "2403.07691"),
         "povid": _own("povid", "Povid", "POVID's second stage: negatives made while training", "2402.11411"),
         "re-align": _own("re_align", "ReAlign", "DPO with a term for an image that was retrieved", "2502.13146"),

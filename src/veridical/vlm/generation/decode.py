@@ -46,7 +46,15 @@ def _decode(
     while True:
         uniforms = torch.stack([row.uniforms[min(len(row.ids), row.limit - 1)] for row in running])
         logits = stepper.logits.float()
-        tokens = token_choice.choose(logits if rules is None else rules(logits, running), uniforms, sampling)
+        logits = logits if rules is None else rules(logits, running)
+        if sampling.diversity:
+            groups = [(row.branch.context, tuple(row.after_ids)) for row in running]
+            going_on = [row.sampled is None for row in running]
+            tokens = token_choice.choose_apart(
+                token_choice.allowed(logits, sampling), groups, going_on, sampling.diversity
+            )
+        else:
+            tokens = token_choice.choose(logits, uniforms, sampling)
         for index, (row, token) in enumerate(zip(running, tokens.tolist(), strict=True)):
             if row.pending:
                 tokens[index] = row.pending.pop(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,7 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: SamplingParams) -> Tensor
 
     A row's token is where its number falls in the cumulated probabilities, so it depends on this row alone.
     """
-    if sampling.never:
-        logits = logits.index_fill(-1, torch.tensor(sampling.never, device=logits.device), -torch.inf)
+    logits = allowed(logits, sampling)
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits / sampling.temperature
@@ -30,6 +31,37 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: SamplingParams) -> Tensor
     # Rounding must not push the aim to the total itself, past every token.
     aimed = torch.minimum(aimed, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulated, aimed, right=True)[:, 0]
+
+
+def allowed(logits: Tensor, sampling: SamplingParams) -> Tensor:
+    """The logits without tokens that are never taken."""
+    if not sampling.never:
+        return logits
+    return logits.index_fill(-1, torch.tensor(sampling.never, device=logits.device), -torch.inf)
+
+
+def choose_apart(logits: Tensor, groups: Sequence[Hashable], going_on: Sequence[bool], diversity: float) -> Tensor:
+    """Token ids [rows] of rows that keep apart from the ones before them in their group.
+
+    Each takes the largest of log p(token) - diversity * (rows of its group before it that take the token now), as
+    Hamming diversity in group beam search does; rows that are not `going_on` take nothing from others.
+    """
+    scores = logits.log_softmax(-1)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    taken = torch.zeros(len(numbers), scores.shape[-1], device=scores.device)
+    before = dict.fromkeys(numbers, 0)
+    turns: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        turns.setdefault(before[group], []).append(row)
+        before[group] += 1
+    tokens = torch.zeros(len(groups), dtype=torch.long, device=scores.device)
+    for rows in turns.values():
+        places = torch.tensor([numbers[groups[row]] for row in rows], device=scores.device)
+        found = (scores[rows] - diversity * taken[places]).argmax(-1)
+        tokens[rows] = found
+        counted = torch.tensor([float(going_on[row]) for row in rows], device=scores.device)
+        taken.index_put_((places, found), counted, accumulate=True)
+    return tokens
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
