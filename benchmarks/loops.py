@@ -12,8 +12,6 @@ names rows that collapsed; writes it to OUT/table.md.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from over_seeds import SCENE_SEED, table
+from over_seeds import SCENE_SEED, table, veridical
 from veridical.files import write_whole
 
 OFFLINE = "povid"
@@ -66,7 +64,7 @@ def main() -> None:
         for row in rows:
             train(row, folder, seed, given)
             models.append(f"{row}.{seed}={folder / row}")
-    _veridical(
+    veridical(
         *("eval", "--out", given.out / "eval", "--models", "bundled", *models),
         *("--limit", given.scenes, "--seed", SCENE_SEED, "--device", "cpu"),
     )
@@ -84,12 +82,12 @@ def train(row: str, folder: Path, seed: int, given: argparse.Namespace) -> None:
     how, out = ROWS[row], folder / row
     pairs = folder / "pairs"
     if how.kind == "align" or "--kind=mixed" in how.flags:
-        _veridical(
+        veridical(
             *("build", "--construction", OFFLINE, "--limit", given.prompts, "--seed", seed),
             *("--out", pairs, "--device", "cpu"),
         )
     if how.kind == "rl":
-        _veridical(
+        veridical(
             *("rl", "--out", out, "--limit", given.prompts, "--seed", seed, "--device", "cpu"),
             *("--groups", BATCH, "--micro-groups", BATCH, "--max-new-tokens", 48),
             *("--learning-rate", given.rl_rate, "--rewards", "precision", "coverage", "format=0.5", *how.flags),
@@ -108,13 +106,13 @@ def train(row: str, folder: Path, seed: int, given: argparse.Namespace) -> None:
     }
     if how.kind == "align":
         settings = _settings(folder / f"{row}.yaml", align)
-        _veridical("align", settings, "--pairs", pairs, "--out", out)
+        veridical("align", settings, "--pairs", pairs, "--out", out)
         return
     by_round = "--by=step" not in how.flags
     limit = given.prompts // ROUNDS if by_round else given.prompts
     build = {**(how.build or {}), "limit": limit, "seed": seed, "device": "cpu"}
     mixed = ["--offline", pairs] if "--kind=mixed" in how.flags else []
-    _veridical(
+    veridical(
         *("loop", "--out", out, "--rounds", ROUNDS, "--seed", seed, *how.flags, *mixed),
         # The reference of SAPO is renewed as often as that of the rounds.
         *("--reference-every", max(1, given.prompts // BATCH // ROUNDS)),
@@ -126,12 +124,6 @@ def train(row: str, folder: Path, seed: int, given: argparse.Namespace) -> None:
 def _settings(path: Path, content: Mapping[str, Any]) -> Path:
     write_whole(path, yaml.safe_dump(dict(content)).encode())
     return path
-
-
-def _veridical(*arguments: object) -> None:
-    command = [sys.executable, "-m", "veridical", *map(str, arguments)]
-    print("$", " ".join(command[2:]), flush=True)
-    subprocess.run(command, check=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,12 +11,10 @@ scenes, and names rows that collapsed; writes it to OUT/table.md.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from over_seeds import SCENE_SEED, table
+from over_seeds import SCENE_SEED, table, veridical
 from veridical.files import write_whole
 
 OBJECTIVES: Mapping[str, tuple[str, ...]] = {
@@ -52,18 +50,18 @@ def main() -> None:
     models = []
     for seed in given.seeds:
         pairs = given.out / f"pairs-{seed}"
-        _veridical(
+        veridical(
             "build", "--construction", given.construction, "--records", "world:pairs", "--limit", given.pairs,
             "--seed", seed, "--out", pairs, *(SETTINGS.get(given.construction, ())),
         )  # fmt: skip
         for name in names:
             out = given.out / f"{name}-{seed}"
-            _veridical(
+            veridical(
                 "align", "--pairs", pairs, "--out", out, *OBJECTIVES[name], "--learning-rate", given.rate, "--epochs",
                 given.epochs, "--micro-batch", 16, "--held-out", 0, "--seed", seed, "--workers", 0,
             )  # fmt: skip
             models.append(f"{name}.{seed}={out}")
-    _veridical(
+    veridical(
         "eval",
         "--out",
         given.out / "eval",
@@ -92,12 +90,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--scenes", type=int, default=40, help="held-out scenes in each of two splits")
     return parser.parse_args()
-
-
-def _veridical(*arguments: object) -> None:
-    command = [sys.executable, "-m", "veridical", *map(str, arguments)]
-    print("$", " ".join(command[2:]), flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,19 @@ pictures; or nearly all of whose yes/no answers are one and the same."""
 HEAD = ("CHAIRs %", "at equal recall", "recall %", "words", "POPE adversarial %", "at equal recall, by seed")
 
 
+def veridical(*arguments: object) -> None:
+    """Run a command as a user types it, in this process, which saves the time that its imports take."""
+    from veridical.cli import main
+
+    words = list(map(str, arguments))
+    print("$ veridical", " ".join(words), flush=True)
+    try:
+        main(words)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
 def table(folder: Path, names: Sequence[str], seeds: Sequence[int], first: str) -> str:
     """A row for each of `names`, evaluated in `folder` as `name.seed` for each seed; those that collapsed under it."""
     items, results = folder / "items", json.loads((folder / "results.json").read_text())

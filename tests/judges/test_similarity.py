@@ -78,3 +78,12 @@ def test_a_build_takes_the_threshold_that_fits_its_measure(tmp_path):
         BuildConfig(out=tmp_path, construction="bdhs", similarity=FACTS, settings=BdhsSettings(threshold=0.8))
     )
     assert given.settings.threshold == 0.8
+
+
+def test_without_an_encoder_texts_are_compared_by_their_facts(tmp_path, monkeypatch):
+    from veridical.judges import embedding
+
+    monkeypatch.setattr(embedding, "is_packaged", lambda: False)
+    assert chosen_similarity("auto") == FACTS
+    found = checked(BuildConfig(out=tmp_path, construction="bdhs"))
+    assert (found.similarity, found.settings.threshold) == (FACTS, FACTS_THRESHOLD)

@@ -53,6 +53,16 @@ def test_a_recipe_runs_whole(tmp_path, capsys):
     assert "MiniLM" in capsys.readouterr().out  # its notes
 
 
+def test_files_of_ones_own_are_asked_for_before_any_step(tmp_path):
+    for name, said in (("pds-dpo", "--set paint.prompts="), ("ha-dpo-minigpt4", "--set aligned.auxiliary.data=")):
+        with pytest.raises(UserError, match=said):
+            run(RunConfig(name=name, out=tmp_path / name))
+        assert not (tmp_path / name / "logs").exists()
+    small = prepare(recipe("ha-dpo-minigpt4"), RunConfig(name="ha-dpo-minigpt4", out=tmp_path / "small", small=True))
+    aligned = yaml.safe_load(small[1].settings.read_text())
+    assert aligned["auxiliary"] == {"data": str(tmp_path / "small" / "pairs"), "weight": 0.5}  # the paper's gamma
+
+
 def test_lists_and_shows(capsys):
     for arguments in (["recipe", "list"], ["recipe", "list", "--json"], ["recipe", "show", "bpo"]):
         with pytest.raises(SystemExit):

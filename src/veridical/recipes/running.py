@@ -30,9 +30,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "held_out": 0.0, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
         },
         "loop": {"rounds": 2},
+        "rl": {
+            "limit": 8, "groups": 4, "micro_groups": 4, "max_new_tokens": 32, "learning_rate": 1e-3,
+            "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
+        },
     }
 )  # fmt: skip
 """What is otherwise where a recipe is only tried, before its own `small`."""
+_FILES = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,8 @@ def run(config: RunConfig) -> Path:
     if config.dry:
         print(f"settings: {config.out / 'settings'}")
         return config.out
+    for one in steps:
+        _require_files(one)
     before: tuple[str, ...] = ()
     todo = []
     for one in steps:
@@ -98,6 +105,16 @@ def run(config: RunConfig) -> Path:
     if chosen.notes:
         print(f"\n{chosen.notes}")
     return config.out
+
+
+def _require_files(step: Prepared) -> None:
+    """Raise UserError for a file of one's own that a recipe goes by and that is not there, before any step runs."""
+    settings = yaml.safe_load(step.settings.read_text(encoding="utf-8"))
+    named = {"prompts": settings.get("prompts"), "auxiliary.data": (settings.get("auxiliary") or {}).get("data")}
+    for name, value in named.items():
+        # A step's folder is made by an earlier step.
+        if isinstance(value, str) and value.endswith(_FILES) and not Path(value).expanduser().is_file():
+            raise UserError(f"{value}: no such file; give yours by --set {step.name}.{name}=FILE.")
 
 
 def prepare(chosen: Recipe, config: RunConfig) -> list[Prepared]:
