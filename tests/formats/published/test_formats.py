@@ -227,6 +227,40 @@ def test_opa_dpo_makes_a_pair_of_each_better_answer():
     assert len({f.id for f in found}) == 2
 
 
+def test_opa_dpo_keeps_the_sentences_that_were_revised_and_their_weights():
+    own, revised = "A table. On it is a cat. It is sad.", "A table. On it is a mug. It is calm. Light falls in."
+    report = {
+        "image_description": "A mug.",
+        "Sentence 1": {
+            "copied content": "A table.", "rewritten content": "A table.", "score": 4, "error type": "correct",
+        },
+        "Sentence 2": {
+            "copied_content": "On it is a cat.", "rewritten_content": "On it is a mug.", "score": 1,
+            "error_type": "image_recognition_error",
+        },
+        "Sentence 3": {
+            "copied content": "It is sad.", "rewritten content": "It is calm.", "score": "3",
+            "error type": "language_comprehension_error",
+        },
+        "Added": {"rewritten content": "Light falls in."},
+    }  # fmt: skip
+    row = {
+        **ROWS["opa-dpo"], "original_generate_response": own, "AI_pseudo_response": revised,
+        "AI_json_report": json.dumps(report),
+    }  # fmt: skip
+    gold, found = FORMATS.get("opa-dpo").read(row, "x", ReadOptions())
+    assert (dict(gold.scores), gold.spans) == ({"corrected": 0.0}, None)
+    assert [own[a:b] for a, b in found.spans.rejected] == ["A table.", "On it is a cat.", "It is sad.", ""]
+    assert [revised[a:b] for a, b in found.spans.chosen] == [
+        "A table.", "On it is a mug.", "It is calm.", "Light falls in.",
+    ]  # fmt: skip
+    assert [found.scores[f"severity/{n}"] for n in (1, 2, 3, 4)] == [1.0, 2.5, 1.5, 1.0]
+    assert [found.scores[f"seen/{n}"] for n in (1, 2, 3, 4)] == [1.0, 3.0, 1.0, 1.0]
+    elsewhere = {**row, "original_generate_response": "Something else."}
+    _, lost = FORMATS.get("opa-dpo").read(elsewhere, "x", ReadOptions())
+    assert (dict(lost.scores), lost.spans) == ({"corrected": 1.0}, None)
+
+
 def test_sentinel_keeps_its_context_apart():
     found = one(ROWS["sentinel"])
     assert (found.context, [a.text for a in found.answers]) == ("A table.", ["On it is a cup.", "On it is a cat."])

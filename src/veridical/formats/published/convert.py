@@ -43,10 +43,11 @@ def _pair(comparison: Comparison, find: Find, source: str) -> Pair:
             chosen_source=chosen.source,
             rejected_source=rejected.source,
             scores={
-                name: one.score for name, one in (("chosen", chosen), ("rejected", rejected)) if one.score is not None
+                **{n: one.score for n, one in (("chosen", chosen), ("rejected", rejected)) if one.score is not None},
+                **comparison.scores,
             },
         ),
-        spans=edit_spans(chosen.text, rejected.text),
+        spans=comparison.spans or edit_spans(chosen.text, rejected.text),
         context=comparison.context,
         rejected_images=None if rejected.images is None else tuple(map(find, rejected.images)),
         weights=_weights(chosen, rejected),

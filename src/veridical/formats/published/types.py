@@ -30,8 +30,9 @@ class Answer:
 class Comparison:
     """Answers to one prompt: the first is preferred to each of the others.
 
-    `context` is text that every answer begins with and that is not to be learnt. `notes` is what the source says about
-    the row and no other field holds: its id there, annotator, ratings, origin.
+    `context` is text that every answer begins with and that is not to be learnt. Where the set says so, `spans` are
+    where the first two differ, and `scores` what objectives read of the pair. `notes` is what the source says about the
+    row and no other field holds: its id there, annotator, ratings, origin.
     """
 
     id: str
@@ -41,6 +42,8 @@ class Comparison:
     context: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
     made: Made | None = None
+    spans: Spans | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
