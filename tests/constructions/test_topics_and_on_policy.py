@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from tests.constructions.follow import follow
 
-from veridical.constructions.opa_dpo import OpaDpoSettings, opa_dpo
+from veridical.constructions.opa_dpo import OpaDpoSettings, opa_dpo, weighed
 from veridical.constructions.protocol import Sample, YesNo
 from veridical.constructions.ranked import RankedSettings
 from veridical.constructions.tpr import TprSettings, tpr
+from veridical.judges.interface import Fault
 from veridical.records import Annotations, ImageFile, Message, ObjectInImage, Record
 from veridical.runs import identity_of
 
@@ -95,20 +96,29 @@ def test_reference_and_correction_are_preferred_to_the_own_answer():
 
 
 def test_each_corrected_sentence_has_its_place_and_its_weights():
-    own = "There is a fork on the table. I can see a knife and a boat. I can see a cup and a boat."
-    _, pairs = follow(opa_dpo(RECORD, OpaDpoSettings(tries=1), 0), [own])
-    corrected = pairs[1]
-    # The second sentence names nothing that is there, and goes; the third loses the boat.
-    assert corrected.chosen == "There is a fork on the table. I can see a cup."
-    assert [own[a:b] for a, b in corrected.spans.rejected] == [
-        "I can see a knife and a boat.",
-        "I can see a cup and a boat.",
-    ]
-    assert [corrected.chosen[a:b] for a, b in corrected.spans.chosen] == ["", "I can see a cup."]
+    own = "There is a fork and a knife on the table."
+    _, (_, corrected) = follow(opa_dpo(RECORD, OpaDpoSettings(tries=1), 0), [own])
+    assert [own[a:b] for a, b in corrected.spans.rejected] == [own]
+    assert [corrected.chosen[a:b] for a, b in corrected.spans.chosen] == [corrected.chosen]
     scores = corrected.provenance.scores
-    assert [scores[f"severity/{number}"] for number in (1, 2)] == [2.0, 1.5]
-    assert [scores[f"seen/{number}"] for number in (1, 2)] == [3.0, 3.0]
-    assert "severity/3" not in scores
+    assert (scores["severity/1"], scores["seen/1"]) == (1.5, 3.0)
+    assert "severity/2" not in scores
+
+
+def test_passages_are_sentences_and_their_weights_go_by_their_faults():
+    own, corrected = "A cup. A dog barks. It is sad. Here.", "A cup. A cat sits. It is calm. Light. Here."
+    faults = [Fault("object", 9, 12, "no dog"), Fault("relation", 13, 18, "sits"), Fault("other", 20, 29, "calm")]
+    spans, weights = weighed(corrected, own, faults[:2])
+    assert [own[a:b] for a, b in spans.rejected] == ["A dog barks. It is sad."]
+    assert [corrected[a:b] for a, b in spans.chosen] == ["A cat sits. It is calm. Light."]
+    assert weights == {"severity/1": 2.0, "seen/1": 3.0}
+    spans, weights = weighed(corrected.replace(" Light.", ""), own, faults)
+    assert [own[a:b] for a, b in spans.rejected] == ["A dog barks.", "It is sad."]
+    assert weights == {"severity/1": 2.0, "seen/1": 3.0, "severity/2": 1.5, "seen/2": 1.0}
+    spans, _ = weighed("A cup. Here.", own, faults)
+    assert [("A cup. Here."[a:b], own[c:d]) for (a, b), (c, d) in zip(spans.chosen, spans.rejected, strict=True)] == [
+        ("", "A dog barks. It is sad.")
+    ]
 
 
 @pytest.mark.parametrize("own", ["There is a fork on the table.", "There is a cup on the table."])

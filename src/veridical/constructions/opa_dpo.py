@@ -1,12 +1,11 @@
 """OPA-DPO, the pairs of on-policy alignment DPO, arXiv 2501.09695, section 4: the reference, and the policy's own
 answer corrected as little as possible, both preferred to the answer as it was.
 
-The model answers; a judge (GPT-4V in the paper) finds what is wrong, and each sentence with something wrong in it is
-corrected, and left out where nothing true would be left. Two pairs come out: the reference over the answer, and the
-correction over the answer. The second keeps the corrected sentences as spans, with two weights for each, by which
-`--objective.name opa-dpo` weighs their tokens: `severity`, 1, 1.5, 2 or 2.5 as the released code makes of GPT-4V's
-grades 4 to 1, here of the number of faults (none, one, two, more); and `seen`, 3 for what was read wrong in the image,
-1 for a wrong conclusion.
+The model answers; a judge (GPT-4V in the paper) finds what is wrong and corrects that alone. Two pairs come out: the
+reference over the answer, and the correction over the answer. The second keeps the corrected sentences as spans, with
+two weights for each, by which `--objective.name opa-dpo` weighs their tokens: `severity`, 1, 1.5, 2 or 2.5 as the
+released code makes of GPT-4V's grades 4 to 1, here of the number of faults (none, one, two, more); and `seen`, 3 for
+what was read wrong in the image, 1 for a wrong conclusion.
 
 The method trains on the pairs twice: first fine-tuning on both chosen sides (`--objective.name sft`, the on-policy
 alignment, without which a teacher's correction is off-policy), then from that adapter, which is also the reference, by
@@ -15,15 +14,16 @@ the objective. `veridical recipe show opa-dpo` has all. An answer that is right 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Annotated
 
 from annotated_types import Gt, Le
 
 from veridical.bounds import Natural, NotNegative, Positive
 from veridical.constructions import text_filters
-from veridical.constructions.protocol import Answer, Rejected, Request, Sample, Steps, make_pair
+from veridical.constructions.protocol import Answer, Rejected, Sample, Steps, make_pair
 from veridical.judges.interface import Detect, Fault, Findings, Kind, Rewrite
 from veridical.judges.sentences import sentences
 from veridical.records import Pair, Record, Span, Spans
@@ -33,8 +33,8 @@ from veridical.vlm.inputs.context import Context
 NAME = "opa-dpo"
 SEVERITY, SEEN, CORRECTED = "severity", "seen", "corrected"
 """What pairs state for the objective of this name."""
-SEVERITIES = (1.5, 2.0, 2.5)
-"""Of a sentence with one fault, two, and more; the released code's weights of the grades 3, 2 and 1."""
+SEVERITIES = (1.0, 1.5, 2.0, 2.5)
+"""Of a sentence with no fault, one, two, and more; the released code's weights of the grades 4, 3, 2 and 1."""
 MISREAD = 3.0
 """Of a sentence in which the image was read wrong, in the released code."""
 
@@ -84,46 +84,51 @@ def opa_dpo(record: Record, settings: OpaDpoSettings, seed: int) -> Steps:
     pairs: list[Pair] = [make_pair(record, "reference", (reference, "reference"), rejected, scores=given)]
     findings: Findings = yield Detect(record, own.text)
     if findings.wrong:
-        corrected, spans, scores = yield from _corrected(own.text, findings)
-        if text_filters.fault(Answer(corrected, finished=True), settings.max_words):
+        others = tuple(fault for fault in findings.faults if fault.kind != "object")
+        corrected: str | None = yield Rewrite(own.text, findings.invented_names, faults=others + findings.unnamed)
+        if corrected is None or text_filters.fault(Answer(corrected, finished=True), settings.max_words):
             raise Rejected("not-corrected", "take another writer: it can't put this answer right", own.text)
         if not text_filters.same(corrected, own.text):
             chosen = corrected, "own answer, corrected"
+            spans, weights = weighed(corrected, own.text, findings.faults)
+            scores = {CORRECTED: 1.0, "faults": float(len(findings.faults)), **weights}
             pairs.append(make_pair(record, "corrected", chosen, rejected, scores=scores, spans=spans))
     return pairs
 
 
-def _corrected(text: str, findings: Findings) -> Generator[Request, Any, tuple[str, Spans, dict[str, float]]]:
-    """The text with each faulty sentence corrected or left out; where these stand in both, and their weights."""
-    whole, start = "", 0
-    ours: list[Span] = []
-    theirs: list[Span] = []
-    scores: dict[str, float] = {CORRECTED: 1.0, "faults": float(len(findings.faults))}
-    for sentence in sentences(text):
-        end = start + len(sentence)
-        inside = [fault for fault in findings.faults if start <= fault.start < end]
-        if not inside:
-            whole += sentence
-            start = end
+def weighed(corrected: str, own: str, faults: Sequence[Fault]) -> tuple[Spans, dict[str, float]]:
+    """Where sentences of two texts differ, in both, and the weights of each such passage, by the own one's faults."""
+    ours, theirs = _sentences(corrected), _sentences(own)
+    spans: list[tuple[Span, Span]] = []
+    matcher = SequenceMatcher(None, [text for text, _ in ours], [text for text, _ in theirs], autojunk=False)
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag == "equal":
             continue
+        if i2 - i1 == j2 - j1:
+            spans += [(ours[i][1], theirs[j][1]) for i, j in zip(range(i1, i2), range(j1, j2), strict=True)]
+        else:
+            spans.append((_range(ours, i1, i2), _range(theirs, j1, j2)))
+    weights: dict[str, float] = {}
+    for number, (_, (start, end)) in enumerate(spans, start=1):
+        inside = [fault for fault in faults if start <= fault.start < end]
+        weights[f"{SEVERITY}/{number}"] = SEVERITIES[min(len(inside), len(SEVERITIES) - 1)]
+        weights[f"{SEEN}/{number}"] = MISREAD if any(fault.kind != "other" for fault in inside) else 1.0
+    return Spans(tuple(one for one, _ in spans), tuple(other for _, other in spans)), weights
+
+
+def _sentences(text: str) -> list[tuple[str, Span]]:
+    """The sentences of a text without the space after them, and where they stand."""
+    found, start = [], 0
+    for sentence in sentences(text):
         said = sentence.rstrip()
-        new = yield from _rewritten(said, start, inside, findings)
-        ours.append((len(whole), len(whole) + len(new)))
-        theirs.append((start, start + len(said)))
-        whole += new + sentence[len(said) :] if new else ""
-        scores[f"{SEVERITY}/{len(ours)}"] = SEVERITIES[min(len(inside), len(SEVERITIES)) - 1]
-        scores[f"{SEEN}/{len(ours)}"] = MISREAD if any(fault.kind != "other" for fault in inside) else 1.0
-        start = end
-    return whole.rstrip(), Spans(tuple(ours), tuple(theirs)), scores
+        found.append((said, (start, start + len(said))))
+        start += len(sentence)
+    return found
 
 
-def _rewritten(sentence: str, start: int, faults: Sequence[Fault], findings: Findings) -> Generator[Request, Any, str]:
-    """A sentence that begins at `start` with its faults put right; empty where nothing true is left."""
-    moved = tuple(replace(fault, start=fault.start - start, end=fault.end - start) for fault in faults)
-    absent = tuple(
-        dict.fromkeys(m.name for m in findings.invented if start <= m.start and m.end <= start + len(sentence))
-    )
-    unnamed = {id(fault) for fault in findings.unnamed}
-    rest = tuple(new for old, new in zip(faults, moved, strict=True) if old.kind != "object" or id(old) in unnamed)
-    new: str | None = yield Rewrite(sentence, absent, faults=rest)
-    return (new or "").strip()
+def _range(of: Sequence[tuple[str, Span]], start: int, end: int) -> Span:
+    """From the beginning of a sentence to the end of the one before `end`; empty, behind the one before, for none."""
+    if start < end:
+        return of[start][1][0], of[end - 1][1][1]
+    place = of[start - 1][1][1] if start else 0
+    return place, place
