@@ -92,7 +92,10 @@ def length_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 def _moved(rollout: Rollout, device: torch.device) -> Rollout:
     """The same group with its tensors elsewhere."""
-    return replace(rollout, **{name: [one.to(device) for one in getattr(rollout, name)] for name in KEPT})
+    found = replace(rollout)
+    for name in KEPT:
+        setattr(found, name, [one.to(device) for one in getattr(rollout, name)])
+    return found
 
 
 def _restored(state: dict[str, Any], records: Sequence[Record], device: torch.device) -> Rollout:

@@ -192,7 +192,7 @@ class PolicyGradient:
         records = [self.task.records[place] for place in places[share.start : share.stop]]
         own = self.sample(records, number, share=True, first=share.start)
         count = self._algorithm.num_generations
-        of_groups = self.reward(own).split(count)
+        of_groups = torch.split(self.reward(own), count)
         for rollout, rewards in zip(own, of_groups, strict=True):
             rollout.rewards = rewards
         self._reward_tokens(own)
@@ -270,9 +270,9 @@ class PolicyGradient:
                     own = dict(zip(map(short, self.task.rewards), next(rows), strict=True))
                     row = {"step": number * self._algorithm.num_iterations + 1, "id": rollout.record.id}
                     row |= {"completion": answer.text.strip(), "ended": answer.ended, "advantage": advantages[0].item()}
-                    row["rewards"] = {name: None if math.isnan(value) else value for name, value in own.items()}
                     if rollout.token_rewards:
-                        row["rewards"]["tokens"] = float(rollout.token_rewards[place].sum())
+                        own["tokens"] = float(rollout.token_rewards[place].sum())
+                    row["rewards"] = {name: None if math.isnan(value) else value for name, value in own.items()}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _counted(self) -> Whole:
