@@ -37,7 +37,11 @@ SEVERITY, SEEN, CORRECTED = "severity", "seen", "corrected"
 
 @dataclass(frozen=True)
 class OpaDpo:
-    """DPO with weights of sentences, a preference for the image over a masked one, and anchors."""
+    """DPO with weights of sentences, a preference for the image over a masked one, and anchors.
+
+    Loss: DPO + 0.2 DPO between the image and a masked one, tokens weighing by how wrong their sentence was, - 2 log
+    sigmoid(beta R(chosen)); or, as released, token by token in their places.
+    """
 
     name: Literal["opa-dpo"] = "opa-dpo"
     """On-policy alignment DPO, after fine-tuning on the same pairs."""
