@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 from annotated_types import Gt, Le
 
 from veridical.bounds import Natural, NotNegative, Positive, check
+from veridical.errors import UserError
 from veridical.vlm.images import views
 
 if TYPE_CHECKING:
