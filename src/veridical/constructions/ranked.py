@@ -176,8 +176,9 @@ def _grown(
     record: Record, context: Context, settings: RankedSettings, seed: int, faults: text_filters.Faults
 ) -> Generator[Request, Any, tuple[dict[str, str], dict[str, float]]]:
     """The texts that sentence beams find, each with its source, and their scores: minus their paths' values."""
-    temperature = 0.0 if settings.diversity else settings.temperature
-    sampling = SamplingParams(settings.max_new_tokens, temperature, settings.top_p, diversity=settings.diversity)
+    sampling = SamplingParams(
+        settings.max_new_tokens, settings.temperature, settings.top_p, diversity=settings.diversity
+    )
     key = (seed, record.id, "ranked")
     paths = yield from grow(
         record, context, sampling, key, settings.candidates, settings.max_sentences, settings.likelihood_weight

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 from annotated_types import Gt, Le
 
 from veridical.bounds import Natural, NotNegative, Positive, check
-from veridical.errors import UserError
 from veridical.vlm.images import views
 
 if TYPE_CHECKING:
@@ -63,16 +62,13 @@ class SamplingParams:
     diversity: NotNegative = 0.0
     """Greedy group beam search with one beam a group (Vijayakumar et al. 2016, arXiv 1610.02424): answers that begin
     alike are written side by side, and each takes the likeliest token after this much was taken off the
-    log-probability of every token for each answer before it that takes it in the same step; 0 writes each by itself."""
+    log-probability of every token for each answer before it that takes it in the same step, whatever the temperature;
+    0 writes each by itself."""
     decoding: Decoding | None = None
     """How the next token's logits are made, where not by the model alone; see `veridical.decoding`."""
 
     def __post_init__(self) -> None:
         check(self)
-        if self.diversity and self.temperature:
-            raise UserError(
-                f"diversity is {self.diversity}, temperature {self.temperature}; group beams go with temperature 0."
-            )
 
 
 @dataclass(frozen=True)
