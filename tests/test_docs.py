@@ -35,6 +35,25 @@ def test_generated_tables_are_up_to_date():
     assert ended.returncode == 0, ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        ("constructions", (1, 2)),
+        ("objectives", (1, 2)),
+        ("judges", (1, 2)),
+        ("decodings", (1, 2)),
+        ("protocols", (1, 2)),
+    ],
+)
+def test_every_method_says_what_its_table_tells(kind, columns):
+    """What a construction chooses and rejects, an objective's loss, ... is in its docstring."""
+    page = (ROOT / "docs" / PAGES[kind]).read_text()
+    table = page.partition(f"<!-- registry: {kind} -->")[2].partition("<!-- end -->")[0].strip().splitlines()
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+    assert rows
+    assert [row[0] for row in rows if not all(row[column] for column in columns)] == []
+
+
 def test_every_kind_has_a_page():
     assert set(PAGES) == set(KINDS)
 

@@ -7,7 +7,7 @@ the model's own language backbone, which sees neither image nor annotations; tha
 backbone`) for every model that can be told what to write, so not for the bundled one. Every record thus
 has completions with scores: the reference 1, the injected one 0, the one sampled from the weakened image 0. As in the
 released code all completions of different scores become pairs, and a record is left out as soon as one of its
-completions is too long.
+completions is too long. Asking the writer again where its text is the same as the reference is ours.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 Chosen is the reference; rejected the reference corrupted by a language model, by the kind of task. In a description an
 object that usually comes along is put in, or an attribute or a relation is wrong; in an answer that reasons, a wrong
 conclusion is drawn from a fact that was made up. (POVID's second negative, the distorted image's, is made while
-training: the objective `povid`.)
+training: the objective `povid`.) The released data come without their prompts: that a text has one error, and which
+kinds are tried in which order, is ours.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ to the record's. What comes out is plausible for such an image and wrong for thi
 first; where the answer stays too close to the chosen one, the next. Segments are the ends of sentences, which a model
 that only goes on can complete, as in BDHS. Images are retrieved among the records of the build by their embeddings,
 which are the vision tower's, averaged over an image (the paper takes CLIP's). The retrieved image stays with the pair,
-as one of which the chosen answer isn't true: the objective `re-align` reads it.
+as one of which the chosen answer isn't true: the objective `re-align` reads it. How many images are tried, and the
+temperature, are ours.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The model describes sentence by sentence. Several continuations of a clean conte
 clean one and a hallucinated one make a pair, and the clean one joins the context; where all are hallucinated the
 record ends, for a hallucination invites the next. In the paper two detectors must agree (`--judge.name detector` with
 `--judge.second`), and what they disagree on is ignored: so is a sentence with an object that the judge can't tell.
-Any judge that detects will do.
+Any judge that detects will do. How many sentences are drawn and followed, and at which temperature, is ours.
 
 The sides of a pair are the sentences alone. The context that they continue is the pair's `context`, which training
 reads and does not learn, as in the paper. The end of the turn is left out, for the answer goes on.
