@@ -99,7 +99,9 @@ COMMANDS: Mapping[str, Command] = {
         "veridical.align.publishing", "PublishConfig", "Merge an adapter into its model, push results to the Hub."
     ),
     "view": Command("veridical.study.view", "ViewConfig", "Serve studies and runs to a browser, live.", "runs"),
-    "recipe list": Command("veridical.recipes.listing", "ListConfig", "List published methods that one command runs."),
+    "recipe list": Command(
+        "veridical.recipes.listing", "RecipeListConfig", "List published methods that one command runs."
+    ),
     "recipe show": Command("veridical.recipes.showing", "ShowConfig", "Print a recipe: recipe show NAME.", "name"),
     "recipe run": Command(
         "veridical.recipes.running", "RunConfig", "Run a paper's method with its settings: recipe run NAME.", "name"

@@ -18,7 +18,7 @@ from veridical.files import read_state, write_whole
 from veridical.protocols.config import EvalConfig, NoiseCurve
 from veridical.run.lock import locked
 from veridical.run.plan import align_step, build_step, eval_step
-from veridical.run.recipes import Recipe, align_config, build_config, recipe_of
+from veridical.run.recipes import RunRecipe, align_config, build_config, recipe_of
 from veridical.run.steps import Step, execute
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
         )
         return build_step(name, made, settings, weight=weight, threads=1)
 
-    def align(name: str, pairs: str, recipe: Recipe, weight: float) -> Step:
+    def align(name: str, pairs: str, recipe: RunRecipe, weight: float) -> Step:
         made = align_config(recipe, pairs=folder / f"pairs-{pairs}", out=folder / name, seed=seed)
         return align_step(name, made, settings, after=[f"build {pairs}"], weight=weight, threads=1)
 

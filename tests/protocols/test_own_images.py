@@ -14,7 +14,7 @@ from veridical.pairs.dataset import write_build
 from veridical.protocols import detected_objects, judged_sentences, side_by_side
 from veridical.protocols.config import EvalConfig
 from veridical.protocols.evaluation import read_tasks
-from veridical.protocols.judged_sentences import Judged
+from veridical.protocols.judged_sentences import JudgedCaptions
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.reference_captions import captions_task
 from veridical.protocols.results import summarise
@@ -132,7 +132,7 @@ def test_every_model_is_asked_about_what_any_named(tmp_path):
 def test_sentences_by_a_judge_worked_by_hand(tmp_path):
     folder = photographs(tmp_path / "photos", {"a.png": [], "b.png": []})
     pictures = pictures_of(folder, tmp_path / "out")
-    judged = Judged(
+    judged = JudgedCaptions(
         "somebody",
         {
             ("a.png", "A dog."): 0.9,

@@ -9,13 +9,13 @@ from statsmodels.stats.multitest import multipletests
 from veridical.protocols.statistics import resample
 from veridical.study.answers import answers, matches, settles
 from veridical.study.definition import parse
-from veridical.study.measure import Measured, number, over_seeds
+from veridical.study.measure import MeasuredStudy, number, over_seeds
 from veridical.study.tables import as_latex, escaped
 
 PICTURES = 200
 
 
-def measured(study, truth, seeds=0.5, noise=30.0) -> Measured:
+def measured(study, truth, seeds=0.5, noise=30.0) -> MeasuredStudy:
     """Numbers of all cells: by arm a true mean, each training off by its own amount, each picture by its own."""
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 20, PICTURES)
@@ -28,7 +28,7 @@ def measured(study, truth, seeds=0.5, noise=30.0) -> Measured:
                 truth[arm.name] + hard + rng.normal(0, seeds) + rng.normal(0, noise, PICTURES)
             )
     cells = [name for name in items if name != "base"]
-    return Measured(
+    return MeasuredStudy(
         {"m": {name: weights @ one for name, one in items.items()}},
         {"m": {name: apart @ one for name, one in items.items()}},
         {}, dict.fromkeys(cells, "base"), {"m": PICTURES}, {"m": "metric"}, {"m": "protocol/1"}, {},

@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from veridical.world.base.architecture import PATCHES, build_model, build_processor
-from veridical.world.base.batches import IGNORED, Branch, Row, loss, pack, patch_labels
+from veridical.world.base.batches import IGNORED, Continuation, PrefixRow, loss, pack, patch_labels
 from veridical.world.base.corpus import ask_exists, branches_of, picture_prefix, words_prefix
 from veridical.world.base.stages import optimise
 from veridical.world.base.train import BaseConfig, main
@@ -27,7 +27,7 @@ def test_packed_branches_cost_what_separate_dialogues_cost():
     tokenizer = processor.tokenizer
     scenes = [make_scene("balanced", f"packed-{i}") for i in range(3)]
     rows = [
-        Row(picture_prefix(tokenizer.get_vocab()), branches_of(scene, random.Random(i), 2 + i))
+        PrefixRow(picture_prefix(tokenizer.get_vocab()), branches_of(scene, random.Random(i), 2 + i))
         for i, scene in enumerate(scenes)
     ]
     batch = pack(rows, tokenizer, torch.ones(len(tokenizer)))
@@ -55,7 +55,7 @@ def test_steps_change_what_the_next_step_sees():
     torch.manual_seed(0)
     processor = build_processor()
     model = build_model(processor)
-    row = Row((1, 4), (Branch(DESCRIBE[0], caption(make_scene("text", "one"), random.Random(0))),))
+    row = PrefixRow((1, 4), (Continuation(DESCRIBE[0], caption(make_scene("text", "one"), random.Random(0))),))
     batch = pack([row], processor.tokenizer, torch.ones(len(processor.tokenizer)))
     before = loss(model, batch).item()
     optimise(model.parameters(), (loss(model, batch) for _ in range(20)), 20, 3e-3, lambda line: None)

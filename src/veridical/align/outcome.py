@@ -12,7 +12,7 @@ from veridical.align.inputs import BatchEncoder
 from veridical.align.reference import ReferenceCache
 from veridical.align.sample import sample_answers
 from veridical.align.types import Example
-from veridical.align.verdict import Finding
+from veridical.align.verdict import TrainingWarning
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Outcome:
     final: Mapping[str, Any]
     held_out: Mapping[str, Any] | None
     answers: Mapping[str, str]
-    findings: Sequence[Finding]
+    findings: Sequence[TrainingWarning]
 
     def summary(self) -> dict[str, Any]:
         """As JSON, for the run's summary."""

@@ -14,7 +14,7 @@ STILL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TrainingWarning:
     """Something to know about a training: `kind` is a stable slug, `found` holds the numbers, `remedy` what to do."""
 
     kind: str
@@ -27,7 +27,7 @@ class Finding:
 
 def judge(
     config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str, Any] | None, answers: Sequence[str] = ()
-) -> list[Finding]:
+) -> list[TrainingWarning]:
     """What is wrong with a training, from what `measure` says about its own and its held-out pairs, and from some
     answers of the trained model. Empty where nothing is.
     """
@@ -35,21 +35,23 @@ def judge(
     return [warning for warning in warnings if warning is not None]
 
 
-def _learnt(config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> Finding | None:
+def _learnt(
+    config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str, Any] | None
+) -> TrainingWarning | None:
     # Fine-tuning asks nothing of the rejected side.
     what = "chosen_drift" if config.objective.name == "sft" else "margin"
     named = "the chosen answers' gain" if what == "chosen_drift" else "the margin"
     still = "rewards/margins" in final and abs(final["rewards/margins"]) < STILL
     if still or final["intervals"][what][0] <= 0:
         loss = ", and the preference loss is still about ln 2 (0.693), where it began" if still else ""
-        return Finding(
+        return TrainingWarning(
             "nothing-learnt",
             f"Nothing was learnt: on the training pairs {named} is {_nats(final, what)}{loss}",
             f"Raise --learning-rate (it was {config.learning_rate:g}) three- to tenfold or --epochs (it was "
             f"{config.epochs}), train on more pairs, or on pairs whose sides differ more",
         )
     if held_out is not None and held_out["intervals"][what][0] <= 0:
-        return Finding(
+        return TrainingWarning(
             "by-heart",
             f"What was learnt doesn't carry over: on {held_out['pairs']} held-out pairs {named} is "
             f"{_nats(held_out, what)}, not clear of 0, against {_nats(final, what)} on the training pairs",
@@ -58,7 +60,7 @@ def _learnt(config: AlignConfig, final: Mapping[str, Any], held_out: Mapping[str
     return None
 
 
-def _chosen_fell(config: AlignConfig, numbers: Mapping[str, Any]) -> Finding | None:
+def _chosen_fell(config: AlignConfig, numbers: Mapping[str, Any]) -> TrainingWarning | None:
     if numbers["intervals"]["chosen_drift"][1] >= 0:
         return None
     weight = getattr(config.objective, "nll_weight", 0.0)
@@ -68,14 +70,14 @@ def _chosen_fell(config: AlignConfig, numbers: Mapping[str, Any]) -> Finding | N
         remedy = f"Raise --objective.nll-weight (it was {weight:g}), or lower --learning-rate"
     else:
         remedy = "Take --objective.name dpo-nll, whose likelihood term holds them up, or lower --learning-rate"
-    return Finding(
+    return TrainingWarning(
         "chosen-fell",
         f"Even the chosen answers became less likely: {_nats(numbers, 'chosen_drift')} an answer",
         f"{remedy}; check recall and length in an evaluation",
     )
 
 
-def _collapsed(config: AlignConfig, answers: Sequence[str]) -> Finding | None:
+def _collapsed(config: AlignConfig, answers: Sequence[str]) -> TrainingWarning | None:
     if not answers:
         return None
     empty = sum(not answer.strip() for answer in answers)
@@ -88,7 +90,7 @@ def _collapsed(config: AlignConfig, answers: Sequence[str]) -> Finding | None:
     }
     if not any(faults.values()):
         return None
-    return Finding(
+    return TrainingWarning(
         "collapsed",
         f"The model's answers have collapsed: {' and '.join(fault for fault, present in faults.items() if present)}",
         f"Lower --learning-rate (it was {config.learning_rate:g}) or --epochs, or raise --objective.nll-weight",

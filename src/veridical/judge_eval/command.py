@@ -100,7 +100,7 @@ def measure(config: JudgeEvalConfig) -> None:
 
 
 def _results(config: JudgeEvalConfig) -> dict[str, Any]:
-    from veridical.judge_eval.comparing import Judged, ask, choose_how
+    from veridical.judge_eval.comparing import JudgedPair, ask, choose_how
     from veridical.judge_eval.scores import score
     from veridical.pairs.dataset import read_pairs
     from veridical.pairs.opening import pairs_folder
@@ -114,7 +114,7 @@ def _results(config: JudgeEvalConfig) -> dict[str, Any]:
     if judge is None:
         raise UserError(f"--judge.name {settings.name}: there is nothing to judge by; give --lexicon.")
     how = choose_how(judge, config.by)
-    done = {row["pair"]: Judged(**row) for row in _rows(config.out / JUDGEMENTS)}
+    done = {row["pair"]: JudgedPair(**row) for row in _rows(config.out / JUDGEMENTS)}
     left = [pair for pair in pairs if pair.id not in done]
     with Line("pairs", len(pairs), len(pairs) - len(left)) as line:
         for start in range(0, len(left), AT_A_TIME):

@@ -16,7 +16,7 @@ Margin = float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedPair:
     """What a judge said of a pair.
 
     `margin` is above 0 where it prefers the chosen side, 0 for a tie; `orders` are its margins with the chosen side
@@ -51,7 +51,7 @@ def choose_how(judge: Judge, wanted: str = "auto") -> How:
 
 def ask(
     judge: Judge, how: How, pairs: Sequence[Pair], records: Mapping[str, Record], groups: Sequence[str]
-) -> list[Judged]:
+) -> list[JudgedPair]:
     """What the judge says of each pair; one that it can't answer is a failure, never left out."""
     able, refused = [], {}
     for pair in pairs:
@@ -71,11 +71,11 @@ Answer = tuple[float, tuple[float, float] | None] | str
 """The margin and those of both orders, or why there is none."""
 
 
-def _judged(pair: Pair, group: str, answer: Answer) -> Judged:
+def _judged(pair: Pair, group: str, answer: Answer) -> JudgedPair:
     words = (len(pair.chosen.split()), len(pair.rejected.split()))
     if isinstance(answer, str):
-        return Judged(pair.id, pair.record_id, group, None, None, answer, *words)
-    return Judged(pair.id, pair.record_id, group, answer[0], answer[1], "", *words)
+        return JudgedPair(pair.id, pair.record_id, group, None, None, answer, *words)
+    return JudgedPair(pair.id, pair.record_id, group, answer[0], answer[1], "", *words)
 
 
 def _sides(pair: Pair) -> tuple[str, str]:

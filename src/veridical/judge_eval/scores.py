@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from veridical.intervals import mean_interval, wilson
-from veridical.judge_eval.comparing import Judged
+from veridical.judge_eval.comparing import JudgedPair
 
 
-def score(judged: Sequence[Judged]) -> dict[str, Any]:
+def score(judged: Sequence[JudgedPair]) -> dict[str, Any]:
     """Everything that is said of a judge: over all pairs, by group, and the mean over groups."""
-    groups: dict[str, list[Judged]] = {}
+    groups: dict[str, list[JudgedPair]] = {}
     for judgement in judged:
         groups.setdefault(judgement.group, []).append(judgement)
     by_group = {name: _accuracy(some) for name, some in sorted(groups.items())}
@@ -28,7 +28,7 @@ def score(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _accuracy(judged: Sequence[Judged]) -> dict[str, Any]:
+def _accuracy(judged: Sequence[JudgedPair]) -> dict[str, Any]:
     """Counts, and the accuracy with its interval; `decided` leaves ties and failures out, as VL-RewardBench does."""
     margins = [judgement.margin for judgement in judged if judgement.margin is not None]
     right, wrong = sum(margin > 0 for margin in margins), sum(margin < 0 for margin in margins)
@@ -59,7 +59,7 @@ def _mean(values: Sequence[float], records: Sequence[str]) -> tuple[float, tuple
     return mean, wilson(mean * len(set(records)), len(set(records)))
 
 
-def _position(judged: Sequence[Judged]) -> dict[str, Any] | None:
+def _position(judged: Sequence[JudgedPair]) -> dict[str, Any] | None:
     """How much the order in which two answers are shown decides; None where no judgement has an order.
 
     `consistent` is the share of pairs with the same verdict in both orders; `prefers_first` the share of the decided
@@ -93,7 +93,7 @@ def _first_wins(verdicts: tuple[int, int]) -> list[bool]:
     return [*wins, with_rejected_first < 0] if with_rejected_first else wins
 
 
-def _length(judged: Sequence[Judged]) -> dict[str, Any]:
+def _length(judged: Sequence[JudgedPair]) -> dict[str, Any]:
     """How often the judge takes the longer side, how often that is right, and how right taking the longer always is."""
     unequal = [judgement for judgement in judged if judgement.chosen_words != judgement.rejected_words]
     decided = [one for one in unequal if one.margin]

@@ -89,7 +89,7 @@ def config_type(choices: Mapping[str, str]) -> type[VerifierConfig]:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedSentence:
     """A sentence about a record, and what the judge found: the class and reason of its first fault, or nothing."""
 
     record: Record
@@ -158,7 +158,7 @@ def _records(config: VerifierConfig, settings: judges.AnyJudgeSettings) -> tuple
     return records, panel
 
 
-def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[list[Checked], int]:
+def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[list[CheckedSentence], int]:
     """Every distinct sentence of a build's texts with what the judge finds in it; and how many texts it failed on."""
     from veridical.pairs.dataset import read_pairs
 
@@ -169,7 +169,7 @@ def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[l
         if pair.record_id in records and pair.prompt == records[pair.record_id].prompt
     }
     requests = [Detect(records[record_id], text) for record_id, text in texts]
-    checks: dict[tuple[str, str], Checked] = {}
+    checks: dict[tuple[str, str], CheckedSentence] = {}
     failed = 0
     for start in range(0, len(requests), _ASKED_AT_A_TIME):
         batch = requests[start : start + _ASKED_AT_A_TIME]
@@ -182,15 +182,17 @@ def checked(pairs: Path, records: Mapping[str, Record], panel: Panel) -> tuple[l
     return list(checks.values()), failed
 
 
-def _by_sentence(request: Detect, findings: Findings) -> Iterator[Checked]:
+def _by_sentence(request: Detect, findings: Findings) -> Iterator[CheckedSentence]:
     start = 0
     for part in sentences(request.text):
         fault = next((f for f in findings.faults if start <= f.start < start + len(part)), None)
-        yield Checked(request.record, part.strip(), fault.kind if fault else None, fault.reason if fault else "")
+        yield CheckedSentence(
+            request.record, part.strip(), fault.kind if fault else None, fault.reason if fault else ""
+        )
         start += len(part)
 
 
-def balanced(found: Sequence[Checked], seed: int) -> list[Checked]:
+def balanced(found: Sequence[CheckedSentence], seed: int) -> list[CheckedSentence]:
     """As many right sentences as wrong ones, drawn from the more numerous sort; in the order given."""
     right = [item for item in found if item.kind is None]
     wrong = [item for item in found if item.kind is not None]
@@ -203,7 +205,7 @@ def balanced(found: Sequence[Checked], seed: int) -> list[Checked]:
     return [item for item in found if id(item) in kept]
 
 
-def _pair(number: int, one: Checked, teacher: str) -> Pair:
+def _pair(number: int, one: CheckedSentence, teacher: str) -> Pair:
     """What the judge found as a pair; only its chosen side is learnt."""
     right = one.kind is None
     rejected = verdict("other", "it is wrong") if right else verdict(None, "")
@@ -218,7 +220,7 @@ def _pair(number: int, one: Checked, teacher: str) -> Pair:
     )
 
 
-def _row(one: Checked) -> dict[str, Any]:
+def _row(one: CheckedSentence) -> dict[str, Any]:
     return {"record": one.record.id, "sentence": one.sentence, "kind": one.kind, "reason": one.reason}
 
 
@@ -240,7 +242,7 @@ def _alignment(config: VerifierConfig) -> AlignConfig:
     )
 
 
-def measure(verifier: Verifier, held_out: Sequence[Checked]) -> dict[str, Any]:
+def measure(verifier: Verifier, held_out: Sequence[CheckedSentence]) -> dict[str, Any]:
     """Balanced accuracy by "Yes" against "No", with Wilson's interval; and of the errors found so, for how many the
     verdict in words has the right class, how many are of the commonest class, and how many verdicts can't be read.
 
@@ -273,7 +275,7 @@ def _share(part: int, whole: int) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def _named(verifier: Verifier, one: Checked) -> bool | None:
+def _named(verifier: Verifier, one: CheckedSentence) -> bool | None:
     """Whether the verifier gives a wrong sentence the class that the judge gave it; None where it can't be read."""
     [findings] = verifier.detect([Detect(one.record, one.sentence)])
     return any(fault.kind == one.kind for fault in findings.faults) if isinstance(findings, Findings) else None

@@ -38,7 +38,7 @@ COLUMNS = ("captions", "sentences", *VERDICTS, "false_captions", "covered", "poo
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class JudgedSentence:
     """A sentence of a caption: its characters [start, end), what the judge finds, and the objects that it names."""
 
     start: int
@@ -48,7 +48,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCaptions:
     """What a judge found: by record id and sentence the probability of being true, None where it failed."""
 
     judge: str
@@ -63,7 +63,7 @@ def judged_task(pictures: Pictures, config: EvalConfig) -> Task:
         key=KEY,
         name=caption_name(f"{NAME} by {config.judge.name}", pictures, config),
         requests=caption_requests(pictures, config),
-        count=lambda replies: _counted(pictures, config.sure, Judged("", {}, {}), {}, replies),
+        count=lambda replies: _counted(pictures, config.sure, JudgedCaptions("", {}, {}), {}, replies),
         shown=SHOWN,
         settings={**caption_settings(pictures, config), "sure": config.sure},
         prefix="judged_",
@@ -108,7 +108,7 @@ def open_judge(pictures: Pictures, config: EvalConfig, kind: Kind, protocol: str
     return panel
 
 
-def ask_judge(panel: Panel, pictures: Pictures, captions: Sequence[Mapping[str, str]]) -> Judged:
+def ask_judge(panel: Panel, pictures: Pictures, captions: Sequence[Mapping[str, str]]) -> JudgedCaptions:
     """A judge's word on every different sentence about every picture, and the objects that sentences name."""
     asked = dict.fromkeys(
         (record.id, part.strip())
@@ -120,7 +120,7 @@ def ask_judge(panel: Panel, pictures: Pictures, captions: Sequence[Mapping[str, 
     said = ask(panel, [Verify(pictures.by_id[record], text) for record, text in asked], "judge")
     probability = {key: None if isinstance(p, JudgeError) else float(p) for key, p in zip(asked, said, strict=True)}
     texts = list(dict.fromkeys(text for _, text in asked))
-    return Judged(panel.names([Verify]), probability, _objects(panel, pictures, texts))
+    return JudgedCaptions(panel.names([Verify]), probability, _objects(panel, pictures, texts))
 
 
 def _objects(panel: Panel, pictures: Pictures, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -150,7 +150,7 @@ def ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
     return answers
 
 
-def read(record: Record, caption: str, judged: Judged, sure: float) -> list[Sentence]:
+def read(record: Record, caption: str, judged: JudgedCaptions, sure: float) -> list[JudgedSentence]:
     """The sentences of a caption with what the judge found."""
     found, start = [], 0
     for part in sentences(caption):
@@ -159,12 +159,12 @@ def read(record: Record, caption: str, judged: Judged, sure: float) -> list[Sent
             at = start + len(part) - len(part.lstrip())
             probability = judged.probability.get((record.id, text))
             verdict: Verdict = "failed" if probability is None else truth_of(probability, sure)
-            found.append(Sentence(at, at + len(text), verdict, judged.objects.get(text, ())))
+            found.append(JudgedSentence(at, at + len(text), verdict, judged.objects.get(text, ())))
         start += len(part)
     return found
 
 
-def _pool(judged: Judged, sure: float) -> dict[str, frozenset[str]]:
+def _pool(judged: JudgedCaptions, sure: float) -> dict[str, frozenset[str]]:
     """By record id, the objects that any model's caption names in a sentence found true."""
     pool: dict[str, set[str]] = {}
     for (record, text), probability in judged.probability.items():
@@ -176,7 +176,7 @@ def _pool(judged: Judged, sure: float) -> dict[str, frozenset[str]]:
 def _counted(
     pictures: Pictures,
     sure: float,
-    judged: Judged,
+    judged: JudgedCaptions,
     pool: Mapping[str, frozenset[str]],
     replies: Mapping[str, Reply],
 ) -> Counted:
@@ -203,7 +203,7 @@ def _counted(
     )
 
 
-def _prefixes(caption: str, found: Sequence[Sentence], pool: frozenset[str]) -> list[tuple[float, ...]]:
+def _prefixes(caption: str, found: Sequence[JudgedSentence], pool: frozenset[str]) -> list[tuple[float, ...]]:
     """`equal_recall.COLUMNS` of the caption cut after 0, 1, 2, ... sentences."""
     rows: list[tuple[float, ...]] = [(0.0,) * 6]
     for number in range(1, len(found) + 1):
@@ -216,11 +216,11 @@ def _prefixes(caption: str, found: Sequence[Sentence], pool: frozenset[str]) -> 
     return rows
 
 
-def _names(found: Iterable[Sentence]) -> frozenset[str]:
+def _names(found: Iterable[JudgedSentence]) -> frozenset[str]:
     return frozenset(name for sentence in found for name in sentence.objects)
 
 
-def _cells(found: Sequence[Sentence], whole: Sequence[float], pool: frozenset[str]) -> dict[str, float]:
+def _cells(found: Sequence[JudgedSentence], whole: Sequence[float], pool: frozenset[str]) -> dict[str, float]:
     inventing, _, _, covered, objects, words = whole
     verdicts = [sentence.verdict for sentence in found]
     return {
@@ -248,7 +248,7 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
     }
 
 
-def _row(record: Record, caption: str, found: Sequence[Sentence], pool: frozenset[str]) -> dict[str, Any]:
+def _row(record: Record, caption: str, found: Sequence[JudgedSentence], pool: frozenset[str]) -> dict[str, Any]:
     """One caption as a row of JSON; `wrong` are the spans of its false sentences."""
     return {
         "id": record.id,

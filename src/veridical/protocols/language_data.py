@@ -16,7 +16,7 @@ SPACY_MODELS = {
 }
 
 
-class Needed(NamedTuple):
+class NeededData(NamedTuple):
     """Something that isn't part of veridical: what for, whether it is there, and how to get it."""
 
     name: str
@@ -25,7 +25,7 @@ class Needed(NamedTuple):
     remedy: str
 
 
-def language_data() -> list[Needed]:
+def language_data() -> list[NeededData]:
     """NLTK's data and spaCy's models."""
     return [*(_nltk(name, purpose) for name, purpose in NLTK_DATA.items()),
             *(_spacy(name, purpose) for name, purpose in SPACY_MODELS.items())]  # fmt: skip
@@ -38,11 +38,11 @@ def print_language_data() -> None:
         print(f"{data.name} (for {data.purpose}): {state}")
 
 
-def _nltk(name: str, purpose: str) -> Needed:
+def _nltk(name: str, purpose: str) -> NeededData:
     import nltk
 
     present = any(_found(nltk, path) for path in (name, f"{name}.zip"))
-    return Needed(f"NLTK's {name}", purpose, present, f"python -m nltk.downloader {name.split('/')[1]}")
+    return NeededData(f"NLTK's {name}", purpose, present, f"python -m nltk.downloader {name.split('/')[1]}")
 
 
 def _found(nltk: object, path: str) -> bool:
@@ -53,10 +53,10 @@ def _found(nltk: object, path: str) -> bool:
     return True
 
 
-def _spacy(name: str, purpose: str) -> Needed:
+def _spacy(name: str, purpose: str) -> NeededData:
     if importlib.util.find_spec("spacy") is None:
-        return Needed(
+        return NeededData(
             f"spaCy's {name}", purpose, False, f"pip install 'veridical[spacy]'; python -m spacy download {name}"
         )
     present = importlib.util.find_spec(name) is not None
-    return Needed(f"spaCy's {name}", purpose, present, f"python -m spacy download {name}")
+    return NeededData(f"spaCy's {name}", purpose, present, f"python -m spacy download {name}")

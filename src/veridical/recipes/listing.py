@@ -8,14 +8,14 @@ from veridical.recipes.recipe import names, recipe
 
 
 @dataclass(frozen=True)
-class ListConfig:
+class RecipeListConfig:
     """List the recipes: each reproduces a paper's method with its published settings."""
 
     json: bool = False
     """Print JSON instead: each one's name, title, source, base, published pairs, commands and notes."""
 
 
-def run(config: ListConfig) -> None:
+def run(config: RecipeListConfig) -> None:
     """Print the list."""
     found = [recipe(name) for name in names()]
     if config.json:

@@ -19,7 +19,7 @@ from veridical.config import fields_of, flags
 from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.recipes.recipe import Recipe, RecipeStep, merged, recipe
-from veridical.recipes.steps import INLINE, config_type, resolved, with_common
+from veridical.recipes.steps import INLINE, resolved, settings_type, with_common
 from veridical.runs import INCIDENTAL
 
 SMALL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -164,13 +164,13 @@ def _written(step: RecipeStep, settings: Mapping[str, Any], config: RunConfig) -
 
 def _limited(command: str, settings: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
     """The settings with the command line's number of records."""
-    known = {name for name, _ in fields_of(config_type(command, settings))}
+    known = {name for name, _ in fields_of(settings_type(command, settings))}
     return {**settings, **({"limit": limit} if limit is not None and "limit" in known else {})}
 
 
 def _save(path: Path, command: str, settings: Mapping[str, Any]) -> None:
     """Write a step's settings. Raises UserError where the command has no such setting."""
-    flags(settings, config_type(command, settings), path)
+    flags(settings, settings_type(command, settings), path)
     write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
 

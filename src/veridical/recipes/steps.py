@@ -32,7 +32,7 @@ INLINE: Mapping[str, tuple[str, ...]] = MappingProxyType({"loop": ("build", "ali
 """Settings that are files of settings of other commands: a recipe holds them in place."""
 
 
-def config_type(command: str, settings: Mapping[str, Any]) -> type:
+def settings_type(command: str, settings: Mapping[str, Any]) -> type:
     """The class of a command's settings. Raises UserError for a command that no step can run."""
     if command not in COMMANDS:
         raise UserError(f"a recipe's step runs {command!r}; there are {', '.join(COMMANDS)}.")
@@ -47,7 +47,7 @@ def config_type(command: str, settings: Mapping[str, Any]) -> type:
 
 def with_common(command: str, settings: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with what all steps have in common, as far as the command knows it and they don't say otherwise."""
-    known = {name for name, _ in fields_of(config_type(command, settings))}
+    known = {name for name, _ in fields_of(settings_type(command, settings))}
     return {**{name: value for name, value in common.items() if name in known}, **settings}
 
 

@@ -17,8 +17,8 @@ from veridical.report import charts
 from veridical.report.captions import SAYS
 from veridical.report.pictures import Piece, Thumbnail, inventions, sides, spread, thumbnail
 from veridical.report.runs import AlignRun, BuildRun, EvalRun, Runs, warnings_of
-from veridical.report.tables import Row, Verdict, bounds, flat, is_main, judge, metric_of, number, rows
-from veridical.report.verdict import Example, covered_of, overview
+from veridical.report.tables import MetricRow, Verdict, bounds, flat, is_main, judge, metric_of, number, rows
+from veridical.report.verdict import ShownPicture, covered_of, overview
 
 SIDES = (
     ("words", "words"),
@@ -64,7 +64,7 @@ class CaptionCard:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedModels:
     """One model against the base at equal recall."""
 
     model: str
@@ -73,7 +73,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainingShown:
     """What a training came to, on its own pairs and on held-out ones, and what is wrong with it."""
 
     name: str
@@ -163,7 +163,7 @@ def _eval_section(run: EvalRun, captions: int) -> dict[str, Any]:
         "more": _by_protocol([row for row in table if not is_main(row.metric, results)]),
         "every_two": _every_two(results),
         "comparisons": [
-            Comparison(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower", p))
+            ComparedModels(one["model"], one["at_equal_recall"], judge(one["at_equal_recall"], "lower", p))
             for one, p in _corrected(
                 [comparison for comparison in results["comparisons"] if comparison["at_equal_recall"]]
             )
@@ -209,7 +209,7 @@ def _corrected(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mappi
     yield from zip(comparisons, corrected([comparison["at_equal_recall"] for comparison in comparisons]), strict=True)
 
 
-def _by_protocol(table: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _by_protocol(table: Sequence[MetricRow]) -> list[tuple[str, list[MetricRow]]]:
     protocols = dict.fromkeys(row.protocol for row in table)
     return [(protocol, [row for row in table if row.protocol == protocol]) for protocol in protocols]
 
@@ -263,7 +263,7 @@ def _caption_card(run: EvalRun, record: str) -> CaptionCard:
     )
 
 
-def _example_card(example: Example) -> CaptionCard:
+def _example_card(example: ShownPicture) -> CaptionCard:
     both = zip(example.names, (example.base, example.model), strict=True)
     return CaptionCard(
         picture=thumbnail(example.run.picture(example.base.image)),
@@ -313,9 +313,9 @@ def _made(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts if value)
 
 
-def _learnt(run: AlignRun) -> Learnt:
+def _learnt(run: AlignRun) -> TrainingShown:
     shown = (("training pairs", run.summary.get("final")), ("held-out pairs", run.summary.get("held_out")))
-    return Learnt(
+    return TrainingShown(
         run.name,
         tuple(
             (label, str(numbers.get("pairs", "")), _measured(numbers, "accuracy"), _measured(numbers, "margin"))

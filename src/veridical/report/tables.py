@@ -96,7 +96,7 @@ COUNTS = ("objects", "words", "sentences")
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricCell:
     """One model's number with its interval, and its paired difference from the base with what that says."""
 
     model: str
@@ -108,15 +108,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """A metric of all models, the base first."""
 
     metric: Metric
     protocol: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MetricCell, ...]
 
 
-def rows(results: Mapping[str, Any]) -> list[Row]:
+def rows(results: Mapping[str, Any]) -> list[MetricRow]:
     """The table of a results.json: the metrics that people read first in their order, then any others it has."""
     models: Mapping[str, Mapping[str, Any]] = results["models"]
     keys = dict.fromkeys(key for values in models.values() for key in values)
@@ -127,7 +127,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     differences = {comparison["model"]: comparison["differences"] for comparison in results["comparisons"]}
     verdicts = {metric.key: _verdicts(metric, differences) for metric in order}
     return [
-        Row(
+        MetricRow(
             metric,
             results["protocols"].get(metric.protocol, metric.protocol),
             tuple(
@@ -223,16 +223,16 @@ def _verdicts(metric: Metric, differences: Mapping[str, Mapping[str, Any]]) -> d
 
 def _cell(
     metric: Metric, value: Mapping[str, Any], name: str, differences: Mapping[str, Any] | None, verdict: Verdict
-) -> Cell:
+) -> MetricCell:
     unit = "%" if metric.percent else ""
     shown = number(value["value"])
-    cell = Cell(name, shown + unit * (shown != NONE), bounds(value))
+    cell = MetricCell(name, shown + unit * (shown != NONE), bounds(value))
     if differences is None:
         return cell
     difference = differences.get(metric.key, NOTHING)
     if difference["difference"] is None:
         return cell
-    return Cell(
+    return MetricCell(
         name,
         cell.value,
         cell.interval,

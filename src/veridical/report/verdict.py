@@ -34,7 +34,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class ModelLine:
     """One model over all of its seeds: mean numbers, and a bar for each measurement."""
 
     model: str
@@ -50,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownPicture:
     """A picture with the base's and a model's caption."""
 
     run: EvalRun
@@ -70,11 +70,11 @@ class Overview:
     compared: str
     covered: str
     """What `recall` of the lines is called."""
-    lines: tuple[Line, ...]
+    lines: tuple[ModelLine, ...]
     scale: tuple[str, str, float]
     worse: tuple[str, ...]
     pictures: int
-    examples: tuple[tuple[str, Example], ...]
+    examples: tuple[tuple[str, ShownPicture], ...]
     """What is said of each, and the example."""
     got_worse: int
     """How many pictures the example's model says more about that is wrong."""
@@ -185,7 +185,7 @@ def _corrected(found: Sequence[tuple[Sequence[EvalRun], str]]) -> list[list[floa
 
 def _line(
     runs: Sequence[EvalRun], model: str, scale: tuple[float, float], several: bool, p_values: Sequence[float]
-) -> Line:
+) -> ModelLine:
     headline = _headline(runs[0])
     differences = [_difference(run, model) for run in runs]
     bars = tuple(
@@ -198,7 +198,7 @@ def _line(
     worst = (min if headline.better == "higher" else max)(values, default=None)
     name = next(iter(runs[0].results["models"]))
     interval = bounds(runs[0].results["models"][model].get(headline.metric, NOTHING)) if len(runs) == 1 else ""
-    return Line(
+    return ModelLine(
         model=f"{model} ({runs[0].name})" if several else model,
         seeds=len(runs),
         before=number(_mean(runs, name, headline.metric)),
@@ -247,7 +247,7 @@ def _bar(difference: Mapping[str, Any], scale: tuple[float, float], better: Bett
     return Bar(left, _place(high, scale) - left, _place(middle, scale), label, judge(difference, better, p))
 
 
-def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[Line]) -> str:
+def _sentence(run: EvalRun, headline: _Headline, lines: Sequence[ModelLine]) -> str:
     base = next(iter(run.results["models"]))
     if not lines:
         value = number(run.results["models"][base].get(headline.metric, NOTHING)["value"])
@@ -316,16 +316,16 @@ def _by_model_and_metric(run: EvalRun) -> dict[tuple[str, str], float]:
     return dict(zip(flat, corrected(list(flat.values()), "bh"), strict=True))
 
 
-def _compared(run: EvalRun, model: str, sign: int) -> list[Example]:
+def _compared(run: EvalRun, model: str, sign: int) -> list[ShownPicture]:
     """The pictures where a model's caption has less (1), as much (0) or more (-1) wrong in it than the base's."""
     base = next(iter(run.results["models"]))
     ours = {caption.id: caption for caption in run.captions.get(model, ())}
     both = [(one, ours[one.id]) for one in run.captions.get(base, ()) if one.id in ours]
     signs: Mapping[int, Callable[[int], bool]] = {1: lambda by: by > 0, 0: lambda by: by == 0, -1: lambda by: by < 0}
-    return [Example(run, *pair, (base, model)) for pair in both if signs[sign](pair[0].wrong - pair[1].wrong)]
+    return [ShownPicture(run, *pair, (base, model)) for pair in both if signs[sign](pair[0].wrong - pair[1].wrong)]
 
 
-def _examples(run: EvalRun, model: str, pictures: int) -> Iterator[tuple[str, Example]]:
+def _examples(run: EvalRun, model: str, pictures: int) -> Iterator[tuple[str, ShownPicture]]:
     """The middle one of the pictures that got better, and of those that got worse; of the others if none did."""
     better, worse = _compared(run, model, 1), _compared(run, model, -1)
     for word, examples in (("Better", better), ("Worse", worse)):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from veridical.align.verdict import Finding
+from veridical.align.verdict import TrainingWarning
 
 FEWEST = 10
 """Steps below which trends are not looked at."""
@@ -54,17 +54,17 @@ def trend(rows: Sequence[Mapping[str, Any]], name: str) -> Trend | None:
     return Trend(sum(first) / size, sum(last) / size, difference / max(error, 1e-9) if difference else 0.0)
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def judge(rows: Sequence[Mapping[str, Any]]) -> list[TrainingWarning]:
     """What is wrong with a run, by its log; empty where nothing is."""
     found = [_hacked(rows), _shortened(rows), _collapsed(rows), _without_signal(rows), _learnt_nothing(rows)]
     return [warning for warning in found if warning is not None]
 
 
-def _hacked(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+def _hacked(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:
     reward, score = trend(rows, "reward"), trend(rows, "oracle/score")
     if reward is None or score is None or not (reward.rises and score.falls):
         return None
-    return Finding(
+    return TrainingWarning(
         "reward-hacking",
         f"The reward is hacked: it rose from {reward}, while the annotations' score of the same answers fell from "
         f"{score}",
@@ -72,18 +72,18 @@ def _hacked(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
     )
 
 
-def _shortened(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+def _shortened(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:
     reward, recall, words = (trend(rows, name) for name in ("reward", "oracle/recall", "completions/words"))
     if reward is None or recall is None or words is None or not (reward.rises and recall.falls and words.falls):
         return None
-    return Finding(
+    return TrainingWarning(
         "says-less",
         f"The reward rose by saying less: recall fell from {recall}, words an answer from {words}",
         "Raise the weight of coverage or length, or compare at equal recall before you believe the gain",
     )
 
 
-def _collapsed(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+def _collapsed(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:
     last = rows[-max(1, len(rows) // 5) :]
     looping, alike = _last(last, "completions/repetition"), _last(last, "completions/distinct")
     words = trend(rows, "completions/words")
@@ -96,29 +96,29 @@ def _collapsed(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
         faults.append(f"they shrank from {words} words")
     if not faults:
         return None
-    return Finding(
+    return TrainingWarning(
         "collapsed",
         f"The answers have collapsed: {' and '.join(faults)}",
         "Lower --learning-rate, raise the weight of the KL (beta), or add the rewards format and no-repetition",
     )
 
 
-def _without_signal(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+def _without_signal(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:
     flat = _last(rows, "frac_reward_zero_std")
     if flat is None or flat < _FLAT:
         return None
-    return Finding(
+    return TrainingWarning(
         "no-signal",
         f"In {flat:.0%} of the groups all answers had one reward, which teaches nothing",
         "Raise --temperature or settings.num_generations, or take a finer reward",
     )
 
 
-def _learnt_nothing(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+def _learnt_nothing(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:
     reward = trend(rows, "reward")
     if reward is None or reward.rises:
         return None
-    return Finding(
+    return TrainingWarning(
         "nothing-learnt",
         f"The reward didn't rise: {reward}",
         "Train longer, raise --learning-rate three- to tenfold, or sample more answers to a prompt",

@@ -18,7 +18,7 @@ DEFAULT = "bdhs"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunRecipe:
     """A construction, the settings of it, of the objective and of `align`; what is left out keeps its default."""
 
     construction: str
@@ -27,11 +27,11 @@ class Recipe:
     align: Mapping[str, Any] = field(default_factory=dict)
 
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
+RECIPES: Mapping[str, RunRecipe] = MappingProxyType(
     {
         # Invented objects are replaced by true ones that the caption missed; omission pairs work against shortening,
         # repetition pairs against saying things twice, questions for yes/no answers. Chosen on the world's split `dev`.
-        "demo": Recipe(
+        "demo": RunRecipe(
             "balanced-correction",
             {
                 "correction": "replace",
@@ -43,7 +43,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             {"name": "dpo", "beta": 0.3, "nll_weight": 3.0},
             {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0.0},
         ),
-        "demo-bpo": Recipe(
+        "demo-bpo": RunRecipe(
             "bpo-image",
             {"only_invented": True, "match_objects": True, "candidates": 3, "temperature": 0.7},
             {"name": "dpo"},
@@ -54,20 +54,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 """Recipes beside those that every construction is, under its own name and with its own defaults."""
 
 
-def recipe_of(name: str) -> Recipe:
+def recipe_of(name: str) -> RunRecipe:
     """The recipe called `name`. Raises UserError for an unknown one."""
     from veridical.constructions.registry import CONSTRUCTIONS
 
     if name in RECIPES:
         return RECIPES[name]
     if name in CONSTRUCTIONS:
-        return Recipe(name)
+        return RunRecipe(name)
     known = sorted({*CONSTRUCTIONS, *RECIPES})
     near = difflib.get_close_matches(name, known, n=1)
     raise UserError(f"--recipe {name} is unknown; {f'did you mean {near[0]!r}?' if near else ', '.join(known)}")
 
 
-def build_config(recipe: Recipe, choices: Mapping[str, str] = MappingProxyType({}), **common: Any) -> BuildConfig:
+def build_config(recipe: RunRecipe, choices: Mapping[str, str] = MappingProxyType({}), **common: Any) -> BuildConfig:
     """The settings of `veridical build` by a recipe.
 
     `choices` decide, as on its command line, which judges there are settings of; `common` are further settings.
@@ -79,7 +79,7 @@ def build_config(recipe: Recipe, choices: Mapping[str, str] = MappingProxyType({
     return config_type({**choices, "construction": recipe.construction})(settings=settings, **common)
 
 
-def align_config(recipe: Recipe, choices: Mapping[str, str] = MappingProxyType({}), **common: Any) -> AlignConfig:
+def align_config(recipe: RunRecipe, choices: Mapping[str, str] = MappingProxyType({}), **common: Any) -> AlignConfig:
     """The settings of `veridical align` by a recipe, with the objective that `choices` name, if they name one."""
     from veridical.align.config import config_type
     from veridical.objectives.registry import objective_type

@@ -14,8 +14,8 @@ import numpy as np
 
 from veridical.protocols.inference import Effect, Needed, adjusted, confidence_set, needed
 from veridical.protocols.statistics import LEVEL
-from veridical.study.definition import GAP, Arm, Question, Study
-from veridical.study.measure import Drawn, Measured, difference, number, over_seeds, seed_pool
+from veridical.study.definition import GAP, Arm, Study, StudyQuestion
+from veridical.study.measure import Drawn, MeasuredStudy, difference, number, over_seeds, seed_pool
 
 Verdict = Literal["better", "worse", "different", "undecided", "not measured"]
 BASE = "base"
@@ -28,7 +28,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """First minus second. `p` is corrected for all comparisons that the study's questions make."""
 
     first: str
@@ -41,19 +41,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StudyAnswer:
     """A question's answer. `holds` says whether what was expected came out: None where nothing was, or undecided."""
 
-    question: Question
+    question: StudyQuestion
     sentence: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ArmComparison, ...]
     verdict: Verdict
     best: tuple[str, ...] = ()
     """Levels that can't be told from the best, of a factor."""
     holds: bool | None = None
 
 
-def answers(study: Study, found: Measured) -> tuple[Answer, ...]:
+def answers(study: Study, found: MeasuredStudy) -> tuple[StudyAnswer, ...]:
     """The answers to all questions of a study."""
     asked = [(question, _comparisons(study, question, found)) for question in study.questions]
     flat = [one.effect.p for _, several in asked for one in several if one.effect is not None]
@@ -64,7 +64,7 @@ def answers(study: Study, found: Measured) -> tuple[Answer, ...]:
     )
 
 
-def _judged(one: Comparison, question: Question, corrected: Iterator[float]) -> Comparison:
+def _judged(one: ArmComparison, question: StudyQuestion, corrected: Iterator[float]) -> ArmComparison:
     if one.effect is None:
         return one
     p = next(corrected)
@@ -78,7 +78,7 @@ def verdict_of(effect: Effect, p: float, better: str) -> Verdict:
     return "better" if (effect.value < 0) == (better == "lower") else "worse"
 
 
-def _comparisons(study: Study, question: Question, found: Measured) -> list[Comparison]:
+def _comparisons(study: Study, question: StudyQuestion, found: MeasuredStudy) -> list[ArmComparison]:
     levels = question.levels
     if question.kind == "trend":
         return [_trend(study, question, found)]
@@ -95,7 +95,7 @@ def _comparisons(study: Study, question: Question, found: Measured) -> list[Comp
     return [_compared(study, question, first, second, found) for first, second in pairs]
 
 
-def _compared(study: Study, question: Question, first: str, second: str, found: Measured) -> Comparison:
+def _compared(study: Study, question: StudyQuestion, first: str, second: str, found: MeasuredStudy) -> ArmComparison:
     matched = matches(study.arms, question.axis, first, second, question.at)
     seeds = tuple(
         seed
@@ -107,13 +107,13 @@ def _compared(study: Study, question: Question, first: str, second: str, found: 
         for seed in seeds
     ]
     if not terms:
-        return Comparison(first, second, None, seeds=seeds)
+        return ArmComparison(first, second, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, BASE in (first, second))
     effect = over_seeds(found, terms, question.metric, pooled, 1 / len(matched))
-    return Comparison(first, second, effect, seeds=seeds)
+    return ArmComparison(first, second, effect, seeds=seeds)
 
 
-def _interaction(study: Study, question: Question, found: Measured) -> Comparison:
+def _interaction(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmComparison:
     """The difference of two levels at one level of another axis, minus that at the other."""
     (first, second), (here, there) = question.levels, question.across
     signed = [
@@ -133,13 +133,13 @@ def _interaction(study: Study, question: Question, found: Measured) -> Compariso
         for seed in seeds
     ]
     if not terms:
-        return Comparison(first, second, None, seeds=seeds)
+        return ArmComparison(first, second, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric)
     share = sum(weight**2 for weight, _, _ in signed)
-    return Comparison(first, second, over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
+    return ArmComparison(first, second, over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
 
 
-def _level(study: Study, question: Question, found: Measured) -> Comparison:
+def _level(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmComparison:
     """A level's own number minus what it is held against."""
     [level] = question.levels
     arms = [
@@ -154,20 +154,20 @@ def _level(study: Study, question: Question, found: Measured) -> Comparison:
         for seed in seeds
     ]
     if not terms:
-        return Comparison(level, than, None, seeds=seeds)
+        return ArmComparison(level, than, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, base=True)
-    return Comparison(level, than, over_seeds(found, terms, question.metric, pooled, 1 / len(arms)), seeds=seeds)
+    return ArmComparison(level, than, over_seeds(found, terms, question.metric, pooled, 1 / len(arms)), seeds=seeds)
 
 
 def _above(drawn: Drawn, than: float) -> Drawn:
     return lambda without: drawn(without) - than
 
 
-def _there(found: Measured, arm: Arm | None, seed: int) -> bool:
+def _there(found: MeasuredStudy, arm: Arm | None, seed: int) -> bool:
     return arm is None or f"{arm.name}.s{seed}" in found.base_of
 
 
-def _difference(found: Measured, one: Arm | None, other: Arm | None, seed: int, metric: str) -> Drawn:
+def _difference(found: MeasuredStudy, one: Arm | None, other: Arm | None, seed: int, metric: str) -> Drawn:
     names = [arm and f"{arm.name}.s{seed}" for arm in (one, other)]
     base = found.base_of[next(name for name in names if name)]
     first, second = (name or base for name in names)
@@ -199,7 +199,7 @@ def _others(arm: Arm, axis: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, level) for key, level in arm.levels.items() if key != axis))
 
 
-def _trend(study: Study, question: Question, found: Measured) -> Comparison:
+def _trend(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmComparison:
     """How much the metric changes from the lowest to the highest level, by a straight line through all of them."""
     places = dict(zip(study.axes[question.axis], map(float, study.values[question.axis]), strict=True))
     arms = [
@@ -225,13 +225,15 @@ def _trend(study: Study, question: Question, found: Measured) -> Comparison:
     ]
     ends = sorted(places, key=lambda name: places[name])
     if not terms:
-        return Comparison(ends[-1], ends[0], None, seeds=seeds)
+        return ArmComparison(ends[-1], ends[0], None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, base=True)
     share = float((slope**2).sum()) / len(whole)
-    return Comparison(ends[-1], ends[0], over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
+    return ArmComparison(ends[-1], ends[0], over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
 
 
-def _answer(study: Study, question: Question, compared: Sequence[Comparison], found: Measured) -> Answer:
+def _answer(
+    study: Study, question: StudyQuestion, compared: Sequence[ArmComparison], found: MeasuredStudy
+) -> StudyAnswer:
     told = {"factor": _factor, "between": _between}.get(question.kind)
     if all(one.effect is None for one in compared):
         sentence, verdict, best = NOTHING
@@ -240,13 +242,13 @@ def _answer(study: Study, question: Question, compared: Sequence[Comparison], fo
     else:
         [one] = compared
         sentence, verdict, best = _told(question, one, found), one.verdict, ()
-    return Answer(
+    return StudyAnswer(
         question, f"{sentence} {_seeds(study, compared)}".strip(), tuple(compared), verdict, best,
         _holds(question, compared, verdict),
     )  # fmt: skip
 
 
-def _told(question: Question, one: Comparison, found: Measured) -> str:
+def _told(question: StudyQuestion, one: ArmComparison, found: MeasuredStudy) -> str:
     assert one.effect is not None
     metric = found.shown.get(question.metric, question.metric)
     shown = f"{metric} {said(one.effect)}"
@@ -280,7 +282,7 @@ def _told(question: Question, one: Comparison, found: Measured) -> str:
 
 
 def _factor(
-    study: Study, question: Question, compared: Sequence[Comparison], found: Measured
+    study: Study, question: StudyQuestion, compared: Sequence[ArmComparison], found: MeasuredStudy
 ) -> tuple[str, Verdict, tuple[str, ...]]:
     """The best by its mean, what can't be told from it, and what is worse."""
     means = {level: _mean(study, question, level, found) for level in question.levels}
@@ -318,7 +320,7 @@ def _factor(
     return " ".join(told), verdict, tuple(kept or [best, *open_ones])
 
 
-def _turned(one: Comparison, first: str) -> Comparison:
+def _turned(one: ArmComparison, first: str) -> ArmComparison:
     """The comparison with `first` as its first side."""
     if one.first == first or one.effect is None:
         return one
@@ -333,7 +335,7 @@ def _turned(one: Comparison, first: str) -> Comparison:
 
 
 def _between(
-    study: Study, question: Question, compared: Sequence[Comparison], found: Measured
+    study: Study, question: StudyQuestion, compared: Sequence[ArmComparison], found: MeasuredStudy
 ) -> tuple[str, Verdict, tuple[str, ...]]:
     """Whether a level in between beats both ends."""
     low, high = question.levels[0], question.levels[-1]
@@ -353,7 +355,7 @@ def _between(
     return f"Undecided: no level in between clearly beats both {low} and {high} ({metric}: {shown}).", "undecided", ()
 
 
-def _mean(study: Study, question: Question, level: str, found: Measured) -> float | None:
+def _mean(study: Study, question: StudyQuestion, level: str, found: MeasuredStudy) -> float | None:
     """The metric at a level, over its arms and seeds."""
     values = [
         float(number(found, f"{arm.name}.s{seed}", question.metric)(False)[0])
@@ -365,7 +367,7 @@ def _mean(study: Study, question: Question, level: str, found: Measured) -> floa
     return sum(values) / len(values) if values and not any(map(math.isnan, values)) else None
 
 
-def _set(study: Study, question: Question, levels: Sequence[str], found: Measured) -> list[str] | None:
+def _set(study: Study, question: StudyQuestion, levels: Sequence[str], found: MeasuredStudy) -> list[str] | None:
     """The levels that can't be told from the best, picture by picture: by each picture's pull on the number."""
     columns = []
     for level in levels:
@@ -384,7 +386,7 @@ def _set(study: Study, question: Question, levels: Sequence[str], found: Measure
     return None if np.isnan(losses).any() else confidence_set(losses, levels)
 
 
-def pseudo_values(found: Measured, model: str, metric: str) -> np.ndarray | None:
+def pseudo_values(found: MeasuredStudy, model: str, metric: str) -> np.ndarray | None:
     """What each picture adds to a model's number, [pictures]: Tukey's pseudo-values. None where there are too many."""
     from veridical.study.measure import LARGEST_JACKKNIFE
 
@@ -398,7 +400,7 @@ def pseudo_values(found: Measured, model: str, metric: str) -> np.ndarray | None
     return pseudo
 
 
-def _holds(question: Question, compared: Sequence[Comparison], verdict: str) -> bool | None:
+def _holds(question: StudyQuestion, compared: Sequence[ArmComparison], verdict: str) -> bool | None:
     if question.expect == "alike":
         return _alike(question, compared)
     if not question.expect or verdict in ("undecided", "not measured"):
@@ -409,7 +411,7 @@ def _holds(question: Question, compared: Sequence[Comparison], verdict: str) -> 
     return True if question.expect == "different" else verdict == question.expect
 
 
-def _alike(question: Question, compared: Sequence[Comparison]) -> bool | None:
+def _alike(question: StudyQuestion, compared: Sequence[ArmComparison]) -> bool | None:
     """Whether all differences lie within the margin; False where one lies outside it, None while that is open."""
     known = [one.effect for one in compared if one.effect is not None]
     if not known or len(known) < len(compared):
@@ -419,7 +421,7 @@ def _alike(question: Question, compared: Sequence[Comparison]) -> bool | None:
     return True if all(-question.margin < one.low and one.high < question.margin for one in known) else None
 
 
-def _seeds(study: Study, compared: Sequence[Comparison]) -> str:
+def _seeds(study: Study, compared: Sequence[ArmComparison]) -> str:
     """What the intervals know of trainings."""
     counts = {len(one.seeds) for one in compared if one.effect is not None}
     if not counts:
@@ -433,7 +435,7 @@ def _seeds(study: Study, compared: Sequence[Comparison]) -> str:
     return ""
 
 
-def settles(one: Comparison) -> str:
+def settles(one: ArmComparison) -> str:
     """How many pictures or seeds would settle it, as a sentence."""
     if one.needed is None or one.effect is None or (one.needed.pictures is None and one.needed.seeds is None):
         return " A difference of this size would not be settled by any number of pictures." if one.effect else ""

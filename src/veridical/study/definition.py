@@ -70,7 +70,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Question:
+class StudyQuestion:
     """What to find out: which level of a factor is best, whether one beats another, a trend, a best in between, whether
     a difference changes along another axis (`levels` of `axis`, between the levels `across` of `other`), or whether a
     level's own number lies above or below `than`.
@@ -108,7 +108,7 @@ class Study:
     seeds_of: Literal["pairs-and-training", "training"]
     size: int | None
     size_matched: bool
-    questions: tuple[Question, ...]
+    questions: tuple[StudyQuestion, ...]
     metric: str
     better: Better
     correction: Correction
@@ -286,11 +286,13 @@ def _listed(arms: Sequence[Arm], axes: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _questions(
     given: Any, axes: Mapping[str, tuple[str, ...]], metric: str, better: Better, where: str
-) -> tuple[Question, ...]:
+) -> tuple[StudyQuestion, ...]:
     """The questions asked; without any, which level of each axis is best."""
     if given is None:
         return tuple(
-            Question(f"Which {axis.replace('_', ' ')} is best?", "factor", axis, levels, metric=metric, better=better)
+            StudyQuestion(
+                f"Which {axis.replace('_', ' ')} is best?", "factor", axis, levels, metric=metric, better=better
+            )
             for axis, levels in axes.items()
             if len(levels) > 1
         )
@@ -304,7 +306,7 @@ def _questions(
 
 def _question(
     given: Mapping[str, Any], axes: Mapping[str, tuple[str, ...]], metric: str, better: Better, where: str
-) -> Question:
+) -> StudyQuestion:
     _known(given, QUESTION, where)
     kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1:
@@ -327,7 +329,7 @@ def _question(
         _one_of(value, axes[_one_of(key, tuple(axes), f"{where}: at")], f"{where}: at.{key}")
     expect = str(given.get("expect", ""))
     allowed = ("", "rises", "falls") if kind == "trend" else ("", "better", "worse", "different", "alike")
-    return Question(
+    return StudyQuestion(
         ask=str(given.get("ask", _asked(kind, axis, levels, across))),
         kind=cast("Any", kind),
         axis=axis,

@@ -25,7 +25,7 @@ from veridical.errors import UserError, describe
 from veridical.run.warm import LEAST_STEPS, Forked, Warm
 from veridical.study.pair_sets import write_set
 from veridical.study.plan import Plan, Step
-from veridical.study.progress import Board
+from veridical.study.progress import StudyBoard
 from veridical.study.stamps import Stamp, is_done, key_of, lacking, read_stamp, write_stamp
 from veridical.watched import VARIABLE, read_status
 
@@ -59,7 +59,7 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     left = sum(step.kind != "pairs" and not is_done(plan, step) for step in plan.steps)
     children = _Children(warm=Warm(logs / "warm.log", lock, _threads(processes)) if left >= LEAST_STEPS else None)
-    with _interruptible(), Board(plan, processes) as board, _watching(plan, board):
+    with _interruptible(), StudyBoard(plan, processes) as board, _watching(plan, board):
 
         def work(step: Step) -> None:
             if children.stopping:
@@ -265,7 +265,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watching(plan: Plan, board: Board) -> Iterator[None]:
+def _watching(plan: Plan, board: StudyBoard) -> Iterator[None]:
     """Show how far the running steps are, as long as the block lasts."""
     over = threading.Event()
 

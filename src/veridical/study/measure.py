@@ -51,7 +51,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStudy:
     """What was measured of the models of a study that are there.
 
     `numbers` are by metric and model, [1 + resamples] with the number on all pictures first; `without` likewise,
@@ -74,7 +74,7 @@ class Measured:
     """Cells without numbers, with the step that failed."""
 
 
-def measure(plan: Plan, seed: int = 0) -> Measured:
+def measure(plan: Plan, seed: int = 0) -> MeasuredStudy:
     """Count all answers that there are. Raises UserError where no cell has been measured yet."""
     answers, base_of, missing = _answers(plan)
     found = [_recounted(plan, key, answers, base_of) for key in plan.evals]
@@ -128,7 +128,7 @@ def _recounted(plan: Plan, key: str, answers: Mapping[str, str], base_of: Mappin
     return recount(replace(config, models=(base, *done)), {name: answers[name] for name in names}, methods)
 
 
-def _of_own(by_cell: Mapping[str, Numbers], seed: int) -> Measured:
+def _of_own(by_cell: Mapping[str, Numbers], seed: int) -> MeasuredStudy:
     """What was counted of cells of one training seed, that are no models: their pairs, or a judge."""
     numbers: dict[str, dict[str, FloatArray]] = {}
     shown: dict[str, str] = {}
@@ -139,10 +139,10 @@ def _of_own(by_cell: Mapping[str, Numbers], seed: int) -> Measured:
             numbers.setdefault(metric, {})[name] = drawn
         shown |= one.shown
     counts = dict.fromkeys(numbers, len(groups))
-    return Measured(numbers, {}, {}, {}, counts, shown, dict.fromkeys(numbers, "pairs/1"), {})
+    return MeasuredStudy(numbers, {}, {}, {}, counts, shown, dict.fromkeys(numbers, "pairs/1"), {})
 
 
-def _arrays(found: Recounted, seed: int) -> Measured:
+def _arrays(found: Recounted, seed: int) -> MeasuredStudy:
     numbers: dict[str, dict[str, FloatArray]] = {}
     without: dict[str, dict[str, FloatArray]] = {}
     pictures: dict[str, int] = {}
@@ -168,7 +168,7 @@ def _arrays(found: Recounted, seed: int) -> Measured:
         pictures[GAP] = len(next(iter(items.values())))
         labels[GAP] = f"{labels.get('chair_s', 'captions that invent').removesuffix(' %')} at equal recall"
         protocols[GAP] = found.tasks[main].name
-    return Measured(numbers, without, curves, {}, pictures, labels, protocols, items)
+    return MeasuredStudy(numbers, without, curves, {}, pictures, labels, protocols, items)
 
 
 def _labels(task: Task) -> Iterator[tuple[str, str]]:
@@ -221,11 +221,11 @@ def _curves(cuts: Mapping[str, Cuts], seed: int) -> tuple[dict[str, Curves], dic
     return curves, {name: one.counts["inventing"][:, -1] for name, one in kept.items()}
 
 
-def _joined(parts: Sequence[Measured], base_of: Mapping[str, str], missing: Mapping[str, str]) -> Measured:
+def _joined(parts: Sequence[MeasuredStudy], base_of: Mapping[str, str], missing: Mapping[str, str]) -> MeasuredStudy:
     """Several ways of measuring in one; a model stands once under each of its metrics."""
     numbers: dict[str, dict[str, FloatArray]] = {}
     without: dict[str, dict[str, FloatArray]] = {}
-    merged = Measured(numbers, without, {}, base_of, {}, {}, {}, {}, missing)
+    merged = MeasuredStudy(numbers, without, {}, base_of, {}, {}, {}, {}, missing)
     for part in parts:
         for metric, by_name in part.numbers.items():
             numbers.setdefault(metric, {}).update(by_name)
@@ -243,7 +243,7 @@ Drawn = Callable[[bool], FloatArray]
 """A number in each resample; with True, without each picture in turn."""
 
 
-def difference(found: Measured, model: str, rival: str, metric: str) -> Drawn:
+def difference(found: MeasuredStudy, model: str, rival: str, metric: str) -> Drawn:
     """Model minus rival: of `GAP`, captions that invent where both recall as much, the longer captions cut short."""
     if metric == GAP:
         return lambda without: _gap(found.curves[model], found.curves[rival], without)["chair_s"]
@@ -253,7 +253,7 @@ def difference(found: Measured, model: str, rival: str, metric: str) -> Drawn:
     )
 
 
-def number(found: Measured, model: str, metric: str) -> Drawn:
+def number(found: MeasuredStudy, model: str, metric: str) -> Drawn:
     """A model's number; of `GAP`, its difference from the base at equal recall."""
     if metric == GAP:
         return difference(found, model, found.base_of.get(model, "base"), GAP)
@@ -268,7 +268,7 @@ def _gap(model: Curves, rival: Curves, without: bool) -> dict[str, FloatArray]:
 
 
 def over_seeds(
-    found: Measured,
+    found: MeasuredStudy,
     by_seed: Sequence[Sequence[tuple[float, Drawn]]],
     metric: str,
     pooled: Pool | None = None,
@@ -291,7 +291,7 @@ def _summed(terms: Sequence[tuple[float, Drawn]], without: bool) -> FloatArray:
 
 
 def seed_pool(
-    found: Measured, arms: Sequence[str], seeds: Sequence[int], metric: str, base: bool = False
+    found: MeasuredStudy, arms: Sequence[str], seeds: Sequence[int], metric: str, base: bool = False
 ) -> Pool | None:
     """How much a difference of two arms varies from training to training, over all arms; with `base`, an arm's own
     number. Only arms that all seeds have count."""

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class PairSet:
+class DrawnSet:
     """Which pairs: of which builds, in equal parts; how many, or as many as the `rivals` all have."""
 
     builds: tuple[Path, ...]
@@ -34,7 +34,7 @@ class PairSet:
     seed: int
 
 
-def write_set(wanted: PairSet, out: Path) -> dict[str, Any]:
+def write_set(wanted: DrawnSet, out: Path) -> dict[str, Any]:
     """Write the set as a run folder of pairs; returns how many there are, and a hash of them.
 
     Raises UserError where a build gives fewer than asked for.

@@ -23,8 +23,8 @@ from veridical.registry import label as label_of
 from veridical.run.plan import ALIGN_PHASES
 from veridical.study.definition import Arm, Study
 from veridical.study.estimate import Work, align_work, build_work, eval_work, step_work
-from veridical.study.pair_sets import PairSet
-from veridical.study.settings import PAIRS, Recipe, parsed, recipe
+from veridical.study.pair_sets import DrawnSet
+from veridical.study.settings import PAIRS, ArmRecipe, parsed, recipe
 
 if TYPE_CHECKING:
     from veridical.protocols.config import EvalConfig
@@ -161,7 +161,7 @@ def plan(study: Study, out: Path) -> Plan:
 
 def _trained(
     cell: Cell,
-    made: Recipe,
+    made: ArmRecipe,
     builds: Sequence[str],
     pairs: str | None,
     study: Study,
@@ -178,7 +178,9 @@ def _trained(
     return _loop(cell, made, builds[0] if made.loop == "mixed" else None, out, steps)
 
 
-def chain(cell: Cell, made: Recipe, pairs: str | None, pair_seed: int, out: Path, steps: dict[str, Step]) -> str | None:
+def chain(
+    cell: Cell, made: ArmRecipe, pairs: str | None, pair_seed: int, out: Path, steps: dict[str, Step]
+) -> str | None:
     """The steps that an arm states itself, in order; gives the last one's name, None where there is none.
 
     Raises UserError that names the arm and the step for settings that can't be.
@@ -211,7 +213,7 @@ def chain(cell: Cell, made: Recipe, pairs: str | None, pair_seed: int, out: Path
     return names[made.steps[-1].name] if made.steps else None
 
 
-def _builds(cell: Cell, made: Recipe, study: Study, out: Path, steps: dict[str, Step]) -> tuple[str, ...]:
+def _builds(cell: Cell, made: ArmRecipe, study: Study, out: Path, steps: dict[str, Step]) -> tuple[str, ...]:
     """The builds that a cell's pairs come from, made as steps where no other cell needed them."""
     if not made.takes_pairs and made.loop != "mixed":
         return ()
@@ -239,9 +241,9 @@ def _pair_seed(cell: Cell, study: Study) -> int:
 
 def _set(
     cell: Cell,
-    made: Recipe,
+    made: ArmRecipe,
     builds: Mapping[str, tuple[str, ...]],
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[str, ArmRecipe],
     cells: Sequence[Cell],
     study: Study,
     out: Path,
@@ -258,7 +260,7 @@ def _set(
     )
     matched = study.size_matched and made.size is None and not made.whole
     own = tuple(steps[name].out for name in builds[cell.name])
-    wanted = PairSet(
+    wanted = DrawnSet(
         builds=own,
         size=made.size,
         matched=matched,
@@ -276,7 +278,7 @@ def _set(
     return name
 
 
-def _align(cell: Cell, made: Recipe, pairs: str, out: Path, steps: dict[str, Step]) -> str:
+def _align(cell: Cell, made: ArmRecipe, pairs: str, out: Path, steps: dict[str, Step]) -> str:
     config = dataclasses.replace(made.align, seed=cell.seed, pairs=steps[pairs].out, reference_cache=out / "reference")
     label = f"{label_of(config.objective.name)}-{_short(runs.identity_of(config) | {'pairs': pairs})}"
     name, folder = f"align {label}", out / "runs" / label
@@ -286,7 +288,7 @@ def _align(cell: Cell, made: Recipe, pairs: str, out: Path, steps: dict[str, Ste
     return name
 
 
-def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[str, Step]) -> str:
+def _loop(cell: Cell, made: ArmRecipe, offline: str | None, out: Path, steps: dict[str, Step]) -> str:
     """Rounds of building and training; a round has its share of the records."""
     from veridical.loops.config import LoopConfig
 
@@ -315,11 +317,11 @@ def _loop(cell: Cell, made: Recipe, offline: str | None, out: Path, steps: dict[
     return name
 
 
-def _a_round(limit: int | None, made: Recipe) -> int | None:
+def _a_round(limit: int | None, made: ArmRecipe) -> int | None:
     return None if limit is None else max(1, limit // made.rounds)
 
 
-def _eval(cell: Cell, made: Recipe, trained: str | None, out: Path, steps: dict[str, Step]) -> str:
+def _eval(cell: Cell, made: ArmRecipe, trained: str | None, out: Path, steps: dict[str, Step]) -> str:
     """Measure a cell's model against its base, whose answers are asked for once and shared."""
     config = dataclasses.replace(made.eval, cache=out / "requests")
     if trained is None:
@@ -347,7 +349,7 @@ def _base_eval(config: EvalConfig, out: Path, steps: dict[str, Step]) -> str:
 
 def _way(
     cell: Cell,
-    made: Recipe,
+    made: ArmRecipe,
     trained: str | None,
     out: Path,
     steps: Mapping[str, Step],
@@ -367,7 +369,7 @@ def _way(
     return Way(key, name if plain else f"{name}+{decoding.name}", None if plain else decoding)
 
 
-def _expected_pairs(made: Recipe) -> int:
+def _expected_pairs(made: ArmRecipe) -> int:
     return made.size or made.builds[0].limit or 1000
 
 

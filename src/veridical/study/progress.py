@@ -51,7 +51,7 @@ class _Track:
         return (1 - min(self.share, 1.0)) * (time.monotonic() - self._first[1]) / (self.share - self._first[0])
 
 
-class Board:
+class StudyBoard:
     """Progress of a plan: bars in a terminal, a line now and then elsewhere."""
 
     def __init__(self, plan: Plan, processes: int) -> None:
@@ -67,7 +67,7 @@ class Board:
         self._bar: Progress | None = _bar() if sys.stderr.isatty() else None
         self._row: TaskID | None = None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> StudyBoard:
         if self._ended:
             self._print(f"{len(self._ended)} of {len(self._plan.steps)} steps are done already")
         if self._bar:

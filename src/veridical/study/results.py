@@ -8,9 +8,9 @@ from typing import Any
 
 from veridical import __version__
 from veridical.protocols.inference import Pool, adjusted, spread
-from veridical.study.answers import Answer, answers, pseudo_values
+from veridical.study.answers import StudyAnswer, answers, pseudo_values
 from veridical.study.definition import GAP, Study
-from veridical.study.measure import Drawn, Measured, difference, number, over_seeds, seed_pool
+from veridical.study.measure import Drawn, MeasuredStudy, difference, number, over_seeds, seed_pool
 from veridical.study.plan import Plan
 from veridical.study.stamps import read_stamp
 
@@ -25,7 +25,7 @@ LOWER = ("chair_s", "chair_i", "repetition", "repeated_ngrams", GAP)
 HIGHER = ("recall", "accuracy", "acc", "acc_plus")
 
 
-def collect(study: Study, plan: Plan, found: Measured) -> dict[str, Any]:
+def collect(study: Study, plan: Plan, found: MeasuredStudy) -> dict[str, Any]:
     """Everything about a study's numbers, as JSON values."""
     metrics = _metrics(found, [study.metric, *(question.metric for question in study.questions)])
     arms = {arm.name: [seed for seed in study.seeds if f"{arm.name}.s{seed}" in found.base_of] for arm in study.arms}
@@ -80,35 +80,35 @@ def better_of(metric: str) -> str:
     return "higher" if metric in HIGHER or metric.endswith(("_accuracy", "_acc", "_recall")) else ""
 
 
-def _one_base(found: Measured) -> bool:
+def _one_base(found: MeasuredStudy) -> bool:
     return set(found.base_of.values()) == {"base"}
 
 
-def _metrics(found: Measured, asked: Sequence[str]) -> list[str]:
+def _metrics(found: MeasuredStudy, asked: Sequence[str]) -> list[str]:
     """What the study asks about, then what stands first, then what else was measured and there is room for."""
     wanted = dict.fromkeys((*asked, *FIRST, *found.shown))
     return [metric for metric in wanted if metric in found.pictures][:MOST_METRICS]
 
 
-def _answer(one: Answer) -> dict[str, Any]:
+def _answer(one: StudyAnswer) -> dict[str, Any]:
     return {
         **{key: value for key, value in asdict(one).items() if key != "comparisons"},
         "comparisons": [asdict(comparison) for comparison in one.comparisons],
     }
 
 
-def _number(found: Measured, model: str, metric: str) -> dict[str, Any] | None:
+def _number(found: MeasuredStudy, model: str, metric: str) -> dict[str, Any] | None:
     effect = over_seeds(found, [[(1.0, number(found, model, metric))]], metric)
     return None if effect is None else asdict(effect)
 
 
-def _over(found: Measured, arm: str, arms: Mapping[str, Sequence[int]], metric: str) -> dict[str, Any] | None:
+def _over(found: MeasuredStudy, arm: str, arms: Mapping[str, Sequence[int]], metric: str) -> dict[str, Any] | None:
     terms = [[(1.0, number(found, f"{arm}.s{seed}", metric))] for seed in arms[arm]]
     effect = over_seeds(found, terms, metric, seed_pool(found, list(arms), arms[arm], metric, base=True))
     return None if effect is None else asdict(effect)
 
 
-def _cell(plan: Plan, name: str, found: Measured, metrics: Sequence[str]) -> dict[str, Any]:
+def _cell(plan: Plan, name: str, found: MeasuredStudy, metrics: Sequence[str]) -> dict[str, Any]:
     """A run's folders and its own numbers."""
     steps = {"trained": plan.trained[name], "measured": plan.measured[name], "pairs": plan.sets.get(name, "")}
     folders = {key: str(plan.step(step).out.relative_to(plan.out)) for key, step in steps.items() if step}
@@ -129,7 +129,7 @@ def _pairs(plan: Plan, arm: str, seeds: Sequence[int]) -> list[int]:
     return found
 
 
-def _spread(found: Measured, arm: str, seeds: Sequence[int]) -> dict[str, float] | None:
+def _spread(found: MeasuredStudy, arm: str, seeds: Sequence[int]) -> dict[str, float] | None:
     """Of the difference from the base, how much varies with pictures, with trainings, and with both together."""
     import numpy as np
 
@@ -143,7 +143,7 @@ def _spread(found: Measured, arm: str, seeds: Sequence[int]) -> dict[str, float]
     return {name: 100 * value / whole for name, value in parts.items()} if whole else None
 
 
-def _every_two(found: Measured, arms: Mapping[str, Sequence[int]], metrics: Sequence[str]) -> list[dict[str, Any]]:
+def _every_two(found: MeasuredStudy, arms: Mapping[str, Sequence[int]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Every two arms, and each with the base: second minus first, corrected by Benjamini-Hochberg for each metric."""
     names = ([BASE] if _one_base(found) else []) + list(arms)
     rows: list[dict[str, Any]] = []
@@ -168,7 +168,12 @@ def _every_two(found: Measured, arms: Mapping[str, Sequence[int]], metrics: Sequ
 
 
 def _pool(
-    known: dict[Any, Pool | None], found: Measured, arms: Sequence[str], seeds: tuple[int, ...], metric: str, base: bool
+    known: dict[Any, Pool | None],
+    found: MeasuredStudy,
+    arms: Sequence[str],
+    seeds: tuple[int, ...],
+    metric: str,
+    base: bool,
 ) -> Pool | None:
     """The spread of trainings, worked out once for each metric and seeds."""
     key = (seeds, metric, base)
@@ -177,11 +182,11 @@ def _pool(
     return known[key]
 
 
-def _between(found: Measured, first: str, second: str, seed: int, metric: str) -> Drawn:
+def _between(found: MeasuredStudy, first: str, second: str, seed: int, metric: str) -> Drawn:
     return difference(found, f"{second}.s{seed}", BASE if first == BASE else f"{first}.s{seed}", metric)
 
 
-def _base_curve(found: Measured) -> list[dict[str, float]]:
+def _base_curve(found: MeasuredStudy) -> list[dict[str, float]]:
     """The base's captions cut ever shorter: recall and captions that invent, for the plot."""
     if "base" not in found.curves:
         return []

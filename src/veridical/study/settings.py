@@ -46,7 +46,7 @@ SET_HERE: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ArmRecipe:
     """The settings of an arm's run, without seeds and folders."""
 
     builds: tuple[BuildConfig, ...]
@@ -75,7 +75,7 @@ class Recipe:
         return any(name == PAIRS for step in self.steps for name in named(step.settings))
 
 
-def recipe(arm: Arm, size: int | None) -> Recipe:
+def recipe(arm: Arm, size: int | None) -> ArmRecipe:
     """The settings of an arm. Raises UserError that names the arm and the setting for what can't be."""
     given = arm.settings
     where = f"arm {arm.name}"
@@ -85,7 +85,7 @@ def recipe(arm: Arm, size: int | None) -> Recipe:
     objective = {"name": given.get("objective", "dpo-nll"), **_group(arm, "objective")}
     limit = _whole(given.get("limit"), f"{where}: limit")
     wanted = given.get("size", size)
-    made = Recipe(
+    made = ArmRecipe(
         builds=tuple(_build(arm, str(name), model, records, len(several) > 1) for name in several),
         align=_align(arm, model),
         eval=_eval(arm, model, records),

@@ -1,6 +1,6 @@
 """The grammar of the picture world: scenes to captions, captions back to what they say, and questions.
 
-A caption is written from a `Plan` and can be read back into it, so a caption can be corrected by changing its
+A caption is written from a `CaptionPlan` and can be read back into it, so a caption can be corrected by changing its
 plan: the style stays, word for word, and only the objects change.
 """
 
@@ -40,7 +40,7 @@ THIRD = ("It looks like {place}.", "The scene is {place}.")
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class PlannedSentence:
     """A template and the objects it names, as (class, how many)."""
 
     template: str
@@ -48,11 +48,11 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CaptionPlan:
     """What a caption says, before wording: its theme by name and its sentences."""
 
     theme: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[PlannedSentence, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Plan:
         return tuple(name for sentence in self.sentences for name, _ in sentence.items)
 
 
-def plan(scene: Scene, rng: random.Random) -> Plan:
+def plan(scene: Scene, rng: random.Random) -> CaptionPlan:
     """A plan of one to three sentences that names every object of a scene once, in the usual order.
 
     The usual order is the theme's own, in which partners stand side by side; strangers come last.
@@ -70,16 +70,16 @@ def plan(scene: Scene, rng: random.Random) -> Plan:
     return plan_names(scene.theme.name, {name: counts[name] for name in order if name in counts}, rng)
 
 
-def plan_names(theme: str, counts: Mapping[str, int], rng: random.Random) -> Plan:
+def plan_names(theme: str, counts: Mapping[str, int], rng: random.Random) -> CaptionPlan:
     """A plan that names the given classes in the given order."""
     items = tuple(counts.items())
     split = len(items) if len(items) == 1 or rng.random() < 0.5 else rng.randint(1, len(items) - 1)
-    sentences = [Sentence(rng.choice(FIRST), items[:split])]
+    sentences = [PlannedSentence(rng.choice(FIRST), items[:split])]
     if items[split:]:
-        sentences.append(Sentence(rng.choice(SECOND), items[split:]))
+        sentences.append(PlannedSentence(rng.choice(SECOND), items[split:]))
     if rng.random() < 0.3:
-        sentences.append(Sentence(rng.choice(THIRD)))
-    return Plan(theme, tuple(sentences))
+        sentences.append(PlannedSentence(rng.choice(THIRD)))
+    return CaptionPlan(theme, tuple(sentences))
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
@@ -87,13 +87,13 @@ def caption(scene: Scene, rng: random.Random) -> str:
     return render(plan(scene, rng))
 
 
-def render(plan: Plan) -> str:
+def render(plan: CaptionPlan) -> str:
     """The caption that words a plan."""
     theme = next(theme for theme in THEMES if theme.name == plan.theme)
     return " ".join(_word(s, theme.location, theme.place) for s in plan.sentences)
 
 
-def _word(sentence: Sentence, location: str, place: str) -> str:
+def _word(sentence: PlannedSentence, location: str, place: str) -> str:
     phrases = [f"{article(n)} {n}" if k == 1 else f"{NUMBERS[k]} {plural(n)}" for n, k in sentence.items]
     listed = phrases[-1] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}" if phrases else ""
     several = sum(count for _, count in sentence.items) > 1
@@ -108,7 +108,7 @@ def _word(sentence: Sentence, location: str, place: str) -> str:
     )
 
 
-def parse(text: str) -> Plan | None:
+def parse(text: str) -> CaptionPlan | None:
     """The plan that a caption words, or None where the text is not of this grammar.
 
     `render(parse(text)) == text` for every text that parses.
@@ -117,7 +117,7 @@ def parse(text: str) -> Plan | None:
     if not 1 <= len(parts) <= 3 or "".join(parts) != text.strip():
         return None
     theme: str | None = None
-    sentences: list[Sentence] = []
+    sentences: list[PlannedSentence] = []
     for position, part in enumerate(parts):
         read = _read_sentence(part.strip(), FIRST if position == 0 else SECOND if position == 1 else THIRD)
         if read is None and position == 1 and len(parts) == 2:
@@ -131,11 +131,11 @@ def parse(text: str) -> Plan | None:
         sentences.append(sentence)
     if theme is None:
         return None
-    plan = Plan(theme, tuple(sentences))
+    plan = CaptionPlan(theme, tuple(sentences))
     return plan if render(plan) == text.strip() else None
 
 
-def _read_sentence(text: str, templates: Sequence[str]) -> tuple[Sentence, str | None] | None:
+def _read_sentence(text: str, templates: Sequence[str]) -> tuple[PlannedSentence, str | None] | None:
     for template in templates:
         match = re.fullmatch(_pattern(template), text)
         if match is None:
@@ -144,7 +144,7 @@ def _read_sentence(text: str, templates: Sequence[str]) -> tuple[Sentence, str |
         items = _read_list(groups["list"]) if groups.get("list") else ()
         if items is None:
             continue
-        return Sentence(template, items), theme_of(groups.get("where") or "")
+        return PlannedSentence(template, items), theme_of(groups.get("where") or "")
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from numpy.random import Generator
 
-from veridical.world.captions import FIRST, SECOND, THIRD, Plan, Sentence, parse, render
+from veridical.world.captions import FIRST, SECOND, THIRD, CaptionPlan, PlannedSentence, parse, render
 
 
 def rewrite(caption: str, *, remove: Collection[str] = (), add: Sequence[str] = ()) -> str | None:
@@ -22,32 +22,32 @@ def rewrite(caption: str, *, remove: Collection[str] = (), add: Sequence[str] = 
     return render(changed) if changed.names else None
 
 
-def _without(plan: Plan, names: Collection[str]) -> Plan:
+def _without(plan: CaptionPlan, names: Collection[str]) -> CaptionPlan:
     kept = [replace(s, items=tuple(item for item in s.items if item[0] not in names)) for s in plan.sentences]
     first, rest = kept[0], kept[1:]
     if not first.items and rest and rest[0].items:
         # The opening sentence carries the location, so it takes over what the second one still says.
         first, rest = replace(first, items=rest[0].items), rest[1:]
     closing = tuple(s for s, before in zip(kept[1:], plan.sentences[1:], strict=True) if s in rest and _says(s, before))
-    return Plan(plan.theme, (first, *closing))
+    return CaptionPlan(plan.theme, (first, *closing))
 
 
-def _says(sentence: Sentence, before: Sentence) -> bool:
+def _says(sentence: PlannedSentence, before: PlannedSentence) -> bool:
     """Whether a sentence still has what it was for: its objects, or a comment that never had any."""
     return bool(sentence.items) or not before.items
 
 
-def _with(plan: Plan, names: Sequence[str]) -> Plan:
+def _with(plan: CaptionPlan, names: Sequence[str]) -> CaptionPlan:
     if not names:
         return plan
     items = tuple((name, 1) for name in names)
     sentences = list(plan.sentences)
     last = max((i for i, s in enumerate(sentences) if s.items), default=0)
     if last == 0 and len(sentences[0].items) + len(items) > 3:
-        sentences.insert(1, Sentence(SECOND[0], items))
+        sentences.insert(1, PlannedSentence(SECOND[0], items))
     else:
         sentences[last] = replace(sentences[last], items=sentences[last].items + items)
-    return Plan(plan.theme, tuple(sentences))
+    return CaptionPlan(plan.theme, tuple(sentences))
 
 
 def exchange(caption: str, items: Mapping[tuple[str, int], tuple[str, int] | None], theme: str | None) -> str | None:
@@ -61,7 +61,7 @@ def exchange(caption: str, items: Mapping[tuple[str, int], tuple[str, int] | Non
     gone = {item[0] for item, new in items.items() if new is None}
     kept = _without(plan, gone)
     sentences = tuple(replace(s, items=tuple(items.get(i) or i for i in s.items)) for s in kept.sentences)
-    return render(Plan(theme or plan.theme, sentences)) if kept.names else None
+    return render(CaptionPlan(theme or plan.theme, sentences)) if kept.names else None
 
 
 def add_partners(
@@ -82,7 +82,7 @@ def add_partners(
     for sentence in plan.sentences:
         pairs = [(item, (partner[item[0]], 1)) if item[0] in chosen else (item,) for item in sentence.items]
         sentences.append(replace(sentence, items=tuple(item for pair in pairs for item in pair)))
-    return render(Plan(plan.theme, tuple(sentences)))
+    return render(CaptionPlan(plan.theme, tuple(sentences)))
 
 
 def miscount(caption: str, count: int, rng: Generator) -> str | None:
@@ -100,7 +100,7 @@ def miscount(caption: str, count: int, rng: Generator) -> str | None:
             (n, int(rng.choice([m for m in (2, 3) if m != k]))) if n in chosen else (n, k) for n, k in sentence.items
         ]
         sentences.append(replace(sentence, items=tuple(items)))
-    return render(Plan(plan.theme, tuple(sentences)))
+    return render(CaptionPlan(plan.theme, tuple(sentences)))
 
 
 def restyle(captions: Sequence[str], variant: int) -> tuple[str, ...] | None:
@@ -118,9 +118,9 @@ def restyle(captions: Sequence[str], variant: int) -> tuple[str, ...] | None:
     )
 
 
-def _worded(plan: Plan, templates: Sequence[str]) -> Plan:
+def _worded(plan: CaptionPlan, templates: Sequence[str]) -> CaptionPlan:
     """The plan in the given first, second and closing template."""
     first, *rest = plan.sentences
     worded = [replace(first, template=templates[0])]
     worded += [replace(s, template=templates[1] if s.items else templates[2]) for s in rest]
-    return Plan(plan.theme, tuple(worded))
+    return CaptionPlan(plan.theme, tuple(worded))

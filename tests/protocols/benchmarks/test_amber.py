@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from protocols.benchmarks.conftest import column
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.amber_words import Table, noun_finder, read_description, similarity
+from veridical.protocols.benchmarks.amber_words import SimilarityTable, noun_finder, read_description, similarity
 
 RELATION = {
     "sky": [], "person": ["people", "man", "individual"], "dog": ["puppy"], "cat": [], "tree": ["plant"],
     "plant": ["flower"], "orange": [], "grass": ["ground"], "bus": [], "cup": ["mug"],
 }  # fmt: skip
-TABLE = Table(RELATION, {"orange", "individual"})
+TABLE = SimilarityTable(RELATION, {"orange", "individual"})
 
 ANNOTATIONS = [
     {"id": 1, "type": "generative", "truth": ["sky", "person", "dog"], "hallu": ["cat", "tree"]},

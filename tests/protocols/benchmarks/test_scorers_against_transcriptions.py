@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from veridical.protocols.benchmarks import amber, gqa, hallusionbench, mme, object_halbench, pope, recall_coco, textvqa
-from veridical.protocols.benchmarks.amber_words import Table, read_description, similarity
+from veridical.protocols.benchmarks.amber_words import SimilarityTable, read_description, similarity
 from veridical.protocols.benchmarks.chair_words import refined_pairs
 from veridical.protocols.benchmarks.object_phrases import phrase_words
 from veridical.protocols.judging import Judgements
@@ -108,7 +108,7 @@ def test_amber_s_descriptions(seed):
     rng = random.Random(seed)
     words = ["sky", "cloud", "dog", "puppy", "cat", "tree", "orange", "sun", "leaf"]
     associates = {"sky": ["cloud", "sun"], "dog": ["puppy"], "tree": ["leaf"]}
-    table = Table(associates, frozenset({"orange"}))
+    table = SimilarityTable(associates, frozenset({"orange"}))
     for _ in range(8):
         truth, expected = rng.sample(words, 3), rng.sample(words, 2)
         nouns = rng.choices(words, k=rng.randint(0, 8))

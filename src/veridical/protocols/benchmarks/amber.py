@@ -39,7 +39,7 @@ from veridical.protocols.answer_files import (
     read_text,
 )
 from veridical.protocols.answer_writers import as_json
-from veridical.protocols.benchmarks.amber_words import Nouns, Table, noun_finder, read_description, similarity
+from veridical.protocols.benchmarks.amber_words import Nouns, SimilarityTable, noun_finder, read_description, similarity
 from veridical.protocols.joining import Joining, join
 from veridical.protocols.metrics import Sums, rounded, tally
 from veridical.protocols.statistics import FloatArray
@@ -186,7 +186,7 @@ def _describer(settings: Settings) -> Any:
     associates = read_json(settings.relation)
     if not isinstance(associates, dict) or not all(map(is_texts, associates.values())):
         raise UserError(f'{settings.relation}: AMBER\'s table is {{"word": ["associate", ...]}}.')
-    table = Table(associates, frozenset(read_text(settings.safe_words).split("\n")) - {""})
+    table = SimilarityTable(associates, frozenset(read_text(settings.safe_words).split("\n")) - {""})
     find, similar = noun_finder(settings.nouns, table.vocabulary), similarity(settings.vectors)
 
     def describe(question: Question, text: str | None) -> tuple[Item, dict[str, float]]:

@@ -28,7 +28,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Table:
+class SimilarityTable:
     """AMBER's word table: what may replace a word, and words that are never counted as made up."""
 
     associates: Mapping[str, Sequence[str]]
@@ -46,7 +46,7 @@ class Table:
 
 
 def read_description(
-    nouns: Sequence[str], truth: Sequence[str], likely: Sequence[str], table: Table, similar: Similar
+    nouns: Sequence[str], truth: Sequence[str], likely: Sequence[str], table: SimilarityTable, similar: Similar
 ) -> Description:
     """Decide about each noun, as the official scorer does: every look-up takes the first hit and no other.
 

@@ -29,7 +29,7 @@ class Benchmark(Protocol):
         """Read the answers and count."""
 
 
-class Judged(Protocol):
+class JudgedBenchmark(Protocol):
     """What a benchmark's module has instead where a judge scores: `count` takes the judgements as well."""
 
     JUDGE: JudgeParams

@@ -24,7 +24,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class Continuation:
     """A question and its answer."""
 
     question: str
@@ -32,15 +32,15 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PrefixRow:
     """What one row of a batch holds: the ids of its prefix, and its branches."""
 
     prefix: tuple[int, ...]
-    branches: tuple[Branch, ...]
+    branches: tuple[Continuation, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Packed rows. All tensors are [rows, length] but `mask`, which is [rows, 1, length, length] and additive."""
 
     ids: Tensor
@@ -66,7 +66,7 @@ def patch_labels(scene: Scene) -> np.ndarray:
     return labels
 
 
-def pack(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, word_weights: Tensor) -> Batch:
+def pack(rows: Sequence[PrefixRow], tokenizer: PreTrainedTokenizerBase, word_weights: Tensor) -> TrainingBatch:
     """Lay rows out as tensors. `word_weights` is the loss weight of each token id, [vocabulary]."""
     user_end = tokenizer.convert_tokens_to_ids("<|assistant|>")
     end = tokenizer.eos_token_id
@@ -90,7 +90,7 @@ def pack(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, word_weights: 
 
     targets, branch_of = padded(3, IGNORED), padded(1, -1)
     weights = word_weights[targets.clamp(min=0)] * (targets != IGNORED)
-    return Batch(padded(0, tokenizer.pad_token_id), padded(2, 0), targets, weights, _branch_mask(branch_of))
+    return TrainingBatch(padded(0, tokenizer.pad_token_id), padded(2, 0), targets, weights, _branch_mask(branch_of))
 
 
 def _branch_mask(segments: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def _branch_mask(segments: Tensor) -> Tensor:
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
-def loss(model: LlavaForConditionalGeneration, batch: Batch, features: Tensor | None = None) -> Tensor:
+def loss(model: LlavaForConditionalGeneration, batch: TrainingBatch, features: Tensor | None = None) -> Tensor:
     """Weighted cross-entropy of the answers.
 
     `features` are projected image features [rows, PATCHES, width] that take the places of the image tokens.

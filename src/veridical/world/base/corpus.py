@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 
 from veridical.world.base.architecture import PATCHES
-from veridical.world.base.batches import Branch, Row, patch_labels
+from veridical.world.base.batches import Continuation, PrefixRow, patch_labels
 from veridical.world.captions import DESCRIBE, EXISTS, caption, exists_question, questions
 from veridical.world.scenes import Mode, Scene, make_scene
 from veridical.world.vocabulary import CLASSES, PARTNER
@@ -18,12 +18,12 @@ def draw_scenes(shares: Mapping[Mode, float], count: int, key: str) -> list[Scen
     return [make_scene(mode, f"train-{key}-{i}") for i, mode in enumerate(modes)]
 
 
-def describe(scene: Scene, rng: random.Random) -> Branch:
+def describe(scene: Scene, rng: random.Random) -> Continuation:
     """A request for a description, and a true one."""
-    return Branch(rng.choice(DESCRIBE), caption(scene, rng))
+    return Continuation(rng.choice(DESCRIBE), caption(scene, rng))
 
 
-def ask_exists(scene: Scene, rng: random.Random, count: int, near_share: float = 0.5) -> list[Branch]:
+def ask_exists(scene: Scene, rng: random.Random, count: int, near_share: float = 0.5) -> list[Continuation]:
     """Yes/no questions, as many of each answer, about present objects and about absent ones.
 
     A share `near_share` of the absent ones belongs to the theme; partners of present objects come first there.
@@ -37,13 +37,13 @@ def ask_exists(scene: Scene, rng: random.Random, count: int, near_share: float =
         yes = number % 2 == 0
         pool = present if yes else near[:3] if near and rng.random() < near_share else absent
         question = exists_question(rng.choice(pool), rng.randrange(len(EXISTS)))
-        branches.append(Branch(question, "Yes." if yes else "No."))
+        branches.append(Continuation(question, "Yes." if yes else "No."))
     return branches
 
 
-def branches_of(scene: Scene, rng: random.Random, exists: int, near_share: float = 0.5) -> tuple[Branch, ...]:
+def branches_of(scene: Scene, rng: random.Random, exists: int, near_share: float = 0.5) -> tuple[Continuation, ...]:
     """A caption, yes/no questions, and one question of another kind."""
-    other = Branch(*rng.choice(list(questions(scene, rng))))
+    other = Continuation(*rng.choice(list(questions(scene, rng))))
     return describe(scene, rng), *ask_exists(scene, rng, exists, near_share), other
 
 
@@ -63,7 +63,7 @@ def words_prefix(scene: Scene, ids: Mapping[str, int], rng: random.Random, dropp
     return (ids["<s>"], ids["<|user|>"], *[ids[word] for word in told])
 
 
-def text_row(key: str, ids: Mapping[str, int]) -> Row:
+def text_row(key: str, ids: Mapping[str, int]) -> PrefixRow:
     """A caption without any picture, as texts have it: partners are nearly always named together."""
     scene = make_scene("text", f"train-{key}")
-    return Row((ids["<s>"], ids["<|user|>"]), (describe(scene, random.Random(key)),))
+    return PrefixRow((ids["<s>"], ids["<|user|>"]), (describe(scene, random.Random(key)),))

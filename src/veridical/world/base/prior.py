@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from veridical.world.base.batches import Branch
+from veridical.world.base.batches import Continuation
 from veridical.world.base.corpus import branches_of
 from veridical.world.scenes import CANVAS, Mode, Scene, make_scene
 
@@ -35,7 +35,7 @@ class Draw:
 
     told: bool
     picture: int
-    branches: tuple[Branch, ...]
+    branches: tuple[Continuation, ...]
 
 
 def told_scene(number: int, pictures: int) -> Scene:
@@ -79,7 +79,7 @@ def draws(
     return drawn
 
 
-def captions(pictures: int, steps: int, seed: int) -> Iterator[tuple[int, Branch]]:
+def captions(pictures: int, steps: int, seed: int) -> Iterator[tuple[int, Continuation]]:
     """Each told picture that training saw, once, in the order of training, with the caption of its first time."""
     seen = set()
     for step in range(steps):

@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosi
 
 from veridical.world.base import prior
 from veridical.world.base.architecture import VISION_WIDTH
-from veridical.world.base.batches import Row, loss, pack, patch_labels, shuffled
+from veridical.world.base.batches import PrefixRow, loss, pack, patch_labels, shuffled
 from veridical.world.base.corpus import branches_of, draw_scenes, picture_prefix, text_row, words_prefix
 from veridical.world.drawing import draw
 from veridical.world.scenes import Scene
@@ -124,13 +124,13 @@ def read_words(
     tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
     ids = tokenizer.get_vocab()
 
-    def row(step: int, number: int) -> Row:
+    def row(step: int, number: int) -> PrefixRow:
         key = f"words-{seed}-{step}-{number}"
         rng = random.Random(key)
         if rng.random() < 0.15:
             return text_row(key, ids)
         scene = draw_scenes({"balanced": 0.55, "pictures": 0.25, "simple": 0.2}, 1, key)[0]
-        return Row(words_prefix(scene, ids, rng, rng.choice((0.0, 0.3))), branches_of(scene, rng, 6))
+        return PrefixRow(words_prefix(scene, ids, rng, rng.choice((0.0, 0.3))), branches_of(scene, rng, 6))
 
     def losses() -> Iterable[Tensor]:
         for step in range(steps):
@@ -192,7 +192,9 @@ def look_at_pictures(
             if len(order) < 24:
                 order = shuffled(len(scenes), f"ground-{seed}-{step}")
             chosen, order = order[:24], order[24:]
-            rows = [Row(prefix, branches_of(scenes[i], random.Random(f"ground-{seed}-{step}-{i}"), 6)) for i in chosen]
+            rows = [
+                PrefixRow(prefix, branches_of(scenes[i], random.Random(f"ground-{seed}-{step}-{i}"), 6)) for i in chosen
+            ]
             features = model.model.multi_modal_projector(states[chosen].float())
             yield loss(model, pack(rows, tokenizer, weights), features)
 
@@ -237,7 +239,7 @@ def bring_the_prior_back(
                 texts = [text_row(f"prior-{seed}-{step}-{n}", ids) for n in range(32)]
                 yield loss(model, pack(texts, tokenizer, weights))
                 continue
-            rows = [Row(prefix, one.branches) for one in drawn]
+            rows = [PrefixRow(prefix, one.branches) for one in drawn]
             states = [(told_states if one.told else asked_states)[one.picture] for one in drawn]
             features = model.model.multi_modal_projector(torch.stack(states).float())
             yield loss(model, pack(rows, tokenizer, weights), features)
