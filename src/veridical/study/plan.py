@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from veridical import runs
 from veridical.config import flags, to_plain
 from veridical.errors import UserError
-from veridical.recipes.steps import INLINE, config_type, named, resolved, with_common
+from veridical.recipes.steps import INLINE, named, resolved, settings_type, with_common
 from veridical.registry import label as label_of
 from veridical.run.plan import ALIGN_PHASES
 from veridical.study.definition import Arm, Study
@@ -197,9 +197,9 @@ def chain(
                 for inner in INLINE.get(one.command, ())
             }
             filled = with_common(one.command, {**made.common.get(one.command, {}), **wanted}, common)
-            kind = config_type(one.command, filled)
+            kind = settings_type(one.command, filled)
             for inner, settings in more.items():
-                flags(settings, config_type(inner, settings), Path(where))
+                flags(settings, settings_type(inner, settings), Path(where))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         label = f"{one.command.replace(' ', '-')}-{_short([filled, more], out)}"
