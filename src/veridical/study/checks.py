@@ -11,7 +11,7 @@ from veridical.formats.sources import is_world
 from veridical.progress import clock
 from veridical.study.definition import GAP, Study
 from veridical.study.estimate import seconds_left
-from veridical.study.looking import look
+from veridical.study.looking import seen
 from veridical.study.own_numbers import SHOWN
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _check_build(config: BuildConfig) -> None:
     from veridical.judges.interface import Compare, Detect, Presence, Rate, Verify
 
     source = "world:pairs" if config.records == "world" else config.records
-    known = look(source) if not is_world(source) else None
+    known = seen(source) if not is_world(source) else None
     if config.construction == "counterfactual" and (
         source != "world:counterfactual" if known is None else not known.counterfactual
     ):
