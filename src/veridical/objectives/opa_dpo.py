@@ -124,10 +124,13 @@ def _weights(scored: Logps, name: str) -> list[Tensor]:
 
     found = []
     for place, edits in enumerate(scored.edits):
-        stated = scored.scores[name][scored.pairs[place] if scored.pairs else place]
-        own = torch.cat([torch.ones_like(stated[:1] if len(stated) else torch.ones(1)), stated])
-        numbers = edits.clamp(max=len(own) - 1)
-        weights = own.to(edits.device)[numbers]
+        pair = scored.pairs[place] if scored.pairs else place
+        stated = scored.scores[name][pair].to(edits.device) if name in scored.scores else torch.ones(0)
+        # What stands in no passage, and in none that is stated, weighs 1.
+        own = torch.cat(
+            [torch.ones(1, device=edits.device), stated.to(edits.device), torch.ones(1, device=edits.device)]
+        )
+        weights = own[edits.clamp(max=len(own) - 1)]
         found.append(torch.cat([weights[:-1], weights[-2:-1]]) if len(weights) > 1 else weights)
     return found
 
