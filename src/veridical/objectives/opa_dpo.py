@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from veridical.bounds import AboveZero, NotNegative, Positive
+from veridical.bounds import AboveZero, NotNegative, Positive, check
 from veridical.errors import UserError
 from veridical.objectives.base import CHOSEN, REJECTED, LogpRequest, Logps, Metrics
 from veridical.objectives.dpo import rewards
@@ -59,6 +59,7 @@ class OpaDpo:
     """With positions: over how many places is averaged; 896 in the released code."""
 
     def __post_init__(self) -> None:
+        check(self, "objective.")
         parse(self.view)
 
     @property
