@@ -13,12 +13,13 @@ from tests.align.conftest import adapted, make_pairs, picture
 from torch.overrides import TorchFunctionMode
 
 from veridical.align.arguments import steps_in_all
+from veridical.align.batch_loss import loss_of
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import BatchEncoder
 from veridical.align.logps import score_requests
 from veridical.align.reference import ReferenceCache, fill, missing
-from veridical.align.trainer import PairTrainer, loss_of
+from veridical.align.trainer import PairTrainer
 from veridical.objectives.base import LogpRequest
 from veridical.objectives.ddpo import Ddpo
 from veridical.objectives.dpo import Dpo

@@ -11,6 +11,7 @@ from tests.align.conftest import adapted, make_pairs
 from tests.align.test_logps import plain_log_probs, scored
 from tests.align.test_trainer import trained
 
+from veridical.align.batch_loss import loss_of
 from veridical.align.checks import prepare
 from veridical.align.command import run
 from veridical.align.config import AlignConfig
@@ -19,7 +20,6 @@ from veridical.align.embeddings import PairEmbeddings
 from veridical.align.inputs import BatchEncoder
 from veridical.align.memory_of_pairs import PairMemory
 from veridical.align.reference import ReferenceCache, fill, missing
-from veridical.align.trainer import loss_of
 from veridical.errors import UserError
 from veridical.objectives.base import Blend, LogpRequest
 from veridical.objectives.chip import Chip

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.align.conftest import adapted, picture
 
+from veridical.align.batch_loss import loss_of
 from veridical.align.checks import prepare
 from veridical.align.dataset import store
 from veridical.align.inputs import BatchEncoder
 from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache, fill, missing
-from veridical.align.trainer import loss_of
 from veridical.objectives.base import CHOSEN, CONTRASTED, OTHERS, REJECTED, LogpRequest
 from veridical.objectives.dpo import Dpo
 from veridical.objectives.dpo_nll import DpoNll

@@ -128,7 +128,7 @@ def test_answers_are_sums_of_weighted_log_ratios(batch):
 def test_scores_of_passages_come_from_the_pairs():
     from types import SimpleNamespace
 
-    from veridical.align.trainer import pair_scores
+    from veridical.align.batch_loss import pair_scores
 
     examples = [
         SimpleNamespace(scores={"corrected": 0.0}),

@@ -10,10 +10,10 @@ from typing import Any
 import numpy
 import torch
 
+from veridical.align.batch_loss import with_reference
 from veridical.align.inputs import BatchEncoder
 from veridical.align.logps import score_requests, views_of
 from veridical.align.reference import ReferenceCache
-from veridical.align.trainer import with_reference
 from veridical.align.types import Example
 from veridical.intervals import mean_interval, wilson
 from veridical.objectives.base import CHOSEN, REJECTED, Objective, Response, compares_pairs, embeddings_read

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from veridical.align import distributed
+from veridical.align.batch_loss import log_prob_means, score_batch
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import BatchEncoder
@@ -23,7 +24,6 @@ from veridical.align.policy import Policy, as_reference, average_into, snapshot
 from veridical.align.step_trainer import places_of_step
 from veridical.align.step_wide import WholeStep, learning_loss, whole_step
 from veridical.align.terms import Terms
-from veridical.align.trainer import log_prob_means, score_batch
 from veridical.align.types import Example
 from veridical.loops.config import LoopConfig
 from veridical.loops.fresh_pairs import FreshPairs, by_coin
