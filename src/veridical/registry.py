@@ -133,8 +133,8 @@ class Registry(Generic[Target]):
         """The name of a user's object in this process; one that has none yet is added under its own."""
         named = next((name for name, one in self._added.items() if one is made), None)
         ours = next((name for name, one in self.own.items() if one.target == _place(made)), None)
-        if found := ours or named:
-            return found
+        if known := ours or named:
+            return known
         self.add(made, name := str(made.__name__).replace("_", "-"))
         return name
 

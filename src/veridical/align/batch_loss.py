@@ -108,12 +108,12 @@ def _edits(answers: Sequence[Answer], per_token: Sequence[Tensor]) -> list[Tenso
 
 def pair_scores(objective: Objective, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
     """The scores that the objective reads: of pairs, [pairs] each; of their passages, [pairs, passages]."""
-    found = {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
+    stated = {name: torch.tensor([e.scores[name] for e in examples], device=device) for name in scores_read(objective)}
     for name in passage_scores_read(objective):
         rows = [dict(_numbered(example, name)) for example in examples]
         passages = range(1, max((number for row in rows for number in row), default=0) + 1)
-        found[name] = torch.tensor([[row.get(number, 1.0) for number in passages] for row in rows], device=device)
-    return found
+        stated[name] = torch.tensor([[row.get(number, 1.0) for number in passages] for row in rows], device=device)
+    return stated
 
 
 def _numbered(example: Example, name: str) -> Iterator[tuple[int, float]]:

@@ -37,10 +37,10 @@ def predicted(
         adapters_off(encoder.vlm) if reference else nullcontext(),
         nullcontext() if learn and not reference else torch.no_grad(),
     ):
-        found = answer_logits(encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()])
+        told = answer_logits(encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()])
     return {
         (context, text): (ids, logits.float())
-        for (context, some), those in zip(texts.items(), found, strict=True)
+        for (context, some), those in zip(texts.items(), told, strict=True)
         for text, (ids, logits) in zip(some, those, strict=True)
     }
 

@@ -51,10 +51,10 @@ def require_same_start(
     examples = examples[:PAIRS]
     tolerance = TOLERANCE if encoder.dtype == torch.float32 else TOLERANCE_HALF
     with _training_without_dropout(encoder.vlm.model), adapters_off(encoder.vlm) if base_only else nullcontext():
-        found = run_in_batches(partial(_differences, encoder, reference), examples, limit)
+        differing = run_in_batches(partial(_differences, encoder, reference), examples, limit)
     differences = {
         (example.id, side): tokens
-        for example, sides in zip(examples, found, strict=True)
+        for example, sides in zip(examples, differing, strict=True)
         for side, tokens in sides.items()
     }
     mean = float(torch.cat(list(differences.values())).mean())

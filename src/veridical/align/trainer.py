@@ -348,10 +348,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         if hasattr(self._encoder.vlm.model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        found = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
         with torch.no_grad():
             for name, parameter in trained_weights(self._encoder.vlm.model).items():
-                parameter.copy_(found[name])
+                parameter.copy_(weights[name])
 
 
 def difficulty(config: AlignConfig, examples: Sequence[Example]) -> list[float] | None:

@@ -138,8 +138,8 @@ def opened(settings: WatchSettings, out: Path, vlm: Vlm, dtype: torch.dtype, see
             f"watch.records {settings.records}: nothing says which objects a text names; annotate the records "
             '("objects"), or give --watch.lexicon coco80 or a JSON file.'
         )
-    annotated = [one for one in records if one.annotations is not None]
-    captioned = [one for one in records if one.reference]
+    annotated = [record for record in records if record.annotations is not None]
+    captioned = [record for record in records if record.reference]
     if annotated:
         return Watch(settings, out, vlm, dtype, annotated, Oracle(words.lexicon, (), words.partner, words.scenes))
     if captioned:
@@ -157,15 +157,15 @@ def measure(
         for text in _described(vlm, dtype, records[start : start + _TOGETHER], settings)
     ]
     answers = judge.detect([Detect(record, text) for record, text in zip(records, texts, strict=True)])
-    found = [one for one in answers if isinstance(one, Findings)]
-    right = sum(len(one.true_names) for one in found)
-    there = right + sum(len(one.missing) for one in found)
+    findings = [answer for answer in answers if isinstance(answer, Findings)]
+    right = sum(len(finding.true_names) for finding in findings)
+    there = right + sum(len(finding.missing) for finding in findings)
     return {
-        "chair_s": sum(one.invents for one in found) / max(len(found), 1),
+        "chair_s": sum(finding.invents for finding in findings) / max(len(findings), 1),
         "recall": right / max(there, 1),
         "words": sum(len(text.split()) for text in texts) / len(texts),
         "repetition": sum(map(repetition, texts)) / len(texts),
-        "captions": float(len(found)),
+        "captions": float(len(findings)),
     }
 
 
@@ -174,7 +174,7 @@ def _described(vlm: Vlm, dtype: torch.dtype, records: Sequence[Record], settings
 
     sampling = SamplingParams(settings.max_new_tokens, temperature=0)
     with torch.no_grad(), evaluating(vlm.model), autocast(vlm.model, dtype):
-        prefix = encode(vlm, [Context(one.images, one.prompt, key=("watch", one.id)) for one in records])
+        prefix = encode(vlm, [Context(record.images, record.prompt, key=("watch", record.id)) for record in records])
         return [one.text.strip() for one in generate(vlm, prefix, [Branch(i) for i in range(len(records))], sampling)]
 
 

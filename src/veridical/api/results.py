@@ -118,8 +118,8 @@ class Evaluation:
         for name, known in ((model, self.results["models"]), (metric, self.results["models"].get(model, {}))):
             if name not in known:
                 raise UserError(f"{name!r} was not measured; there are {', '.join(known)}.")
-        found = self.results["models"][model][metric]
-        return Estimate(found["value"], found["low"], found["high"])
+        number = self.results["models"][model][metric]
+        return Estimate(number["value"], number["low"], number["high"])
 
     def __repr__(self) -> str:
         protocols = ", ".join(self.results["protocols"].values())
@@ -148,8 +148,8 @@ class Scores:
     @property
     def metrics(self) -> Mapping[str, float | None]:
         """The numbers, unrounded."""
-        found: Mapping[str, float | None] = self.result["metrics"]
-        return found
+        numbers: Mapping[str, float | None] = self.result["metrics"]
+        return numbers
 
     def __repr__(self) -> str:
         return f"Scores({self.protocol}: {', '.join(f'{k} {_number(v)}' for k, v in self.metrics.items())})"

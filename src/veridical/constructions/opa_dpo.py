@@ -118,12 +118,12 @@ def weighed(corrected: str, own: str, faults: Sequence[Fault]) -> tuple[Spans, d
 
 def _sentences(text: str) -> list[tuple[str, Span]]:
     """The sentences of a text without the space after them, and where they stand."""
-    found, start = [], 0
+    ranges, start = [], 0
     for sentence in sentences(text):
         said = sentence.rstrip()
-        found.append((said, (start, start + len(said))))
+        ranges.append((said, (start, start + len(said))))
         start += len(sentence)
-    return found
+    return ranges
 
 
 def _range(of: Sequence[tuple[str, Span]], start: int, end: int) -> Span:

@@ -220,9 +220,9 @@ def _margins(record: Record, texts: Sequence[str]) -> Generator[Request, Any, di
     """Each text's mean margin over the others."""
     total = dict.fromkeys(texts, 0.0)
     for first, second in combinations(texts, 2):
-        found: Preference = yield Compare(record, record.prompt, first, second)
-        total[first] += found.margin
-        total[second] -= found.margin
+        preference: Preference = yield Compare(record, record.prompt, first, second)
+        total[first] += preference.margin
+        total[second] -= preference.margin
     return {text: margin / (len(texts) - 1) for text, margin in total.items()}
 
 
@@ -250,8 +250,8 @@ def _with_likelihood(
 ) -> Generator[Request, Any, dict[str, float]]:
     """Ranks, 0 to 1 and higher for better, by the judge and by likelihood per token, mixed."""
     texts = tuple(scores)
-    found: list[LogProbs] = yield Score(context, texts)
-    likelihood = {text: sum(one.policy) / len(one.policy) for text, one in zip(texts, found, strict=True)}
+    scored: list[LogProbs] = yield Score(context, texts)
+    likelihood = {text: sum(one.policy) / len(one.policy) for text, one in zip(texts, scored, strict=True)}
     by_judge, by_model = _ranks(scores), _ranks(likelihood)
     return {text: (1 - weight) * by_judge[text] + weight * by_model[text] for text in texts}
 
@@ -272,13 +272,13 @@ def _paired(
 
     The judge's scores differ by more than nothing and at least the margin, and `order` does not disagree.
     """
-    found = []
+    candidates = []
     for one, other in combinations(scores, 2):
         better, worse = (one, other) if scores[one] >= scores[other] else (other, one)
         gap, apart = scores[better] - scores[worse], order[better] - order[worse]
         if gap > 0 and gap >= settings.margin and apart > 0 and _balanced(better, worse, settings.length_gap):
-            found.append((apart, better, worse))
-    widest = sorted(found, key=lambda one: -one[0])
+            candidates.append((apart, better, worse))
+    widest = sorted(candidates, key=lambda one: -one[0])
     if settings.pairs == "random" and widest:
         kept = [widest[int(generator("random pair", key).integers(len(widest)))]]
     else:

@@ -51,9 +51,9 @@ def grow(
         drawn = yield from _drawn(context, sampling, (*key, level), active, beams)
         grown: list[Path] = []
         for path, sentences in zip(active, drawn, strict=True):
-            if any(not one.text.strip() for one in sentences) and path.text:
+            if any(not sentence.text.strip() for sentence in sentences) and path.text:
                 answers.append(_ended(path))
-            children = [one for one in sentences if one.text.strip()]
+            children = [sentence for sentence in sentences if sentence.text.strip()]
             grown += yield from _ranked(record, context, path, children, weight)
         last = level == most - 1
         answers += [_ended(path) for path in grown if path.final or last]
@@ -92,7 +92,7 @@ def _ranked(
     """The beginning with each of some next sentences."""
     if not sentences:
         return []
-    texts = tuple((path.text + one.text).strip() for one in sentences)
+    texts = tuple((path.text + sentence.text).strip() for sentence in sentences)
     before = (path.text,) if path.text else ()
     scored: list[LogProbs] = yield Score(context, (*before, *texts))
     known = scored[0].policy[:-1] if before else ()
@@ -103,7 +103,12 @@ def _ranked(
     return [
         Path(text, likelihood, path.ranks + weight * by_model + (1 - weight) * by_judge, path.sentences + 1, final)
         for text, likelihood, by_model, by_judge, final in zip(
-            texts, likelihoods, ranks(likelihoods), ranks(fits), (not _stopped(one) for one in sentences), strict=True
+            texts,
+            likelihoods,
+            ranks(likelihoods),
+            ranks(fits),
+            (not _stopped(sentence) for sentence in sentences),
+            strict=True,
         )
     ]
 

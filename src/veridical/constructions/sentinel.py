@@ -101,10 +101,10 @@ def sentinel(record: Record, settings: SentinelSettings, seed: int) -> Steps:
 
 def _apart(context: str, *sentences: str) -> tuple[str, list[str]]:
     """The context and the sentences after it, where a single space lies between; else no context, and whole texts."""
-    apart = [one.removeprefix(" ") for one in sentences]
+    apart = [sentence.removeprefix(" ") for sentence in sentences]
     if context and all(f"{context} {one}" == context + whole for one, whole in zip(apart, sentences, strict=True)):
         return context, apart
-    return "", [context + one for one in sentences]
+    return "", [context + sentence for sentence in sentences]
 
 
 def _sorted(

@@ -167,11 +167,11 @@ def _follows(new: str, text: str) -> bool:
 
 def _named(texts: Sequence[str]) -> Generator[Request, Any, dict[str, frozenset[str]]]:
     """The objects that each sentence names."""
-    found: dict[str, frozenset[str]] = {}
+    names: dict[str, frozenset[str]] = {}
     for text in dict.fromkeys(texts):
         mentions: list[Mention] = yield ExtractObjects(text)
-        found[text] = frozenset(mention.name for mention in mentions)
-    return found
+        names[text] = frozenset(mention.name for mention in mentions)
+    return names
 
 
 def _asked_again(

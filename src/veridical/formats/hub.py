@@ -54,12 +54,12 @@ def splits(folder: Path) -> dict[str, tuple[Path, ...]]:
     import datasets
 
     try:
-        found: Any = datasets.load_dataset_builder(str(folder)).config.data_files or {}
+        data_files: Any = datasets.load_dataset_builder(str(folder)).config.data_files or {}
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"{folder}: its splits can't be told ({str(error)[:200]}); name the data set without one."
         ) from None
-    return {str(name): tuple(Path(file) for file in files) for name, files in found.items()}
+    return {str(name): tuple(Path(file) for file in files) for name, files in data_files.items()}
 
 
 def _is_table(path: Path, folder: Path) -> bool:

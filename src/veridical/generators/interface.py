@@ -72,18 +72,18 @@ class Generator(Protocol):
 
 def needs_of(request: GeneratorRequest) -> frozenset[Ability]:
     """What a request needs of a generator."""
-    found = {Ability.TEXTS, *views.needs(request.context.view)}
+    needs = {Ability.TEXTS, *views.needs(request.context.view)}
     match request:
         case Sample(sampling=sampling, after=after):
-            found |= {Ability.CONTINUE} if any(after) else set()
-            found |= {Ability.STOP} if sampling.stop else set()
-            found |= {Ability.TOP_K} if sampling.top_k else set()
-            found |= {Ability.LOGITS} if sampling.decoding is not None or sampling.diversity else set()
+            needs |= {Ability.CONTINUE} if any(after) else set()
+            needs |= {Ability.STOP} if sampling.stop else set()
+            needs |= {Ability.TOP_K} if sampling.top_k else set()
+            needs |= {Ability.LOGITS} if sampling.decoding is not None or sampling.diversity else set()
         case Score():
-            found.add(Ability.SCORES)
+            needs.add(Ability.SCORES)
         case YesNo() | Choose():
-            found.add(Ability.FIRST_TOKENS)
-    return frozenset(found)
+            needs.add(Ability.FIRST_TOKENS)
+    return frozenset(needs)
 
 
 def needs_of_decoding(method: Method | None) -> frozenset[Ability]:

@@ -68,17 +68,17 @@ def rewards(encoder: BatchEncoder, batch: Batch) -> tuple[Tensor, Tensor]:
     groups: dict[bool, dict[str, dict[str, None]]] = {}
     for context, row in itertools.chain.from_iterable(sides):
         groups.setdefault(bool(row.images), {}).setdefault(context, {})[row.answer.text] = None
-    found: dict[tuple[str, str], Tensor] = {}
+    by_text: dict[tuple[str, str], Tensor] = {}
     for texts in groups.values():
         with encoder.autocast():
             states = final_states(
                 encoder.vlm, encoder.encode(list(texts), batch), [list(some) for some in texts.values()]
             )
         for (context, some), after in zip(texts.items(), states, strict=True):
-            found |= {(context, text): state for text, state in zip(some, after, strict=True)}
+            by_text |= {(context, text): state for text, state in zip(some, after, strict=True)}
     weights = head_of(encoder.vlm)
     chosen, rejected = (
-        torch.stack([found[context, row.answer.text] @ weights for context, row in side]) for side in sides
+        torch.stack([by_text[context, row.answer.text] @ weights for context, row in side]) for side in sides
     )
     return chosen, rejected
 

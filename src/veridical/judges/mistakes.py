@@ -24,9 +24,9 @@ def mistaken(annotations: Annotations, lexicon: Lexicon, errors: float, record: 
     return dataclasses.replace(
         annotations,
         objects=(
-            *(one for one in annotations.objects if one.name not in overlooked),
+            *(thing for thing in annotations.objects if thing.name not in overlooked),
             *(ObjectInImage(name) for name in believed),
         ),
-        regions=tuple(one for one in annotations.regions if not overlooked & set(lexicon.names(one.text))),
+        regions=tuple(region for region in annotations.regions if not overlooked & set(lexicon.names(region.text))),
         facts=tuple(fact for fact in annotations.facts if not overlooked & set(lexicon.names(fact))),
     )

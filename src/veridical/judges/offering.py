@@ -33,5 +33,5 @@ def who_offers(method: str) -> list[str]:
 
 def _class(place: str) -> type:
     module, _, name = place.partition(":")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    offering: type = getattr(importlib.import_module(module), name)
+    return offering

@@ -153,11 +153,11 @@ class Oracle:
         return mistaken(annotations, self.lexicon, self.errors, record) if self.errors else annotations
 
     def _rate(self, record: Record, text: str) -> float | JudgeError:
-        found = self._findings(record, text)
-        if isinstance(found, JudgeError):
-            return found
-        there = len(found.true_names) + len(found.missing)
-        return (len(found.true_names) - len(found.faults)) / max(there, 1)
+        findings = self._findings(record, text)
+        if isinstance(findings, JudgeError):
+            return findings
+        there = len(findings.true_names) + len(findings.missing)
+        return (len(findings.true_names) - len(findings.faults)) / max(there, 1)
 
     def _compare(self, request: Compare) -> Preference | JudgeError:
         first, second = (self._rate(request.record, text) for text in (request.first, request.second))
@@ -168,11 +168,11 @@ class Oracle:
         return Preference(max(-1.0, min(1.0, first - second)))
 
     def _verify(self, request: Verify) -> float | JudgeError:
-        found = self._findings(request.record, request.claim)
-        if isinstance(found, JudgeError):
-            return found
-        said = found.named or any(p in request.claim for phrases in self.scenes.values() for p in phrases)
-        return 0.0 if found.faults else 1.0 if said else 0.5
+        findings = self._findings(request.record, request.claim)
+        if isinstance(findings, JudgeError):
+            return findings
+        said = findings.named or any(p in request.claim for phrases in self.scenes.values() for p in phrases)
+        return 0.0 if findings.faults else 1.0 if said else 0.5
 
     def _presence(self, request: Presence) -> Mapping[str, Seen] | JudgeError:
         if request.record.annotations is None:

@@ -65,8 +65,8 @@ class Panel:
 
     def names(self, kinds: Iterable[Kind]) -> str:
         """The judges that answer requests of these kinds, for provenance: "oracle", or "oracle+gpt"."""
-        found = (self.who(kind) for kind in METHODS if kind in set(kinds))
-        return "+".join(dict.fromkeys(judge.name for judge in found if judge is not None))
+        judges = (self.who(kind) for kind in METHODS if kind in set(kinds))
+        return "+".join(dict.fromkeys(judge.name for judge in judges if judge is not None))
 
     def require(self, kinds: Iterable[Kind], who: str, without: Callable[[Iterable[Kind]], str] = lambda _: "") -> None:
         """Raise UserError that names what `who` needs and no judge here answers, before any work is done.

@@ -71,9 +71,9 @@ class ScalarReward:
         ]
         texts = [[batch[place].text for place in places] for places in by_context.values()]
         with torch.no_grad():
-            found = final_states(self.vlm, encode(self.vlm, contexts), texts, self.closing)
+            hidden = final_states(self.vlm, encode(self.vlm, contexts), texts, self.closing)
         rewards = [0.0] * len(batch)
-        for places, states in zip(by_context.values(), found, strict=True):
+        for places, states in zip(by_context.values(), hidden, strict=True):
             for place, state in zip(places, states, strict=True):
                 rewards[place] = float(state.cpu() @ self.weights) + self.bias
         return rewards

@@ -60,7 +60,7 @@ class FreshPairs:
                 continue
             pairs = [signed(one, label(self.built.construction), self.built.settings, seed) for one in outcome or []]
             # The same record comes again with other answers: another pair, for caches and for random views.
-            made.append([replace(one, id=f"{one.id}/step-{step + 1}") for one in pairs])
+            made.append([replace(pair, id=f"{pair.id}/step-{step + 1}") for pair in pairs])
         return made
 
 

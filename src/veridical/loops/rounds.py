@@ -91,10 +91,10 @@ def _require_enough_records(config: LoopConfig, built: build.BuildConfig) -> Non
     assert built.limit is not None
     used = (config.rounds - 1) * built.limit
     with tempfile.TemporaryDirectory() as work:
-        found = sum(1 for _ in read_records(built.records, Path(work), limit=used + 1, prompt=built.prompt))
-    if found <= used:
+        count = sum(1 for _ in read_records(built.records, Path(work), limit=used + 1, prompt=built.prompt))
+    if count <= used:
         raise UserError(
-            f"{built.records} holds {found} records, and {config.rounds} rounds of {built.limit} need more than {used}."
+            f"{built.records} holds {count} records, and {config.rounds} rounds of {built.limit} need more than {used}."
             f" Lower --rounds, or the limit in {config.build}."
         )
 
@@ -117,7 +117,7 @@ def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:
 
 
 def _by_record(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    found: dict[str, list[Pair]] = {}
+    by_record: dict[str, list[Pair]] = {}
     for pair in pairs:
-        found.setdefault(pair.record_id, []).append(pair)
-    return found
+        by_record.setdefault(pair.record_id, []).append(pair)
+    return by_record

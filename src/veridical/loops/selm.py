@@ -72,8 +72,8 @@ def write_round(built: BuildConfig, known: Sequence[Pair], out: Path) -> None:
 
     if (out / "pairs").exists():
         return
-    found = shards.read(built, out / "records")
-    source = shards.open_source(built, found.items)
+    records = shards.read(built, out / "records")
+    source = shards.open_source(built, records.items)
     source.panel.require([Rate], "loop --kind selm")
     by_id = {record.id: record for record in source.records}
     if absent := [pair.record_id for pair in known if pair.record_id not in by_id]:

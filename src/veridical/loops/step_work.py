@@ -128,7 +128,7 @@ class PairsByStep:
     def _score_by_reference(self, examples: Sequence[Example]) -> None:
         """Score answers by the reference, in memory; nothing where the objective needs none."""
         self._scores = LiveReference()
-        requests = [one for one in self.aligned.objective.needs() if one.reference]
+        requests = [need for need in self.aligned.objective.needs() if need.reference]
         if not requests or not examples:
             return
         run = partial(_scores_of, self.encoder, requests)
@@ -165,7 +165,7 @@ class PairsByStep:
         if self._whole is None:
             loss, metrics = self.aligned.objective.loss(scored)
         else:
-            slopes = {need: [s for one in items for s in self._slopes[id(one)][need]] for need in scored}
+            slopes = {need: [s for item in items for s in self._slopes[id(item)][need]] for need in scored}
             learnt = learning_loss(scored, slopes) / share
             loss, metrics = learnt + (self._whole.loss - learnt.detach()), self._whole.metrics
         metrics = {**metrics, **log_prob_means(scored)}
@@ -227,9 +227,9 @@ class PairsByStep:
 def _scores_of(encoder: BatchEncoder, requests: Sequence[Any], examples: Sequence[Example]) -> list[dict[str, Tensor]]:
     """The scores of some examples by score key."""
     scored = score_requests(encoder, encoder.load(examples, views_of(requests)), requests)
-    found: list[dict[str, Tensor]] = [{} for _ in examples]
+    scores: list[dict[str, Tensor]] = [{} for _ in examples]
     for request, per_token in scored.items():
         rows = iter(per_token)
-        for own, example in zip(found, examples, strict=True):
+        for own, example in zip(scores, examples, strict=True):
             own |= {key: next(rows) for key in example.score_keys(request)}
-    return found
+    return scores

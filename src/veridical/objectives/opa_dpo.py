@@ -100,9 +100,9 @@ class OpaDpo:
             self.image_weight * _minus_log_sigmoid(self.beta * (clear - blurred)),
             2 * self.anchor_weight * _minus_log_sigmoid(self.beta * held),
         ]
-        sums = [torch.stack([one.sum() for one in ratios[side]]) for side in ("chosen", "rejected", "masked")]
+        sums = [torch.stack([ratio.sum() for ratio in ratios[side]]) for side in ("chosen", "rejected", "masked")]
         image = rewards(sums[0], sums[2], self.beta)
-        return torch.stack([one.mean() for one in terms]).sum(), {
+        return torch.stack([term.mean() for term in terms]).sum(), {
             **rewards(sums[0], sums[1], self.beta),
             "rewards/image_margins": image["rewards/margins"],
         }
@@ -112,7 +112,9 @@ class OpaDpo:
         import torch
 
         length = self.response_length
-        return torch.stack([torch.nn.functional.pad(one[:length], (0, length - len(one[:length]))) for one in tokens])
+        return torch.stack(
+            [torch.nn.functional.pad(token[:length], (0, length - len(token[:length]))) for token in tokens]
+        )
 
 
 def _ratios(scored: Logps) -> list[Tensor]:
@@ -143,7 +145,7 @@ def _times(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
 def _summed(tokens: Sequence[Tensor]) -> Tensor:
     import torch
 
-    return torch.stack([one.sum() for one in tokens])
+    return torch.stack([token.sum() for token in tokens])
 
 
 def _minus_log_sigmoid(margins: Tensor) -> Tensor:

@@ -40,13 +40,13 @@ class Gallery:
             own = self._embeddings[self._places[record.id]]
             distances = numpy.nan_to_num(1 - self._embeddings @ own, nan=numpy.inf)
         others = (self.records[place] for place in numpy.argsort(distances, kind="stable"))
-        found: dict[str, Record] = {}
+        by_id: dict[str, Record] = {}
         for other in others:
-            if len(found) == count:
+            if len(by_id) == count:
                 break
             if other.images and mine.isdisjoint(image.sha256 for image in other.images):
-                found.setdefault(other.images[0].sha256, other)
-        return list(found.values())
+                by_id.setdefault(other.images[0].sha256, other)
+        return list(by_id.values())
 
     @cached_property
     def _places(self) -> dict[str, int]:

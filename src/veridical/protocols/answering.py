@@ -128,15 +128,15 @@ def _sound(
         if len(images) == 1:
             replies.set_aside(chunk, error)
             return {}
-    found: dict[str, Reply] = {}
+    sound: dict[str, Reply] = {}
     half = set(images[: len(images) // 2])
     for first in (True, False):
         part = {digest: request for digest, request in chunk.items() if (_images(request) in half) == first}
         answered = _sound(answer_some, part, replies)
         if answered is None:
             return None
-        found |= answered
-    return found
+        sound |= answered
+    return sound
 
 
 def _files(requests: Mapping[str, Request]) -> list[ImageFile]:
@@ -172,14 +172,14 @@ def _answer(
     }
     places = {context: place for place, context in enumerate(dict.fromkeys(contexts.values()))}
     started = start(vlm, list(places), apart=apart, opens=opens)
-    found: dict[str, Reply] = {}
+    answered: dict[str, Reply] = {}
     for kind in dict.fromkeys(map(_kind, requests.values())):
         alike = [digest for digest, request in requests.items() if _kind(request) == kind]
         for first in range(0, len(alike), batch):
             rows = alike[first : first + batch]
             replies = _together(vlm, started, [requests[d] for d in rows], [places[contexts[d]] for d in rows])
-            found.update(zip(rows, replies, strict=True))
-    return {digest: found[digest] for digest in requests}
+            answered.update(zip(rows, replies, strict=True))
+    return {digest: answered[digest] for digest in requests}
 
 
 def _kind(request: Request) -> Hashable:

@@ -115,16 +115,16 @@ def effect(
         low, high = bca(values[0], drawn[0], jackknife) if jackknife is not None else interval(drawn[0])
         spread = float(np.nanstd(drawn[0]))
         return Effect(values[0], low, high, tail(drawn[0]), spread, None, 1, pictures, tuple(values))
-    found = parts(values, drawn)
+    split = parts(values, drawn)
     if pooled is None:
-        seeds, freedom = max(found.seeds - found.both, 0.0), len(values) - 1
+        seeds, freedom = max(split.seeds - split.both, 0.0), len(values) - 1
     else:
         seeds, freedom = pooled.variance * share / len(values), pooled.freedom
     value = float(np.mean(values))
-    half = _half_width((1 + LEVEL) / 2, found.images, seeds, freedom)
+    half = _half_width((1 + LEVEL) / 2, split.images, seeds, freedom)
     low, high = _shaped(value, _with_seeds(drawn), half)
-    p = _p(value, found.images, seeds, freedom)
-    return Effect(value, low, high, p, math.sqrt(found.images), math.sqrt(seeds), len(values), pictures, tuple(values))
+    p = _p(value, split.images, seeds, freedom)
+    return Effect(value, low, high, p, math.sqrt(split.images), math.sqrt(seeds), len(values), pictures, tuple(values))
 
 
 def _half_width(quantile: float, images: float, seeds: float, freedom: int) -> float:
@@ -159,8 +159,8 @@ def _p(value: float, images: float, seeds: float, freedom: int) -> float:
 
 def _with_seeds(drawn: FloatArray) -> FloatArray:
     """Means over seeds that are redrawn in each resample, one fewer than there are, [resamples]."""
-    found: FloatArray = (_seed_draws(*drawn.shape) * drawn).sum(axis=0)
-    return found
+    drawn_values: FloatArray = (_seed_draws(*drawn.shape) * drawn).sum(axis=0)
+    return drawn_values
 
 
 @functools.lru_cache(maxsize=8)
@@ -227,21 +227,21 @@ def p_of(low: float | None, high: float | None, value: float | None) -> float:
     error = (high - low) / (2 * stats.norm.isf((1 - LEVEL) / 2))
     if error <= 0:
         return 1.0 if value == 0 else 0.0
-    found = float(2 * stats.norm.sf(abs(value) / error))
+    p = float(2 * stats.norm.sf(abs(value) / error))
     # The interval is what was shown; its verdict must not be another one.
     clear = low > 0 or high < 0
-    return min(found, 1 - LEVEL - 1e-9) if clear else max(found, 1 - LEVEL)
+    return min(p, 1 - LEVEL - 1e-9) if clear else max(p, 1 - LEVEL)
 
 
 def corrected(differences: Sequence[Mapping[str, float | None]], correction: Correction = "holm") -> list[float]:
     """The p-values of differences as results hold them, corrected for their number; 1 where there is none."""
-    found = [
+    values_corrected = [
         p
         if (p := difference.get("p")) is not None
         else p_of(difference.get("low"), difference.get("high"), difference.get("difference"))
         for difference in differences
     ]
-    return adjusted(found, correction)
+    return adjusted(values_corrected, correction)
 
 
 def confidence_set(losses: FloatArray, names: Sequence[str], size: float = 1 - LEVEL) -> list[str]:
@@ -255,9 +255,9 @@ def confidence_set(losses: FloatArray, names: Sequence[str], size: float = 1 - L
     kept = sorted(distinct.values())
     if len(kept) < 2:
         return list(names)
-    found = MCS(losses[:, kept], size=size, reps=1000, block_size=1, method="max", bootstrap="stationary", seed=0)
-    found.compute()
-    inside = {tuple(losses[:, kept[place]].tolist()) for place in found.included}
+    kept_set = MCS(losses[:, kept], size=size, reps=1000, block_size=1, method="max", bootstrap="stationary", seed=0)
+    kept_set.compute()
+    inside = {tuple(losses[:, kept[place]].tolist()) for place in kept_set.included}
     return [name for name, column in zip(names, losses.T.tolist(), strict=True) if tuple(column) in inside]
 
 

@@ -40,7 +40,7 @@ class Joining:
 
     def done(self) -> Answers:
         """What was gathered."""
-        return Answers(self.texts, {kind: found for kind, found in self.faults.items() if found})
+        return Answers(self.texts, {kind: named for kind, named in self.faults.items() if named})
 
 
 def join(found: Rows, questions: Sequence[Question], fields: Fields, joining: Joining, prefix: str = "") -> None:
@@ -226,9 +226,9 @@ def _by_asking(questions: Sequence[Question]) -> Callable[[Row, Fields], str | N
         lines = [_bare(line) for line in str(asked).split("\n")]
         for name in [*names, ""] if first_field(row, fields.image) is None else names:
             for line in lines:
-                found = keys.get((name, line), ())
-                if len(found) == 1:
-                    return next(iter(found))
+                places = keys.get((name, line), ())
+                if len(places) == 1:
+                    return next(iter(places))
         return None
 
     return find

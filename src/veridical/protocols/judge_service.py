@@ -89,7 +89,7 @@ def _ask_again(service: TextService, calls: dict[str, Call], texts: dict[str, li
     from veridical.judges.messages import Reply
 
     for attempt in range(1, params.tries + 1):
-        bad = [key for key, found in texts.items() if not params.usable(found[0])]
+        bad = [key for key, replies in texts.items() if not params.usable(replies[0])]
         if not bad:
             return
         again = []

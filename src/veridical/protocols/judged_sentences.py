@@ -131,9 +131,9 @@ def _objects(panel: Panel, pictures: Pictures, texts: Sequence[str]) -> dict[str
     listed = ask(panel, [ExtractObjects(text) for text in texts], "objects")
     return {
         text: lexicon.names(text)
-        if isinstance(found, JudgeError)
-        else tuple(dict.fromkeys(lexicon.singular(mention.name.lower()) for mention in found))
-        for text, found in zip(texts, listed, strict=True)
+        if isinstance(mentions, JudgeError)
+        else tuple(dict.fromkeys(lexicon.singular(mention.name.lower()) for mention in mentions))
+        for text, mentions in zip(texts, listed, strict=True)
     }
 
 
@@ -152,16 +152,16 @@ def ask(panel: Panel, requests: Sequence[Any], label: str) -> list[Any]:
 
 def read(record: Record, caption: str, judged: JudgedCaptions, sure: float) -> list[JudgedSentence]:
     """The sentences of a caption with what the judge found."""
-    found, start = [], 0
+    read_sentences, start = [], 0
     for part in sentences(caption):
         text = part.strip()
         if text:
             at = start + len(part) - len(part.lstrip())
             probability = judged.probability.get((record.id, text))
             verdict: Verdict = "failed" if probability is None else truth_of(probability, sure)
-            found.append(JudgedSentence(at, at + len(text), verdict, judged.objects.get(text, ())))
+            read_sentences.append(JudgedSentence(at, at + len(text), verdict, judged.objects.get(text, ())))
         start += len(part)
-    return found
+    return read_sentences
 
 
 def _pool(judged: JudgedCaptions, sure: float) -> dict[str, frozenset[str]]:

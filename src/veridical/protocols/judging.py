@@ -142,7 +142,7 @@ def read_judgements(
         _gather(path, _read(path, entries, prompts, questions, official), prompts, settings.judge, gathered)
     judge = {"name": _one_judge(gathered.names), "prompt": _one_prompt(gathered.hashes, made_from)}
     texts = {key: list(runs.values()) for key, runs in gathered.texts.items()}
-    return Judgements(judge, texts, {kind: found for kind, found in gathered.faults.items() if found})
+    return Judgements(judge, texts, {kind: named for kind, named in gathered.faults.items() if named})
 
 
 @dataclass
@@ -220,7 +220,7 @@ def _gather(
 
 def one_run(judged: Judgements) -> None:
     """Raises UserError where there are several judgements of an answer and the benchmark takes one."""
-    if any(len(found) > 1 for found in judged.texts.values()):
+    if any(len(runs) > 1 for runs in judged.texts.values()):
         raise UserError("--judgements: several of one answer; this benchmark takes one run of the judge.")
 
 

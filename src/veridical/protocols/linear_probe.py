@@ -63,7 +63,7 @@ def partner_questions(records: Sequence[Record], partner: Mapping[str, str], see
     Raises:
         UserError: a record without annotations, or no picture with (or without) a partner.
     """
-    found: dict[bool, list[PartnerQuestion]] = {True: [], False: []}
+    by_answer: dict[bool, list[PartnerQuestion]] = {True: [], False: []}
     for record in records:
         if record.annotations is None:
             raise UserError(f"record {record.id}: the probe needs its annotated objects")
@@ -72,12 +72,12 @@ def partner_questions(records: Sequence[Record], partner: Mapping[str, str], see
         triggers = sorted(name for name in present if name in partner)
         if triggers:
             asked = partner[rng.choice(triggers)]
-            found[asked in present].append(PartnerQuestion(record, asked, asked in present))
-    number = min(map(len, found.values()))
+            by_answer[asked in present].append(PartnerQuestion(record, asked, asked in present))
+    number = min(map(len, by_answer.values()))
     if not number:
         raise UserError("the probe needs pictures with and without the usual partner of an object in them")
-    kept = {question.record.id for questions in found.values() for question in questions[:number]}
-    both = {question.record.id: question for questions in found.values() for question in questions}
+    kept = {question.record.id for questions in by_answer.values() for question in questions[:number]}
+    both = {question.record.id: question for questions in by_answer.values() for question in questions}
     return [both[record.id] for record in records if record.id in kept]
 
 

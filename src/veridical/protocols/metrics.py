@@ -43,8 +43,8 @@ class Tally:
 
     def values(self) -> dict[str, float | None]:
         """The metrics as they are."""
-        found = self.formula({name: np.asarray([column.sum()]) for name, column in self.sums.items()})
-        return {**{name: _number(float(value[0])) for name, value in found.items()}, **self.fixed}
+        by_metric = self.formula({name: np.asarray([column.sum()]) for name, column in self.sums.items()})
+        return {**{name: _number(float(value[0])) for name, value in by_metric.items()}, **self.fixed}
 
     def among(self, groups: Sequence[str]) -> Tally:
         """What was counted in some of the groups, in the order given; without what is fixed."""
@@ -83,8 +83,8 @@ def tally(rows: Iterable[tuple[str, Mapping[str, float]]], columns: Sequence[str
         for name, number in row.items():
             cells[name][at] += number
     sums = {name: np.zeros(len(index)) for name in columns}
-    for name, found in cells.items():
-        sums[name][list(found)] = list(found.values())
+    for name, numbers in cells.items():
+        sums[name][list(numbers)] = list(numbers.values())
     return Tally(tuple(index), sums, formula)
 
 

@@ -29,8 +29,8 @@ def as_table(result: Mapping[str, Any]) -> Table:
 
 def comparisons(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The comparisons in a result, none to several."""
-    found: Sequence[Mapping[str, Any]] = result.get("comparisons") or ([result] if "against" in result else [])
-    return found
+    compared: Sequence[Mapping[str, Any]] = result.get("comparisons") or ([result] if "against" in result else [])
+    return compared
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -95,9 +95,9 @@ def _cells_at_equal_recall(results: Results, key: str) -> dict[str, list[plain.C
     for name in names:
         values = [({} if even is None else even if name == "chair_s" else even["others"][name]) for even in by_model]
         cells = [plain.Cell(values[0].get("base_cut") if len(values) == 1 else None)]
-        for found in values:
-            cells.append(plain.Cell(found.get("aligned")))
-            cells.append(plain.Cell(found.get("difference"), found.get("low"), found.get("high"), is_difference=True))
+        for value in values:
+            cells.append(plain.Cell(value.get("aligned")))
+            cells.append(plain.Cell(value.get("difference"), value.get("low"), value.get("high"), is_difference=True))
         label = _label(results, results["equal"][key][name])
         rows[f"at equal {_label(results, results['equal'][key]['recall']).removesuffix(' %')}: {label}"] = cells
     return rows
@@ -137,9 +137,9 @@ def _compared(results: Results, comparison: Mapping[str, Any]) -> Table:
         table.add_section()
         what = _label(results, results["equal"][key]["recall"]).removesuffix(" %")
         table.add_row(f"[bold]at {what} {even['recall']:.1f} %[/bold]", even["against"])
-        for metric, found in {"chair_s": even, **even["others"]}.items():
+        for metric, number in {"chair_s": even, **even["others"]}.items():
             name = results["equal"][key][metric]
-            table.add_row(_label(results, name), *_even(found, _places(results, name)))
+            table.add_row(_label(results, name), *_even(number, _places(results, name)))
     return table
 
 

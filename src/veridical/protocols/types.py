@@ -105,9 +105,7 @@ class Scored:
             for item in self.items:
                 if item.fault in by_fault:
                     by_fault[item.fault].append(item.id)
-        return {
-            kind: found for kind, found in {**by_fault, **{k: list(v) for k, v in self.faults.items()}}.items() if found
-        }
+        return {kind: ids for kind, ids in {**by_fault, **{k: list(v) for k, v in self.faults.items()}}.items() if ids}
 
     def _faults(self) -> Iterable[str]:
         """The fault of each item; those that keep their items small know it without putting them together."""

@@ -53,11 +53,11 @@ _ODD = {
 @cache
 def contractions() -> dict[str, str]:
     """Contractions without an apostrophe, and with it."""
-    found = {word.replace("'", ""): word for word in _CONTRACTED.split()}
+    written = {word.replace("'", ""): word for word in _CONTRACTED.split()}
     for word in _TWICE_CONTRACTED.split():
         one, two, three = word.split("'")
-        found |= {f"{one}{two}'{three}": word, f"{one}'{two}{three}": word}
-    return found | _ODD
+        written |= {f"{one}{two}'{three}": word, f"{one}'{two}{three}": word}
+    return written | _ODD
 
 
 def digits_and_articles(text: str) -> str:

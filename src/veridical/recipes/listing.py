@@ -17,17 +17,17 @@ class RecipeListConfig:
 
 def run(config: RecipeListConfig) -> None:
     """Print the list."""
-    found = [recipe(name) for name in names()]
+    recipes = [recipe(name) for name in names()]
     if config.json:
         import json
 
         rows = [
             {"name": one.name, "title": one.title, "source": one.source, "base": one.base, "pairs": one.pairs,
              "commands": [step.command for step in one.steps], "notes": one.notes}
-            for one in found
+            for one in recipes
         ]  # fmt: skip
         print(json.dumps(rows, indent=2))
         return
-    width = max(len(one.name) for one in found)
-    for one in found:
+    width = max(len(one.name) for one in recipes)
+    for one in recipes:
         print(f"  {one.name:<{width}}  {one.title}")

@@ -39,8 +39,8 @@ def settings_type(command: str, settings: Mapping[str, Any]) -> type:
     name, config = COMMANDS[command]
     module = importlib.import_module(f"veridical.{name}")
     if hasattr(module, "config_type"):
-        found: type = module.config_type(dotted(settings))
-        return found
+        kind: type = module.config_type(dotted(settings))
+        return kind
     only: type = getattr(module, config)
     return only
 

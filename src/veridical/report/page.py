@@ -215,23 +215,23 @@ def _by_protocol(table: Sequence[MetricRow]) -> list[tuple[str, list[MetricRow]]
 
 
 def _eval_charts(run: EvalRun, base: str) -> list[Chart]:
-    found = []
+    drawn = []
     others = [name for name in run.results["models"] if name != base]
     if others and run.results["by_object"]:
         svg = charts.object_rates(base, others, run.results["by_object"])
-        found.append(
+        drawn.append(
             Chart(svg, "Each object: how often captions name it where it is not. A line to the left is a gain.")
         )
     if run.noise:
         svg = charts.noise_curve(run.noise)
-        found.append(
+        drawn.append(
             Chart(
                 svg,
                 f"{run.noise['model']} under noise: the less it can see, the more it falls back on what is usual. "
                 "This is what makes rejected answers for the pairs.",
             )
         )
-    return found
+    return drawn
 
 
 def _caption_cards(run: EvalRun, count: int) -> list[CaptionCard]:
@@ -253,13 +253,15 @@ def _worst_cards(run: EvalRun, count: int) -> list[CaptionCard]:
 
 
 def _caption_card(run: EvalRun, record: str) -> CaptionCard:
-    found = {name: caption for name, captions in run.captions.items() for caption in captions if caption.id == record}
-    first = next(iter(found.values()))
+    captions_of = {
+        name: caption for name, captions in run.captions.items() for caption in captions if caption.id == record
+    }
+    first = next(iter(captions_of.values()))
     return CaptionCard(
         picture=thumbnail(run.picture(first.image)),
         record=record,
         truth=first.truth,
-        captions=tuple((name, inventions(one), one.wrong) for name, one in found.items()),
+        captions=tuple((name, inventions(one), one.wrong) for name, one in captions_of.items()),
     )
 
 

@@ -157,10 +157,10 @@ def _at_equal_recall(run: EvalRun, comparison: Mapping[str, Any]) -> Mapping[str
     """A comparison at equal recall, by the protocol that stands for the evaluation."""
     protocol = _headline(run).protocol
     main = run.results.get("captions", protocol) == protocol
-    found: Mapping[str, Any] | None = (
+    at_recall: Mapping[str, Any] | None = (
         comparison["at_equal_recall"] if main else comparison.get("at_equal_recall_by", {}).get(protocol)
     )
-    return found
+    return at_recall
 
 
 def _difference(run: EvalRun, model: str) -> Mapping[str, Any]:

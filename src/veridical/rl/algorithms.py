@@ -22,5 +22,5 @@ def algorithm_type(name: str) -> type[Algorithm]:
     if name not in ALGORITHMS:
         raise UserError(f"kind: no algorithm {name!r}; there are {', '.join(ALGORITHMS)}.")
     module, _, attribute = ALGORITHMS[name].partition(":")
-    found: type[Algorithm] = getattr(importlib.import_module(module), attribute)
-    return found
+    algorithm: type[Algorithm] = getattr(importlib.import_module(module), attribute)
+    return algorithm

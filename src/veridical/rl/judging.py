@@ -37,12 +37,12 @@ class Judging:
 
     def findings(self, answers: Sequence[Answered]) -> list[Findings | None]:
         """What is named, wrong and missing in each answer; None for yes/no questions, and where the judge can't say."""
-        asked = [one for one in answers if truth(one.record) is None]
+        asked = [answer for answer in answers if truth(answer.record) is None]
         unknown = {(one.record.id, one.text): one for one in asked if (one.record.id, one.text) not in self._found}
         if unknown:
-            found = self.panel.answer([Detect(one.record, one.text) for one in unknown.values()])
-            self._found |= dict(zip(unknown, map(self._answer, found), strict=True))
-        return [self._found.get((one.record.id, one.text)) for one in answers]
+            answered = self.panel.answer([Detect(one.record, one.text) for one in unknown.values()])
+            self._found |= dict(zip(unknown, map(self._answer, answered), strict=True))
+        return [self._found.get((answer.record.id, answer.text)) for answer in answers]
 
     def rewritten(self, requests: Sequence[Rewrite]) -> list[str | None]:
         """Texts with their faults put right; None where the writer can't."""
@@ -58,10 +58,10 @@ class Judging:
         return self._rated(judge.rate, answers)
 
     def _rated(self, rate: Any, answers: Sequence[Answered]) -> list[float | None]:
-        different = {(one.record.id, one.text): one for one in answers}
+        different = {(answer.record.id, answer.text): answer for answer in answers}
         rates = rate([Rate(one.record, one.record.prompt, one.text) for one in different.values()])
         known = dict(zip(different, map(self._answer, rates), strict=True))
-        return [known[one.record.id, one.text] for one in answers]
+        return [known[answer.record.id, answer.text] for answer in answers]
 
     def _answer(self, given: Any) -> Any:
         if not isinstance(given, JudgeError):
@@ -81,25 +81,25 @@ class Monitor:
 
         The score is (objects named rightly - faults) / objects that are there.
         """
-        captions = [one for one in answers if truth(one.record) is None]
-        replies = [yes_or_no(one.text) for one in answers if truth(one.record) is not None]
+        captions = [answer for answer in answers if truth(answer.record) is None]
+        replies = [yes_or_no(answer.text) for answer in answers if truth(answer.record) is not None]
         metrics = {
-            "completions/words": _mean([len(one.text.split()) for one in answers]),
-            "completions/repetition": _mean([repetition(one.text) for one in answers]),
-            "completions/distinct": len({one.text for one in answers}) / max(len(answers), 1),
+            "completions/words": _mean([len(answer.text.split()) for answer in answers]),
+            "completions/repetition": _mean([repetition(answer.text) for answer in answers]),
+            "completions/distinct": len({answer.text for answer in answers}) / max(len(answers), 1),
         }
         if replies:
             metrics["completions/yes_ratio"] = _mean([reply == "yes" for reply in replies])
-        annotated = [one for one in captions if one.record.annotations is not None]
+        annotated = [caption for caption in captions if caption.record.annotations is not None]
         if self.words is None or not annotated:
             return metrics
         oracle = Oracle(self.words.lexicon, (), self.words.partner, self.words.scenes)
-        found = [f for f in oracle.detect([Detect(o.record, o.text) for o in annotated]) if isinstance(f, Findings)]
+        findings = [f for f in oracle.detect([Detect(o.record, o.text) for o in annotated]) if isinstance(f, Findings)]
         rates = [r for r in oracle.rate([Rate(o.record, o.record.prompt, o.text) for o in annotated]) if _is_number(r)]
-        recalls = [recall for one in found if (recall := recall_of(one)) is not None]
+        recalls = [recall for finding in findings if (recall := recall_of(finding)) is not None]
         return metrics | {
             "oracle/score": _mean(rates),
-            "oracle/chair_s": _mean([one.invents for one in found]),
+            "oracle/chair_s": _mean([finding.invents for finding in findings]),
             "oracle/recall": _mean(recalls),
         }
 
@@ -128,7 +128,7 @@ class Standard:
 
 def answered(rollouts: Sequence[Rollout]) -> list[Answered]:
     """The answers of some groups, one after the other."""
-    return [Answered(r.record, one.text.strip(), one.finished) for r in rollouts for one in r.answers]
+    return [Answered(r.record, answer.text.strip(), answer.finished) for r in rollouts for answer in r.answers]
 
 
 def _is_number(value: object) -> bool:

@@ -71,10 +71,10 @@ class Ppo:
                 found = gae(rewards, values, self.gamma, self.lam)
                 rollout.advantages.append(found)
                 rollout.returns.append(found + values)
-        everything = torch.cat([one for rollout in rollouts for one in rollout.advantages])
+        everything = torch.cat([advantage for rollout in rollouts for advantage in rollout.advantages])
         mean, spread = everything.mean(), (everything.var(correction=min(1, len(everything) - 1)) + 1e-8).rsqrt()
         for rollout in rollouts:
-            rollout.advantages = [(one - mean) * spread for one in rollout.advantages]
+            rollout.advantages = [(advantage - mean) * spread for advantage in rollout.advantages]
         if not self.needs_reference:
             return {}
         divergence = torch.cat(

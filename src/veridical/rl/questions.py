@@ -16,9 +16,9 @@ def with_questions(records: Sequence[Record], words: Words | None, share: float,
 
     Half of the absent ones are usual partners of what is there, where those are known (POPE's adversarial setting).
     """
-    found: list[Record] = []
+    records_asked: list[Record] = []
     for record in records:
-        found.append(record)
+        records_asked.append(record)
         random = generator("question", (seed, record.id))
         if share and words is not None and record.annotations is not None and random.random() < share:
             present = sorted(record.annotations.names)
@@ -27,8 +27,8 @@ def with_questions(records: Sequence[Record], words: Words | None, share: float,
             there = bool(random.random() < 0.5)
             choice = present if there else usual if usual and random.random() < 0.5 else absent
             if choice:
-                found.append(_asked(record, str(choice[int(random.integers(len(choice)))]), there))
-    return found
+                records_asked.append(_asked(record, str(choice[int(random.integers(len(choice)))]), there))
+    return records_asked
 
 
 def _asked(record: Record, name: str, there: bool) -> Record:

@@ -52,7 +52,7 @@ _ASKS: Mapping[str, Kind] = MappingProxyType({"precision": Detect, "coverage": D
 
 def weighted(given: Sequence[str]) -> dict[str, float]:
     """Names of rewards with their weights, out of `name` or `name=weight`. Raises UserError for what is neither."""
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for one in given:
         name, _, number = one.rpartition("=") if "=" in one else (one, "", "1")
         try:
@@ -61,13 +61,13 @@ def weighted(given: Sequence[str]) -> dict[str, float]:
             raise UserError(f"rewards: {one!r} is no reward with a weight; write it as {name}=0.5.") from None
         if not abs(weight) < float("inf"):
             raise UserError(f"rewards: the weight of {name} is {number}; it must be a finite number.")
-        if name in found:
+        if name in weights:
             raise UserError(f"rewards: {name} is named twice; give each reward one weight.")
         REWARDS.get(name, "rewards")
-        found[name] = weight
-    if not found:
+        weights[name] = weight
+    if not weights:
         raise UserError("rewards: none is named; `veridical list rewards` shows what there is.")
-    return found
+    return weights
 
 
 def asked_of_judge(names: Sequence[str]) -> list[Kind]:

@@ -48,19 +48,19 @@ _RUN = 4
 
 def precision(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Share of an answer's facts that are true: objects named rightly, over these and everything that is wrong."""
-    return [None if found is None else _precision(found) for found in judging.findings(answers)]
+    return [None if findings is None else _precision(findings) for findings in judging.findings(answers)]
 
 
 def coverage(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Share of the image's annotated objects that an answer names: recall."""
-    return [None if found is None else recall_of(found) for found in judging.findings(answers)]
+    return [None if findings is None else recall_of(findings) for findings in judging.findings(answers)]
 
 
 def chair(answers: Sequence[Answered], judging: Asks) -> list[float | None]:
     """Minus the share of an answer's named objects that are not in the image (CHAIRi, arXiv 1809.02156)."""
     return [
-        None if found is None else -len(found.invented) / len(found.named) if found.named else 0.0
-        for found in judging.findings(answers)
+        None if findings is None else -len(findings.invented) / len(findings.named) if findings.named else 0.0
+        for findings in judging.findings(answers)
     ]
 
 
@@ -117,8 +117,8 @@ def truth(record: Record) -> str | None:
 
 def yes_or_no(text: str) -> str | None:
     """The yes or no that a text begins with, in lower case."""
-    found = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
-    return found[1].lower() if found else None
+    word = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
+    return word[1].lower() if word else None
 
 
 def _precision(found: Findings) -> float:

@@ -31,7 +31,7 @@ def of_all_processes(own: list[Rollout], failed: int, device: torch.device) -> t
     rollouts = [
         rollout
         for process, (groups, _) in enumerate(everywhere)
-        for rollout in (own if process == distributed.index() else [_moved(one, device) for one in groups])
+        for rollout in (own if process == distributed.index() else [_moved(group, device) for group in groups])
     ]
     return rollouts, sum(count for _, count in everywhere)
 
@@ -48,7 +48,7 @@ def write(folder: Path, rollouts: Sequence[Rollout], records: Sequence[Record], 
     rows = [
         {
             "record": places[rollout.record.id],
-            "answers": [[one.text, one.ended, one.tokens, list(one.ids)] for one in rollout.answers],
+            "answers": [[answer.text, answer.ended, answer.tokens, list(answer.ids)] for answer in rollout.answers],
             **{name: [one.tolist() for one in getattr(rollout, name)] for name in KEPT},
         }
         for rollout in rollouts
@@ -92,10 +92,10 @@ def length_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 def _moved(rollout: Rollout, device: torch.device) -> Rollout:
     """The same group with its tensors elsewhere."""
-    found = replace(rollout)
+    moved = replace(rollout)
     for name in KEPT:
-        setattr(found, name, [one.to(device) for one in getattr(rollout, name)])
-    return found
+        setattr(moved, name, [one.to(device) for one in getattr(rollout, name)])
+    return moved
 
 
 def _restored(state: dict[str, Any], records: Sequence[Record], device: torch.device) -> Rollout:

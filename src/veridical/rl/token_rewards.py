@@ -44,16 +44,16 @@ TOKEN_REWARDS: Mapping[str, str] = MappingProxyType(
 
 def weighted_tokens(given: Sequence[str]) -> dict[str, float]:
     """Names of token rewards with their weights, out of `name` or `name=weight`. Raises UserError for others."""
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for one in given:
         name, equals, number = one.partition("=")
         if name not in TOKEN_REWARDS:
             raise UserError(f"token_rewards: there is no {name!r}; there are {', '.join(TOKEN_REWARDS)}.")
         try:
-            found[name] = float(number) if equals else 1.0
+            weights[name] = float(number) if equals else 1.0
         except ValueError:
             raise UserError(f"token_rewards: {one!r} has no number as its weight; write it as {name}=0.5.") from None
-    return found
+    return weights
 
 
 def asked_of_judge(names: Sequence[str]) -> list[Kind]:

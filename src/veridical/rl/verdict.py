@@ -56,8 +56,8 @@ def trend(rows: Sequence[Mapping[str, Any]], name: str) -> Trend | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[TrainingWarning]:
     """What is wrong with a run, by its log; empty where nothing is."""
-    found = [_hacked(rows), _shortened(rows), _collapsed(rows), _without_signal(rows), _learnt_nothing(rows)]
-    return [warning for warning in found if warning is not None]
+    warnings = [_hacked(rows), _shortened(rows), _collapsed(rows), _without_signal(rows), _learnt_nothing(rows)]
+    return [warning for warning in warnings if warning is not None]
 
 
 def _hacked(rows: Sequence[Mapping[str, Any]]) -> TrainingWarning | None:

@@ -92,7 +92,7 @@ class PolicyGradient:
         self._ends: dict[str, float] = {}
         self._failed = 0
         # Dropout would make the sampling policy another one than the one that trains.
-        dropout = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in vlm.model.modules())
+        dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in vlm.model.modules())
         self._may_share = keep_prefix and not dropout
 
     def begin(self, step: int) -> Sequence[Rollout]:
@@ -135,9 +135,9 @@ class PolicyGradient:
         ]
         with torch.no_grad(), self._encoder.autocast():
             shown = without_value(prefix) if self._head is not None else prefix
-            found = generate(self._vlm, shown, branches, self._sampling)
+            sampled = generate(self._vlm, shown, branches, self._sampling)
         rollouts = [
-            Rollout(record, found[place * count : (place + 1) * count], torch.empty(0))
+            Rollout(record, sampled[place * count : (place + 1) * count], torch.empty(0))
             for place, record in enumerate(records)
         ]
         if self._algorithm.needs_old or (distributed.count() > 1 and self._algorithm.num_iterations > 1):
@@ -246,19 +246,19 @@ class PolicyGradient:
         from veridical.rl.base import combined, nanstd
 
         totals = combined(raw, self._weights)
-        found = {}
+        metrics = {}
         if self.task.token_rewards:
-            sums = torch.stack([one.sum() for rollout in rollouts for one in rollout.token_rewards])
-            found["rewards/tokens/mean"] = float(sums.mean())
+            sums = torch.stack([reward.sum() for rollout in rollouts for reward in rollout.token_rewards])
+            metrics["rewards/tokens/mean"] = float(sums.mean())
             totals = totals + sums
         groups = totals.view(-1, self._algorithm.num_generations)
-        found |= {"reward": float(totals.nanmean()), "reward_std": float(nanstd(totals))}
+        metrics |= {"reward": float(totals.nanmean()), "reward_std": float(nanstd(totals))}
         spread = nanstd(groups, 1)
-        found["frac_reward_zero_std"] = float(torch.isclose(spread, torch.zeros_like(spread)).float().mean())
+        metrics["frac_reward_zero_std"] = float(torch.isclose(spread, torch.zeros_like(spread)).float().mean())
         for place, name in enumerate(self.task.rewards):
-            found[f"rewards/{short(name)}/mean"] = float(raw[:, place].nanmean())
-            found[f"rewards/{short(name)}/std"] = float(nanstd(raw[:, place]))
-        return found
+            metrics[f"rewards/{short(name)}/mean"] = float(raw[:, place].nanmean())
+            metrics[f"rewards/{short(name)}/std"] = float(nanstd(raw[:, place]))
+        return metrics
 
     def _log_completions(self, number: int, rollouts: Sequence[Rollout], raw: Tensor) -> None:
         if self._completions is None:
@@ -286,12 +286,12 @@ class PolicyGradient:
     def loss(self, items: Sequence[Rollout]) -> Tensor:
         """The groups' share of the step's loss."""
         shared = self._live if len(items) == len(own_part(self._rollouts)) else None
-        prefix = shared or self._encoded([one.record for one in items], gradients=True)
+        prefix = shared or self._encoded([item.record for item in items], gradients=True)
         scored = self._scored(items, prefix)
         for rollout, logps in zip(items, by_group(items, scored.logps), strict=True):
             if not rollout.old:
                 # The sampling policy is the one that trains, in the first step on its answers.
-                rollout.old = [one.detach() for one in logps]
+                rollout.old = [logp.detach() for logp in logps]
         tokens = self._padded(items, scored)
         loss, measured = self._algorithm.loss(tokens, self._whole)
         entropies = pad_sequence(scored.entropies, batch_first=True)
@@ -364,6 +364,6 @@ class PolicyGradient:
 
     def load(self, folder: Path) -> None:
         """Read them again."""
-        found, metrics = read(folder, self.task.records, self._vlm.model.device)
-        if found:
-            self._rollouts, self._of_rollout = found, metrics
+        rollouts, metrics = read(folder, self.task.records, self._vlm.model.device)
+        if rollouts:
+            self._rollouts, self._of_rollout = rollouts, metrics

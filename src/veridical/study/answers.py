@@ -324,9 +324,9 @@ def _turned(one: ArmComparison, first: str) -> ArmComparison:
     """The comparison with `first` as its first side."""
     if one.first == first or one.effect is None:
         return one
-    found = one.effect
+    effect = one.effect
     turned = replace(
-        found, value=-found.value, low=-found.high, high=-found.low, by_seed=tuple(-v for v in found.by_seed)
+        effect, value=-effect.value, low=-effect.high, high=-effect.low, by_seed=tuple(-v for v in effect.by_seed)
     )
     opposite: Mapping[Verdict, Verdict] = {"better": "worse", "worse": "better"}
     return replace(

@@ -174,11 +174,11 @@ class _Level:
 def _levels(axis: str, values: Any, where: str) -> tuple[_Level, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise UserError(f"{where}: give a list of levels, such as [bpo-image, bdhs].")
-    found = tuple(_level(axis, value, where) for value in values)
-    names = [level.name for level in found]
+    levels = tuple(_level(axis, value, where) for value in values)
+    names = [level.name for level in levels]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{where}: {', '.join(twice)} is there twice; name each level once, by label or value.")
-    return found
+    return levels
 
 
 def _level(axis: str, value: Any, where: str) -> _Level:
@@ -203,26 +203,26 @@ def _level(axis: str, value: Any, where: str) -> _Level:
 
 def _flat(settings: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
     """Settings by dotted name, short names written out. Raises UserError for one that nothing has."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}".replace("-", "_")
         if not prefix and name in SHORT:
             target, _, form = SHORT[name].partition("=")
-            found[target] = form.format(value) if form else value
+            flat[target] = form.format(value) if form else value
         elif not prefix and "=" in name:
             target, _, form = name.partition("=")
-            found[target.replace("_", "-") if target == "construction" else target] = form.replace("_", "-").format(
+            flat[target.replace("_", "-") if target == "construction" else target] = form.replace("_", "-").format(
                 value
             )
         elif isinstance(value, Mapping) and (name in GROUPS or prefix):
             inner = dict(value)
             if name in ("construction", "objective") and "name" in inner:
-                found[name] = inner.pop("name")
-            found |= _flat(inner, where, f"{name}.")
+                flat[name] = inner.pop("name")
+            flat |= _flat(inner, where, f"{name}.")
         else:
             _check_setting(name, where)
-            found[name] = list(value) if isinstance(value, tuple) else value
-    return found
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def _check_setting(name: str, where: str) -> None:

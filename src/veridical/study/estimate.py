@@ -87,13 +87,13 @@ def step_work(command: str, config: Any, pairs: int) -> Work:
 
 def paces(steps: Sequence[Part], took: Mapping[str, float]) -> dict[str, float]:
     """By kind of step, how many times the estimate those took that have run."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     for step in steps:
         if step.name in took:
-            found.setdefault(step.work.kind, []).append((took[step.name], step.work.seconds))
+            measured.setdefault(step.work.kind, []).append((took[step.name], step.work.seconds))
     return {
         kind: sum(real for real, _ in both) / sum(guess for _, guess in both)
-        for kind, both in found.items()
+        for kind, both in measured.items()
         if sum(guess for _, guess in both)
     }
 

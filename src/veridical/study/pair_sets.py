@@ -79,8 +79,8 @@ def _shared(sets: Sequence[Sequence[Path]]) -> set[str]:
     """The records of which every build has a pair."""
     from veridical.pairs.dataset import read_pairs
 
-    found = [{pair.record_id for pair in read_pairs(build)} for build in {one for builds in sets for one in builds}]
-    return set.intersection(*found) if found else set()
+    by_build = [{pair.record_id for pair in read_pairs(build)} for build in {one for builds in sets for one in builds}]
+    return set.intersection(*by_build) if by_build else set()
 
 
 def _told_apart(pairs: Sequence[Pair]) -> list[Pair]:

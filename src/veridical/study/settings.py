@@ -145,8 +145,8 @@ def _align(arm: Arm, model: str) -> AlignConfig:
 
     objective = {"name": arm.settings.get("objective", "dpo-nll"), **_group(arm, "objective")}
     settings = {**_given(arm, "align"), "out": "unset", "pairs": "unset", "model": model, "objective": objective}
-    found: AlignConfig = _parsed(config_type, settings, f"arm {arm.name}: align")
-    return found
+    config: AlignConfig = _parsed(config_type, settings, f"arm {arm.name}: align")
+    return config
 
 
 def _eval(arm: Arm, model: str, records: str) -> EvalConfig:
@@ -155,32 +155,32 @@ def _eval(arm: Arm, model: str, records: str) -> EvalConfig:
 
     world = {"records": MEASURED, "limit": WORLD_SCENES} if is_world(records) else {}
     settings = {**world, **_given(arm, "eval"), "out": "unset", "models": [model]}
-    found: EvalConfig = _parsed(config_type, settings, f"arm {arm.name}: eval")
-    return with_protocols(found, records, f"arm {arm.name}")
+    config: EvalConfig = _parsed(config_type, settings, f"arm {arm.name}: eval")
+    return with_protocols(config, records, f"arm {arm.name}")
 
 
 def _given(arm: Arm, group: str) -> dict[str, Any]:
     """What an arm says of a command's own settings. Raises UserError for those that a study gives itself."""
-    found = _group(arm, group)
+    settings = _group(arm, group)
     for name in SET_HERE[group]:
-        if name in found:
+        if name in settings:
             raise UserError(f"arm {arm.name}: {group}.{name} is set by the study; take it out, or use its short name.")
-    return found
+    return settings
 
 
 def _group(arm: Arm, group: str) -> dict[str, Any]:
     """The settings behind `group.`, nested as YAML holds them."""
-    found: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for name, value in arm.settings.items():
         first, _, rest = name.partition(".")
         if first != group or not rest:
             continue
-        place = found
+        place = nested
         *parents, leaf = rest.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
         place[leaf] = value
-    return found
+    return nested
 
 
 def _parsed(config_type: Any, settings: Mapping[str, Any], where: str) -> Any:
@@ -214,7 +214,7 @@ def parsed(kind: Any, settings: Mapping[str, Any], where: str) -> Any:
 
 def plain(config: Any, **changed: Any) -> Any:
     """The settings with some changed, where they have them."""
-    known = {one.name for one in dataclasses.fields(config)}
+    known = {field.name for field in dataclasses.fields(config)}
     return dataclasses.replace(config, **{name: value for name, value in changed.items() if name in known})
 
 

@@ -36,14 +36,14 @@ def load(
     kernel, quantised weights, compiling) that are not available here.
     """
     adapter = None if adapter is None else fetched_adapter(adapter)
-    found = loading.read_model(model, dtype, device, allow_remote_code, options)
+    loaded = loading.read_model(model, dtype, device, allow_remote_code, options)
     if adapter is not None and not limits and (limits := image_limits.stored(adapter)):
         print(f"{adapter}: was trained with {limits}, which holds here too", file=sys.stderr)
-    image_limits.apply(limits, str(model), found.model, found.processor)
+    image_limits.apply(limits, str(model), loaded.model, loaded.processor)
     if adapter is None:
-        return _probed(loading.assemble(str(model), found.model, found.processor, found.weights, limits=limits))
-    adapted, invocation_tokens = adapters.load_adapter(found.model, adapter)
-    return _probed(loading.assemble(str(model), adapted, found.processor, found.weights, invocation_tokens, limits))
+        return _probed(loading.assemble(str(model), loaded.model, loaded.processor, loaded.weights, limits=limits))
+    adapted, invocation_tokens = adapters.load_adapter(loaded.model, adapter)
+    return _probed(loading.assemble(str(model), adapted, loaded.processor, loaded.weights, invocation_tokens, limits))
 
 
 def with_adapter(vlm: Vlm, adapter: Path) -> Vlm:

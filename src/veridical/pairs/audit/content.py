@@ -70,7 +70,7 @@ def _objects(pairs: Sequence[Pair], lexicon: Lexicon, present: Mapping[str, froz
         if invented["chosen"] > invented["rejected"]:
             upside_down.append(pair.id)
     shares = {side: 100 * count / len(known) for side, count in wrong.items()}
-    told = {side: 100 * found / len(known) for side, found in recall.items()}
+    told = {side: 100 * named_objects / len(known) for side, named_objects in recall.items()}
     text = (
         f"{shares['chosen']:.1f} % of chosen and {shares['rejected']:.1f} % of rejected answers name an absent object; "
         f"they name {told['chosen']:.1f} % and {told['rejected']:.1f} % of what is there"

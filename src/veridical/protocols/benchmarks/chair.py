@@ -168,17 +168,17 @@ def compare(this: Scored, other: Scored, seed: int) -> dict[str, Any]:
         return {}
     sides = {"this": this.tally.among(shared).sums, "other": other.tally.among(shared).sums}
     sums = {f"{side}/{name}": column for side, columns in sides.items() for name, column in columns.items()}
-    found = Tally(tuple(shared), sums, _at_equal_recall).estimates(seed)
-    recalls = {side: found[f"{side}: recall"].value or 0.0 for side in sides}
-    rows = [name.removeprefix("difference: ") for name in found if name.startswith("difference: ")]
-    estimates = {name: found[f"difference: {name}"] for name in rows}
+    compared = Tally(tuple(shared), sums, _at_equal_recall).estimates(seed)
+    recalls = {side: compared[f"{side}: recall"].value or 0.0 for side in sides}
+    rows = [name.removeprefix("difference: ") for name in compared if name.startswith("difference: ")]
+    estimates = {name: compared[f"difference: {name}"] for name in rows}
     return {
         "equal_recall": {
             "recall": min(recalls.values()),
             "cut": "neither" if len(set(recalls.values())) == 1 else max(recalls, key=lambda side: recalls[side]),
             "images": len(shared),
-            "metrics": {name: found[f"this: {name}"].value for name in rows},
-            "against": {name: found[f"other: {name}"].value for name in rows},
+            "metrics": {name: compared[f"this: {name}"].value for name in rows},
+            "against": {name: compared[f"other: {name}"].value for name in rows},
             "differences": {name: [one.value, one.low, one.high] for name, one in estimates.items()},
         }
     }

@@ -116,18 +116,18 @@ class SynonymReader:
 
     def _joined(self, tokens: Sequence[Token]) -> list[tuple[str, int, int]]:
         """The words after joining double ones, from left to right, with their characters."""
-        found = []
+        joined = []
         taken = -1
         for (place, lemma, start, end, _), (following, next_lemma, _, next_end, _) in pairwise([*tokens, _NONE]):
             if place == taken:
                 continue
             double = self._doubles.get(f"{lemma} {next_lemma}") if following == place + 1 else None
             if double is None:
-                found.append((lemma, start, end))
+                joined.append((lemma, start, end))
             else:
-                found.append((double, start, next_end))
+                joined.append((double, start, next_end))
                 taken = following
-        return found
+        return joined
 
     def _tokens(self, text: str) -> list[Token]:
         """The tokens that matter; their places tell which are neighbours, and no more."""

@@ -61,7 +61,7 @@ def _visual_genome(content: Sequence[Any], path: Path, image_data: Path | None, 
     for number, row in enumerate(read_json(image_data), start=1):
         checked(row, f"{image_data}, entry {number}", dict.fromkeys(("image_id", "width", "height"), "text or number"))
         sizes[image_key(row["image_id"])] = (float(row["width"]), float(row["height"]))
-    found: Texts = {}
+    by_image: Texts = {}
     only = None if wanted is None else set(wanted)
     for number, row in enumerate(content, start=1):
         place = f"{path}, entry {number}"
@@ -74,8 +74,8 @@ def _visual_genome(content: Sequence[Any], path: Path, image_data: Path | None, 
             continue
         if key not in sizes:
             raise UserError(f"{image_data}: has no size of image {key}, whose regions {path} has.")
-        found[key] = [_region(region, sizes[key], place) for region in regions if region.get("phrase")]
-    return found if wanted is None else {key: found[key] for key in wanted if key in found}
+        by_image[key] = [_region(region, sizes[key], place) for region in regions if region.get("phrase")]
+    return by_image if wanted is None else {key: by_image[key] for key in wanted if key in by_image}
 
 
 def _region(region: Mapping[str, Any], size: tuple[float, float], place: str) -> str:

@@ -57,10 +57,10 @@ def choose_apart(logits: Tensor, groups: Sequence[Hashable], going_on: Sequence[
     tokens = torch.zeros(len(groups), dtype=torch.long, device=scores.device)
     for rows in turns.values():
         places = torch.tensor([numbers[groups[row]] for row in rows], device=scores.device)
-        found = (scores[rows] - diversity * taken[places]).argmax(-1)
-        tokens[rows] = found
+        chosen = (scores[rows] - diversity * taken[places]).argmax(-1)
+        tokens[rows] = chosen
         counted = torch.tensor([float(going_on[row]) for row in rows], device=scores.device)
-        taken.index_put_((places, found), counted, accumulate=True)
+        taken.index_put_((places, chosen), counted, accumulate=True)
     return tokens
 
 
