@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tests.families.tiny import WIDTH, Tiny, square, template, text, tokenizer, vision
+from tests.families import templates
+from tests.families.tiny import WIDTH, Tiny, square, text, tokenizer, vision
 
 
 def mllama() -> Tiny:
     """Llama 3.2 Vision: layers of cross-attention to the images' tiles; the prompt only marks where images are."""
     from transformers import MllamaConfig, MllamaImageProcessor, MllamaProcessor
 
-    words = tokenizer("<|python_tag|>", named={"image_token": "<|image|>"}, bos_token="<bos>")
+    words = tokenizer(templates.MLLAMA, "<|python_tag|>", named={"image_token": "<|image|>"})
     config = MllamaConfig(
         vision_config=vision(
             num_global_layers=1,
@@ -22,10 +23,10 @@ def mllama() -> Tiny:
         image_token_index=words.convert_tokens_to_ids("<|image|>"),
     )
     processor = MllamaProcessor(
-        MllamaImageProcessor(size=square(), max_image_tiles=4), words, chat_template=template("<|image|>")
+        MllamaImageProcessor(size=square(), max_image_tiles=4), words, chat_template=templates.MLLAMA.text
     )
     note = "images are read by cross-attention: no image tokens to hide, no place for activated LoRA to begin"
-    return Tiny(config, processor, images=1, note=note)
+    return Tiny(config, processor, templates.MLLAMA, images=1, note=note)
 
 
 _QFORMER = {
@@ -44,8 +45,8 @@ def blip_2() -> Tiny:
     """BLIP-2: a Q-Former makes a few tokens of an image for an OPT."""
     from transformers import Blip2Config, Blip2Processor, BlipImageProcessor
 
-    words = tokenizer()
-    words.chat_template = template("")
+    words = tokenizer(templates.BLIP_2)
+    words.chat_template = templates.BLIP_2.text
     processor = Blip2Processor(BlipImageProcessor(size=square()), words, num_query_tokens=4)
     config = Blip2Config(
         vision_config=vision(),
@@ -55,16 +56,16 @@ def blip_2() -> Tiny:
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
     note = "OPT flattens rows, which PEFT's activated LoRA doesn't expect"
-    return Tiny(config, processor, images=1, note=note)
+    return Tiny(config, processor, templates.BLIP_2, images=1, note=note)
 
 
 def instructblip() -> Tiny:
     """InstructBLIP: the Q-Former reads the prompt too."""
     from transformers import BlipImageProcessor, InstructBlipConfig, InstructBlipProcessor
 
-    words = tokenizer()
-    words.chat_template = template("")
-    reader = tokenizer()
+    words = tokenizer(templates.NO_IMAGE_TURNS)
+    words.chat_template = templates.NO_IMAGE_TURNS.text
+    reader = tokenizer(templates.NO_IMAGE_TURNS)
     reader.padding_side = "right"
     processor = InstructBlipProcessor(BlipImageProcessor(size=square()), words, reader, num_query_tokens=4)
     config = InstructBlipConfig(
@@ -74,30 +75,30 @@ def instructblip() -> Tiny:
         num_query_tokens=4,
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
-    return Tiny(config, processor, images=1)
+    return Tiny(config, processor, templates.NO_IMAGE_TURNS, images=1)
 
 
 def git() -> Tiny:
     """GIT: the tower's patches stand before the text, inside the model."""
     from transformers import CLIPImageProcessor, GitConfig, GitProcessor
 
-    words = tokenizer()
-    words.chat_template = template("")
+    words = tokenizer(templates.NO_IMAGE_TURNS)
+    words.chat_template = templates.NO_IMAGE_TURNS.text
     settings = text(words)
     for name in ("num_key_value_heads", "head_dim"):
         settings.pop(name)
     config = GitConfig(vision_config=vision(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **settings)
     image_processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square())
     note = "the image stands outside the prompt: no image tokens to hide"
-    return Tiny(config, GitProcessor(image_processor, words), images=1, note=note)
+    return Tiny(config, GitProcessor(image_processor, words), templates.NO_IMAGE_TURNS, images=1, note=note)
 
 
 def florence2() -> Tiny:
     """Florence-2: an encoder reads image and prompt, a decoder writes."""
     from transformers import CLIPImageProcessor, Florence2Config, Florence2Processor
 
-    words = tokenizer(named={"image_token": "<image>"}, bos_token="<bos>")
-    words.chat_template = template("")
+    words = tokenizer(templates.NO_IMAGE_TURNS, named={"image_token": "<image>"}, bos_token="<bos>")
+    words.chat_template = templates.NO_IMAGE_TURNS.text
     config = Florence2Config(
         vision_config={
             "depths": [1, 1],
@@ -130,15 +131,15 @@ def florence2() -> Tiny:
     )
     image_processor = CLIPImageProcessor(size=square(), crop_size=square())
     image_processor.image_seq_length = 17
-    return Tiny(config, Florence2Processor(image_processor, words), images=1)
+    return Tiny(config, Florence2Processor(image_processor, words), templates.NO_IMAGE_TURNS, images=1)
 
 
 def kosmos_2() -> Tiny:
     """Kosmos-2: a pooled image inside the text, of which the model keeps the place."""
     from transformers import CLIPImageProcessor, Kosmos2Config, Kosmos2Processor
 
-    words = tokenizer("<image>", "</image>", bos_token="<bos>")
-    words.chat_template = "{{- bos_token -}}" + template("")
+    words = tokenizer(templates.KOSMOS_2, "<image>", "</image>")
+    words.chat_template = templates.KOSMOS_2.text
     processor = Kosmos2Processor(
         CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square()), words, num_patch_index_tokens=4
     )
@@ -160,4 +161,4 @@ def kosmos_2() -> Tiny:
         latent_query_num=64,
     )
     note = "image tokens have no id of their own: none to hide"
-    return Tiny(config, processor, images=1, note=note)
+    return Tiny(config, processor, templates.KOSMOS_2, images=1, seed=1, note=note)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tests.families.tiny import WIDTH, Tiny, square, template, text, tokenizer, vision
+from tests.families import templates
+from tests.families.tiny import WIDTH, Tiny, square, text, tokenizer, vision
 
 
 def paligemma() -> Tiny:
     """PaliGemma: the whole prompt is bidirectional, and positions start at one."""
     from transformers import PaliGemmaConfig, PaliGemmaProcessor, SiglipImageProcessor
 
-    words = tokenizer("<image>", bos_token="<bos>")
+    words = tokenizer(templates.PALIGEMMA, "<image>")
     config = PaliGemmaConfig(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False, projection_dim=WIDTH),
         text_config=text(words, model_type="gemma", tie_word_embeddings=True),
@@ -18,9 +19,9 @@ def paligemma() -> Tiny:
     )
     image_processor = SiglipImageProcessor(size=square())
     image_processor.image_seq_length = 16
-    processor = PaliGemmaProcessor(image_processor, words, chat_template=template())
+    processor = PaliGemmaProcessor(image_processor, words, chat_template=templates.PALIGEMMA.text)
     note = "its processor ends the prompt with a line break that the chat template doesn't know of"
-    return Tiny(config, processor, seed=1, note=note)
+    return Tiny(config, processor, templates.PALIGEMMA, seed=1, note=note)
 
 
 def gemma3() -> Tiny:
@@ -28,7 +29,7 @@ def gemma3() -> Tiny:
     from transformers import Gemma3Config, Gemma3ImageProcessor, Gemma3Processor
 
     named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    words = tokenizer(named=named)
+    words = tokenizer(templates.GEMMA3, named=named)
     config = Gemma3Config(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False),
         text_config=text(
@@ -47,6 +48,6 @@ def gemma3() -> Tiny:
         Gemma3ImageProcessor(size=square()),
         words,
         image_seq_length=4,
-        chat_template=template("<start_of_image>"),
+        chat_template=templates.GEMMA3.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.GEMMA3)

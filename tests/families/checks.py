@@ -54,7 +54,10 @@ class Family:
     @cached_property
     def contexts(self) -> list[Context]:
         """One image, one of another size, and two behind a longer dialogue, where the family takes two."""
-        return [dataclasses.replace(one, images=one.images[: self.tiny.images]) for one in plain.contexts()]
+        contexts = [dataclasses.replace(one, images=one.images[: self.tiny.images]) for one in plain.contexts()]
+        if self.tiny.chat.system:
+            return contexts
+        return [dataclasses.replace(c, prompt=tuple(m for m in c.prompt if m.role != "system")) for c in contexts]
 
     @cached_property
     def separate(self) -> Scores:
@@ -147,8 +150,9 @@ def _generated(vlm: Vlm, context: Context, after: str) -> str:
     if not after:
         with torch.no_grad():
             output = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=GREEDY.max_new_tokens)
-        return str(vlm.tokenizer.decode(output[0, length:], skip_special_tokens=True))
-    ids = list(vlm.tokenizer(after, add_special_tokens=False).input_ids)
+        text = str(vlm.tokenizer.decode(output[0, length:], skip_special_tokens=True))
+        return text.removeprefix(vlm.traits.chat.lead)
+    ids = plain.answer_ids(vlm, after)[: -len(vlm.traits.end_ids)]
     beginning = len(ids)
     while len(ids) < beginning + GREEDY.max_new_tokens and ids[-1] not in vlm.traits.stop_ids:
         with torch.no_grad():

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.families.tiny import Tiny, square, template, text, tokenizer, vision
+from tests.families import templates
+from tests.families.templates import Chat
+from tests.families.tiny import Tiny, square, text, tokenizer, vision
 
 
 def llava() -> Tiny:
     """LLaVA-1.5: CLIP's penultimate layer, its class token left out."""
     from transformers import LlavaConfig
 
-    words = tokenizer("<image>")
+    words = tokenizer(templates.LLAVA, "<image>")
     config = LlavaConfig(
         vision_config=vision(model_type="clip_vision_model"),
         text_config=text(words, model_type="llama"),
         image_token_id=words.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
-    return Tiny(config, _llava_processor(words))
+    return Tiny(config, _llava_processor(templates.LLAVA, words), templates.LLAVA)
 
 
 def pixtral() -> Tiny:
     """LLaVA around Pixtral's tower: as many tokens as the image has patches, with row and end tokens."""
     from transformers import LlavaConfig, PixtralImageProcessor, PixtralProcessor
 
-    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    words = tokenizer(templates.PIXTRAL, "[IMG]", "[IMG_BREAK]", "[IMG_END]")
     config = LlavaConfig(
         vision_config=vision(model_type="pixtral", head_dim=8),
         text_config=text(words, model_type="mistral"),
@@ -37,16 +39,16 @@ def pixtral() -> Tiny:
         PixtralImageProcessor(size={"longest_edge": 32}, patch_size=8),
         words,
         patch_size=8,
-        chat_template=template("[IMG]"),
+        chat_template=templates.PIXTRAL.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.PIXTRAL)
 
 
 def vipllava() -> Tiny:
     """ViP-LLaVA: several of the tower's layers side by side."""
     from transformers import VipLlavaConfig
 
-    words = tokenizer("<image>")
+    words = tokenizer(templates.VIPLLAVA, "<image>")
     config = VipLlavaConfig(
         vision_config=vision(model_type="clip_vision_model"),
         text_config=text(words, model_type="llama"),
@@ -54,14 +56,14 @@ def vipllava() -> Tiny:
         vision_feature_layers=[-2, -1],
         image_seq_length=16,
     )
-    return Tiny(config, _llava_processor(words))
+    return Tiny(config, _llava_processor(templates.VIPLLAVA, words), templates.VIPLLAVA)
 
 
 def llava_next() -> Tiny:
     """LLaVA-NeXT: the whole image and its tiles, with a token at each line's end."""
     from transformers import LlavaNextConfig, LlavaNextImageProcessor, LlavaNextProcessor
 
-    words = tokenizer("<image>")
+    words = tokenizer(templates.LLAVA_NEXT, "<image>")
     grids = [[32, 64], [64, 32], [64, 64]]
     config = LlavaNextConfig(
         vision_config=vision(model_type="clip_vision_model"),
@@ -75,9 +77,9 @@ def llava_next() -> Tiny:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=template(),
+        chat_template=templates.LLAVA_NEXT.text,
     )
-    return Tiny(config, processor, seed=1)
+    return Tiny(config, processor, templates.LLAVA_NEXT, seed=1)
 
 
 def llava_onevision() -> Tiny:
@@ -89,7 +91,7 @@ def llava_onevision() -> Tiny:
         LlavaOnevisionVideoProcessor,
     )
 
-    words = tokenizer("<image>", "<video>")
+    words = tokenizer(templates.LLAVA_ONEVISION, "<image>", "<video>")
     grids = [[32, 64], [64, 32], [64, 64]]
     config = LlavaOnevisionConfig(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False),
@@ -106,16 +108,16 @@ def llava_onevision() -> Tiny:
         LlavaOnevisionVideoProcessor(size=square()),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=template(),
+        chat_template=templates.LLAVA_ONEVISION.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.LLAVA_ONEVISION)
 
 
 def mistral3() -> Tiny:
     """Mistral 3: Pixtral's tower with patches merged two by two."""
     from transformers import Mistral3Config, PixtralImageProcessor, PixtralProcessor
 
-    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    words = tokenizer(templates.MISTRAL3, "[IMG]", "[IMG_BREAK]", "[IMG_END]")
     config = Mistral3Config(
         vision_config=vision(model_type="pixtral", head_dim=8),
         text_config=text(words, model_type="mistral"),
@@ -128,12 +130,12 @@ def mistral3() -> Tiny:
         words,
         patch_size=8,
         spatial_merge_size=2,
-        chat_template=template("[IMG]"),
+        chat_template=templates.MISTRAL3.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.MISTRAL3)
 
 
-def _llava_processor(words: Any) -> Any:
+def _llava_processor(chat: Chat, words: Any) -> Any:
     from transformers import CLIPImageProcessor, LlavaProcessor
 
     return LlavaProcessor(
@@ -142,5 +144,5 @@ def _llava_processor(words: Any) -> Any:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=template(),
+        chat_template=chat.text,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.families.tiny import WIDTH, Tiny, square, template, text, tokenizer, vision
+from tests.families import templates
+from tests.families.tiny import WIDTH, Tiny, square, text, tokenizer, vision
 
 
 def lfm2_vl() -> Tiny:
@@ -15,7 +16,7 @@ def lfm2_vl() -> Tiny:
         "image_end_token": "<|image_end|>",
         "image_thumbnail_token": "<|img_thumbnail|>",
     }
-    words = tokenizer(named=named)
+    words = tokenizer(templates.LFM2_VL, named=named)
     config = Lfm2VlConfig(
         vision_config=vision(model_type="siglip2_vision_model", num_patches=16, vision_use_head=False),
         text_config=text(
@@ -38,7 +39,9 @@ def lfm2_vl() -> Tiny:
         max_tiles=2,
         do_image_splitting=False,
     )
-    return Tiny(config, Lfm2VlProcessor(image_processor, words, chat_template=template()))
+    return Tiny(
+        config, Lfm2VlProcessor(image_processor, words, chat_template=templates.LFM2_VL.text), templates.LFM2_VL
+    )
 
 
 def gemma4() -> Tiny:
@@ -60,7 +63,7 @@ def gemma4() -> Tiny:
         "eoa_token": "<audio|>",
         "video_token": "<|video|>",
     }
-    words = tokenizer(named=named)
+    words = tokenizer(templates.GEMMA4, named=named)
     language = text(
         words,
         num_hidden_layers=4,
@@ -86,24 +89,24 @@ def gemma4() -> Tiny:
         words,
         Gemma4VideoProcessor(patch_size=8),
         image_seq_length=70,
-        chat_template=template("<|image|>"),
+        chat_template=templates.GEMMA4.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.GEMMA4)
 
 
 def aria() -> Tiny:
     """Aria: a mixture of experts, and images padded to a square behind a mask."""
     from transformers import AriaConfig, AriaImageProcessor, AriaProcessor
 
-    words = tokenizer(named={"image_token": "<image>"})
+    words = tokenizer(templates.ARIA, named={"image_token": "<image>"})
     config = AriaConfig(
         vision_config=vision(model_type="idefics3_vision", image_size=980, patch_size=98),
         text_config=text(words, moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1),
         projector_patch_to_query_dict={100: 4},
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
-    processor = AriaProcessor(AriaImageProcessor(), words, template(), size_conversion={980: 4})
-    return Tiny(config, processor)
+    processor = AriaProcessor(AriaImageProcessor(), words, templates.ARIA.text, size_conversion={980: 4})
+    return Tiny(config, processor, templates.ARIA)
 
 
 def ovis2() -> Tiny:
@@ -111,7 +114,7 @@ def ovis2() -> Tiny:
     from transformers import Ovis2Config, Ovis2ImageProcessor, Ovis2Processor
 
     marks = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
-    words = tokenizer("<image>", "<IMG_ATOM>", *marks)
+    words = tokenizer(templates.OVIS2, "<image>", "<IMG_ATOM>", *marks)
     config = Ovis2Config(
         vision_config=vision(vocab_size=64, hidden_stride=2, num_visual_indicator_tokens=5),
         text_config=text(words, model_type="qwen2"),
@@ -124,16 +127,16 @@ def ovis2() -> Tiny:
         Ovis2ImageProcessor(size=square(), crop_to_patches=True, max_patches=2),
         words,
         image_seq_length=4,
-        chat_template=template(),
+        chat_template=templates.OVIS2.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.OVIS2)
 
 
 def deepseek_vl() -> Tiny:
     """DeepSeek-VL: SigLIP and a Llama."""
     from transformers import DeepseekVLConfig, DeepseekVLImageProcessor, DeepseekVLProcessor
 
-    words = tokenizer(named={"image_token": "<image_placeholder>"})
+    words = tokenizer(templates.DEEPSEEK_VL, named={"image_token": "<image_placeholder>"})
     config = DeepseekVLConfig(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False),
         text_config=text(words, model_type="llama"),
@@ -142,10 +145,10 @@ def deepseek_vl() -> Tiny:
     processor = DeepseekVLProcessor(
         DeepseekVLImageProcessor(size=square()),
         words,
-        chat_template=template("<image_placeholder>"),
+        chat_template=templates.DEEPSEEK_VL.text,
         num_image_tokens=16,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.DEEPSEEK_VL)
 
 
 def janus() -> Tiny:
@@ -153,7 +156,7 @@ def janus() -> Tiny:
     from transformers import JanusConfig, JanusImageProcessor, JanusProcessor
 
     named = {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
-    words = tokenizer(named=named)
+    words = tokenizer(templates.JANUS, named=named)
     config = JanusConfig(
         vision_config=vision(projection_dim=WIDTH, num_image_tokens=16),
         text_config=text(words, model_type="llama"),
@@ -171,17 +174,17 @@ def janus() -> Tiny:
     processor = JanusProcessor(
         JanusImageProcessor(size=square()),
         words,
-        chat_template=template("<image_placeholder>"),
+        chat_template=templates.JANUS.text,
         num_image_tokens=16,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.JANUS)
 
 
 def got_ocr2() -> Tiny:
     """GOT-OCR 2: a tower of the SAM kind that leaves few tokens."""
     from transformers import GotOcr2Config, GotOcr2ImageProcessor, GotOcr2Processor
 
-    words = tokenizer("<img>", "</img>", "<imgpad>", "<|im_start|>", "<|im_end|>")
+    words = tokenizer(templates.GOT_OCR2, "<img>", "</img>", "<imgpad>")
     config = GotOcr2Config(
         vision_config=vision(
             image_size=64, patch_size=4, output_channels=8, mlp_dim=64, window_size=4, global_attn_indexes=[1]
@@ -190,12 +193,10 @@ def got_ocr2() -> Tiny:
         image_token_index=words.convert_tokens_to_ids("<imgpad>"),
         image_seq_length=16,
     )
-    processor = GotOcr2Processor(
-        GotOcr2ImageProcessor(size=square(64)), words, chat_template=template("<img><imgpad></img>")
-    )
+    processor = GotOcr2Processor(GotOcr2ImageProcessor(size=square(64)), words, chat_template=templates.GOT_OCR2.text)
     processor.num_image_tokens, processor.multi_page = 16, True
     note = "its processor takes a conversation only with multi_page set, which isn't saved with it"
-    return Tiny(config, processor, images=1, note=note)
+    return Tiny(config, processor, templates.GOT_OCR2, images=1, note=note)
 
 
 def perception_lm() -> Tiny:
@@ -207,7 +208,7 @@ def perception_lm() -> Tiny:
         PerceptionLMVideoProcessor,
     )
 
-    words = tokenizer(named={"image_token": "<|image|>", "video_token": "<|video|>"})
+    words = tokenizer(templates.PERCEPTION_LM, named={"image_token": "<|image|>", "video_token": "<|video|>"})
     tower = {"model_type": "timm_wrapper", "architecture": "vit_pe_core_large_patch14_336", "do_pooling": False}
     tower["model_args"] = {
         "embed_dim": WIDTH,
@@ -232,9 +233,9 @@ def perception_lm() -> Tiny:
         words,
         patch_size=14,
         pooling_ratio=2,
-        chat_template=template("<|image|>"),
+        chat_template=templates.PERCEPTION_LM.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.PERCEPTION_LM)
 
 
 def molmo2() -> Tiny:
@@ -242,7 +243,7 @@ def molmo2() -> Tiny:
     from transformers import Molmo2Config, Molmo2ImageProcessor, Molmo2Processor, Molmo2VideoProcessor
 
     marks = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<im_low>")
-    words = tokenizer("<|image|>", "<|video|>", *marks, "<frame_start>", "<frame_end>")
+    words = tokenizer(templates.MOLMO2, "<|image|>", "<|video|>", *marks, "<frame_start>", "<frame_end>")
     ids = words.convert_tokens_to_ids
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
     config = Molmo2Config(
@@ -267,16 +268,16 @@ def molmo2() -> Tiny:
         Molmo2ImageProcessor(max_crops=2, overlap_margins=[1, 1], **pixels),
         Molmo2VideoProcessor(**pixels),
         words,
-        chat_template=template("<|image|>"),
+        chat_template=templates.MOLMO2.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.MOLMO2)
 
 
 def fast_vlm() -> Tiny:
     """FastVLM: a convolutional tower of timm's."""
     from transformers import CLIPImageProcessor, FastVlmConfig, LlavaProcessor
 
-    words = tokenizer("<image>")
+    words = tokenizer(templates.FAST_VLM, "<image>")
     tower = {
         "model_type": "timm_wrapper",
         "architecture": "fastvit_mci3",
@@ -299,6 +300,6 @@ def fast_vlm() -> Tiny:
         words,
         patch_size=64,
         vision_feature_select_strategy="full",
-        chat_template=template(),
+        chat_template=templates.FAST_VLM.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.FAST_VLM)

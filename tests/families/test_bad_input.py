@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.families.apart import florence2
 from tests.families.catalogue import FAMILIES
+from tests.families.templates import plain_turns
 from tests.families.tiny import random_model
 from tests.vlm import plain
 
@@ -27,10 +28,8 @@ def built(name: str):
 @pytest.mark.parametrize("name", SEVERAL)
 def test_a_template_that_drops_an_image(name):
     vlm = built(name)
-    placed = "{%- if part['type'] == 'image' -%}"
-    template = vlm.processor.chat_template.replace(placed, placed + "{%- if loop.first -%}")
-    text = "{%- else -%}{{- part['text'] -}}"
-    vlm.processor.chat_template = template.replace(text, "{%- endif -%}" + text)
+    image = FAMILIES[name]().chat.image
+    vlm.processor.chat_template = plain_turns("{% if loop.first %}" + image + "{% endif %}").text
     prepare(vlm, Context((plain.picture(0),), plain.DESCRIBE, key=("r6",)))
     with pytest.raises(UserError, match=r"r7: the processor refuses.* mend the model's chat template"):
         prepare(vlm, Context((plain.picture(0), plain.picture(1)), plain.DESCRIBE, key=("r7",)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.families.tiny import WIDTH, Tiny, square, template, text, tokenizer, vision
+from tests.families import templates
+from tests.families.tiny import WIDTH, Tiny, square, text, tokenizer, vision
 
 
 def internvl() -> Tiny:
@@ -15,7 +16,7 @@ def internvl() -> Tiny:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    words = tokenizer(named=named)
+    words = tokenizer(templates.INTERNVL, named=named)
     config = InternVLConfig(
         vision_config=vision(image_size=[32, 32], patch_size=[8, 8]),
         text_config=text(words, model_type="qwen2"),
@@ -27,16 +28,16 @@ def internvl() -> Tiny:
         words,
         InternVLVideoProcessor(size=square()),
         image_seq_length=4,
-        chat_template=template("<IMG_CONTEXT>"),
+        chat_template=templates.INTERNVL.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.INTERNVL)
 
 
 def idefics2() -> Tiny:
     """Idefics2: a perceiver makes the same few tokens of any image."""
     from transformers import Idefics2Config, Idefics2ImageProcessor, Idefics2Processor
 
-    words = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>")
+    words = tokenizer(templates.IDEFICS2, "<fake_token_around_image>", "<image>")
     config = Idefics2Config(
         vision_config=vision(),
         perceiver_config={
@@ -52,7 +53,11 @@ def idefics2() -> Tiny:
     )
     sizes = {"shortest_edge": 24, "longest_edge": 32}
     image_processor = Idefics2ImageProcessor(size=sizes, do_image_splitting=False)
-    return Tiny(config, Idefics2Processor(image_processor, words, image_seq_len=4, chat_template=template()))
+    return Tiny(
+        config,
+        Idefics2Processor(image_processor, words, image_seq_len=4, chat_template=templates.IDEFICS2.text),
+        templates.IDEFICS2,
+    )
 
 
 _ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
@@ -62,7 +67,7 @@ def idefics3() -> Tiny:
     """Idefics3: rows and columns of tiles, each named by a token."""
     from transformers import Idefics3Config, Idefics3ImageProcessor, Idefics3Processor
 
-    words = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *_ROWS)
+    words = tokenizer(templates.IDEFICS3, "<fake_token_around_image>", "<image>", "<global-img>", *_ROWS)
     config = Idefics3Config(
         vision_config=vision(),
         text_config=text(words, model_type="llama"),
@@ -70,15 +75,17 @@ def idefics3() -> Tiny:
         scale_factor=2,
     )
     sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
-    processor = Idefics3Processor(Idefics3ImageProcessor(**sizes), words, image_seq_len=4, chat_template=template())
-    return Tiny(config, processor)
+    processor = Idefics3Processor(
+        Idefics3ImageProcessor(**sizes), words, image_seq_len=4, chat_template=templates.IDEFICS3.text
+    )
+    return Tiny(config, processor, templates.IDEFICS3)
 
 
 def smolvlm() -> Tiny:
     """SmolVLM: Idefics3 with video."""
     from transformers import SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
 
-    words = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *_ROWS)
+    words = tokenizer(templates.SMOLVLM, "<fake_token_around_image>", "<image>", "<global-img>", *_ROWS)
     config = SmolVLMConfig(
         vision_config=vision(),
         text_config=text(words, model_type="llama"),
@@ -91,9 +98,9 @@ def smolvlm() -> Tiny:
         words,
         SmolVLMVideoProcessor(**sizes),
         image_seq_len=4,
-        chat_template=template(),
+        chat_template=templates.SMOLVLM.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.SMOLVLM)
 
 
 def aya_vision() -> Tiny:
@@ -101,7 +108,7 @@ def aya_vision() -> Tiny:
     from transformers import AyaVisionConfig, AyaVisionProcessor, GotOcr2ImageProcessor
 
     names = ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>")
-    words = tokenizer(*names, "TILE_GLOBAL", "TILE_1", "TILE_2")
+    words = tokenizer(templates.AYA_VISION, *names, "TILE_GLOBAL", "TILE_1", "TILE_2")
     config = AyaVisionConfig(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False),
         text_config=text(
@@ -123,9 +130,9 @@ def aya_vision() -> Tiny:
         patch_size=8,
         img_size=32,
         downsample_factor=2,
-        chat_template=template(),
+        chat_template=templates.AYA_VISION.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.AYA_VISION)
 
 
 def cohere2_vision() -> Tiny:
@@ -138,7 +145,7 @@ def cohere2_vision() -> Tiny:
         "eoi_token": "<eoi>",
         "img_line_break_token": "<break>",
     }
-    words = tokenizer(named=named)
+    words = tokenizer(templates.COHERE2_VISION, named=named)
     config = Cohere2VisionConfig(
         vision_config=vision(model_type="siglip_vision_model", vision_use_head=False, patch_size=4),
         text_config=text(
@@ -155,9 +162,9 @@ def cohere2_vision() -> Tiny:
     processor = Cohere2VisionProcessor(
         Cohere2VisionImageProcessor(size=square(), patch_size=4, max_patches=2),
         words,
-        chat_template=template(),
+        chat_template=templates.COHERE2_VISION.text,
     )
-    return Tiny(config, processor)
+    return Tiny(config, processor, templates.COHERE2_VISION)
 
 
 def llama4() -> Tiny:
@@ -165,7 +172,7 @@ def llama4() -> Tiny:
     from transformers import Llama4Config, Llama4ImageProcessor, Llama4Processor
 
     names = ("<|image|>", "<|image_start|>", "<|image_end|>", "<|patch|>")
-    words = tokenizer(*names, "<|tile_x_separator|>", "<|tile_y_separator|>")
+    words = tokenizer(templates.LLAMA4, *names, "<|tile_x_separator|>", "<|tile_y_separator|>")
     config = Llama4Config(
         vision_config=vision(
             intermediate_size=128,
@@ -191,7 +198,7 @@ def llama4() -> Tiny:
         words,
         patch_size=8,
         pixel_shuffle_ratio=0.5,
-        chat_template=template("<|image|>"),
+        chat_template=templates.LLAMA4.text,
     )
     note = "transformers 5.24.0 raises an AttributeError (image_outputs) in the model's own forward"
-    return Tiny(config, processor, note=note)
+    return Tiny(config, processor, templates.LLAMA4, note=note)

@@ -1,4 +1,4 @@
-"""What the builders of tiny models share: a text model, a tokenizer, a chat template, and random weights.
+"""What the builders of tiny models share: a text model, a tokenizer, and random weights.
 
 All are two layers deep and 32 wide, and built in memory from the family's own configuration, image processor and
 processor; nothing is downloaded.
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tests.families.templates import Chat
 
 from models import SENTENCES
 
-TURNS = ("<pad>", "<unk>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 WIDTH = 32
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model's configuration and the processor that goes with it.
+    """A model's configuration, the processor that goes with it, and what its chat template is known to write.
 
     `images` is how many images a prompt may hold; `seed` and `spread` are those of the random weights; `note` says
     why something doesn't work.
@@ -28,34 +28,23 @@ class Tiny:
 
     config: Any
     processor: Any
+    chat: Chat
     images: int = 2
     seed: int = 0
     spread: float = 0.25
     note: str = ""
 
 
-def template(image: str = "<image>") -> str:
-    """A chat template that writes `image` for each image."""
-    return (
-        "{%- for message in messages -%}"
-        "{{- '<|' + message['role'] + '|>' -}}"
-        "{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}"
-        "{%- for part in message['content'] -%}"
-        "{%- if part['type'] == 'image' -%}{{- '" + image + "' -}}{%- else -%}{{- part['text'] -}}{%- endif -%}"
-        "{%- endfor -%}{%- endif -%}"
-        "{{- '<|end|>' -}}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
-    )
-
-
-def tokenizer(*specials: str, named: Mapping[str, str] | None = None, **more: Any) -> Any:
-    """A byte-level BPE of 340 tokens; `specials` become single tokens, `named` ones attributes too."""
+def tokenizer(chat: Chat, *specials: str, named: Mapping[str, str] | None = None, **more: Any) -> Any:
+    """A byte-level BPE of 340 tokens; those of `chat` and `specials` are single ones, `named` ones attributes too."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     named = dict(named or {})
-    tokens = list(dict.fromkeys([*TURNS, *specials, *named.values(), *more.values()]))
+    if chat.bos:
+        more["bos_token"] = chat.bos
+    control = ["<pad>", "<unk>", chat.eos, *more.values(), *chat.tokens]
+    tokens = list(dict.fromkeys([*control, *specials, *named.values()]))
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -64,10 +53,10 @@ def tokenizer(*specials: str, named: Mapping[str, str] | None = None, **more: An
     bpe.train_from_iterator(SENTENCES, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        eos_token="<|end|>",
+        eos_token=chat.eos,
         pad_token="<pad>",
         unk_token="<unk>",
-        extra_special_tokens=named or [token for token in tokens if token not in TURNS],
+        extra_special_tokens=named or [token for token in tokens if token not in control],
         padding_side="left",
         **more,
     )
@@ -125,6 +114,6 @@ def random_model(tiny: Tiny) -> Any:
                 generator = torch.Generator().manual_seed(tiny.seed + sum(map(ord, name)))
                 parameter.normal_(0.0, tiny.spread, generator=generator)
     words = tiny.processor.tokenizer
-    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.eos_token_id = words.convert_tokens_to_ids([tiny.chat.eos, *tiny.chat.stops])
     model.generation_config.pad_token_id = words.pad_token_id
     return model.eval()

@@ -55,12 +55,8 @@ def contexts() -> list[Context]:
 
 def prompt_inputs(vlm, context: Context):
     """The processor's tensors for a context, by rendering its prompt as text first."""
-    messages = []
     images = list(context.images)
-    for turn in context.prompt:
-        shown = [{"type": "image"}] * len(images) if turn.role == "user" and not messages_have_user(messages) else []
-        messages.append({"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]})
-    text = vlm.processor.apply_chat_template(messages, add_generation_prompt=True)
+    text = rendered(vlm, context.prompt, len(images), add_generation_prompt=True)
     inputs = vlm.processor(
         images=[images] if images else None, text=[text], return_tensors="pt", add_special_tokens=False
     )
@@ -68,12 +64,34 @@ def prompt_inputs(vlm, context: Context):
     return inputs
 
 
-def messages_have_user(messages) -> bool:
-    return any(message["role"] == "user" for message in messages)
+def rendered(vlm, prompt, images: int = 0, **options) -> str:
+    """What the chat template writes; contents are lists of parts, or strings for the roles that it wants so."""
+    messages = []
+    for turn in prompt:
+        first = turn.role == "user" and all(message["role"] != "user" for message in messages)
+        shown = [{"type": "image"}] * images if first else []
+        parts = [*shown, {"type": "text", "text": turn.text, "content": turn.text}]
+        messages.append({"role": turn.role, "content": turn.text if turn.role in vlm.traits.chat.plain else parts})
+    return vlm.processor.apply_chat_template(messages, tokenize=False, **options)
 
 
 def answer_ids(vlm, answer: str) -> list[int]:
-    return [*vlm.tokenizer(answer, add_special_tokens=False).input_ids, vlm.tokenizer.eos_token_id]
+    """The tokens of an answer and of its end: the difference of two renderings, up to the first control token."""
+    question = Message("user", "What is this?")
+    texts = (
+        rendered(vlm, (question,), add_generation_prompt=True),
+        rendered(vlm, (question, Message("assistant", answer))),
+    )
+    prompt, whole = (vlm.tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+    assert whole[: len(prompt)] == prompt
+    ids = whole[len(prompt) :]
+    special = {token for token, added in vlm.tokenizer.added_tokens_decoder.items() if added.special}
+    ends = [place for place, token in enumerate(ids) if token in special]
+    if ends:
+        return ids[: ends[0] + 1]
+    # Nothing ends the last answer: what stands after it (a space, a line break) comes with the next turn.
+    kept = len(vlm.tokenizer(texts[0] + texts[1][len(texts[0]) :].rstrip(), add_special_tokens=False).input_ids)
+    return [*whole[len(prompt) : kept], *vlm.traits.end_ids]
 
 
 def extended(vlm, inputs, ids: list[int]):

@@ -5,12 +5,12 @@ import pytest
 from transformers import LlavaProcessor, SiglipImageProcessor
 
 from models import CHATML_TEMPLATE, LLAVA_TEMPLATE, tokenizer
-from veridical.errors import UserError
+from veridical.errors import DataWarning, Notice, UserError
 from veridical.records import Message
 from veridical.vlm.inputs.context import Context, PromptError
 from veridical.vlm.inputs.prepare import prepare
 from veridical.vlm.load import assemble, load
-from veridical.vlm.model.chat import answer_encoding, end_of_turn, left_out, messages, read_format
+from veridical.vlm.model.chat import answer_encoding, end_of_turn, left_out, messages, opened, read_format
 
 # Roles in words, nothing after an answer but a space: LLaVA-1.5's way.
 VICUNA = (
@@ -150,3 +150,41 @@ def test_a_prompt_that_its_template_would_not_show_is_refused(llava_folder, temp
     with pytest.raises(PromptError, match="r1") as refused:
         prepare(again, context)
     assert refused.value.reason == reason
+
+
+# As models that think first write it: a prompt opens a block of thoughts, which a dialogue shows closed and empty.
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '<think>\n\n</think>\n\n' if m.role == 'assistant' }}"
+    "{% for c in m.content %}{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+# A token opens an answer that a prompt doesn't end in.
+OPENS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ '<|im_start|>' if m.role == 'assistant' }}"
+    "{% for c in m.content %}{{ c.text if c.type == 'text' else '<image>' }}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"), [(THINKS, "assistant\n<think>\n\n</think>\n\n"), (OPENS, "<|assistant|><|im_start|>")]
+)
+def test_prompts_end_in_all_that_a_template_writes_before_an_answer(words, template, ends):
+    processor = LlavaProcessor(SiglipImageProcessor(), words, patch_size=16, chat_template=template)
+    with pytest.warns(Notice, match="between a prompt and its answer"):
+        style = opened(processor, words)
+    question, answer = Message("user", "What is it?"), Message("assistant", "A cup.")
+    prompt = processor.apply_chat_template(messages((question,), ()), add_generation_prompt=True, tokenize=False)
+    whole = processor.apply_chat_template(messages((question, answer), ()), tokenize=False)
+    assert prompt.endswith(ends)
+    assert whole.startswith(prompt + "A cup.")
+    assert (style.lead, style.opening) == ("", "")
+    ids = words(prompt, add_special_tokens=False).input_ids + answer_encoding(words, style, "A cup.")[0]
+    assert words(whole, add_special_tokens=False).input_ids[: len(ids)] == ids
+
+
+def test_a_template_that_asks_otherwise_than_it_answers_is_told(words):
+    template = THINKS.replace("{{ '<think>\n\n</think>\n\n' if m.role == 'assistant' }}", "")
+    processor = LlavaProcessor(SiglipImageProcessor(), words, patch_size=16, chat_template=template)
+    with pytest.warns(DataWarning, match=r"ends a prompt in .*<think>"):
+        assert read_format(processor, words).lead == ""

@@ -5,11 +5,13 @@ When a model is loaded a marked dialogue is rendered, and what the template does
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, Notice, UserError
 from veridical.records import Message, Role
 
 _MARKS = ("veridicalmarka", "veridicalmarkb", "veridicalmarkc")
@@ -22,13 +24,15 @@ class ChatFormat:
     `plain` are the roles whose content must be a string rather than a list of parts. `lead` is what the template
     writes between the prompt and an answer's first word, such as the space after "Assistant:". `anchor` is the end of
     a prompt from its last special token on: an answer is tokenised after it, since the word mark of a first token
-    depends on what precedes it. `anchor_ids` are its tokens.
+    depends on what precedes it. `anchor_ids` are its tokens. `opening` is more than a space that the template writes
+    before an answer and leaves out of a prompt, such as an empty block of thoughts or a token that opens an answer.
     """
 
     plain: frozenset[Role] = frozenset()
     lead: str = ""
     anchor: str = ""
     anchor_ids: tuple[int, ...] = ()
+    opening: str = ""
 
 
 def read_format(processor: Any, tokenizer: Any) -> ChatFormat:
@@ -38,15 +42,40 @@ def read_format(processor: Any, tokenizer: Any) -> ChatFormat:
     prompt = _render(processor, question, plain, generate=True)
     answered = _render(processor, (*question, Message("assistant", _MARKS[1])), plain)
     if not answered.startswith(prompt):
+        warnings.warn(
+            f"The chat template ends a prompt in {prompt[-30:]!r} and writes something else before an answer: answers "
+            "are scored after the prompt's own end.",
+            DataWarning,
+            stacklevel=2,
+        )
         return ChatFormat(plain)
     lead = answered[len(prompt) :].partition(_MARKS[1])[0]
-    if lead.strip():
-        # Something other than space comes between, such as a block for reasoning: prompts end where they end.
-        return ChatFormat(plain)
+    if opening := lead.rstrip(" "):
+        return ChatFormat(plain, opening=opening)
     last = max((place for token in _special_texts(tokenizer) if (place := prompt.rfind(token)) >= 0), default=0)
     anchor = prompt[last:]
     ids = tokenizer(anchor, add_special_tokens=False).input_ids
     return ChatFormat(plain, lead, anchor, tuple(ids))
+
+
+def opened(processor: Any, tokenizer: Any) -> ChatFormat:
+    """What the template does with a marked dialogue, and have prompts end in all that it writes before an answer.
+
+    So an answer is scored and generated at the place where the template puts it, and training and evaluation show the
+    same prompt. Changes the processor's template where that takes something; says so where it is more than a space.
+    """
+    style = read_format(processor, tokenizer)
+    if not style.opening or not isinstance(processor.chat_template, str):
+        return style
+    if style.opening.strip():
+        warnings.warn(
+            f"The chat template writes {style.opening!r} between a prompt and its answer: prompts end in it here, so "
+            "answers follow it when they are generated, too.",
+            Notice,
+            stacklevel=2,
+        )
+    processor.chat_template += "{% if add_generation_prompt %}{{ " + json.dumps(style.opening) + " }}{% endif %}"
+    return read_format(processor, tokenizer)
 
 
 def answer_encoding(tokenizer: Any, style: ChatFormat, text: str) -> tuple[list[int], list[tuple[int, int]]]:

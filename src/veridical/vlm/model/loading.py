@@ -272,7 +272,7 @@ def assemble(
             "with models whose answer follows the prompt. Choose such a model: `veridical models` lists families."
         )
     eos_ids = _eos_ids(base, tokenizer)
-    style = chat.read_format(processor, tokenizer)
+    style = chat.opened(processor, tokenizer)
     end_ids = chat.end_of_turn(processor, tokenizer, eos_ids, style.plain)
     generation, ignored = read_settings(getattr(base, "generation_config", None))
     traits = families.Traits(
