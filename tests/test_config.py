@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +100,10 @@ def test_a_mistake_in_the_file_is_named(tmp_path, text, message):
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no such settings file"):
         read_yaml(tmp_path / "absent.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path):
+        with pytest.raises(UserError, match="is no file"):
+            read_yaml(path)
 
 
 def test_an_empty_file_sets_nothing(tmp_path):

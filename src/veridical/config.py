@@ -32,6 +32,8 @@ _CHOSEN = "chosen"
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError if it is absent, broken or not a mapping."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file; give the settings as a YAML file.")
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)

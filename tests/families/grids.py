@@ -116,7 +116,7 @@ def qwen3_5() -> Tiny:
     )
     config = Qwen3_5Config(text_config=language, vision_config=_qwen3_tower(), **_ids(words))
     processor = _processor(templates.QWEN3_5, Qwen3VLProcessor, words, Qwen3VLVideoProcessor, patch_size=8)
-    return Tiny(config, processor, templates.QWEN3_5, spread=0.1)
+    return Tiny(config, processor, templates.QWEN3_5, spread=0.08)
 
 
 def glm4v() -> Tiny:

@@ -1,5 +1,7 @@
+import contextlib
 import hashlib
 import json
+import os
 import unicodedata
 
 import numpy
@@ -245,7 +247,7 @@ def raw(folder, *lines):
         ('{"image": "x.png", "text": "\udce9t\udce9"}', "not-unicode"),  # Latin-1
         ('{"image": "x.png", "x": ' + "1" * 5000 + "}", "not-json"),
         ('{"image": ' + "[" * 100_000 + "}", "not-json"),
-        ('{"image": "' + "a" * 300 + '.png"}', "unreadable-row"),
+        ('{"image": "' + "a" * 300 + '.png"}', "missing-image"),
         ('{"image": {"bytes": "text"}}', "bad-image-field"),
         ('{"image": "data:image/png;base64,?"}', "bad-image-field"),
         ('{"image": "data:image/png;base64,AAAA"}', "not-an-image"),
@@ -452,3 +454,38 @@ def test_parts_that_are_no_text_are_refused(tmp_path, content):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     (found,) = read_records(str(tmp_path / "rows.jsonl"), tmp_path / "work")
     assert found.reason == "bad-prompt"
+
+
+def test_files_that_are_none_and_names_that_are_not_utf8_are_named(tmp_path, read):
+    folder = tmp_path / "photos"
+    picture(folder / "good.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    with contextlib.suppress(OSError):  # some file systems take UTF-8 names only
+        (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "good.png").read_bytes())
+    records, rejects = read(folder)
+    assert set(records) == {"good.png"}
+    reasons = {name: reject.reason for name, reject in rejects.items()}
+    latin = {name: reason for name, reason in reasons.items() if name.startswith("caf")}
+    assert {"pipe.png": "not-a-file", "gone.png": "broken-link", **latin} == reasons
+    assert set(latin.values()) <= {"not-unicode"}
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "remedy"),
+    [
+        ("https://example.org/a.png", "missing-image", "download"),
+        ("a" * 5000 + ".png", "missing-image", "restore"),
+        ("data:image/svg+xml;utf8,<svg/>", "bad-image-field", "name the image's file"),
+        ("loop.png", "missing-image", "restore"),
+        ("pipe.png", "missing-image", "restore"),
+    ],
+)
+def test_images_that_are_no_files_are_missing(tmp_path, read, image, reason, remedy):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps({"id": "r1", "image": image}) + "\n")
+    _, rejects = read(source)
+    assert rejects["r1"].reason == reason
+    assert remedy in rejects["r1"].remedy

@@ -119,7 +119,7 @@ def _unread(files: Sequence[Path], metadata: Sequence[Path], root: Path) -> Iter
 
 
 def _walk(root: Path) -> tuple[list[Path], list[tuple[Path, UnusableError]]]:
-    """The files below a folder in natural order, those in linked folders too; and what leads out of it."""
+    """Files below a folder in natural order, those in linked folders too; and what leads out of it or is no file."""
     files: list[Path] = []
     outside: list[tuple[Path, UnusableError]] = []
     seen = {root.resolve()}
@@ -136,11 +136,23 @@ def _walk(root: Path) -> tuple[list[Path], list[tuple[Path, UnusableError]]]:
                 )
                 outside.append((path, named))
         left_out = {path for path, _ in outside}
-        files += [path for name in names if (path := Path(place, name)) not in left_out and path.is_file()]
+        for path in (Path(place, name) for name in names):
+            if path in left_out:
+                continue
+            if path.is_file():
+                files.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES and not _hidden(path.relative_to(root)):
+                outside.append((path, _no_file(path)))
         # A folder that was there, by another link, isn't read again.
         folders[:] = [name for name in folders if (path := Path(place, name)) not in left_out and _first(path, seen)]
     files = [path for path in files if not _hidden(path.relative_to(root))]
     return sorted(files, key=lambda path: _natural(_name(path, root))), outside
+
+
+def _no_file(path: Path) -> UnusableError:
+    if path.is_symlink():
+        return UnusableError("broken-link", f"{path.name} links to a file that is missing", "mend it")
+    return UnusableError("not-a-file", f"{path.name} is a pipe, a socket or a device", "put the image's file there")
 
 
 def _first(folder: Path, seen: set[Path]) -> bool:

@@ -43,6 +43,7 @@ FOREIGN_FIELDS = frozenset(
 _MAX_BYTES = 2**28
 _DATA_URL = re.compile(r"data:[\w/+.-]*;base64,", re.IGNORECASE)
 _ROLES = ("system", "user", "assistant")
+_RESTORE = "restore the image or delete its line"
 
 
 class UnusableError(Exception):
@@ -164,6 +165,8 @@ def checked_image(path: Path) -> ImageFile:
     """The identity of an image file that is known to open. Raises UnusableError."""
     from veridical.vlm.images.files import ImageError, check_image
 
+    if (name := str(path)) != printable(name):
+        raise UnusableError("not-unicode", f"the name {name[-_SHOWN:]} is not UTF-8", "rename the file")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UnusableError(
@@ -207,14 +210,23 @@ def _path(name: Any, place: Place) -> Path:
         raise UnusableError("bad-image-field", f"{shown} is not a path", "name an image by its path, as a string")
     if found := _DATA_URL.match(text):
         return _unpack(_decoded(text[found.end() :]), place.unpack)
-    path = inside(place.root, place.base / text)
-    if path.is_file():
-        return path
-    # macOS writes é as two characters where most editors write one; both name the same file.
-    for other in path.parent.iterdir() if path.parent.is_dir() else ():
-        if other.is_file() and _composed(other.name) == _composed(path.name):
-            return inside(place.root, other)
-    raise UnusableError("missing-image", f"there is no file {text[:_SHOWN]}", "restore the image or delete its line")
+    if text[:5].lower() == "data:":
+        raise UnusableError("bad-image-field", f"{text[:30]} is no image in base64", "name the image's file")
+    try:
+        path = inside(place.root, place.base / text)
+        if path.is_file():
+            return path
+        # macOS writes é as two characters where most editors write one; both name the same file.
+        for other in path.parent.iterdir() if path.parent.is_dir() else ():
+            if other.is_file() and _composed(other.name) == _composed(path.name):
+                return inside(place.root, other)
+    except (OSError, RuntimeError) as error:  # too long a name, links in a circle, a folder that may not be read
+        raise UnusableError("missing-image", f"{text[:_SHOWN]}: {printable(str(error))[:_SHOWN]}", _RESTORE) from None
+    raise UnusableError(
+        "missing-image",
+        f"there is no file {text[:_SHOWN]}",
+        "download it, and name its file" if "://" in text else _RESTORE,
+    )
 
 
 def _bytes(content: Any) -> bytes:

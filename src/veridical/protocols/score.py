@@ -133,8 +133,8 @@ def result_of(config: ScoreConfig) -> dict[str, Any]:
 def _questions(config: ScoreConfig, protocol: Any) -> list[Question]:
     """What is asked. Raises UserError for files in which a question is twice."""
     questions: list[Question] = protocol.ask(config)
-    twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
-    if twice:
+    if len({question.id for question in questions}) < len(questions):
+        twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
         raise UserError(
             f"{config.protocol}: the question {twice[0]} is in its files twice; {len(twice)} questions are."
         )

@@ -207,3 +207,11 @@ def test_pope_s_answers_are_no_other_benchmark_s(pope, write, refused, other, id
     said = refused(*other(write), "--answers", write("pope.jsonl", answers))
     assert "belong to none of the 6 questions" in said
     assert len(said) < 1500
+
+
+def test_a_cell_that_says_nan_is_no_answer(tmp_path):
+    (tmp_path / "a.csv").write_text("image_id,caption\n1,A cup.\n2,nan\n3,NaN\n4,\n5,Naan.\n")
+    from veridical.protocols.answer_files import read_answers
+
+    rows = read_answers(tmp_path / "a.csv").rows
+    assert [row["caption"] for _, row in rows] == ["A cup.", None, None, None, "Naan."]

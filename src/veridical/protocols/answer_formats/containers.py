@@ -130,12 +130,16 @@ def _delimited(path: Path, text: str, delimiter: str) -> Numbered:
         csv.field_size_limit(before)
 
 
+MISSING = ("", "nan", "NaN")
+"""Cells that hold nothing: a table can't tell an empty text from none, and NaN is how Python writes a number that is
+missing."""
+
+
 def _rows(path: Path, cells: Iterator[Sequence[Any]]) -> Numbered:
     header = [str(name) if name not in (None, "") else "" for name in next(cells, ())]
     numbered: Numbered = []
     for number, row in enumerate(cells, start=2):
-        # An empty cell is a missing value: a spreadsheet can't tell the two apart.
-        named = {name: None if value == "" else value for name, value in zip(header, row, strict=False) if name}
+        named = {name: None if value in MISSING else value for name, value in zip(header, row, strict=False) if name}
         if any(value is not None for value in named.values()):
             numbered.append((f"{path}, row {number}", named))
     return numbered

@@ -35,7 +35,9 @@ class Captions(Sequence[Item]):
             self._keep(items, shared)
             sums.append(caption_sums(items))
         sums = sums or [caption_sums([])]
-        self.sums: dict[str, FloatArray] = {name: np.concatenate([one[name] for one in sums]) for name in sums[0]}
+        # Each column's parts go as they are joined, so that memory never holds all of them twice.
+        names = list(sums[0])
+        self.sums: dict[str, FloatArray] = {name: np.concatenate([one.pop(name) for one in sums]) for name in names}
 
     def _keep(self, items: Sequence[ChairItem], shared: dict[tuple[str, ...], tuple[str, ...]]) -> None:
         for item in items:

@@ -142,7 +142,8 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
                 found.add(node)
         key, present = keys[image.strip()], frozenset(found)
         objects[key] = shared.setdefault(present, present)
-        files[key] = image
+        if image != key:
+            files[key] = image
     return Truth(objects, files, unknown)
 
 
