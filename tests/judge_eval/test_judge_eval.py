@@ -148,6 +148,7 @@ def test_annotations_of_the_build_are_what_an_oracle_judges_by(build, tmp_path):
     found = vd.evaluate_judge("oracle", build, out=tmp_path / "oracle")
     assert found.accuracy.value == 1.0
     assert found.results["groups"].keys() == {"injected/object"}
+    assert "<td>injected/object</td><td>100.0%</td>" in found._repr_html_()
     assert vd.evaluate_judge(RulesSettings(), build, by="detect").accuracy.value == 1.0
     mirrored = [replace(one, chosen=one.rejected, rejected=one.chosen) for one in vd.PairSet.load(build)]
     assert vd.evaluate_judge("oracle", finished(tmp_path / "mirrored", mirrored)).accuracy.value == 0.0
