@@ -48,7 +48,7 @@ def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Write a folder by way of another name beside it; a folder that is there gives way at the end."""
+    """Write a folder under a temporary name next to it, and replace an existing one at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
     try:

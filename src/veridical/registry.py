@@ -85,7 +85,7 @@ class Registry(Generic[Target]):
         return tuple(dict.fromkeys([*self.own, *self._added, *self._entry_points()]))
 
     def summary(self, name: str) -> str:
-        """The line about what `name` stands for."""
+        """The one-line summary of `name`."""
         return self.own[name].line if name in self.own else _first_line(self.get(name))
 
     def listed(self) -> list[Listed]:

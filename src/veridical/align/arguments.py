@@ -31,7 +31,7 @@ class TrainingSettings(Protocol):
 
     @property
     def scheduler(self) -> str:
-        """How it goes on from there."""
+        """How the rate changes after warm-up."""
 
     @property
     def warmup(self) -> float:

@@ -1,4 +1,4 @@
-"""Terms beside an objective: the likelihood of a second data set (HA-DPO's gamma), and a KL to the reference (HALVA).
+"""Terms added to an objective: the likelihood of a second data set (HA-DPO's gamma), and a KL to the reference (HALVA).
 
 Both are means over examples of means over tokens, and each pair brings one auxiliary example, drawn by the seed, the
 step and the pair; so they don't depend on the parts that a step is passed in.

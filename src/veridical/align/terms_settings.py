@@ -12,7 +12,7 @@ from veridical.runs import BY_CONTENT
 
 @dataclass(frozen=True)
 class AuxiliarySettings:
-    """A language-model loss on a second data set, beside the objective."""
+    """A language-model loss on a second data set, added to the objective."""
 
     data: Path | None = field(default=None, metadata=BY_CONTENT)
     """Answers to be learnt beside the pairs, against forgetting: a folder or file of records with captions, or the run

@@ -127,7 +127,7 @@ def _sentences(text: str) -> list[tuple[str, Span]]:
 
 
 def _range(of: Sequence[tuple[str, Span]], start: int, end: int) -> Span:
-    """From the beginning of a sentence to the end of the one before `end`; empty, behind the one before, for none."""
+    """From the beginning of a sentence to the end of the one before `end`; empty, after the one before, for none."""
     if start < end:
         return of[start][1][0], of[end - 1][1][1]
     place = of[start - 1][1][1] if start else 0

@@ -1,4 +1,4 @@
-"""What makes a text unfit for either side of a pair, whatever it says about the image."""
+"""What makes a text unfit for either side of a pair, its truth aside."""
 
 from __future__ import annotations
 

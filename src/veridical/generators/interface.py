@@ -52,7 +52,7 @@ class Generator(Protocol):
         """Hear which requests come next, in order."""
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
-        """Answers to requests of one kind, in order; the error stands in the place of one that can't be answered.
+        """Answers to requests of one kind, in order, with the error in place of those that can't be answered.
 
         Raises UserError where going on is no use.
         """

@@ -95,7 +95,7 @@ def each_or_its_error(
     answer: Callable[[Sequence[Any]], list[Any]],
     passing: tuple[type[Exception], ...] = (),
 ) -> list[Any]:
-    """Answers to requests; where one can't be answered, all are asked one by one, and its error stands in its place.
+    """Answers to requests; where one can't be answered, all are asked one by one, with the error in its place.
 
     Errors that are `passing` aren't a single request's fault, and are raised.
     """

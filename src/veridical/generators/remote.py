@@ -106,7 +106,7 @@ class RemoteGenerator:
         served.give_back(self.served)
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
-        """Answers to requests, all asked at the same time; the error stands in the place of one that has none."""
+        """Answers to requests, all asked at the same time, with the error in place of those that have none."""
         answers: list[Any] = [None] * len(requests)
 
         def done(place: int, answer: Any) -> None:

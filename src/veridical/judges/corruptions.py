@@ -89,7 +89,7 @@ def _answers(text: str) -> Iterator[Edit]:
 
 
 def _objects(text: str, known: Annotations, words: Words, rng: Generator) -> Iterator[Edit]:
-    """The usual partner named beside an object, where it is neither there nor named."""
+    """Name the usual partner next to an object, where it is neither in the image nor in the text."""
     taken = present(known, words.lexicon) | set(words.lexicon.names(text))
     for mention in words.lexicon.mentions(text):
         partner = words.partner.get(mention.name)

@@ -90,7 +90,7 @@ class Panel:
         return None
 
     def usage(self) -> dict[str, Any]:
-        """What was asked of the services behind the judges, by the judge's name, as JSON values."""
+        """What was asked of the judges' services, by the judge's name, as JSON values."""
         return {name: service.usage.plain() for name, service in self._services().items()}
 
     def add_usage(self, earlier: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ class Verifier:
         return [self._findings(request) for request in requests]
 
     def verify(self, requests: Sequence[Verify]) -> list[float | JudgeError]:
-        """The probability of "Yes" beside "No" for each claim."""
+        """The probability of "Yes" against "No" for each claim."""
         asked = [_asked(request.record, request.claim) for request in requests]
         return each(asked, self._probabilities, self.batch_size)
 

@@ -67,7 +67,7 @@ class FreshPairs:
 def by_coin(
     records: Sequence[Record], known: Mapping[str, Sequence[Pair]], share: float, key: tuple[int, int]
 ) -> list[bool]:
-    """For each record whether its pairs are made anew: by a coin that falls so with probability `share`, and where none
+    """For each record whether new pairs are made: by a coin that falls so with probability `share`, and where none
     are known (arXiv 2407.02477, equation 4)."""
     coins = generator("mixed step", key).random(len(records))
     return [bool(coin < share) or record.id not in known for coin, record in zip(coins, records, strict=True)]

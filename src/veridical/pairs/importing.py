@@ -195,7 +195,7 @@ def _pair_id(item: Comparison | Example, name: str) -> str:
 
 
 def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen: set[str]) -> list[Pair] | Rejection:
-    """A row's pair, or why it gives none: whatever is wrong with one row ends nothing."""
+    """A row's pair, or why it gives none; a fault rejects that row alone."""
     from veridical.formats.published.convert import to_pair
     from veridical.formats.published.images import check_image_headers
     from veridical.formats.published.types import Comparison

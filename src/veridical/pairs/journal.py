@@ -29,7 +29,7 @@ class Journal:
     path: Path
 
     def append(self, index: int, outcome: Outcome, usage: Mapping[str, Any]) -> None:
-        """Keep the outcome of the record at a place, and what the services behind the judges have been asked so far.
+        """Keep the outcome of the record at a place, and what the judges' services have been asked so far.
 
         Raises UnicodeEncodeError for a text that is no Unicode.
         """
@@ -64,7 +64,7 @@ def read_outcomes(out: Path, folder: Path, wanted: Callable[[int], bool] = lambd
 
 
 def usages(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """What each process had asked of the services behind the judges when it last kept something."""
+    """What each process had asked of the judges' services when it last kept something."""
     by_process = {path.stem: [row["usage"] for row in _rows(path) if "usage" in row] for path in folder.glob("*.jsonl")}
     return {part: known[-1] for part, known in sorted(by_process.items()) if known}
 

@@ -107,7 +107,7 @@ def _images_of(build: Path) -> Iterator[str]:
 
 
 def _kept_back(build: Path) -> dict[str, Any]:
-    """What a build kept back; that of several constructions lies beside their folders."""
+    """What a build kept back; that of several constructions is next to their folders."""
     for folder in (build, build.parent):
         if (folder / HELD_OUT).is_file():
             state = read_state(folder / HELD_OUT, {"records": str, "images": list})

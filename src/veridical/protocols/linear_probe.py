@@ -1,4 +1,4 @@
-"""What a model knows but does not say: a linear probe beside its own answers to the same questions.
+"""What a model knows but does not say: a linear probe against its own answers to the same questions.
 
 Each question asks for the usual partner of an object in the picture. A logistic regression, trained
 on some pictures and tested on others, tells from the hidden state that predicts "Yes" or "No"

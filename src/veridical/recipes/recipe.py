@@ -54,7 +54,7 @@ def names() -> list[str]:
 
 
 def text_of(name: str) -> str:
-    """A recipe's YAML, as it stands in its file. Raises UserError for an unknown name."""
+    """A recipe's YAML, as written in its file. Raises UserError for an unknown name."""
     if name.endswith((".yaml", ".yml")):
         read_yaml(Path(name))
         return Path(name).read_text(encoding="utf-8")

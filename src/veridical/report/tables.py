@@ -1,4 +1,4 @@
-"""The report's numbers: which metrics stand in the table, in what words, and how differences are judged."""
+"""The report's numbers: which metrics are in the table, in what words, and how differences are judged."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def metric_of(key: str, results: Mapping[str, Any]) -> Metric:
 
 
 def is_main(metric: Metric, results: Mapping[str, Any]) -> bool:
-    """Whether a metric stands in the open table; the others are one click away."""
+    """Whether a metric is in the open table; the others are one click away."""
     return metric in METRICS or metric.key in results.get("metrics", {})
 
 

@@ -338,7 +338,7 @@ class PolicyGradient:
         self._live = None
 
     def metrics(self) -> Mapping[str, float]:
-        """TRL's names, beside them what annotations say of the answers; the weights of judges' failures too."""
+        """TRL's names, then what annotations say of the answers; the weights of judges' failures too."""
         self._live = None
         totals: dict[str, tuple[float, float]] = {}
         ends: dict[str, float] = {}

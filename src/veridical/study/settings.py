@@ -169,7 +169,7 @@ def _given(arm: Arm, group: str) -> dict[str, Any]:
 
 
 def _group(arm: Arm, group: str) -> dict[str, Any]:
-    """The settings behind `group.`, nested as YAML holds them."""
+    """The settings under `group.`, nested as YAML holds them."""
     nested: dict[str, Any] = {}
     for name, value in arm.settings.items():
         first, _, rest = name.partition(".")

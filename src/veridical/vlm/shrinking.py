@@ -92,7 +92,7 @@ def attempt(run: Callable[[Item], Result], batch: Item) -> Result | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device."""
+    """Whether an exception says that memory ran out, on any device."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

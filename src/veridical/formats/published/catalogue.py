@@ -101,7 +101,7 @@ def _read(
 def _one(
     row: Row, origin: str, form: Format, options: ReadOptions, reading: Reading
 ) -> Iterator[Comparison | Example | Rejection]:
-    """A row's comparisons; whatever is wrong with a row is that row's Rejection and ends nothing."""
+    """A row's comparisons; a fault rejects that row alone."""
     try:
         examples = list(form.read(row, origin, options))
     except UnusableError as error:

@@ -167,7 +167,7 @@ def last_answer(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
 
 
 def row_id(row: Row, origin: str, *names: str) -> str:
-    """The row's own id, else where it stands in its file."""
+    """The row's own id, else its place in its file."""
     for name in names:
         if row.get(name) not in (None, ""):
             return str(row[name])

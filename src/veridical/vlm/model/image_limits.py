@@ -180,7 +180,7 @@ def _set(size: _Size, model: Any, processor: Any) -> None:
 
 
 def _tokens(size: _Size, model: Any, processor: Any) -> int:
-    """The most tokens that one image takes; the processor is set to the size meanwhile."""
+    """The most tokens that one image takes; the processor is set to that size while they are counted."""
     from PIL import Image
 
     from veridical.vlm.model import families
