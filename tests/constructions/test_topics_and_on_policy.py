@@ -79,6 +79,13 @@ def test_what_is_no_rewriting_is_not_taken(answer):
     assert pair.chosen == "There is a fork. I can see a cup."
 
 
+def test_an_alternative_stands_in_one_place_alone():
+    both = "I can see a fork, a cup and a boat."
+    _, [pair] = follow(tpr(RECORD, settings(candidates=2, ask_again=0), 0), ["There is a fork. I can see a cup.", both])
+    assert pair.rejected == f"{both} I can see a cup."
+    assert pair.chosen == "There is a fork. I can see a cup."
+
+
 def test_nothing_worse_gives_no_pair():
     _, outcome = follow(tpr(RECORD, settings(ask_again=0), 0), ["There is a fork.", "I can see a cup.", "A cup."])
     assert outcome.reason == "none-better"

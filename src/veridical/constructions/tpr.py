@@ -111,8 +111,9 @@ def tpr(record: Record, settings: TprSettings, seed: int) -> Steps:
         alike = [other for other in others if named[own] and named[own] & named[other]]
         alternatives = list(dict.fromkeys([own, *alike, *drawn]))
         ranked = yield from _ranked(record, alternatives, settings.check, known)
-        best.append(ranked[0])
-        worse.append(_worse(ranked, known, hard))
+        # What two topics have in common is said once.
+        best.append(([text for text in ranked if text not in best] or [own])[0])
+        worse.append(_worse([text for text in ranked if text not in worse] or [own], known, hard))
     if best == worse:
         raise Rejected(
             "none-better", "draw more candidates, or raise the temperature", "no topic has a worse alternative"
