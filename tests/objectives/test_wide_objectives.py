@@ -74,6 +74,12 @@ def test_selm_reads_a_third_answer():
     assert objective.needs() == (CHOSEN, REJECTED, OTHERS)
     loss, _ = objective.loss(scored)
     assert loss.item() == pytest.approx(sum(FIRST) / 2 + 0.1 * (0.3 - 0.7) / 2)
+    # By default a pair's third answer is the model's own, and the rejected side where there is none.
+    assert Selm(beta=1.0, alpha=0.1).loss(scored)[0].item() == pytest.approx(loss.item())
+    some = {**SCORED, OTHERS: logps(-0.7, 5.0, pairs=(1, 1))}
+    rejected = SCORED[REJECTED].log_ratios()[0].item()
+    mixed, _ = Selm(beta=1.0, alpha=0.1).loss(some)
+    assert mixed.item() == pytest.approx(sum(FIRST) / 2 + 0.1 * (rejected - 0.7) / 2)
 
 
 def test_re_aligns_image_term_and_mdpo_on_a_pairs_own_image():

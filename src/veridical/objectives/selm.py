@@ -2,8 +2,9 @@
 
 A small term pulls the policy away from what the last round's model says anyway, so that the next round explores. In
 the released code it is alpha beta times the log-ratio of the model's own answer, a third text beside the chosen and
-the rejected one: `own other` reads it from a pair's further answers. Where pairs come from the model itself, one of
-their sides is that answer: the rejected one of bpo-image and ha-dpo, either one of ranked.
+the rejected one, whichever of the three won: `own other`, which reads it from a pair's further answers, as those of
+`loop --kind selm` have it. Where pairs come from the model itself, one of their sides is that answer: the rejected one
+of bpo-image and ha-dpo, either one of ranked. `auto` takes the third where there is one.
 """
 
 from __future__ import annotations
@@ -33,30 +34,38 @@ class Selm:
     """How strongly the policy is held to the reference; 0.01 in the released code."""
     alpha: NotNegative = 1e-3
     """Weight of the optimism, in units of beta; 1e-3 and 1e-4 in the released code."""
-    own: Literal["chosen", "rejected", "other"] = "rejected"
-    """Which is the model's own answer of this round: a side, or a third one, the first of a pair's further answers."""
+    own: Literal["auto", "chosen", "rejected", "other"] = "auto"
+    """Which is the model's own answer of this round: a side, or a third one, the first of a pair's further answers;
+    auto is the third of pairs that have further answers, and of others the rejected side."""
 
     def __post_init__(self) -> None:
         check(self, "objective.")
 
     def needs(self) -> tuple[LogpRequest, ...]:
-        """Both answers on the clean image, and with `own other` the further ones, with the reference."""
-        return (CHOSEN, REJECTED, OTHERS) if self.own == "other" else (CHOSEN, REJECTED)
+        """Both answers on the clean image and, where they may be the model's own, the further ones, with the
+        reference."""
+        return (CHOSEN, REJECTED, OTHERS) if self.own in ("auto", "other") else (CHOSEN, REJECTED)
 
     def parts(self) -> Mapping[Part, bool]:
         """The further answers, if one of them is the model's own."""
-        return {"others": True} if self.own == "other" else {}
+        return {"others": self.own == "other"} if self.own in ("auto", "other") else {}
 
     def loss(self, scored: Mapping[LogpRequest, Logps]) -> tuple[Tensor, Metrics]:
         """`dpo`'s loss plus alpha beta times the mean log-ratio of the own answer; metrics are `dpo`'s."""
         chosen, rejected = scored[CHOSEN].log_ratios(), scored[REJECTED].log_ratios()
         loss, metrics = dpo(chosen, rejected, self.beta)
-        sides = {"chosen": chosen, "rejected": rejected}
-        own = sides[self.own] if self.own != "other" else _first_of_each(scored[OTHERS])
+        own = chosen if self.own == "chosen" else rejected
+        if self.own in ("auto", "other"):
+            own = _first_further(scored[OTHERS], own)
         return loss + self.alpha * self.beta * own.mean(), metrics
 
 
-def _first_of_each(others: Logps) -> Tensor:
-    """The log-ratio of each pair's first further answer."""
+def _first_further(others: Logps, sides: Tensor) -> Tensor:
+    """The log-ratio of each pair's first further answer; of pairs without one, that in `sides`."""
+    import torch
+
+    if not others.policy:
+        return sides
+    ratios = others.log_ratios()
     first = {pair: place for place, pair in reversed(list(enumerate(others.pairs)))}
-    return others.log_ratios()[sorted(first.values())]
+    return torch.stack([ratios[first[pair]] if pair in first else sides[pair] for pair in range(len(sides))])
