@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 import subprocess
 import sys
 import typing
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -29,7 +31,7 @@ from veridical.protocols.benchmark_task import ModelSide
 from veridical.protocols.benchmarks.registry import BENCHMARKS
 from veridical.rl.algorithms import ALGORITHMS, algorithm_type
 from veridical.vlm.generation.params import SamplingParams
-from veridical.vlm.images.views import View
+from veridical.vlm.images.views import Noise, View
 from veridical.vlm.model.image_limits import ImageLimits
 
 
@@ -119,6 +121,20 @@ def test_the_command_line_says_so_before_any_work(arguments, message, tmp_path):
     assert ended.stderr.startswith("veridical: ")
     assert ended.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (np.int64(1000), "step is 1000; it must be at least 0 and at most 999."),
+        (500.0, "step is 500.0; it must be a whole number, 500."),
+        (2.5, "step is 2.5; it must be a whole number."),
+    ],
+)
+def test_numbers_of_other_kinds_are_held_to_the_same_bounds(steps, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        Noise(steps)
+    assert Noise(np.int64(500)).step == 500
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -1.0])

@@ -10,7 +10,8 @@ import functools
 import math
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeAlias
+from numbers import Integral, Real
+from typing import Annotated, Any, TypeAlias, TypeGuard
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 
@@ -63,12 +64,22 @@ def _faults(settings: Any, prefix: str) -> Iterator[str]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from _faults(value, f"{name}.")
         for number in value if isinstance(value, list | tuple) else (value,):
-            if not isinstance(number, int | float) or isinstance(number, bool) or field.name not in bounds:
+            if field.name not in bounds or not _is_real(number):
                 continue
             if broken := [bound for bound in bounds[field.name] if not _holds(number, bound)]:
                 yield f"{name} is {number}; it must be {_told(bounds[field.name], broken)}"
-            elif isinstance(number, float) and float not in members(hints[field.name]):
-                yield f"{name} is {number}; it must be a whole number"
+            elif not _is_whole(number) and float not in members(hints[field.name]):
+                meant = f", {number:.0f}" if number % 1 == 0 else ""
+                yield f"{name} is {number}; it must be a whole number{meant}"
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    """Whether a value is a number, numpy's among them."""
+    return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral)
 
 
 def _holds(value: float, bound: BaseMetadata) -> bool:
