@@ -2,8 +2,9 @@
 
     python benchmarks/import_speed.py --rows 1000 100000
 
-Writes files in each format's own shape and reads them to their end, without opening images. Memory is the highest
-resident size of a process of its own, so that rows of one size don't hide what another takes.
+Writes files in each format's own shape and reads them to their end, without opening images; the last line is the whole
+`veridical data import` of rows without images, to the shards of a run folder. Memory is the highest resident size of a
+process of its own, so that rows of one size don't hide what another takes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,17 @@ count = sum(1 for _ in items)
 seconds = time.process_time() - started
 print(count, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
+IMPORT = """
+import resource, sys, tempfile, time
+from pathlib import Path
+import datasets, pyarrow.parquet
+from veridical.pairs.importing import ImportConfig, import_published
+with tempfile.TemporaryDirectory() as out:
+    started = time.process_time()
+    count = import_published(ImportConfig((sys.argv[1],), Path(out) / "out"))["pairs_out"]
+    seconds = time.process_time() - started
+print(count, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
 def bpo(count: int) -> Iterator[dict[str, Any]]:
@@ -44,6 +56,13 @@ def flat(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         texts = {"question": "What is shown?", "chosen": f"{LONG} {number}", "rejected": f"{LONG} wrong"}
         yield {"image_path": f"{number}.jpg", "ds_question_id": str(number), "org_infos": {"scores": [0, -1]}, **texts}
+
+
+def texts(count: int) -> Iterator[dict[str, Any]]:
+    """Rows of the same set that are about text alone."""
+    for row in flat(count):
+        del row["image_path"]
+        yield row
 
 
 def write(rows: Iterator[dict[str, Any]], path: Path) -> None:
@@ -63,13 +82,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 100_000])
     counts = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows, suffix in (("bpo (JSON array)", bpo, ".json"), ("rlaif-v (JSON lines)", flat, ".jsonl")):
+        for name, rows, suffix, code in (
+            ("bpo (JSON array)", bpo, ".json", READ),
+            ("rlaif-v (JSON lines)", flat, ".jsonl", READ),
+            ("imported whole", texts, ".jsonl", IMPORT),
+        ):
             for count in counts:
                 path = Path(folder) / f"rows{suffix}"
                 write(rows(count), path)
                 started = time.perf_counter()
                 ran = subprocess.run(
-                    [sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True
+                    [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
                 )
                 read, seconds, memory = map(float, ran.stdout.split())
                 print(

@@ -66,34 +66,35 @@ class PairSet:
     def from_trl(cls, dataset: Iterable[Mapping[str, Any]], *, image_root: str | Path = ".") -> PairSet:
         """Pairs out of rows in TRL's shape: `images`, `prompt`, `chosen`, `rejected`, as messages or texts.
 
-        Images may be PIL images, file contents, or paths below `image_root`. A row that can't be used is among the
-        `rejects`. Raises UserError where none can.
+        As `from_rows`.
         """
-        from veridical.formats.published.convert import to_pair
-        from veridical.formats.published.images import ImageFinder, check_image_headers
-        from veridical.formats.published.trl import FORMAT
-        from veridical.formats.published.types import Comparison, ReadOptions
-        from veridical.formats.rows import UnusableError
+        return cls.from_rows(dataset, format="trl", image_root=image_root)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], *, format: str = "", image_root: str | Path = ".") -> PairSet:
+        """Pairs out of rows in any format that is known, such as a `datasets.Dataset` or a list of dictionaries.
+
+        `format` is the format's name, recognised by the first row if left out. Images may be PIL images, file contents,
+        or paths below `image_root`. A row that can't be used is among the `rejects`. Raises UserError where none can.
+        """
+        from veridical.formats.published.catalogue import read_rows
+        from veridical.formats.published.images import ImageFinder
+        from veridical.pairs.importing import outcome, unrepeated
 
         work = tempfile.TemporaryDirectory(prefix="veridical-pairs-")
         find = ImageFinder((Path(image_root),), Path(work.name) / "images")
-        pairs, rejects = [], []
-        for number, row in enumerate(dataset):
-            origin = f"row {number}"
-            try:
-                for comparison in FORMAT.read(_with_files(row), origin, ReadOptions("mean", 0)):
-                    assert isinstance(comparison, Comparison)
-                    pair = to_pair(comparison, find, FORMAT.name)
-                    check_image_headers(pair)
-                    pairs.append(pair)
-            except UnusableError as error:
-                rejects.append(Rejection(origin, error.reason, error.remedy, error.detail))
-            except Exception as error:
-                detail = f"{type(error).__name__}: {error}"[:160]
-                rejects.append(Rejection(origin, "unusable-row", "repair or delete the row", detail))
+        pairs, rejects, seen = list[Pair](), list[Rejection](), Counter[str]()
+        reading, items = read_rows(((f"row {number}", _with_files(row)) for number, row in enumerate(rows)), format)
+        for item in items:
+            name = item.id if isinstance(item, Rejection) else unrepeated(item.id, seen)
+            done = outcome(item, find, reading.format, name)
+            if isinstance(done, Rejection):
+                rejects.append(done)
+            else:
+                pairs += done
         if not pairs:
             first = f" The first: {rejects[0].detail}; {rejects[0].remedy}." if rejects else ""
-            raise UserError(f"PairSet.from_trl: none of {len(rejects)} rows can be used.{first}")
+            raise UserError(f"PairSet: none of {reading.rows} rows can be used as {reading.format.name}.{first}")
         return cls(pairs, rejects=rejects, keep=work)
 
     @property

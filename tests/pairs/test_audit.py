@@ -148,6 +148,25 @@ def test_from_the_command_line_with_a_page_and_a_cleaned_set(sound, tmp_path, ca
     assert ended.value.code == 0
 
 
+def test_rows_that_an_import_leaves_out_are_found_with_their_reason(tmp_path, capsys):
+    row = {"question": "What?", "chosen": "A cup.", "rejected": "A cat.", "image": "0-96.png", "id": "good"}
+    picture(tmp_path, 0)
+    rows = [row, {**row, "id": "gone", "image": "absent.png"}, {**row, "id": "text", "image": None, "chosen": "B."}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    arguments = [str(tmp_path / "rows.jsonl"), "--json", str(tmp_path / "f.json"), "--fix", str(tmp_path / "clean")]
+    assert main_exit(["data", "check", *arguments]) == 1
+    said = capsys.readouterr().out
+    assert "1 rows can't be used: missing-image (the first: no file absent.png below" in said
+    assert "give --image-root the images' folder" in said
+    found = {one["kind"]: one for one in json.loads((tmp_path / "f.json").read_text())["findings"]}
+    assert found["row-missing-image"]["pairs"] == ["gone"]
+    assert found["no-image"]["pairs"] == ["mmpr/text"]
+    (left,) = (tmp_path / "clean" / "left_out.jsonl").read_text().splitlines()
+    assert json.loads(left)["id"] == "gone"
+    assert json.loads(left)["reasons"] == ["row-missing-image"]
+    assert [pair.id for pair in read_pairs(tmp_path / "clean")] == ["mmpr/good", "mmpr/text"]
+
+
 def test_sets_are_compared_and_cut_to_one_size(sound, tmp_path, capsys):
     write_build(tmp_path / "whole", sound)
     other = [

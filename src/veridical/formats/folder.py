@@ -17,7 +17,7 @@ from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.formats import tables
-from veridical.formats.published.catalogue import recognise_row
+from veridical.formats.published.catalogue import recognise_row, refuse_published
 from veridical.formats.rows import (
     FOREIGN_FIELDS,
     KNOWN_FIELDS,
@@ -58,6 +58,7 @@ def read_folder(root: Path, prompt: str, unpack: Path, unread: Counter[str]) -> 
     if not metadata and not images:
         metadata = found
     if not metadata and not images and not outside:
+        refuse_published(root)
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{root}: no images here; known are {known}, and tables ({', '.join(tables.SUFFIXES)}).")
     unread.update(_unread(files, metadata, root))

@@ -36,7 +36,8 @@ FOREIGN_FIELDS = frozenset(
     (
         "conversations", "messages", "chosen", "rejected", "completions", "question", "questions", "answer", "answers",
         "response", "responses", "rejected_response", "rejected_messages", "output_1", "output_2", "preference",
-        "ratings", "rating", "y_win", "y_lose", "instruction",
+        "ratings", "rating", "y_win", "y_lose", "instruction", "query", "queries", "human_ranking", "standard_response",
+        "rejected_conversations", "rejected_images",
     )
 )  # fmt: skip
 """Fields in which sets of other tools keep what people asked, answered or preferred; no record of ours has them."""

@@ -16,7 +16,7 @@ from veridical.formats import tables
 from veridical.formats.folder import Task, read_folder
 from veridical.formats.hub import fetch
 from veridical.formats.parallel import in_order
-from veridical.formats.published.catalogue import recognise_row
+from veridical.formats.published.catalogue import recognise_row, refuse_published
 from veridical.formats.rows import (
     FOREIGN_FIELDS,
     KNOWN_FIELDS,
@@ -80,6 +80,7 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
     if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
         return _read_tasks(lambda unread: _read_file(path.resolve(), prompt, work / "unpacked", unread), source)
     if path.is_file():
+        refuse_published(path)
         raise UserError(f"{source}: records are read from {', '.join(tables.SUFFIXES)} files and folders of images.")
     hub = f" A data set on the Hub is named hf://{source}." if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
     raise UserError(f"{source}: no such folder or file; records come from world, world:SPLIT, a folder or a file.{hub}")

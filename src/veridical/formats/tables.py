@@ -94,19 +94,19 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | UnusableError]]:
     number = 0
     try:
         for batch in file.iter_batches(batch_size=64):
-            for row in _parquet_rows(batch):
+            for row in rows_of_batch(batch):
                 number += 1
                 yield number, row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield number + 1, UnusableError("damaged", f"from here on: {error}"[:_SHOWN], "fetch or write the file again")
 
 
-def _parquet_rows(batch: Any) -> list[Row | UnusableError]:
-    """The rows of a batch; Arrow holds dates, numbers and bytes that Python's types don't."""
+def rows_of_batch(batch: Any) -> list[Row | UnusableError]:
+    """The rows of an Arrow batch; it holds dates, numbers and bytes that Python's types don't."""
     try:
         rows: list[Row | UnusableError] = batch.to_pylist()
         return rows
     except Exception as error:
         if batch.num_rows > 1:
-            return [row for place in range(batch.num_rows) for row in _parquet_rows(batch.slice(place, 1))]
+            return [row for place in range(batch.num_rows) for row in rows_of_batch(batch.slice(place, 1))]
         return [UnusableError("bad-value", str(error)[:_SHOWN], "mend the row or delete it")]

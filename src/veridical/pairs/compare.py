@@ -65,15 +65,15 @@ def run(config: CompareConfig) -> list[Described]:
     from rich.console import Console
 
     from veridical.pairs.dataset import read_pairs
-    from veridical.pairs.opening import pairs_folder
+    from veridical.pairs.opening import named, pairs_folder
 
     if len(config.sources) < 2:
         raise UserError("give two sets or more to compare.")
     with tempfile.TemporaryDirectory() as work:
-        named = [_named(source) for source in config.sources]
-        if len({name for name, _ in named}) < len(named):
-            raise UserError("two sets have the same name; write NAME=PATH for one of them.")
-        sets = {name: read_pairs(pairs_folder(path, Path(work), config.image_root)) for name, path in named}
+        sets = {
+            name: read_pairs(pairs_folder(path, Path(work), config.image_root))
+            for name, path in named(config.sources).items()
+        }
         described = [describe(name, pairs, config.lexicon, config.seed) for name, pairs in sets.items()]
         Console().print(table(described))
         if config.json:
@@ -83,11 +83,6 @@ def run(config: CompareConfig) -> list[Described]:
         if config.subsets:
             _write_subsets(config.subsets, sets, config.seed)
     return described
-
-
-def _named(source: Path) -> tuple[str, Path]:
-    name, equals, path = str(source).partition("=")
-    return (name, Path(path)) if equals and not source.exists() else (source.stem, source)
 
 
 def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed: int = 0) -> Described:
@@ -115,7 +110,7 @@ def describe(name: str, pairs: Sequence[Pair], lexicon: str | None = None, seed:
 
 def _prompt_source(made: Provenance) -> str:
     """Which set a pair's prompt and image come from, as far as its own set says."""
-    names = ("origin_dataset", "dataset", "source", "category", "records")
+    names = ("origin_dataset", "dataset", "part", "source", "category", "records")
     return next((str(made.parameters[name]) for name in names if made.parameters.get(name)), "")
 
 
@@ -167,7 +162,7 @@ def _write_subsets(folder: Path, sets: Mapping[str, Sequence[Pair]], seed: int) 
     from veridical.pairs.dataset import write_build
 
     size = min(map(len, sets.values()))
-    for name, pairs in sets.items():
+    for name, pairs in ((name.replace("/", "-"), pairs) for name, pairs in sets.items()):
         if (folder / name).exists():
             raise UserError(f"{folder / name}: is there already; give --subsets a new folder.")
         write_build(folder / name, subset(pairs, size, seed))

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -24,6 +25,7 @@ from veridical.records import ImageFile, Pair
 from veridical.vlm.images.files import read_image_file
 
 if TYPE_CHECKING:
+    from veridical.formats.published.own import Cells
     from veridical.formats.published.types import Format
 
 _LIST = "dataset_info.json"
@@ -36,13 +38,17 @@ class ExportConfig:
     """Which pairs, and where to."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of a build or an import."""
+    """Run folder of a build or an import, or a file of pairs, or hf://OWNER/NAME on the Hub."""
     to: Path | None = None
-    """The file to write. NAME.parquet holds the images and is in TRL's shape; NAME.json or NAME.jsonl has its images
-    beside it, in a folder `images`. Only with --push it may be left out."""
+    """The file to write. NAME.parquet is in TRL's shape and holds the images, unless --images is beside; NAME.json or
+    NAME.jsonl has its images beside it, in a folder `images`. Only with --push it may be left out."""
     format: str = ""
     """Whose format a .json or .jsonl file has: veridical (all that is known of a pair), trl, llama-factory, ms-swift or
     povid (LLaVA's conversations). veridical if left out."""
+    images: Literal["inside", "beside"] = "inside"
+    """Where a parquet file's images are: in it, or in a folder `images` beside it."""
+    image_root: tuple[Path, ...] = ()
+    """Folders that the image paths of a file of pairs start from."""
     push: str = ""
     """OWNER/NAME of a data set on the Hugging Face Hub, which is made unless it exists; the pairs and a card with
     counts and provenance go there, as parquet or, with --format, as JSON lines."""
@@ -63,17 +69,24 @@ def run(config: ExportConfig) -> Path:
 
     Raises UserError for a folder without pairs, an unknown format, and what the Hub refuses.
     """
-    if config.push:
-        from veridical.pairs.pushing import push
+    from veridical.pairs.opening import is_run_folder, pairs_folder
 
-        write = partial(export, config.run)
-        told = push(config.run, config.push, write, config.format, private=config.private, licence=config.license)
-        _say(told, f"in {config.push} on the Hub; use them as hf://{config.push}")
-    if config.to is None:
-        return config.run
-    done = export(config.run, config.to, config.format)
-    _say(done, f"in {done.path}")
-    return done.path
+    with tempfile.TemporaryDirectory(prefix="veridical-export-") as work:
+        given = config.run.expanduser()
+        folder = (
+            given if given.is_dir() and is_run_folder(given) else pairs_folder(given, Path(work), config.image_root)
+        )
+        if config.push:
+            from veridical.pairs.pushing import push
+
+            write = partial(export, folder)
+            told = push(folder, config.push, write, config.format, private=config.private, licence=config.license)
+            _say(told, f"in {config.push} on the Hub; use them as hf://{config.push}")
+        if config.to is None:
+            return config.run
+        done = export(folder, config.to, config.format, beside=config.images == "beside")
+        _say(done, f"in {done.path}")
+        return done.path
 
 
 def _say(done: Exported, where: str) -> None:
@@ -82,8 +95,9 @@ def _say(done: Exported, where: str) -> None:
         print(f"  not in this format: {what} of {count} pairs")
 
 
-def export(run: Path, to: Path, form: str = "") -> Exported:
-    """Write the pairs of a run folder to `to`, a few at a time. Raises UserError for an unknown format or suffix."""
+def export(run: Path, to: Path, form: str = "", *, beside: bool = False) -> Exported:
+    """Write the pairs of a run folder to `to`, a few at a time. With `beside`, a parquet file's images are in a folder
+    beside it, as a text file's always are. Raises UserError for an unknown format or suffix."""
     warn_unverified(run)
     remove_partial_of(to)
     remove_partial_of(to.with_name(_LIST))
@@ -94,7 +108,7 @@ def export(run: Path, to: Path, form: str = "") -> Exported:
     if to.suffix == ".parquet":
         if form not in ("", "veridical", "trl"):
             raise UserError(f"{to}: {form} is written as .json or .jsonl; parquet is in TRL's shape.")
-        return _write_parquet(stream_pairs(run), to)
+        return _write_parquet(stream_pairs(run), to, _beside(to.parent) if beside else _embedded)
     if to.suffix not in (".json", ".jsonl"):
         raise UserError(f"{to}: pairs are exported to a .parquet, .jsonl or .json file.")
     target = FORMATS.get(form or "veridical", "format")
@@ -179,8 +193,8 @@ def _describe(to: Path) -> None:
     write_json(path, {**known, to.stem: about})
 
 
-def _write_parquet(pairs: Iterator[Pair], to: Path) -> Exported:
-    """Write row groups of some pairs each, their images inside, so that memory doesn't grow with their number."""
+def _write_parquet(pairs: Iterator[Pair], to: Path, cells: Cells) -> Exported:
+    """Write row groups of some pairs each, so that memory doesn't grow with their number."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     from veridical.formats.published.own import pair_row
@@ -189,12 +203,21 @@ def _write_parquet(pairs: Iterator[Pair], to: Path) -> Exported:
     rows = 0
     with whole(to) as partial, pyarrow.parquet.ParquetWriter(partial, pyarrow_table([]).schema) as writer:
         while batch := list(islice(pairs, GROUP)):
-            writer.write_table(pyarrow_table([pair_row(pair, _embedded) for pair in batch]))
+            writer.write_table(pyarrow_table([pair_row(pair, cells) for pair in batch]))
             rows += len(batch)
     return Exported(to, rows, Counter())
 
 
-def _embedded(images: Sequence[ImageFile] | None) -> list[dict[str, Any]] | None:
+def _beside(folder: Path) -> Cells:
+    """Copies images beside the file and writes their paths from there."""
+
+    def cells(images: Sequence[ImageFile] | None) -> list[Any] | None:
+        return None if images is None else [{"bytes": None, "path": _copied(image, folder)} for image in images]
+
+    return cells
+
+
+def _embedded(images: Sequence[ImageFile] | None) -> list[Any] | None:
     if images is None:
         return None
     return [{"bytes": read_image_file(image), "path": image.path.name} for image in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -23,12 +24,12 @@ from veridical.records import ImageFile, Pair, Record, Rejection
 if TYPE_CHECKING:
     from veridical.formats.published.catalogue import Reading
     from veridical.formats.published.convert import Find
-    from veridical.formats.published.types import Comparison, Example, ReadOptions
+    from veridical.formats.published.types import Comparison, Example, Format, ReadOptions
 
 COMMAND = "data import"
 _IMPORTED = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict, "import": dict}
 SHARD = 512
-SUMMARISED = 5000
+SUMMARISED = 2000
 """Pairs that the summary is about at most, evenly spread, so that memory doesn't grow with their number."""
 
 
@@ -68,6 +69,7 @@ def import_published(config: ImportConfig) -> dict[str, Any]:
     from veridical.pairs import run_folder
 
     name, path = _named(config.source)
+    _refuse_inside(config.out, path)
     place = str(path)
     options = ReadOptions(config.aspect, config.seed)
     files: tuple[Path, ...] = (path,)
@@ -99,6 +101,15 @@ def _named(source: Sequence[str]) -> tuple[str | None, Path]:
         raise UserError("give the file or folder to import, and before it, if you like, its format's name.")
     place = Path(source[-1])
     return (source[0] if len(source) == 2 else None), place if is_hub_name(place) else place.expanduser()
+
+
+def _refuse_inside(out: Path, source: Path) -> None:
+    """Raise UserError where what is written would be read again, as a part of the folder that is imported."""
+    inside, folder = out.expanduser().resolve(), source.expanduser().resolve()
+    if not folder.is_dir() or not inside.is_relative_to(folder):
+        return
+    if not any(part.startswith(".") for part in inside.relative_to(folder).parts):
+        raise UserError(f"{out}: lies in {source}, whose files are read; give --out a folder elsewhere.")
 
 
 def _size(file: Path) -> int:
@@ -158,17 +169,17 @@ def _import_pairs(
     from veridical.pairs.summary import summarise
 
     done = run_folder.finished_shards(config.out)
-    seen: set[str] = set()
+    seen: Counter[str] = Counter()
     number = 0
     while batch := list(islice(items, SHARD)):
-        if number in done:
-            seen.update(_pair_id(item, reading.format.name) for item in batch if not isinstance(item, Rejection))
-        else:
-            outcomes = [_stored(_outcome(item, find, reading.format.name, seen), config.out) for item in batch]
+        names = [unrepeated(item.id, seen) if not isinstance(item, Rejection) else "" for item in batch]
+        if number not in done:
+            named = zip(batch, names, strict=True)
+            outcomes = [_stored(outcome(item, find, reading.format, name), config.out) for item, name in named]
             run_folder.finish_shard(config.out, number, outcomes)
         number += 1
     manifest = run_folder.manifest_of(config.out, identity, {"veridical": importlib.metadata.version("veridical")})
-    manifest["import"] = _counts(reading)
+    manifest["import"] = _counts(reading, seen)
     if manifest["pairs_out"]:
         every = -(-manifest["pairs_out"] // SUMMARISED)
         summary = summarise(list(islice(stream_pairs(config.out), 0, None, every)), (), None)
@@ -178,24 +189,30 @@ def _import_pairs(
     return manifest
 
 
+_SHOWN = 6
 _SUMMED = ("records_in", "records_used", "rejected", "pairs_out")
 
 
-def _counts(reading: Reading) -> dict[str, Any]:
+def _counts(reading: Reading, seen: Counter[str]) -> dict[str, Any]:
     return {
         "format": reading.format.name,
         "rows": reading.rows,
         "rows_without_comparison": reading.no_comparison,
+        "rows_without_image": reading.no_image,
+        "repeated_ids": sum(count - 1 for count in seen.values()),
+        "files": dict(reading.files),
         "unknown_fields": {printable(str(name)): count for name, count in sorted(reading.unknown_fields.items())},
     }
 
 
-def _pair_id(item: Comparison | Example, name: str) -> str:
-    return f"{name}/{item.id}"
+def unrepeated(name: str, seen: Counter[str]) -> str:
+    """An id that none before has: its own, else with "#2", "#3", ... after it. Many sets call rows by their image."""
+    seen[name] += 1
+    return name if seen[name] == 1 else unrepeated(f"{name}#{seen[name]}", seen)
 
 
-def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen: set[str]) -> list[Pair] | Rejection:
-    """A row's pair, or why it gives none; a fault rejects that row alone."""
+def outcome(item: Comparison | Example | Rejection, find: Find, form: Format, name: str) -> list[Pair] | Rejection:
+    """A row's pair, or why it gives none; a fault rejects that row alone. `name` is the row's id here."""
     from veridical.formats.published.convert import to_pair
     from veridical.formats.published.images import check_image_headers
     from veridical.formats.published.types import Comparison
@@ -204,17 +221,16 @@ def _outcome(item: Comparison | Example | Rejection, find: Find, name: str, seen
 
     if not isinstance(item, Comparison):
         return item if isinstance(item, Rejection) else Rejection(item.id, "no-comparison", "import it as records")
-    if _pair_id(item, name) in seen:
-        return Rejection(item.id, "duplicate-id", "give every row an id of its own", "this id was there before")
-    seen.add(_pair_id(item, name))
     try:
-        pair = to_pair(item, find, name)
+        pair = to_pair(item, find, form, name if item.made is not None else f"{form.name}/{name}")
         check_fields(pair)
         check_image_headers(pair)
     except UnusableError as error:
-        return Rejection(item.id, error.reason, error.remedy, error.detail)
+        return Rejection(name, error.reason, error.remedy, error.detail)
+    except UnicodeEncodeError:
+        return Rejection(name, "not-unicode", "write the whole character", "a text holds half of a character")
     except Exception as error:
-        return Rejection(item.id, "unusable-row", "repair or delete the row", describe(error))
+        return Rejection(name, "unusable-row", "repair or delete the row", describe(error))
     return [pair]
 
 
@@ -254,6 +270,7 @@ def _import_records(
 
     stored: dict[str, ImageFile] = {}
     rejects: list[Rejection] = []
+    seen: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
         for item in items:
@@ -263,7 +280,8 @@ def _import_records(
                 )
                 continue
             try:
-                record = to_record(item, find, reading.format.name, config.prompt)
+                name = unrepeated(item.id, seen)
+                record = to_record(item, find, reading.format.name, config.prompt, name)
                 for image in record.images:
                     if image.sha256 not in stored:
                         stored[image.sha256] = store_image(image, config.out / "images")
@@ -290,7 +308,7 @@ def _import_records(
         "rejected": dict(sorted(reasons.items())),
         "pairs_out": 0,
         "identity": dict(identity),
-        "import": _counts(reading),
+        "import": _counts(reading, seen),
     }
     run_folder.close_folder(config.out, manifest)
     return manifest
@@ -329,6 +347,13 @@ def _say(out: Path) -> None:
     if read["unknown_fields"]:
         names = ", ".join(f"{name} ({count})" for name, count in read["unknown_fields"].items())
         print(f"fields that the format doesn't define, not read: {names}")
+    if len(files := read.get("files", {})) > 1:
+        shown = ", ".join(f"{name} ({count})" for name, count in list(files.items())[:_SHOWN])
+        print(f"out of {len(files)} files: {shown}{', ...' if len(files) > _SHOWN else ''}")
+    if missing := read.get("rows_without_image"):
+        print(f"{missing} rows name no image: they are about text alone")
+    if repeated := read.get("repeated_ids"):
+        print(f"{repeated} rows have the id of another one; they are called ID#2, ID#3, ...")
     if manifest["pairs_out"]:
         print(f"{manifest['pairs_out']} pairs in {out}; train on them: veridical align --pairs {out} --out ...")
     elif manifest["records_used"]:

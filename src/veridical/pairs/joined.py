@@ -24,7 +24,7 @@ from veridical.pairs.opening import named, pairs_folder
 from veridical.records import ImageFile
 
 SHARD = 512
-SUMMARISED = 5000
+SUMMARISED = 2000
 """Pairs that the summary is about at most, evenly spread."""
 
 

@@ -91,6 +91,19 @@ def check_source(source: Path) -> None:
         warn_unverified(source)
 
 
+def _refuse_records(source: Path, form: str) -> None:
+    """Raise UserError for a file in a format without preferences, before its images are read."""
+    from veridical.formats.published.catalogue import recognise
+    from veridical.formats.published.registry import FORMATS
+
+    name = form or recognise(source)
+    if name and FORMATS.get(name, "format").kind == "records":
+        raise UserError(
+            f"{source}: holds records of the format {name}, which say nothing of preferences. Import them with "
+            f"`veridical data import {source} --out DIR`, and make pairs of them with `veridical build --records DIR`."
+        )
+
+
 def pairs_folder(source: Path, work: Path, image_root: Sequence[Path] = (), form: str = "") -> Path:
     """The run folder of some pairs; anything but a run folder is imported into a folder below `work` first.
 
@@ -105,6 +118,8 @@ def pairs_folder(source: Path, work: Path, image_root: Sequence[Path] = (), form
     given = source if is_hub_name(source) else source.expanduser()
     if is_run_folder(given):
         return given
+    if not is_hub_name(source):
+        _refuse_records(given, form)
     place = str(given) if is_hub_name(source) else str(given.resolve())
     name = hashlib.sha256("\n".join([place, form, *map(str, image_root)]).encode()).hexdigest()[:12]
     out = work / f"imported-{given.stem.replace(':', '-')}-{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -130,15 +131,22 @@ def _without_objects(text: str, lexicon: Lexicon) -> str:
     return "".join([*kept, text[end:]])
 
 
+@functools.lru_cache(2**14)
 def edit_distance(one: str, other: str) -> float:
-    """Word-level Levenshtein distance as a share of the longer text's words, 0 to 1."""
+    """Word-level Levenshtein distance as a share of the longer text's words, 0 to 1.
+
+    A row of the table at a time: what comes from its left is the least before, one more for every word between.
+    """
+    import numpy
+
     a, b = chunks(one), chunks(other)
-    row = list(range(len(b) + 1))
-    for i, word in enumerate(a, start=1):
-        before, row[0] = row[0], i
-        for j, against in enumerate(b, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != against))
-    return row[-1] / max(len(a), len(b), 1)
+    numbers = {word: number for number, word in enumerate(dict.fromkeys([*a, *b]))}
+    columns, steps = numpy.array([numbers[word] for word in b], dtype=int), numpy.arange(len(b) + 1)
+    row = steps
+    for place, word in enumerate(a, start=1):
+        changed = numpy.minimum(row[1:] + 1, row[:-1] + (columns != numbers[word]))
+        row = numpy.minimum.accumulate(numpy.concatenate(([place], changed)) - steps) + steps
+    return float(row[-1]) / max(len(a), len(b), 1)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from veridical.errors import UserError
+from veridical.errors import DataWarning, UserError
 from veridical.formats.published.catalogue import read_published, recognise, recognise_row
 from veridical.formats.published.registry import FORMATS
 from veridical.formats.published.types import Answer, Comparison, Example, ReadOptions
@@ -365,7 +365,8 @@ def test_visual_genome_regions_with_and_without_image_data(tmp_path):
     regions.write_text(json.dumps([
         {"id": 7, "regions": [{"phrase": "a red cup", "x": 10, "y": 10, "width": 40, "height": 20, "image_id": 7}]}
     ]))  # fmt: skip
-    (found,) = read_published(regions)[1]
+    with pytest.warns(DataWarning, match=r"image_data\.json: isn't there"):
+        (found,) = read_published(regions)[1]
     assert (found.images, found.annotations.regions[0].box) == (("7.jpg",), None)
     (tmp_path / "image_data.json").write_text(json.dumps([
         {"image_id": 7, "url": "https://example.org/VG_100K_2/7.jpg", "width": 100, "height": 100}

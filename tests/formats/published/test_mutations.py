@@ -13,10 +13,35 @@ from veridical.errors import UserError
 from veridical.formats.published.catalogue import read_published
 from veridical.formats.published.images import ImageFinder
 from veridical.formats.published.registry import FORMATS
-from veridical.pairs.importing import ImportConfig, _outcome, import_published
+from veridical.pairs.importing import ImportConfig, import_published, outcome
 from veridical.records import Rejection
 
 PER_FORMAT = 120
+MORE = {
+    "vl-rewardbench": {
+        "id": "RLAIF-V-1", "query": "What is it?", "response": ["A cat.", "A cup."], "human_ranking": [1, 0],
+        "image": "a.jpg", "models": ["m", "n"], "query_source": "x",
+    },
+    "veridical": {
+        "id": "p", "record_id": "r", "images": [{"path": "a.jpg"}], "prompt": [{"role": "user", "content": "What?"}],
+        "chosen": [{"role": "assistant", "content": "A."}], "rejected": [{"role": "assistant", "content": "B."}],
+        "construction": "x", "variant": "y", "parameters": "{}", "scores": {"s": 1.0}, "seed": 1, "attempts": 1,
+        "weights": [1.0, 2.0], "chosen_spans": [[0, 1]], "rejected_spans": [[0, 1]], "rejected_images": ["b.jpg"],
+        "others": [{"text": "C.", "source": "s", "score": 1.0, "weight": 1.0, "images": ["b.jpg"]}],
+    },
+}  # fmt: skip
+"""Rows of formats whose tests are elsewhere."""
+WHOLE_FILES = {
+    "coco": {
+        "images": [{"id": 5, "file_name": "a.jpg", "width": 32, "height": 32}, {"id": 6, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": 5, "category_id": 1, "bbox": [1, 1, 9, 9]}, {"image_id": 6, "caption": "A cup."}],
+        "categories": [{"id": 1, "name": "cup"}],
+    },
+    "visual-genome": [
+        {"id": 1, "regions": [{"phrase": "a cup", "x": 1, "y": 1, "width": 3, "height": 3}]},
+        {"image_id": 2, "objects": [{"names": ["cup"], "x": 1, "y": 1, "w": 3, "h": 3}]},
+    ],
+}  # fmt: skip
 NASTY = (
     None, True, -1, 1e308, float("nan"), "", " ", "\x00", "\ud800", "a\u2028b", "x" * 100_000, [], {}, [[]],
     [None], {"": {}},
@@ -107,7 +132,27 @@ def opened():
     active[0] = False
 
 
-@pytest.mark.parametrize("name", sorted(ROWS))
+@pytest.mark.parametrize("name", sorted(WHOLE_FILES))
+@pytest.mark.filterwarnings("ignore::veridical.errors.DataWarning")
+def test_every_mutated_file_is_read_or_refused_by_name(name, tmp_path, opened):
+    draw, read, refused = random.Random(f"mutations/{name}"), 0, []
+    path = tmp_path / "rows.json"
+    for _ in range(PER_FORMAT // 2):
+        content = mutated(WHOLE_FILES[name], draw)
+        try:
+            path.write_text(json.dumps(content, default=repr))
+        except RecursionError:
+            path.write_text("[" * 3000 + "]" * 3000)
+        try:
+            read += len(list(read_published(path, name)[1]))
+        except UserError as error:
+            refused.append(str(error))
+    assert all("rows.json" in one for one in refused)
+    assert read > PER_FORMAT // 4
+    assert not [place for place in opened if "/etc/" in place]
+
+
+@pytest.mark.parametrize("name", sorted(ROWS | MORE))
 def test_every_mutated_row_is_used_or_listed(name, images, tmp_path, opened):
     from veridical.formats.published.catalogue import Reading, _one
     from veridical.formats.published.types import ReadOptions
@@ -117,15 +162,15 @@ def test_every_mutated_row_is_used_or_listed(name, images, tmp_path, opened):
     reading, used, listed = Reading(form), 0, 0
     for number in range(PER_FORMAT):
         before = reading.no_comparison
-        found = list(_one(mutated(ROWS[name], draw), f"rows:{number}", form, ReadOptions(), reading))
+        found = list(_one(mutated((ROWS | MORE)[name], draw), f"rows:{number}", form, ReadOptions(), reading))
         assert found or reading.no_comparison == before + 1
         for item in found:
-            outcome = _outcome(item, find, name, set()) if form.kind == "pairs" else item
-            listed += isinstance(outcome, Rejection)
-            used += not isinstance(outcome, Rejection)
-            if isinstance(outcome, Rejection):
-                assert outcome.reason
-                assert outcome.remedy
+            done = outcome(item, find, form, item.id) if form.kind == "pairs" else item
+            listed += isinstance(done, Rejection)
+            used += not isinstance(done, Rejection)
+            if isinstance(done, Rejection):
+                assert done.reason
+                assert done.remedy
     assert listed
     bad = ("/etc/", "/dev/zero", "secret.jpg")
     assert not [path for path in opened if any(part in path for part in bad)]

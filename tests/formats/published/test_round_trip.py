@@ -70,12 +70,14 @@ def pairs(draw, images):
     )  # fmt: skip
 
 
-def there_and_back(pair: Pair, folder: Path, name: str, suffix: str) -> tuple[list[Pair], set[str]]:
+def there_and_back(
+    pairs: list[Pair], folder: Path, name: str, suffix: str, *, beside: bool = False
+) -> tuple[list[Pair], set[str]]:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-    write_build(folder / "run", [pair])
-    done = export(folder / "run", folder / "out" / f"pairs{suffix}", name)
+    write_build(folder / "run", pairs)
+    done = export(folder / "run", folder / "out" / f"pairs{suffix}", name, beside=beside)
     import_published(ImportConfig((str(done.path),), folder / "again"))
     return read_pairs(folder / "again"), set(done.lost)
 
@@ -90,14 +92,24 @@ def by_content(pair: Pair) -> Pair:
     return replace(pair, images=hashed(pair.images), rejected_images=hashed(pair.rejected_images), others=others)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", "-beside.parquet"])
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_our_own_files_keep_everything(tmp_path, images, data, suffix):
-    pair = data.draw(pairs(images))
-    (again,), lost = there_and_back(pair, tmp_path / "a", "", suffix)
-    assert by_content(again) == by_content(pair)
+    some = data.draw(st.lists(pairs(images), min_size=1, max_size=3, unique_by=lambda pair: pair.id))
+    if data.draw(st.booleans()):  # a sentence that continues begins with a blank
+        some = [with_blanks(pair) for pair in some]
+    again, lost = there_and_back(some, tmp_path / "a", "", suffix, beside="beside" in suffix)
+    assert (tmp_path / "a" / "out" / "images").exists() == (suffix != ".parquet")
+    assert [by_content(pair) for pair in again] == [by_content(pair) for pair in some]
     assert not lost
+
+
+def with_blanks(pair: Pair) -> Pair:
+    """The pair with blanks at the ends of its texts."""
+    others = tuple(replace(one, text=f" {one.text} ") for one in pair.others)
+    record, context = f"{pair.id} ", f"{pair.context or 'So'} "
+    return replace(pair, chosen=f" {pair.chosen}\n", context=context, record_id=record, others=others)
 
 
 @pytest.mark.parametrize("name", [name for name in WRITTEN if name != "veridical"])
@@ -105,7 +117,7 @@ def test_our_own_files_keep_everything(tmp_path, images, data, suffix):
 @given(data=st.data())
 def test_other_formats_keep_what_they_can_and_list_the_rest(tmp_path, images, data, name):
     pair = data.draw(pairs(images))
-    found, lost = there_and_back(pair, tmp_path / "a", name, ".jsonl")
+    found, lost = there_and_back([pair], tmp_path / "a", name, ".jsonl")
     again = found[0]
     before = f"{pair.context} " if pair.context else ""
     assert (again.chosen, again.rejected) == (before + pair.chosen, before + pair.rejected)

@@ -7,29 +7,36 @@ row is one comparison, and nothing is dropped for its length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
-from veridical.formats.published.text import images_of, number_of, one_user_turn, refuse_placeholders, row_id, text_of
-from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
+from veridical.formats.published.text import (
+    images_of,
+    listed,
+    number_of,
+    one_user_turn,
+    refuse_placeholders,
+    row_id,
+    text_of,
+)
+from veridical.formats.published.types import LONGEST_PATH, Answer, Comparison, Format, ImageSource, ReadOptions, Row
 from veridical.formats.rows import UnusableError
 
 SOURCES = {"gt": "annotation", "gt-rephrased": "annotation, rephrased", "llm-hal": "injected", "mllm-hal": "own"}
 
 
 def _matches(row: Row) -> bool:
-    completions = row.get("completions")
-    return (
-        isinstance(completions, list)
-        and bool(completions)
-        and isinstance(completions[0], Mapping)
-        and "score" in completions[0]
-    )
+    completions = listed(row.get("completions"))
+    first = completions[0] if isinstance(completions, list) and completions else None
+    return isinstance(first, Mapping) and "score" in first
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     images = images_of(row, "image", "images")
-    answers = sorted((_answer(one) for one in row["completions"]), key=lambda one: -(one.score or 0.0))
+    answers = sorted(
+        (_answer(completion) for completion in listed(row["completions"])), key=lambda answer: -(answer.score or 0.0)
+    )
     worse = [answer for answer in answers if answer.score != answers[0].score]
     if not worse:
         return  # Nothing is preferred to anything.
@@ -38,7 +45,14 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
         images=images,
         prompt=one_user_turn(text_of(row, "prompt"), images),
         answers=(answers[0], *worse),
+        notes={"dataset": part} if (part := _part(images)) else {},
     )
+
+
+def _part(images: Sequence[ImageSource]) -> str:
+    """The set that an image comes from, which is the first folder of its path."""
+    paths = [image for image in images if isinstance(image, str) and len(image) < LONGEST_PATH]
+    return PurePosixPath(paths[0]).parts[0] if paths and "/" in paths[0].strip("/") else ""
 
 
 def _answer(value: Any) -> Answer:
@@ -55,4 +69,5 @@ FORMAT = Format(
     frozenset({"id", "prompt", "image", "images", "completions"}),
     _matches,
     _read,
+    judge="how the answers were made",
 )

@@ -5,41 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from veridical.edits import edit_spans
-from veridical.formats.published.types import Answer, Comparison, Example, ImageSource
+from veridical.formats.published.types import Answer, Comparison, Example, Format, ImageSource
 from veridical.formats.rows import UnusableError
 from veridical.records import FurtherAnswer, ImageFile, Message, Pair, Provenance, Record
 
 Find = Callable[[ImageSource], ImageFile]
 
 
-def to_pair(comparison: Comparison, find: Find, source: str) -> Pair:
-    """A comparison as a pair whose images are found. `source` is the format's name. Raises UnusableError."""
+def to_pair(comparison: Comparison, find: Find, form: Format, name: str = "") -> Pair:
+    """A comparison as a pair whose images are found. `name` is its id, if not its own. Raises UnusableError."""
     chosen, rejected, *others = comparison.answers
     for one in (rejected, *others):
         if one.text == chosen.text and one.images is None:
             raise UnusableError("same-answers", "both answers are the same", "delete the row")
     made = comparison.made
     if made is not None:
-        return replace(_pair(comparison, find, source), **{f.name: getattr(made, f.name) for f in fields(made)})
-    return _pair(comparison, find, source)
+        own = {f.name: getattr(made, f.name) for f in fields(made)}
+        return replace(_pair(comparison, find, form), **own | ({"id": name} if name else {}))
+    return _pair(comparison, find, form, name or f"{form.name}/{comparison.id}")
 
 
-def _pair(comparison: Comparison, find: Find, source: str) -> Pair:
+def _pair(comparison: Comparison, find: Find, form: Format, name: str = "") -> Pair:
     chosen, rejected, *others = comparison.answers
     return Pair(
-        id=f"{source}/{comparison.id}",
-        record_id=comparison.id,
+        id=name,
+        record_id=comparison.record or comparison.id,
         images=tuple(map(find, comparison.images)),
         prompt=comparison.prompt,
         chosen=chosen.text,
         rejected=rejected.text,
         provenance=Provenance(
-            construction=source,
+            construction=form.name,
             variant="imported",
             parameters=comparison.notes,
             seed=0,
             model="",
+            judge=form.judge,
             chosen_source=chosen.source,
             rejected_source=rejected.source,
             scores={
@@ -47,7 +48,7 @@ def _pair(comparison: Comparison, find: Find, source: str) -> Pair:
                 **comparison.scores,
             },
         ),
-        spans=comparison.spans or edit_spans(chosen.text, rejected.text),
+        spans=comparison.spans,
         context=comparison.context,
         rejected_images=None if rejected.images is None else tuple(map(find, rejected.images)),
         weights=_weights(chosen, rejected),
@@ -66,12 +67,12 @@ def _further(answer: Answer, find: Find) -> FurtherAnswer:
     return FurtherAnswer(answer.text, answer.source, answer.score, images, answer.weight, answer.spans)
 
 
-def to_record(example: Example, find: Find, source: str, default_prompt: str) -> Record:
-    """An example as a record whose images are found. Raises UnusableError."""
+def to_record(example: Example, find: Find, source: str, default_prompt: str, name: str = "") -> Record:
+    """An example as a record whose images are found. `name` is its id, if not its own. Raises UnusableError."""
     if not example.images:
         raise UnusableError("no-image", "names no image", "delete the row, or import it as text")
     return Record(
-        id=example.id,
+        id=name or example.id,
         images=tuple(map(find, example.images)),
         prompt=example.prompt or (Message("user", default_prompt),),
         reference=example.reference,

@@ -26,7 +26,12 @@ QUESTIONS = (
 
 
 def _matches(row: Row) -> bool:
-    return "image_id" in row and (isinstance(row.get("chosen"), list) or "reject" in row or "correct" in row)
+    if "image_id" not in row:
+        return False
+    asked = (
+        {"question", "answer", "chosen", "rejected"} <= row.keys() and "image" not in row and "image_path" not in row
+    )
+    return isinstance(row.get("chosen"), list) or "reject" in row or "correct" in row or asked
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
@@ -51,6 +56,7 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
         prompt,
         (Answer(refuse_placeholders(chosen), "own, corrected"), Answer(refuse_placeholders(rejected), "own")),
         notes=notes_of(row, "answer"),
+        record=image,
     )
 
 
@@ -72,4 +78,5 @@ FORMAT = Format(
     frozenset({"image_id", "chosen", "rejected", "reject", "question", "answer", "correct"}),
     _matches,
     _read,
+    judge="GPT-4 with annotations",
 )

@@ -30,4 +30,5 @@ FORMAT = Format(
     frozenset({"id", "image", "question", "chosen", "rejected", "chosen_score", "rejected_score"}),
     _matches,
     _read,
+    judge="GPT-4V",
 )

@@ -5,19 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from veridical.files import write_whole
-from veridical.formats.published.types import ImageSource
+from veridical.formats.published.types import LONGEST_PATH, ImageSource
 from veridical.formats.rows import UnusableError, hub_blobs
 from veridical.records import ImageFile, Pair
 
-SUBFOLDERS = ("", "images", "VG_100K", "VG_100K_2", "train2014", "train2017", "val2014", "val2017")
+SUBFOLDERS = ("images", "VG_100K", "VG_100K_2", "train2014", "train2017", "val2014", "val2017")
 """Where sets that name images by a bare file name or number keep them, below an image root."""
 MAX_BYTES = 256 * 2**20
 PIXELS = 64_000_000
+_BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/\s]{60}")
+"""How the base64 of a JPEG, PNG, GIF or WebP file begins."""
+_NUMBERED = re.compile(r"\d{6}")
+"""A number in a file's name as Visual Genome and COCO have them, which is one image's in any folder."""
 
 
 class ImageFinder:
@@ -33,9 +38,7 @@ class ImageFinder:
         """The image file that a row names. Raises UnusableError where there is none, or where it lies elsewhere."""
         if isinstance(source, bytes):
             return self._unpack(source)
-        if source.startswith("data:image/") or (
-            len(source) > 1024 and "/" not in source[:8] and "." not in source[:64]
-        ):
+        if source.startswith("data:image/") or _BASE64.match(source) or len(source) > LONGEST_PATH:
             return self._unpack(_decoded(source))
         return self._find(source)
 
@@ -52,12 +55,20 @@ class ImageFinder:
             if exists:
                 return _identified(candidate.resolve(), self._roots)
         folders = ", ".join(map(str, self._roots))
-        raise UnusableError("missing-image", f"no file {name} below {folders}", "give --image-root the images' folder")
+        raise UnusableError(
+            "missing-image", f"no file {name[:200]} below {folders}", "give --image-root the images' folder"
+        )
 
     def _candidates(self, name: PurePosixPath) -> list[Path]:
-        relative = PurePosixPath(*(part for part in name.parts if part not in ("/", ".")))
-        whole = [Path(name)] if name.is_absolute() else [root / relative for root in self._roots]
-        return whole + [root / folder / name.name for root in self._roots for folder in SUBFOLDERS]
+        """Where a file may lie: at its path, or, for a path that begins with another machine's folders, at its end.
+
+        By its bare name alone it is looked for in `SUBFOLDERS` too, where that name can't be another image's.
+        """
+        parts = [part for part in name.parts if part not in ("/", ".")]
+        whole = [Path(name)] if name.is_absolute() else []
+        ends = [root / Path(*parts[place:]) for place in range(len(parts)) for root in self._roots]
+        alone = len(parts) == 1 or _NUMBERED.search(name.stem)
+        return whole + ends + [root / folder / name.name for root in self._roots for folder in SUBFOLDERS if alone]
 
     def _unpack(self, content: bytes) -> ImageFile:
         if len(content) > MAX_BYTES:
@@ -82,8 +93,9 @@ def _identified(path: Path, roots: Sequence[Path]) -> ImageFile:
 
 
 def _decoded(text: str) -> bytes:
+    content = text.partition(",")[2] if text.startswith("data:") else text
     try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnusableError(
             "bad-image-field", f"isn't base64 ({error})", "write the image's path or its bytes"

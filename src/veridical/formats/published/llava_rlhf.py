@@ -56,4 +56,5 @@ FORMAT = Format(
     frozenset({"id", "image", "images", "conversations", "output_1", "output_2", "preference", "hallucination"}),
     _matches,
     _read,
+    judge="people",
 )

@@ -13,8 +13,8 @@ def _matches(row: Row) -> bool:
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
-    question = vicuna_prompt(text_of(row, "prompt"))
-    yield flat_comparison(row, row_id(row, origin, "id"), images_of(row, "img_path"), question)
+    prompt = vicuna_prompt(text_of(row, "prompt"))
+    yield flat_comparison(row, row_id(row, origin, "id"), images_of(row, "img_path"), prompt)
 
 
 FORMAT = Format(
@@ -23,4 +23,5 @@ FORMAT = Format(
     frozenset({"id", "img_path", "prompt", "chosen", "rejected"}),
     _matches,
     _read,
+    judge="GPT-4V's ratings",
 )

@@ -6,19 +6,24 @@ from collections.abc import Iterator
 
 from veridical.formats.published.text import flat_comparison, images_of, notes_of, row_id, text_of
 from veridical.formats.published.types import Comparison, Format, ReadOptions, Row
-from veridical.formats.rows import UnusableError
 
 _NOTES = ("chosen_rank", "rejected_rank", "chosen_score", "rejected_score", "category", "source")
 
+_NOTED = frozenset({"chosen_rank", "rejected_rank", "chosen_score", "rejected_score"})
+_FOLDERS = ("short", "long", "mcq", "safety")
+"""Where the set keeps its images; another flat set with `prompt` and `image` is in TRL's shape."""
+
 
 def _matches(row: Row) -> bool:
-    flat = {"prompt", "chosen", "rejected"} <= row.keys() and isinstance(row["chosen"], str)
-    return flat and isinstance(row["prompt"], str) and isinstance(row.get("image", row.get("video")), str)
+    if not {"prompt", "chosen", "rejected"} <= row.keys() or not isinstance(row["chosen"], str):
+        return False
+    about = row.get("image") or row.get("video")
+    if not isinstance(row["prompt"], str) or not isinstance(about, str):
+        return False
+    return about.removeprefix("./").split("/")[0] in _FOLDERS or not _NOTED.isdisjoint(row)
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
-    if row.get("video"):
-        raise UnusableError("video", "is about a video", "videos can't be used; delete the row")
     name = row_id(row, origin, "id", "question_id")
     yield flat_comparison(row, name, images_of(row, "image"), text_of(row, "prompt"), notes=notes_of(row, *_NOTES))
 
@@ -29,4 +34,5 @@ FORMAT = Format(
     frozenset({"id", "question_id", "image", "video", "prompt", "chosen", "rejected", *_NOTES}),
     _matches,
     _read,
+    judge="people",
 )

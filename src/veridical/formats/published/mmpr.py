@@ -1,6 +1,7 @@
 """MMPR (OpenGVLab, arXiv 2411.10442): `question` with "<image>", `chosen`, `rejected`, `image` a path, a list or none.
 
-`meta.json` lists the parts: {name: {"root", "annotation", "repeat_time"}}; a repeat_time below 1 takes that share.
+`meta.json` lists the parts: {name: {"root", "annotation", "repeat_time"}}; a repeat_time below 1 takes that share. Each
+row keeps the name of its `part`.
 Rows without an image are questions about text alone.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from veridical.formats.published.text import flat_comparison, images_of, notes_of, row_id, text_of
 from veridical.formats.published.types import Comparison, Format, ReadOptions, Row
 
-_NOTES = ("answer_gt", "chosen_meta", "rejected_meta", "meta")
+_NOTES = ("part", "answer_gt", "chosen_meta", "rejected_meta", "meta")
 
 
 def _matches(row: Row) -> bool:

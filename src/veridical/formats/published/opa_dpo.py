@@ -33,15 +33,16 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     images = images_of(row, "image_bytes", "image")
     prompt = one_user_turn(text_of(row, "queries"), images)
     own = Answer(refuse_placeholders(text_of(row, _OWN)), "own")
-    notes = notes_of(row, "AI_json_report")
+    notes, record = notes_of(row, "AI_json_report"), row_id(row, origin, "id")
     for field, source in _BETTER:
         if row.get(field):
             better = Answer(refuse_placeholders(text_of(row, field)), source)
-            name = f"{row_id(row, origin, 'id')}/{source.split()[-1]}"
+            name = f"{record}/{source.split()[-1]}"
             revised = field == _REVISED
             spans, weights = _graded(notes.get("AI_json_report"), better.text, own.text) if revised else (None, {})
             scores = {"corrected": float(revised), **weights}
-            yield Comparison(name, images, prompt, (better, own), notes=notes, spans=spans, scores=scores)
+            answers = (better, own)
+            yield Comparison(name, images, prompt, answers, notes=notes, spans=spans, scores=scores, record=record)
 
 
 def _graded(report: Any, revised: str, own: str) -> tuple[Spans | None, dict[str, float]]:
@@ -74,4 +75,5 @@ FORMAT = Format(
     frozenset({"id", "queries", "image", "image_bytes", _OWN, *(name for name, _ in _BETTER), "AI_json_report"}),
     _matches,
     _read,
+    judge="GPT-4V",
 )

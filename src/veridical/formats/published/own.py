@@ -33,7 +33,7 @@ def _matches(row: Row) -> bool:
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     name = row_id(row, origin, "id")
-    made = Made(name, text_of(row, "record_id"), _provenance(row), _spans(row), bool(row.get("open_ended")))
+    made = Made(name, _text(row, "record_id"), _provenance(row), _spans(row), bool(row.get("open_ended")))
     first, second = row.get("weights") or (None, None)
     own = images_of(row, "rejected_images") or None
     yield Comparison(
@@ -55,9 +55,15 @@ def _side(row: Row, name: str) -> str:
     return refuse_placeholders(message.text)
 
 
+def _text(row: Mapping[str, Any], name: str) -> str:
+    """A text as it is, with blanks at its ends. Raises UnusableError."""
+    text_of(row, name)
+    return str(row[name])
+
+
 def _other(cell: Mapping[str, Any]) -> Answer:
     images = images_of(cell, "images") or None
-    text, source = text_of(cell, "text"), str(cell.get("source") or "")
+    text, source = _text(cell, "text"), str(cell.get("source") or "")
     return Answer(text, source, cell.get("score"), images, cell.get("weight"), _spans(cell))
 
 

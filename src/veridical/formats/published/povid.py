@@ -1,18 +1,20 @@
 """POVID's and CSR's sets (arXiv 2402.11411, 2405.14622): LLaVA conversations with a second, rejected conversation.
 
 A JSON list of {"id", "image", "conversations": [...], "rejected_conversations": [...]}; V-DPO's dump calls the second
-one `contrastive_conversations` and may hold `category` and `clip_scores`.
+one `contrastive_conversations` and may hold `category` and `clip_scores`. A conversation of several turns is a
+comparison for each answer that differs, after the chosen conversation until there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from veridical.formats.published.text import (
     conversation,
+    differing_answers,
     images_of,
-    last_answer,
     notes_of,
     row_id,
     whole,
@@ -20,8 +22,9 @@ from veridical.formats.published.text import (
     without_placeholders,
 )
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
-from veridical.records import Pair
+from veridical.records import Message, Pair
 
+_SPEAKERS = re.compile(r"^\s*USER:\s*|\s*ASSISTANT:\s*$")
 _REJECTED = ("rejected_conversations", "contrastive_conversations")
 
 
@@ -31,15 +34,27 @@ def _matches(row: Row) -> bool:
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     images = images_of(row, "image", "images")
-    prompt, chosen = last_answer(conversation(row["conversations"]))
-    _, rejected = last_answer(conversation(next(row[name] for name in _REJECTED if name in row)))
-    yield Comparison(
-        id=row_id(row, origin, "id"),
-        images=images,
-        prompt=without_placeholders(prompt, len(images)),
-        answers=(Answer(chosen, "reference"), Answer(rejected, "rejected")),
-        notes=notes_of(row, "category", "clip_scores"),
+    chosen = _turns(row["conversations"], len(images))
+    rejected = _turns(next(row[name] for name in _REJECTED if name in row), len(images))
+    found = differing_answers(chosen, rejected)
+    name = row_id(row, origin, "id")
+    for number, (prompt, better, worse) in enumerate(found, start=1):
+        yield Comparison(
+            id=name if len(found) == 1 else f"{name}/{number}",
+            images=images,
+            prompt=prompt,
+            answers=(Answer(better, "reference"), Answer(worse, "rejected")),
+            notes=notes_of(row, "category", "clip_scores"),
+            record=name,
+        )
+
+
+def _turns(value: Any, images: int) -> tuple[Message, ...]:
+    """The turns without image placeholders, and without a template's names of speakers, which CSR's may hold."""
+    *before, last = (
+        Message(one.role, _SPEAKERS.sub("", one.text)) if one.role == "user" else one for one in conversation(value)
     )
+    return (*without_placeholders(before, images), last)
 
 
 def _write(pair: Pair, images: Sequence[str]) -> dict[str, Any]:

@@ -31,4 +31,5 @@ FORMAT = Format(
     frozenset({"question", "chosen", "rejected", "image", "idx", "id", "logps", *_NOTES}),
     _matches,
     _read,
+    judge="a model, claim by claim",
 )

@@ -27,7 +27,10 @@ _NOTES = ("ds_name", "dataset_name", "origin_dataset", "origin_split", "origin_s
 
 def _matches(row: Row) -> bool:
     text = row.get("text")
-    return isinstance(text, str) and text.lstrip().startswith("{") and '"chosen"' in text and '"rejected"' in text
+    if isinstance(text, str) and not text.lstrip().startswith(("{", '"{')):
+        return False
+    found = json_of(row, "text")
+    return isinstance(found, Mapping) and {"chosen", "rejected"} <= found.keys()
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
@@ -36,7 +39,7 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
         raise UnusableError("bad-json", "`text` holds no object", "repair `text` or delete the row")
     images = images_of(row, "image", "image_path")
     notes = notes_of(row, *_NOTES)
-    notes["origin_split"] = _plain(notes.get("origin_split"))
+    notes = notes_of(notes | {"origin_split": _plain(notes.get("origin_split"))}, *_NOTES)
     yield Comparison(
         id=row_id(row, origin, "idx", "id"),
         images=images,
@@ -45,7 +48,7 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
             Answer(refuse_placeholders(text_of(text, "chosen")), "corrected by people"),
             Answer(refuse_placeholders(text_of(text, "rejected")), "model"),
         ),
-        notes={name: value for name, value in notes.items() if value is not None},
+        notes=notes,
     )
 
 
@@ -65,4 +68,5 @@ FORMAT = Format(
     frozenset({"text", "image", "idx", "id", "logps", *_NOTES}),
     _matches,
     _read,
+    judge="people",
 )

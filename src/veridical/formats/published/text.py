@@ -13,7 +13,7 @@ from veridical.records import Message, Pair
 
 PLACEHOLDER = re.compile(r"<(?:image|img|ImageHere|video)>|<\|image_pad\|>|<\|image\|>")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_VICUNA = re.compile(r"\s*(?:(?P<system>.*?)\s*)?USER:\s*(?P<user>.*?)\s*ASSISTANT:\s*$", re.DOTALL)
+_VICUNA = re.compile(r"\s*(USER|ASSISTANT):\s*")
 
 
 def text_of(row: Row, *names: str) -> str:
@@ -30,16 +30,28 @@ def text_of(row: Row, *names: str) -> str:
 
 
 def json_of(row: Row, name: str) -> Any:
-    """The value of a field that holds JSON as text, or the value itself where it is parsed already."""
+    """The value of a field that holds JSON as text, written as text twice perhaps, or that is parsed already."""
     value = row.get(name)
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UnusableError(
-            "bad-json", f"`{name}` isn't valid JSON ({error})", f"repair `{name}` or delete the row"
-        ) from None
+    for _ in range(2):
+        if not isinstance(value, str):
+            break
+        try:
+            value = json.loads(value)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UnusableError(
+                "bad-json", f"`{name}` isn't valid JSON ({error})", f"repair `{name}` or delete the row"
+            ) from None
+    return value
+
+
+def listed(value: Any) -> Any:
+    """A list that a table's cell holds as JSON text; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            return json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            return value
+    return value
 
 
 def number_of(value: Any) -> float | None:
@@ -54,7 +66,7 @@ def number_of(value: Any) -> float | None:
 def images_of(row: Row, *names: str) -> tuple[ImageSource, ...]:
     """The images in the first of the named fields that has any: paths, bytes, {bytes, path}, or lists of these."""
     for name in names:
-        value = row.get(name)
+        value = listed(row.get(name))
         if value is None or value == "" or value == []:
             continue
         many = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
@@ -72,6 +84,21 @@ def _image(value: Any, name: str) -> ImageSource:
     raise UnusableError("bad-image-field", f"`{name}` holds {str(value)[:60]!r}", "name each image by its path")
 
 
+def images_in(*conversations: Any) -> tuple[ImageSource, ...]:
+    """The images inside content parts of messages: {"type": "image", "image": ...} or {"type": "image_url", ...}."""
+    found: dict[ImageSource, None] = {}
+    for turns in conversations:
+        for turn in turns if isinstance(turns, Sequence) and not isinstance(turns, str) else ():
+            parts = turn.get("content") if isinstance(turn, Mapping) else None
+            for part in parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ():
+                if isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
+                    value = part.get(part["type"]) or part.get("path") or part.get("bytes")
+                    value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
+                    if value is not None:
+                        found[_image(value, part["type"])] = None
+    return tuple(found)
+
+
 def one_user_turn(text: str, images: Sequence[ImageSource]) -> tuple[Message, ...]:
     """A prompt of one message, its image placeholders taken out. Raises UnusableError where they don't match."""
     return without_placeholders((Message("user", text),), len(images))
@@ -79,6 +106,7 @@ def one_user_turn(text: str, images: Sequence[ImageSource]) -> tuple[Message, ..
 
 def conversation(value: Any) -> tuple[Message, ...]:
     """Messages of a LLaVA, ShareGPT or OpenAI conversation. Raises UnusableError for other shapes."""
+    value = listed(value)
     turns = value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise UnusableError("bad-conversation", "the conversation is no list of messages", "give a list of messages")
@@ -149,10 +177,44 @@ def refuse_placeholders(text: str) -> str:
     return text
 
 
-def vicuna_prompt(text: str) -> str:
-    """The question inside a whole Vicuna prompt ("USER: <image>\\n... ASSISTANT:"); other texts as they are."""
-    match = _VICUNA.match(text)
-    return match["user"] if match else text
+def vicuna_prompt(text: str) -> tuple[Message, ...]:
+    """The messages inside a whole Vicuna prompt ("... USER: <image>\\n... ASSISTANT:"), whose first sentence is the
+    template's own; another text is one message of the user's."""
+    _, *parts = _VICUNA.split(text)
+    roles, texts = parts[::2], [part.removesuffix("</s>").strip() for part in parts[1::2]]
+    if not roles or roles != ["USER", "ASSISTANT"] * (len(roles) // 2) or texts[-1] or not all(texts[:-1]):
+        return (Message("user", text),)
+    return tuple(
+        Message("user" if role == "USER" else "assistant", said)
+        for role, said in zip(roles[:-1], texts[:-1], strict=True)
+    )
+
+
+def differing_answers(
+    chosen: Sequence[Message], rejected: Sequence[Message]
+) -> list[tuple[tuple[Message, ...], str, str]]:
+    """Where two conversations answer differently: the chosen one until there, and the two answers; the last answers
+    where all are equal. Raises UnusableError where the conversations don't ask the same."""
+    prompt, last = last_answer(chosen)
+    _, last_rejected = last_answer(rejected)
+    if [(turn.role, _bare(turn)) for turn in chosen if turn.role != "assistant"] != [
+        (turn.role, _bare(turn)) for turn in rejected if turn.role != "assistant"
+    ] or len(chosen) != len(rejected):
+        raise UnusableError(
+            "other-questions", "the rejected conversation asks something else than the chosen one", "delete the row"
+        )
+    found = [
+        (tuple(chosen[:place]), refuse_placeholders(one.text.strip()), refuse_placeholders(other.text.strip()))
+        for place, (one, other) in enumerate(zip(chosen, rejected, strict=True))
+        if one.role == "assistant" and one.text.strip() != other.text.strip()
+    ]
+    if any(not one or not other for _, one, other in found):
+        raise UnusableError("empty-field", "an answer is empty", "delete the row")
+    return found or [(prompt, last, last_rejected)]
+
+
+def _bare(turn: Message) -> str:
+    return " ".join(PLACEHOLDER.sub(" ", turn.text).split())
 
 
 def last_answer(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
@@ -191,7 +253,7 @@ def flat_comparison(
     row: Row,
     name: str,
     images: Sequence[ImageSource],
-    question: str,
+    question: str | tuple[Message, ...],
     *,
     sides: tuple[str, str] = ("chosen", "rejected"),
     sources: tuple[str, str] = ("model", "model"),
@@ -204,7 +266,9 @@ def flat_comparison(
         Answer(refuse_placeholders(text_of(row, side)), source, weight=weight)
         for side, source, weight in zip(sides, sources, weights, strict=True)
     )
-    return Comparison(name, tuple(images), one_user_turn(question, images), (chosen, rejected), context, notes or {})
+    asked = (Message("user", question),) if isinstance(question, str) else question
+    prompt = without_placeholders(asked, len(images))
+    return Comparison(name, tuple(images), prompt, (chosen, rejected), context, notes or {})
 
 
 def with_placeholders(pair: Pair, images: int) -> list[Message]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from veridical.formats.published.text import (
     conversation,
+    images_in,
     images_of,
     refuse_placeholders,
     row_id,
@@ -20,6 +21,8 @@ from veridical.formats.published.text import (
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
 from veridical.formats.rows import UnusableError
 from veridical.records import Message, Pair
+
+_SIDES = ("prompt", "chosen", "rejected")
 
 
 def _matches(row: Row) -> bool:
@@ -33,9 +36,11 @@ def _is_side(value: Any) -> bool:
 
 
 def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
-    images = images_of(row, "images", "image")
     prompt = _prompt(row.get("prompt"))
     sides = [_side(row[name]) for name in ("chosen", "rejected")]
+    images = images_of(row, "images", "image") or images_in(*(row.get(name) for name in _SIDES))
+    if prompt and all(side[: len(prompt)] == prompt for side in sides):
+        sides = [side[len(prompt) :] for side in sides]  # sides that repeat the prompt
     if not prompt:
         prompt = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False)))
         sides = [side[len(prompt) :] for side in sides]

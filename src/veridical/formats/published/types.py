@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from veridical.records import Annotations, Message, Pair, Provenance, Spans
+from veridical.records import Annotations, Message, Pair, Provenance, Rejection, Spans
 
 Row: TypeAlias = Mapping[str, Any]
+LONGEST_PATH = 4096
+"""Characters above which a text that stands for an image is its content in base64."""
 ImageSource: TypeAlias = str | bytes
 """A path as the row names it, relative to an image root or absolute, or the bytes of an image file."""
 
@@ -32,7 +34,8 @@ class Comparison:
 
     `context` is text that every answer begins with and that is not to be learnt. Where the set says so, `spans` are
     where the first two differ, and `scores` what objectives read of the pair. `notes` is what the source says about the
-    row and no other field holds: its id there, annotator, ratings, origin.
+    row and no other field holds: its id there, annotator, ratings, origin. `record` is the id of what several
+    comparisons are about, where it isn't this one's.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Comparison:
     made: Made | None = None
     spans: Spans | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +101,7 @@ class Format:
     carries: frozenset[str] = frozenset()
     """Which features of wider pairs a written row holds: others, rejected_images, weights, context, spans, open_ended,
     provenance."""
-    read_file: Callable[[Path], Iterable[Example]] | None = None
+    read_file: Callable[[Path], Iterable[Example | Rejection]] | None = None
     """Reads a whole file, where its rows mean something together only; `read` is not used then."""
+    judge: str = ""
+    """Who or what said which answer is better, as the set's paper tells."""

@@ -8,13 +8,16 @@ fractions of the image and images are found by the last two parts of their addre
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from veridical.formats.published.tables import json_items
+from veridical.errors import DataWarning
+from veridical.formats.published.tables import rows
 from veridical.formats.published.types import Example, Format, Row
-from veridical.records import Annotations, Box, ObjectInImage, Region
+from veridical.formats.rows import UnusableError
+from veridical.records import Annotations, Box, ObjectInImage, Region, Rejection
 
 
 def _matches(row: Row) -> bool:
@@ -22,32 +25,49 @@ def _matches(row: Row) -> bool:
     return "regions" in row or ("objects" in row and "image_id" in row and "conversations" not in row)
 
 
-def _read_file(path: Path) -> Iterator[Example]:
+def _read_file(path: Path) -> Iterator[Example | Rejection]:
     """One annotated Example an image."""
     sizes = _image_data(path.with_name("image_data.json"))
-    for row in json_items(path, "item"):
-        number = row.get("image_id", row.get("id"))
-        about = sizes.get(number, {})
-        name = "/".join(str(about["url"]).split("/")[-2:]) if about.get("url") else f"{number}.jpg"
-        regions = tuple(
-            Region(str(entry["phrase"]).strip(), _box(entry, about, "width", "height"))
-            for entry in row.get("regions", ())
-            if str(entry.get("phrase", "")).strip()
-        )
-        objects = tuple(
-            ObjectInImage(str(entry["names"][0]), _box(entry, about, "w", "h"))
-            for entry in row.get("objects", ())
-            if entry.get("names")
-        )
-        yield Example(str(number), (name,), annotations=Annotations(objects=objects, regions=regions))
+    for place, row in rows(path):
+        if isinstance(row, UnusableError):
+            yield Rejection(place, row.reason, row.remedy, row.detail)
+            continue
+        try:
+            yield _example(row, sizes)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            detail = f"{type(error).__name__}: {error}"[:160]
+            yield Rejection(place, "not-of-the-format", "repair it as Visual Genome has it, or delete it", detail)
+
+
+def _example(row: Row, sizes: Mapping[int, Mapping[str, Any]]) -> Example:
+    number = row.get("image_id", row.get("id"))
+    if not str(number).isdigit():
+        raise ValueError("it has no number of an image")
+    about = sizes.get(int(str(number)), {})
+    name = "/".join(str(about["url"]).split("/")[-2:]) if about.get("url") else f"{number}.jpg"
+    regions = tuple(
+        Region(str(entry["phrase"]).strip(), _box(entry, about, "width", "height"))
+        for entry in row.get("regions") or ()
+        if str(entry.get("phrase") or "").strip()
+    )
+    objects = tuple(
+        ObjectInImage(str(entry["names"][0]), _box(entry, about, "w", "h"))
+        for entry in row.get("objects") or ()
+        if entry.get("names")
+    )
+    return Example(str(number), (name,), annotations=Annotations(objects=objects, regions=regions))
 
 
 def _image_data(path: Path) -> Mapping[int, Mapping[str, Any]]:
+    """What Visual Genome says of its images, by number; empty, with a warning, where the file isn't there."""
     if not path.is_file():
+        text = f"{path}: isn't there, so boxes are left out and images are looked for as NUMBER.jpg; put it there."
+        warnings.warn(text, DataWarning, stacklevel=2)
         return {}
-    rows = json_items(path, "item")
+    readable = (row for _, row in rows(path) if not isinstance(row, UnusableError))
     return {
-        row.get("image_id", row.get("id")): {key: row.get(key) for key in ("url", "width", "height")} for row in rows
+        int(row.get("image_id", row.get("id"))): {key: row.get(key) for key in ("url", "width", "height")}
+        for row in readable
     }
 
 
@@ -59,8 +79,8 @@ def _box(value: Mapping[str, Any], image: Mapping[str, Any], wide: str, high: st
     return (
         min(x / across, 1.0),
         min(y / down, 1.0),
-        min((x + float(value[wide])) / across, 1.0),
-        min((y + float(value[high])) / down, 1.0),
+        max(min((x + float(value[wide])) / across, 1.0), min(x / across, 1.0)),
+        max(min((y + float(value[high])) / down, 1.0), min(y / down, 1.0)),
     )
 
 

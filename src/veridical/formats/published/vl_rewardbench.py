@@ -78,4 +78,5 @@ FORMAT = Format(
     ),
     _matches,
     _read,
+    judge="people",
 )

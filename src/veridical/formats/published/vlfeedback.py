@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-from veridical.formats.published.text import images_of, number_of, one_user_turn, refuse_placeholders, row_id, text_of
+from veridical.formats.published.text import (
+    images_of,
+    listed,
+    number_of,
+    one_user_turn,
+    refuse_placeholders,
+    row_id,
+    text_of,
+)
 from veridical.formats.published.types import Answer, Comparison, Format, ReadOptions, Row
 from veridical.formats.rows import UnusableError
 
@@ -27,15 +35,15 @@ def _read(row: Row, origin: str, options: ReadOptions) -> Iterator[Comparison]:
     prompt = one_user_turn(text_of(row, "prompt"), images)
     rated = [answer for answer in (_answer(each, options.aspect) for each in _completions(row)) if answer is not None]
     name = row_id(row, origin, "id")
+    notes = {"aspect": options.aspect} | ({"dataset": part} if (part := name.rpartition("-")[0]) else {})
     for (i, first), (j, second) in combinations(enumerate(rated), 2):
         if first.score != second.score:
             better, worse = sorted((first, second), key=lambda answer: -(answer.score or 0.0))
-            notes = {"aspect": options.aspect}
-            yield Comparison(f"{name}/{i}-{j}", images, prompt, (better, worse), notes=notes)
+            yield Comparison(f"{name}/{i}-{j}", images, prompt, (better, worse), notes=notes, record=name)
 
 
 def _completions(row: Row) -> list[Mapping[str, Any]]:
-    completions = row.get("completions")
+    completions = listed(row.get("completions"))
     if isinstance(completions, Mapping):
         lists = {name: value for name, value in completions.items() if isinstance(value, list)}
         return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
@@ -51,9 +59,10 @@ def _answer(completion: Mapping[str, Any], aspect: str) -> Answer | None:
     ratings = completion.get("annotations")
     if not isinstance(ratings, Mapping):
         raise UnusableError("bad-field", "a completion has no `annotations`", "delete the row")
-    if aspect != "mean" and aspect not in ratings:
-        raise UnusableError("unknown-aspect", f"has no rating {aspect!r}", f"choose of mean, {', '.join(ASPECTS)}")
     counted = ASPECTS if aspect == "mean" else (aspect,)
+    if absent := next((name for name in counted if name not in ratings), None):
+        known = ", ".join(map(str, ratings)) or "none"
+        raise UnusableError("unknown-aspect", f"has no rating {absent!r}", f"give --aspect as one of those: {known}")
     given = [number_of((ratings.get(name) or {}).get("Rating")) for name in counted]
     if any(rating is None for rating in given):
         return None
@@ -67,4 +76,5 @@ FORMAT = Format(
     frozenset({"id", "prompt", "models", "completions", "img_path", "image", "images"}),
     _matches,
     _read,
+    judge="GPT-4V's ratings",
 )

@@ -71,7 +71,8 @@ def run(config: CheckConfig) -> Checked:
     with tempfile.TemporaryDirectory() as work:
         folder = pairs_folder(config.source, Path(work), config.image_root)
         pairs = read_pairs(folder)
-        checked = check_set(pairs, config, tuple(_import_findings(folder)))
+        unread = _rejects(folder)
+        checked = check_set(pairs, config, tuple(_import_findings(folder, unread)))
         _show(config.source, checked)
         if config.json:
             write_text(config.json, json.dumps(_plain(checked), indent=2, ensure_ascii=False) + "\n")
@@ -81,7 +82,7 @@ def run(config: CheckConfig) -> Checked:
             write_text(config.page, render(str(config.source), checked, pairs))
             print(f"page: {config.page}")
         if config.fix:
-            _fix(config, pairs, checked)
+            _fix(config, pairs, checked, unread)
     if not checked.ok(config.warnings_too):
         sys.exit(1)
     return checked
@@ -114,17 +115,35 @@ def _margins(pairs: Sequence[Pair], config: CheckConfig) -> Iterator[Finding]:
         yield from check_margins(pairs, config.model, config.adapter, config.reference, config.margin_pairs)
 
 
-def _import_findings(folder: Path) -> Iterator[Finding]:
-    """What reading the set left out; nothing for what veridical built itself."""
+def _imported(folder: Path) -> dict[str, Any]:
+    """What the manifest of an imported set says; empty for what veridical built itself."""
     from veridical.files import read_state
 
     path = folder / "manifest.json"
     about = read_state(path) if path.exists() else {}
-    if "import" not in about:
+    return about if "import" in about else {}
+
+
+def _rejects(folder: Path) -> list[dict[str, Any]]:
+    """The rows of an imported set that can't be used."""
+    from veridical.files import read_json_lines
+
+    path = folder / "rejects.jsonl"
+    return list(read_json_lines(path)) if _imported(folder) and path.exists() else []
+
+
+def _import_findings(folder: Path, unread: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What reading the set left out; nothing for what veridical built itself."""
+    about = _imported(folder)
+    by_reason: dict[str, list[Mapping[str, Any]]] = {}
+    for one in unread:
+        by_reason.setdefault(str(one["reason"]), []).append(one)
+    for reason, rows in by_reason.items():
+        first = str(rows[0]["detail"] or reason)
+        text = f"{len(rows)} rows can't be used: {reason} (the first: {first[:160]})"
+        yield Finding(f"row-{reason}", "error", text, str(rows[0]["remedy"]), tuple(str(one["id"]) for one in rows))
+    if not about:
         return
-    for reason, count in about["rejected"].items():
-        text = f"{count} rows can't be used: {reason}"
-        yield Finding(f"row-{reason}", "error", text, "import the set and see its rejects.jsonl")
     if unknown := about["import"]["unknown_fields"]:
         listed = ", ".join(f"{name} ({count})" for name, count in unknown.items())
         yield Finding("unknown-fields", "note", f"fields that {about['import']['format']} doesn't define: {listed}")
@@ -174,7 +193,7 @@ def _plain(checked: Checked) -> dict[str, Any]:
     return {"pairs": checked.pairs, "ok": checked.ok(), "findings": findings}
 
 
-def _fix(config: CheckConfig, pairs: Sequence[Pair], checked: Checked) -> None:
+def _fix(config: CheckConfig, pairs: Sequence[Pair], checked: Checked, unread: Sequence[Mapping[str, Any]]) -> None:
     from veridical.pairs.dataset import write_build
 
     assert config.fix is not None
@@ -185,8 +204,13 @@ def _fix(config: CheckConfig, pairs: Sequence[Pair], checked: Checked) -> None:
     if not kept:
         raise UserError(f"{config.source}: no pair is without a fault; nothing was written.")
     write_build(config.fix, kept)
-    write_json_lines(config.fix / "left_out.jsonl", ({"id": name, "reasons": why} for name, why in reasons.items()))
-    print(f"{len(kept)} pairs in {config.fix}, {len(reasons)} left out (left_out.jsonl says why)")
+    left = [{"id": name, "reasons": why} for name, why in reasons.items()]
+    left += [
+        {"id": one["id"], "reasons": [f"row-{one['reason']}"], "detail": one["detail"], "remedy": one["remedy"]}
+        for one in unread
+    ]
+    write_json_lines(config.fix / "left_out.jsonl", left)
+    print(f"{len(kept)} pairs in {config.fix}, {len(left)} left out (left_out.jsonl says why)")
 
 
 def _left_out(checked: Checked, warnings_too: bool) -> Mapping[str, list[str]]:

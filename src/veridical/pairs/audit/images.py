@@ -36,6 +36,10 @@ def check_images(pairs: Sequence[Pair], evaluated: Iterable[Path] = ()) -> Itera
     for pair in pairs:
         for image in dict.fromkeys(all_images(pair)):
             by_image[image].append(pair.id)
+    if without := tuple(pair.id for pair in pairs if not pair.images):
+        text = f"{len(without)} pairs have no image: they are about text alone"
+        remedy = "if there should be one, see which fields of the rows name images and were not read"
+        yield Finding("no-image", "warning", text, remedy, without, frozenset(without))
     seen = {image: _look(image.path) for image in by_image}
     yield from _unreadable(by_image, seen)
     yield from _sizes(by_image, seen)

@@ -97,6 +97,6 @@ def _finding(kind: str, what: str, remedy: str, right: float, count: int) -> Fin
     low, high = (100 * float(end) for end in proportion_confint(right, count, method="wilson"))
     value = 100 * right / count
     numbers: dict[str, Any] = {"accuracy": value, "low": low, "high": high, "pairs": count}
-    text = f"{what} alone tells the chosen side in {value:.1f} % [{low:.1f}, {high:.1f}] of {count} held-out pairs"
+    text = f"by {what} alone the chosen side is told in {value:.1f} % [{low:.1f}, {high:.1f}] of {count} held-out pairs"
     suspicious = low >= SUSPICIOUS
     return Finding(kind, "warning" if suspicious else "note", text, remedy if suspicious else "", numbers=numbers)
