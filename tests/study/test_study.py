@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import compileall
 import json
+import shutil
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -60,6 +64,33 @@ def test_its_numbers_are_those_of_eval(study_folder, results):
     difference = own["comparisons"][0]["differences"]["chair_s"]["difference"]
     assert row["differences"]["chair_s"]["value"] == pytest.approx(difference)
     assert measure(made_plan).base_of == {"8.bpo-image.s0": "base"}
+
+
+def test_killed_and_continued_it_comes_to_the_same(study_folder, results, tmp_path):
+    shutil.copy(study_folder / "study.yaml", tmp_path / "study.yaml")
+    command = [sys.executable, "-m", "veridical", "study", "study.yaml", "--out", "out"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "out" / "logs").glob("align-*.progress")):
+        assert first.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    began = [json.loads(path.read_text()) for path in (tmp_path / "out" / "steps").iterdir()]
+    assert "begun" in {one["state"] for one in began}
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    again = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert _without_paths(again) == _without_paths(results)
+
+
+def _without_paths(results):
+    failed = [(one["step"], one["state"]) for one in results["failed"]]
+    arms = {
+        name: {**arm, "cells": {seed: cell.get("numbers") for seed, cell in arm["cells"].items()}}
+        for name, arm in results["arms"].items()
+    }
+    return {**results, "failed": failed, "arms": arms, "missing": sorted(results["missing"])}
 
 
 def test_a_second_run_repeats_nothing_but_what_failed(study_folder, results):

@@ -30,7 +30,10 @@ def run(config: StudyConfig) -> Path:
     if config.claims is not None:
         from veridical.study.claims import run_claims
 
-        return run_claims(config.claims, config.out or Path("veridical-claims"), config.processes, config.dry_run)
+        out = config.out or Path("veridical-claims")
+        return run_claims(config.claims, out, config.processes, config.dry_run, config.limit)
+    if config.limit is not None:
+        raise UserError("--limit goes with --claims; a study's file says `limit` in its base.")
     if config.file is None:
         raise UserError("veridical study needs a file: veridical study FILE, or `veridical study init` to write one.")
     study = definition.read(config.file)

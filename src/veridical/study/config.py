@@ -22,6 +22,8 @@ class StudyConfig:
     claims: tuple[str, ...] | None = None
     """Put the claims of papers to the test instead, and write a table of verdicts: those of these names or numbers, or
     all of them where none is named."""
+    limit: Positive | None = None
+    """With claims: only that many records in every build, to try them; the ledger says so."""
     out: Path | None = None
     """Folder for everything; by default named as the file, beside the current folder's other runs."""
     processes: Positive = 1

@@ -23,6 +23,7 @@ from veridical.progress import clock
 from veridical.study import definition
 
 Verdict = Literal["supported", "contradicted", "undecided", "needs what isn't there", "failed", "not run"]
+TESTED: tuple[Verdict, ...] = ("supported", "contradicted", "undecided", "failed")
 LEDGER, TABLE = "claims.json", "claims.md"
 SUPPORT = "the 95 % interval of the paired difference excludes 0 in the stated direction, over three seeds, after Holm"
 BASE: Mapping[str, Any] = {
@@ -82,45 +83,51 @@ def chosen(names: Sequence[str]) -> list[Claim]:
     return [known[name] for name in names] if names else every
 
 
-def study_of(claim: Claim) -> definition.Study:
-    """The study that puts a claim to the test."""
+def study_of(claim: Claim, limit: int | None = None) -> definition.Study:
+    """The study that puts a claim to the test, on `limit` records instead of its own number where that is given."""
     own = dict(claim.study)
-    base = {**BASE, **own.pop("base", {})}
+    base = {**BASE, **own.pop("base", {}), **({} if limit is None else {"limit": limit})}
     return definition.parse({"title": claim.claim, "seeds": [0, 1, 2], **own, "base": base}, f"claim {claim.name}")
 
 
-def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool) -> Path:
+def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, limit: int | None = None) -> Path:
     """Put claims to the test, those that can be, and write the ledger; returns its path."""
     from veridical.study.checks import check, estimate
     from veridical.study.plan import plan
     from veridical.study.stamps import is_done
 
-    rows = {}
     wanted = chosen(names)
     whole = 0.0
+    # What an earlier claim makes is there for a later one.
+    done: set[str] = set()
     for claim in wanted:
         if claim.needs:
             continue
-        made = plan(study_of(claim), out / "work")
-        check(study_of(claim), made, processes)
-        done = frozenset(step.name for step in made.steps if is_done(made, step))
-        seconds = estimate(made, processes, done) or 0.0
-        whole += seconds
+        study = study_of(claim, limit)
+        made = plan(study, out / "work")
+        check(study, made, processes)
         if dry_run:
-            print(f"{claim.number:2} {claim.name}: {len(made.steps)} steps, about {clock(seconds)}")
+            done |= {step.name for step in made.steps if is_done(made, step)}
+            left = [step for step in made.steps if step.name not in done]
+            seconds = estimate(made, processes, frozenset(done)) or 0.0
+            print(f"{claim.number:2} {claim.name}: {len(left)} of {len(made.steps)} steps, about {clock(seconds)}")
+            whole += seconds
+            done |= {step.name for step in left}
     if dry_run:
         tested = sum(not one.needs for one in wanted)
-        print(f"{tested} of {len(wanted)} claims can be put to the test: at most {clock(whole)}")
+        print(f"{tested} of {len(wanted)} claims can be put to the test: about {clock(whole)}")
         return out
     for claim in wanted:
-        rows[claim.name] = _needs(claim) if claim.needs else _tested(claim, out, processes)
-        _write(out, rows)
-    print(_markdown(_known(out)))
+        row = _needs(claim) if claim.needs else _tested(claim, out, processes, limit)
+        rows = ledger({**known(out), claim.name: row})
+        files.write_json(out / LEDGER, rows)
+        files.write_text(out / TABLE, table(rows))
+    print(table(known(out)))
     print(f"ledger: {out / TABLE}")
     return out / TABLE
 
 
-def _tested(claim: Claim, out: Path, processes: int) -> dict[str, Any]:
+def _tested(claim: Claim, out: Path, processes: int, limit: int | None) -> dict[str, Any]:
     """Run a claim's study; all claims share one folder, so that what two need is made once."""
     from veridical.run.lock import locked
     from veridical.study.execute import execute
@@ -128,7 +135,7 @@ def _tested(claim: Claim, out: Path, processes: int) -> dict[str, Any]:
     from veridical.study.plan import plan
     from veridical.study.results import collect
 
-    study = study_of(claim)
+    study = study_of(claim, limit)
     made = plan(study, out / "work")
     print(f"claim {claim.number}, {claim.name}: {len(made.cells)} cells", flush=True)
     with locked(out / "work") as lock:
@@ -138,7 +145,10 @@ def _tested(claim: Claim, out: Path, processes: int) -> dict[str, Any]:
     except UserError as error:
         return {**_row(claim), "verdict": "failed", "numbers": str(error)}
     files.write_json(out / f"{claim.number:02}-{claim.name}.json", results, allow_nan=False)
-    return {**_row(claim), **verdict(results), "seeds": results["seeds"]}
+    found = verdict(results)
+    if limit is not None:
+        found["numbers"] = f"Tried on {limit} records only. {found['numbers']}"
+    return {**_row(claim), **found, "seeds": results["seeds"]}
 
 
 def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,25 +172,23 @@ def _row(claim: Claim) -> dict[str, Any]:
             "support": SUPPORT, "small_model": claim.small_model}  # fmt: skip
 
 
-def _known(out: Path) -> dict[str, Any]:
+def known(out: Path) -> dict[str, Any]:
+    """The rows that a folder's ledger has, by claim."""
     return files.read_json(out / LEDGER) if (out / LEDGER).exists() else {}
 
 
-def _write(out: Path, rows: Mapping[str, Any]) -> None:
-    """Write the ledger with some rows over those that it had."""
-    every = {
-        **{claim.name: {**_row(claim), "verdict": "not run", "numbers": ""} for claim in claims()},
-        **_known(out),
-        **rows,
+def ledger(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """All claims in order, with what was measured; others are not run, or need what isn't there."""
+    tested = {name: row for name, row in rows.items() if row["verdict"] in TESTED}
+    return {
+        claim.name: tested.get(claim.name)
+        or (_needs(claim) if claim.needs else {**_row(claim), "verdict": "not run", "numbers": ""})
+        for claim in claims()
     }
-    order = {claim.name: claim.number for claim in claims()}
-    ledger = dict(sorted(every.items(), key=lambda item: order.get(item[0], 0)))
-    files.write_json(out / LEDGER, ledger)
-    files.write_text(out / TABLE, _markdown(ledger))
 
 
-def _markdown(rows: Mapping[str, Any]) -> str:
-    """The ledger as a table."""
+def table(rows: Mapping[str, Any]) -> str:
+    """A ledger as a table."""
     lines = [
         f"A claim is supported where {SUPPORT}; captions at equal recall. Command: `veridical study --claims`.",
         "",
