@@ -9,7 +9,7 @@ import pytest
 import tyro
 
 from veridical.cli import COMMANDS
-from veridical.config import dotted, flags, read_yaml
+from veridical.config import dotted, flags, to_plain
 from veridical.demo import DemoConfig, run, steps
 from veridical.errors import UserError
 
@@ -19,10 +19,9 @@ def test_every_step_is_a_command_with_settings_that_it_knows(tmp_path):
     assert len({step.name for step in found}) == len(found)
     for place, step in enumerate(found):
         assert set(step.after) <= {before.name for before in found[:place]}
-        name, file = step.command
-        module, settings = importlib.import_module(COMMANDS[name].module), read_yaml(Path(file))
+        module, settings = importlib.import_module(COMMANDS[step.kind].module), to_plain(step.settings)
         kind = module.config_type(dotted(settings))
-        assert tyro.cli(kind, args=flags(settings, kind, Path(file))).out.is_relative_to(tmp_path / "seed-3")
+        assert tyro.cli(kind, args=flags(settings, kind, Path(step.file))).out.is_relative_to(tmp_path / "seed-3")
 
 
 def test_a_method_of_decoding_that_is_not_there_is_named_before_anything_runs(tmp_path):

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from veridical.bounds import Positive, Seed
 from veridical.files import read_state, write_whole
 from veridical.protocols.config import EvalConfig, NoiseCurve
-from veridical.run.lock import locked
 from veridical.run.plan import align_step, build_step, eval_step
 from veridical.run.recipes import RunRecipe, align_config, build_config, recipe_of
-from veridical.run.steps import Step, execute
+from veridical.steps.execute import execute
+from veridical.steps.lock import locked
+from veridical.steps.step import Step, Steps
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,8 @@ METRICS = (
 )  # fmt: skip
 MAIN, CONTROL, BESIDE = "aligned", "sft", "bpo-image"
 DECODING = "decoding"
+PAIRS_A_PICTURE = 3
+"""About how many pairs, questions among them, detect-and-correct makes of a picture; for the time that is left."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +60,33 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
     likelihood term. BPO beside it; SFT on the same chosen captions as the control. Chosen on the split `dev`.
     """
     folder = config.out / f"seed-{seed}"
-    settings = folder / "settings"
 
-    def build(name: str, recipe: str, weight: float) -> Step:
+    def build(name: str, recipe: str) -> Step:
         made = build_config(
             recipe_of(recipe), records="world:pairs", limit=config.pictures, seed=seed, out=folder / f"pairs-{name}"
         )
-        return build_step(name, made, settings, weight=weight, threads=1)
+        return build_step(name, made, threads=1)
 
-    def align(name: str, pairs: str, recipe: RunRecipe, weight: float) -> Step:
+    def align(name: str, pairs: str, recipe: RunRecipe, count: int) -> Step:
         made = align_config(recipe, pairs=folder / f"pairs-{pairs}", out=folder / name, seed=seed)
-        return align_step(name, made, settings, after=[f"build {pairs}"], weight=weight, threads=1)
+        return align_step(name, made, pairs=count, after=[f"build {pairs}"], threads=1)
 
     sft = dataclasses.replace(recipe_of("demo"), objective={"name": "sft"})
     names = (MAIN, CONTROL, BESIDE)
     found = [
-        build("balanced-correction", "demo", weight=13),
-        build("bpo-image", "demo-bpo", weight=27),
-        align(MAIN, "balanced-correction", recipe_of("demo"), weight=60),
-        align(BESIDE, "bpo-image", recipe_of("demo-bpo"), weight=18),
-        align(CONTROL, "balanced-correction", sft, weight=40),
+        build("balanced-correction", "demo"),
+        build("bpo-image", "demo-bpo"),
+        align(MAIN, "balanced-correction", recipe_of("demo"), PAIRS_A_PICTURE * config.pictures),
+        align(BESIDE, "bpo-image", recipe_of("demo-bpo"), config.pictures),
+        align(CONTROL, "balanced-correction", sft, PAIRS_A_PICTURE * config.pictures),
     ]
     noise = NoiseCurve(steps=(0, 300, 500, 700), limit=30)
     measured = [f"align {name}" for name in names]
-    found.append(
-        eval_step(
-            "eval", _eval(config, seed, "eval", names, noise=noise), settings, after=measured, weight=45, threads=2
-        )
-    )
+    found.append(eval_step("eval", _eval(config, seed, "eval", names, noise=noise), after=measured, threads=2))
     if config.decoding:
         # The base and the aligned model on the same scenes, plainly and by each method of decoding.
         ways = _eval(config, seed, DECODING, (MAIN,), methods=config.decoding, cache=folder / "eval" / "requests")
-        found.append(eval_step(DECODING, ways, settings, after=["eval"], weight=45, threads=2))
+        found.append(eval_step(DECODING, ways, after=["eval"], threads=2))
     return found
 
 
@@ -115,8 +113,8 @@ def run(config: DemoConfig) -> Path:
     with locked(config.out) as lock:
         for seed in config.seeds:
             print(f"Seed {seed}: pairs, training and measurement on two cores.", flush=True)
-            logs = config.out / f"seed-{seed}" / "logs"
-            seconds[seed] = execute(steps(config, seed), logs, lock, at_once=2)
+            made = Steps(out=config.out / f"seed-{seed}", steps=tuple(steps(config, seed)))
+            seconds[seed] = execute(made, 2, lock, keep_going=False)
     started = time.monotonic()
     page = _report(config, seconds[config.seeds[0]])
     stages = {**seconds[config.seeds[0]], "report": round(time.monotonic() - started, 1)}

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from veridical.errors import UserError
+from veridical.steps.estimate import Work, paces, seconds_left
+from veridical.steps.stamps import Stamp, is_done, key_of, lacking, write_stamp
+from veridical.steps.step import Step
 from veridical.study.checks import check, estimate
 from veridical.study.definition import parse
-from veridical.study.estimate import Work, paces, seconds_left
-from veridical.study.plan import Step, plan
+from veridical.study.plan import plan
 from veridical.study.settings import recipe
-from veridical.study.stamps import Stamp, is_done, key_of, lacking, write_stamp
 
 GRID = {
     "base": {"limit": 40, "eval": {"limit": 4}},
@@ -143,6 +144,8 @@ def test_a_step_is_done_only_on_what_it_was_done_with(tmp_path):
     build, pairs = made.step(made.step(made.sets["bdhs.dpo.s0"]).after[0]), made.step(made.sets["bdhs.dpo.s0"])
     align = made.step(made.trained["bdhs.dpo.s0"])
     assert lacking(made, align) == pairs.name
+    for step in (build, pairs, align):
+        step.out.mkdir(parents=True)
     write_stamp(tmp_path, build, Stamp("done", key_of(made, build)))
     write_stamp(tmp_path, pairs, Stamp("done", key_of(made, pairs), product={"sha256": "one"}))
     write_stamp(tmp_path, align, Stamp("done", key_of(made, align)))
@@ -225,6 +228,6 @@ def test_the_time_left_counts_processes_and_what_waits_for_what():
     assert seconds_left(apart, frozenset(), {}, 1, {}) == 40
     assert seconds_left(apart, frozenset(), {}, 2, {}) == 20
     assert seconds_left(apart, frozenset("ab"), {"align": 3.0}, 2, {"c": 5.0}) == 30
-    assert paces(apart, {"a": 30.0, "b": 10.0}) == {"align": 2.0}
+    assert paces(apart, {"a": 30.0, "b": 10.0}) == {"align": 2.0, "": 2.0}
     unknown = [Step("a", "align", Path(), None, work=Work("align", 1.0, known=False))]
     assert estimate(type("Plan", (), {"steps": unknown})(), 1) is None

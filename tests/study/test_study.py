@@ -19,11 +19,11 @@ from veridical.errors import UserError
 from veridical.judge_training.build_records import build_records
 from veridical.judges.lexicon_sources import world_lexicon
 from veridical.pairs.dataset import read_pairs
+from veridical.steps.stamps import is_done
 from veridical.study import definition
 from veridical.study.command import StudyConfig, run
 from veridical.study.measure import measure
 from veridical.study.plan import plan
-from veridical.study.stamps import is_done
 from veridical.study.view import ViewConfig, serving
 
 pytestmark = pytest.mark.end_to_end

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from veridical.bounds import Positive, Seed
-from veridical.config import fields_of, flags
+from veridical.config import fields_of, flags, read_yaml
 from veridical.errors import UserError
 from veridical.files import write_text
 from veridical.recipes.recipe import Recipe, RecipeStep, merged, recipe
@@ -80,8 +80,10 @@ class Prepared:
 
 def run(config: RunConfig) -> Path:
     """Run the steps and return the folder. Raises UserError for settings that can't be, before any step runs."""
-    from veridical.run.lock import locked
-    from veridical.run.steps import Step, execute
+    from veridical.steps.estimate import Work
+    from veridical.steps.execute import execute
+    from veridical.steps.lock import locked
+    from veridical.steps.step import Step, Steps
 
     chosen = recipe(config.name)
     steps = prepare(chosen, config)
@@ -96,10 +98,12 @@ def run(config: RunConfig) -> Path:
     before: tuple[str, ...] = ()
     todo = []
     for one in steps:
-        todo.append(Step(one.name, (one.command, str(one.settings)), before))
+        settings = read_yaml(one.settings)
+        work = Work(one.command, 1.0, known=False)
+        todo.append(Step(one.name, one.command, Path(settings["out"]), settings, before, work=work))
         before = (one.name,)
     with locked(config.out) as lock:
-        execute(todo, config.out / "logs", lock)
+        execute(Steps(out=config.out, steps=tuple(todo)), 1, lock, keep_going=False)
     for one in steps:
         print(f"{one.name}: {config.out / one.name}")
     if chosen.notes:

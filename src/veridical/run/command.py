@@ -11,7 +11,7 @@ import yaml
 
 from veridical import files
 from veridical.run.config import RunConfig, config_type, filled, to_write
-from veridical.run.steps import Step
+from veridical.steps.step import Step, Steps
 
 __all__ = ["RunConfig", "config_type", "run"]
 
@@ -35,8 +35,8 @@ def run(config: RunConfig) -> Path:
 
 def _run(config: RunConfig) -> Path:
     from veridical.run.checks import check
-    from veridical.run.lock import locked
-    from veridical.run.steps import execute
+    from veridical.steps.execute import execute
+    from veridical.steps.lock import locked
 
     looked = check(config)
     if looked.count:
@@ -46,17 +46,18 @@ def _run(config: RunConfig) -> Path:
             flush=True,
         )
     with locked(config.out) as lock:
-        seconds = execute(steps(config), config.out / "logs", lock)
+        seconds = execute(Steps(out=config.out, steps=tuple(steps(config))), 1, lock, keep_going=False)
         page = write_report(config, seconds)
     _show(config, page)
     return page
 
 
 def steps(config: RunConfig) -> list[Step]:
-    """The commands that are run, in their order; their settings are written to `out`/settings."""
+    """The commands that are run, in their order."""
     from veridical.run.plan import align_step, build_step, eval_step
+    from veridical.steps.estimate import UNKNOWN
 
-    out, settings = config.out, config.out / "settings"
+    out, pairs = config.out, config.limit or UNKNOWN
     images = {"max_pixels": config.max_pixels, "max_image_tokens": config.max_image_tokens}
     common = {"model": config.model, "device": config.device, **images}
     trained = {**common, "seed": config.seed, "allow_remote_code": config.allow_remote_code}
@@ -65,11 +66,11 @@ def steps(config: RunConfig) -> list[Step]:
     names = [ALIGNED, *([CONTROL] if config.control else [])]
     models = (config.model, *(f"{name}={out / name}" for name in names))
     measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device, **images)
-    made = [build_step(PAIRS, build, settings), align_step(ALIGNED, align, settings, after=[f"build {PAIRS}"])]
+    made = [build_step(PAIRS, build), align_step(ALIGNED, align, pairs=pairs, after=[f"build {PAIRS}"])]
     if config.control:
         control = _control(align, out / CONTROL)
-        made.append(align_step(CONTROL, control, settings, after=[made[-1].name]))
-    return [*made, eval_step(EVAL, measured, settings, after=[made[-1].name])]
+        made.append(align_step(CONTROL, control, pairs=pairs, after=[made[-1].name]))
+    return [*made, eval_step(EVAL, measured, after=[made[-1].name])]
 
 
 def _control(align: Any, out: Path) -> Any:

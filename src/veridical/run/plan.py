@@ -1,64 +1,30 @@
-"""The steps of a path: their settings as files that anyone can run again, and about how long each takes."""
+"""The steps of a path: building, training, measuring, each a command whose settings anyone can run again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from veridical.config import save_resolved
-from veridical.run.steps import Step
+from veridical.steps.estimate import align_work, build_work, eval_work
+from veridical.steps.step import Step
 
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
     from veridical.pairs.config import BuildConfig
     from veridical.protocols.config import EvalConfig
 
-ALIGN_PHASES: Mapping[str, float] = {"images": 0.05, "reference": 0.2, "training": 0.75}
-"""The stages that `veridical align` reports, and their shares of its time."""
 
-
-def build_step(
-    name: str, config: BuildConfig, settings: Path, *, weight: float = 3, threads: int | None = None
-) -> Step:
+def build_step(name: str, config: BuildConfig, *, threads: int | None = None) -> Step:
     """Make pairs."""
-    command = _command("build", config, settings, f"build-{name}")
-    # Its other stages, such as reading the records, are short.
-    return Step(f"build {name}", command, (), weight, {config.construction: 1.0}, threads)
+    return Step(f"build {name}", "build", config.out, config, work=build_work(config), threads=threads)
 
 
-def align_step(
-    name: str,
-    config: AlignConfig,
-    settings: Path,
-    *,
-    after: Sequence[str],
-    weight: float = 4,
-    threads: int | None = None,
-) -> Step:
-    """Train on pairs, once the steps named by `after` have ended."""
-    command = _command("align", config, settings, f"align-{name}")
-    return Step(f"align {name}", command, tuple(after), weight, ALIGN_PHASES, threads)
+def align_step(name: str, config: AlignConfig, *, pairs: int, after: Sequence[str], threads: int | None = None) -> Step:
+    """Train on about that many pairs, once the steps named by `after` have ended."""
+    work = align_work(config, pairs)
+    return Step(f"align {name}", "align", config.out, config, tuple(after), work=work, threads=threads)
 
 
-def eval_step(
-    name: str,
-    config: EvalConfig,
-    settings: Path,
-    *,
-    after: Sequence[str],
-    weight: float = 2,
-    threads: int | None = None,
-) -> Step:
+def eval_step(name: str, config: EvalConfig, *, after: Sequence[str], threads: int | None = None) -> Step:
     """Measure models, once the steps named by `after` have ended."""
-    models = ["base", *(model.partition("=")[0] for model in config.models[1:])]
-    phases = {f"{model}: answers": 0.9 / len(models) for model in models}
-    return Step(name, _command("eval", config, settings, name), tuple(after), weight, phases, threads)
-
-
-def _command(
-    command: str, config: BuildConfig | AlignConfig | EvalConfig, settings: Path, name: str
-) -> tuple[str, str]:
-    path = settings / f"{name}.yaml"
-    save_resolved(config, path)
-    return command, str(path)
+    return Step(name, "eval", config.out, config, tuple(after), work=eval_work(config), threads=threads)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from veridical.errors import UserError
 from veridical.formats.sources import is_world
 from veridical.progress import clock
+from veridical.steps.estimate import seconds_left
 from veridical.study.definition import GAP, Study
-from veridical.study.estimate import seconds_left
 from veridical.study.looking import seen
 from veridical.study.own_numbers import SHOWN
 
 if TYPE_CHECKING:
     from veridical.pairs.config import BuildConfig
-    from veridical.study.plan import Plan, Step
+    from veridical.steps.step import Step
+    from veridical.study.plan import Plan
 
 NEED_REFERENCE = ("povid", "bpo-inject")
 """Constructions that change a reference and have no use for a model's own caption."""

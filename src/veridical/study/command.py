@@ -56,8 +56,8 @@ def run_study(study: definition.Study, out: Path, config: StudyConfig) -> Path:
         from veridical.study.export import export
 
         return export(study, made, config)
-    from veridical.run.lock import locked
-    from veridical.study.execute import execute
+    from veridical.steps.execute import execute
+    from veridical.steps.lock import locked
 
     with locked(out) as lock:
         files.write_text(out / DEFINITION, yaml.safe_dump(dict(study.source), sort_keys=False, allow_unicode=True))
@@ -84,9 +84,9 @@ def write_results(study: definition.Study, made: Plan) -> dict[str, Any]:
 
 
 def _one_step(made: Plan, name: str) -> Path:
-    from veridical.run.lock import locked
-    from veridical.study.execute import run_step
-    from veridical.study.stamps import is_done
+    from veridical.steps.execute import run_step
+    from veridical.steps.lock import locked
+    from veridical.steps.stamps import is_done
 
     found = next((step for step in made.steps if name in (step.name, step.file)), None)
     if found is None:
@@ -102,8 +102,8 @@ def _one_step(made: Plan, name: str) -> Path:
 
 
 def _show_plan(study: definition.Study, made: Plan, processes: int, notes: list[str]) -> None:
+    from veridical.steps.stamps import is_done
     from veridical.study.checks import estimate, summary
-    from veridical.study.stamps import is_done
 
     done = frozenset(step.name for step in made.steps if is_done(made, step))
     print(f"{study.title}: {len(study.arms)} arms x {len(study.seeds)} seeds = {len(made.cells)} cells")

@@ -16,8 +16,9 @@ from veridical import files
 from veridical.study.definition import Study
 
 if TYPE_CHECKING:
+    from veridical.steps.step import Step
     from veridical.study.config import StudyConfig
-    from veridical.study.plan import Plan, Step
+    from veridical.study.plan import Plan
 
 SUBMITIT = '''\
 """Runs the steps of a study through submitit: python {name} [--partition NAME] [--gpus 1] [--minutes 600] [--local].

@@ -19,9 +19,9 @@ from veridical.protocols.inference import Effect, Parts, Pool, effect, parts, po
 from veridical.protocols.metrics import Tally, of_ratios
 from veridical.protocols.results import caption_task
 from veridical.protocols.statistics import FloatArray, resample
+from veridical.steps.stamps import read_stamp
 from veridical.study.definition import GAP
 from veridical.study.own_numbers import Numbers, counted_steps
-from veridical.study.stamps import read_stamp
 
 if TYPE_CHECKING:
     from veridical.protocols.eval_task import Task

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from veridical.protocols.statistics import Ratio
-from veridical.study.stamps import read_stamp
+from veridical.steps.stamps import read_stamp
 
 if TYPE_CHECKING:
     from veridical.study.plan import Cell, Plan

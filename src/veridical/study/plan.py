@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,14 @@ from veridical.config import flags, to_plain
 from veridical.errors import UserError
 from veridical.recipes.steps import INLINE, named, resolved, settings_type, with_common
 from veridical.registry import label as label_of
-from veridical.run.plan import ALIGN_PHASES
+from veridical.steps.estimate import Work, align_work, build_work, eval_work, step_work
+from veridical.steps.step import BASE, Step, Steps
 from veridical.study.definition import Arm, Study
-from veridical.study.estimate import Work, align_work, build_work, eval_work, step_work
-from veridical.study.pair_sets import DrawnSet
+from veridical.study.pair_sets import DrawnSet, write_set
 from veridical.study.settings import PAIRS, ArmRecipe, parsed, recipe
 
 if TYPE_CHECKING:
     from veridical.protocols.config import EvalConfig
-
-BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -46,55 +44,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A piece of work whose result is a folder.
-
-    `after` are the steps whose results it needs; it is left out where one of them failed. `also` are steps that must
-    have ended, one way or the other.
-    """
-
-    name: str
-    kind: str
-    """"pairs", or the `veridical` command."""
-    out: Path
-    settings: Any
-    """Of a `veridical` command, or of a set of pairs."""
-    after: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    work: Work = field(default_factory=Work)
-    more: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings files of the command, by name."""
-    shown: str = ""
-    """For whom, where it is for one cell: the first that needs it."""
-
-    @property
-    def title(self) -> str:
-        """The step's name with the cell that it is for."""
-        return f"{self.name} ({self.shown})" if self.shown else self.name
-
-    @property
-    def file(self) -> str:
-        """The step's name as a file name."""
-        return self.name.replace(" ", "-")
-
-    @property
-    def phases(self) -> Mapping[str, float] | None:
-        """The stages that its command reports, with their shares of its time."""
-        if self.kind == "align":
-            return ALIGN_PHASES
-        if self.kind == "eval":
-            names = [model.partition("=")[0] for model in self.settings.models[1:]] or [BASE]
-            return {f"{name}: answers": 0.9 / len(names) for name in names} or None
-        return {self.settings.construction: 1.0} if self.kind == "build" else None
-
-    def digest(self, out: Path) -> str:
-        """A hash of what it does; where the study's folder `out` lies makes no difference."""
-        content = to_plain({"kind": self.kind, "settings": self.settings, "more": self.more})
-        text = json.dumps(content, sort_keys=True, default=str).replace(str(out), "")
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
 class Way:
     """How a cell's model is measured: by which of a plan's evaluations, what it is called in its results, and by which
     method of decoding, if any."""
@@ -104,13 +53,11 @@ class Way:
     decoding: Any = None
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(Steps):
     """All steps in an order that works, the cells, and where each cell's results are."""
 
-    out: Path
     cells: tuple[Cell, ...]
-    steps: tuple[Step, ...]
     trained: Mapping[str, str]
     """The step that trains a cell, by the cell's name; where nothing is trained, what is measured."""
     measured: Mapping[str, str]
@@ -121,10 +68,6 @@ class Plan:
     """The step that makes a cell's pairs."""
     evals: Mapping[str, EvalConfig]
     """By key, an evaluation of all cells that are measured alike, which says what pictures and questions there are."""
-
-    def step(self, name: str) -> Step:
-        """The step of that name."""
-        return next(step for step in self.steps if step.name == name)
 
 
 def plan(study: Study, out: Path) -> Plan:
@@ -156,7 +99,18 @@ def plan(study: Study, out: Path) -> Plan:
             measured[cell.name] = _eval(cell, made, done, out, steps)
             trained[cell.name] = done or measured[cell.name]
             ways[cell.name] = _way(cell, made, done, out, steps, evals)
-    return Plan(out, cells, tuple(steps.values()), trained, measured, ways, sets, evals)
+    return Plan(
+        out=out,
+        steps=tuple(steps.values()),
+        here={PAIRS: write_set},
+        by_content=True,
+        cells=cells,
+        trained=trained,
+        measured=measured,
+        ways=ways,
+        sets=sets,
+        evals=evals,
+    )
 
 
 def _trained(

@@ -8,11 +8,11 @@ from typing import Any
 
 from veridical import __version__
 from veridical.protocols.inference import Pool, adjusted, spread
+from veridical.steps.stamps import read_stamp
 from veridical.study.answers import StudyAnswer, answers, pseudo_values
 from veridical.study.definition import GAP, Study
 from veridical.study.measure import Drawn, MeasuredStudy, difference, number, over_seeds, seed_pool
 from veridical.study.plan import Plan
-from veridical.study.stamps import read_stamp
 
 BASE = "base"
 MOST_METRICS = 12

@@ -146,10 +146,10 @@ def is_study(folder: Path) -> bool:
 def study_page(folder: Path) -> str:
     """The page about what a study has measured so far. Raises UserError where that is nothing yet."""
     from veridical.report.study_page import page
+    from veridical.steps.stamps import read_stamp
     from veridical.study.measure import measure
     from veridical.study.plan import plan
     from veridical.study.results import collect
-    from veridical.study.stamps import read_stamp
 
     study = definition.read(folder / "study.yaml")
     made = plan(study, folder)

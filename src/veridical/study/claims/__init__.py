@@ -92,9 +92,9 @@ def study_of(claim: Claim, limit: int | None = None) -> definition.Study:
 
 def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, limit: int | None = None) -> Path:
     """Put claims to the test, those that can be, and write the ledger; returns its path."""
+    from veridical.steps.stamps import is_done
     from veridical.study.checks import check, estimate
     from veridical.study.plan import plan
-    from veridical.study.stamps import is_done
 
     wanted = chosen(names)
     whole = 0.0
@@ -129,8 +129,8 @@ def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, l
 
 def _tested(claim: Claim, out: Path, processes: int, limit: int | None) -> dict[str, Any]:
     """Run a claim's study; all claims share one folder, so that what two need is made once."""
-    from veridical.run.lock import locked
-    from veridical.study.execute import execute
+    from veridical.steps.execute import execute
+    from veridical.steps.lock import locked
     from veridical.study.measure import measure
     from veridical.study.plan import plan
     from veridical.study.results import collect

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from veridical import files
 
 if TYPE_CHECKING:
-    from veridical.study.plan import Plan, Step
+    from veridical.steps.step import Step, Steps
 
 State = Literal["begun", "done", "failed", "left-out"]
 FOLDER = "steps"
@@ -46,23 +46,23 @@ def write_stamp(out: Path, step: Step, stamp: Stamp) -> None:
     files.write_json(out / FOLDER / f"{step.file}.json", asdict(stamp))
 
 
-def key_of(plan: Plan, step: Step) -> str:
+def key_of(plan: Steps, step: Step) -> str:
     """A hash of what a step does and of what it does it with."""
-    # What a set of pairs is depends on the sets that it is matched with; other steps only wait for those in `also`.
-    names = (*step.after, *step.also) if step.kind == "pairs" else step.after
+    # A set of pairs depends on the sets that it is matched with; commands only wait for those in `also`.
+    names = (*step.after, *step.also) if step.kind in plan.here else step.after
     before = [read_stamp(plan.out, plan.step(name)) for name in names]
     products = [stamp.product or stamp.key if stamp and stamp.state == "done" else None for stamp in before]
     text = json.dumps([step.digest(plan.out), products], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_done(plan: Plan, step: Step) -> bool:
+def is_done(plan: Steps, step: Step) -> bool:
     """Whether a step was done, with what is there now."""
     stamp = read_stamp(plan.out, step)
-    return stamp is not None and stamp.state == "done" and stamp.key == key_of(plan, step)
+    return stamp is not None and stamp.state == "done" and stamp.key == key_of(plan, step) and step.out.exists()
 
 
-def lacking(plan: Plan, step: Step) -> str:
+def lacking(plan: Steps, step: Step) -> str:
     """The first step that this one needs and that isn't done; "" where nothing is missing."""
     for name in step.after:
         stamp = read_stamp(plan.out, plan.step(name))

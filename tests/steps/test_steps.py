@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,20 +15,20 @@ from pathlib import Path
 import pytest
 
 from veridical.errors import UserError
-from veridical.run.lock import locked
-from veridical.run.steps import Step, execute
+from veridical.steps.execute import execute
+from veridical.steps.lock import locked
+from veridical.steps.step import Step, Steps
 
 PATIENCE = 60
 
 
 def drawing(folder: Path, count: int, *, after: tuple[str, ...] = ()) -> Step:
-    command = ("world", "--split", "dev", "--out", str(folder), "--count", str(count))
-    return Step(f"draw {folder.name}", command, after)
+    return Step(f"draw {folder.name}", "world", folder, {"split": "dev", "out": str(folder), "count": count}, after)
 
 
 def run(steps: list[Step], folder: Path, at_once: int = 1) -> dict[str, float]:
     with locked(folder) as lock:
-        return execute(steps, folder / "logs", lock, at_once)
+        return execute(Steps(out=folder, steps=tuple(steps)), at_once, lock, keep_going=False)
 
 
 def wait_for(what, message: str) -> None:
@@ -44,38 +44,53 @@ def test_steps_run_in_their_order_and_say_how_far_they_are(tmp_path, capfd):
     assert list(seconds) == ["draw one", "draw two"]
     assert len(list((tmp_path / "two").glob("*.png"))) == 3
     said = capfd.readouterr().err.splitlines()
-    assert [line.rpartition(" took ")[0] or line for line in said] == [
-        "[1/2] draw one begins", "[1/2] draw one", "[2/2] draw two begins", "[2/2] draw two",
-    ]  # fmt: skip
+    assert [line.partition(" took ")[0] for line in said] == ["[1/2] draw one", "[2/2] draw two"]
 
 
-def test_a_second_run_keeps_the_time_of_the_first(tmp_path):
+def test_a_second_run_repeats_nothing_and_keeps_the_times(tmp_path):
+    step = drawing(tmp_path / "one", 2)
+    first = run([step], tmp_path)
+    log = tmp_path / "logs" / "draw-one.log"
+    log.unlink()
+    assert run([step], tmp_path) == first
+    assert not log.exists()
+    # With other settings the command runs again, in the same folder.
+    run([drawing(tmp_path / "one", 3)], tmp_path)
+    assert log.exists()
+    assert len(list((tmp_path / "one").glob("*.png"))) == 3
+
+
+def test_a_step_whose_result_was_removed_runs_again(tmp_path):
     step = drawing(tmp_path / "one", 2)
     run([step], tmp_path)
-    record = tmp_path / "logs" / "draw-one.json"
-    record.write_text(json.dumps({"command": list(step.command), "seconds": 4000.0}))
-    assert run([step], tmp_path) == {"draw one": 4000.0}
-    other = drawing(tmp_path / "one", 1)
-    assert run([other], tmp_path)["draw one"] < 4000
+    shutil.rmtree(tmp_path / "one")
+    run([step], tmp_path)
+    assert len(list((tmp_path / "one").glob("*.png"))) == 2
 
 
 def test_a_step_that_fails_says_what_it_said_and_stops_the_others(tmp_path):
-    wrong = Step("draw", ("world", "--split", "nowhere", "--out", str(tmp_path / "x")))
+    wrong = Step("draw", "world", tmp_path / "x", {"split": "nowhere", "out": str(tmp_path / "x")})
     endless = drawing(tmp_path / "endless", 5000)
-    with pytest.raises(UserError, match=r"`draw` failed(.|\n)*nowhere(.|\n)*veridical world --split nowhere"):
+    said = r"`draw` failed(.|\n)*nowhere(.|\n)*the command was: veridical world .*settings/draw.yaml"
+    with pytest.raises(UserError, match=said):
         run([endless, wrong], tmp_path, at_once=2)
     assert "continue" in (tmp_path / "logs" / "draw-endless.log").read_text()
+    # It was not done, and the step that failed is tried again.
+    assert len(list((tmp_path / "endless").glob("*.png"))) < 5000
+    with pytest.raises(UserError, match="`draw` failed"):
+        run([wrong], tmp_path)
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from veridical.run.lock import locked
-from veridical.run.steps import Step, execute
+from veridical.steps.lock import locked
+from veridical.steps.execute import execute
+from veridical.steps.step import Step, Steps
 out = Path(sys.argv[1])
-steps = [Step(n, ("world", "--split", "dev", "--out", str(out / n), "--count", "5000")) for n in ("one", "two")]
+steps = [Step(n, "world", out / n, {"split": "dev", "out": str(out / n), "count": 5000}) for n in ("one", "two")]
 with locked(out) as lock:
-    execute(steps, out / "logs", lock, 2)
+    execute(Steps(out=out, steps=tuple(steps)), 2, lock, keep_going=False)
 """
 
 

@@ -1,7 +1,7 @@
 """Runs a plan's steps, several side by side, in the order that they need each other; doit decides what is next.
 
 A step that fails is written down with its last words, what needs it is left out, and the rest goes on. Killed at any
-moment, the steps end with this process (`veridical.run.child`); the same study continues, and repeats nothing that was
+moment, the steps end with this process (`child`); the same steps continue, and repeats nothing that was
 done.
 """
 
@@ -22,11 +22,10 @@ from typing import Any
 
 from veridical.config import save_resolved
 from veridical.errors import UserError, describe
-from veridical.run.warm import LEAST_STEPS, Forked, Warm
-from veridical.study.pair_sets import write_set
-from veridical.study.plan import Plan, Step
-from veridical.study.progress import StudyBoard
-from veridical.study.stamps import Stamp, is_done, key_of, lacking, read_stamp, write_stamp
+from veridical.steps.board import Board
+from veridical.steps.stamps import Stamp, is_done, key_of, lacking, read_stamp, write_stamp
+from veridical.steps.step import Here, Step, Steps
+from veridical.steps.warm import LEAST_STEPS, Forked, Warm
 from veridical.watched import VARIABLE, read_status
 
 LAST_LINES = 12
@@ -44,22 +43,24 @@ class _Children:
     """Starts steps faster, where there are enough of them."""
 
 
-def execute(plan: Plan, processes: int, lock: int) -> None:
-    """Run all steps that aren't done.
+def execute(plan: Steps, processes: int, lock: int, keep_going: bool = True) -> dict[str, float]:
+    """Run all steps that aren't done; returns how many seconds each took.
 
     Args:
         plan: what to run.
         processes: how many steps run at a time.
         lock: a file descriptor that steps inherit, so that a lock on it lasts as long as any of them.
+        keep_going: whether steps go on that don't need one that failed.
 
     Raises:
+        UserError: a step failed and nothing was to go on; the others were stopped and can be continued.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every step kept what it had done and ended.
     """
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    left = sum(step.kind != "pairs" and not is_done(plan, step) for step in plan.steps)
+    left = sum(step.kind not in plan.here and not is_done(plan, step) for step in plan.steps)
     children = _Children(warm=Warm(logs / "warm.log", lock, _threads(processes)) if left >= LEAST_STEPS else None)
-    with _interruptible(), StudyBoard(plan, processes) as board, _watching(plan, board):
+    with _interruptible(), Board(plan, processes) as board, _watching(plan, board):
 
         def work(step: Step) -> None:
             if children.stopping:
@@ -68,6 +69,8 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
             stamp = run_step(plan, step, children, lock, processes)
             if stamp is not None:
                 board.end(step, stamp)
+                if stamp.state == "failed" and not keep_going:
+                    _stop(children, ending=True)
 
         try:
             _through_doit(plan, processes, work)
@@ -75,11 +78,27 @@ def execute(plan: Plan, processes: int, lock: int) -> None:
             _stop(children)
             if children.warm is not None:
                 children.warm.close()
-    if children.stopping and not all(read_stamp(plan.out, step) for step in plan.steps):
+    stamps = states(plan)
+    if not keep_going:
+        _raise_failure(plan, stamps)
+    if children.stopping and not all(stamps.values()):
         raise KeyboardInterrupt
+    return {name: stamp.seconds for name, stamp in stamps.items() if stamp is not None and stamp.seconds}
 
 
-def _through_doit(plan: Plan, processes: int, work: Callable[[Step], None]) -> None:
+def _raise_failure(plan: Steps, stamps: Mapping[str, Stamp | None]) -> None:
+    """Raise what the first step said that failed."""
+    for step in plan.steps:
+        stamp = stamps[step.name]
+        if stamp is not None and stamp.state == "failed":
+            settings = plan.out / "settings" / f"{step.file}.yaml"
+            raise UserError(
+                f"the step `{step.name}` failed; finished work is kept. The last that it said:\n{stamp.said}\n"
+                f"Everything it said is in {stamp.log}; the command was: veridical {step.kind} {settings}"
+            )
+
+
+def _through_doit(plan: Steps, processes: int, work: Callable[[Step], None]) -> None:
     """Hand the steps over to doit as tasks, and let it run them."""
     from doit.control import TaskControl
     from doit.dependency import Dependency, JsonDB
@@ -114,7 +133,7 @@ def _act(work: Callable[[Step], None], step: Step) -> bool:
 class _UpToDate:
     """Whether a step is done, asked when those before it have ended."""
 
-    def __init__(self, plan: Plan, step: Step) -> None:
+    def __init__(self, plan: Steps, step: Step) -> None:
         self._plan, self._step = plan, step
 
     def __call__(self, *_: Any, **__: Any) -> bool:
@@ -133,7 +152,7 @@ class _Reporter:
 
 
 def run_step(
-    plan: Plan, step: Step, children: _Children | None = None, lock: int | None = None, processes: int = 1
+    plan: Steps, step: Step, children: _Children | None = None, lock: int | None = None, processes: int = 1
 ) -> Stamp | None:
     """Run one step and write its stamp; None where it was interrupted, and has none."""
     if missing := lacking(plan, step):
@@ -141,9 +160,10 @@ def run_step(
         write_stamp(plan.out, step, stamp)
         return stamp
     key, started = key_of(plan, step), time.monotonic()
-    _clear_if_changed(plan, step, key)
-    if step.kind == "pairs":
-        stamp = _write_set(step, key)
+    if plan.by_content:
+        _clear_if_changed(plan, step, key)
+    if step.kind in plan.here:
+        stamp = _done_here(plan.here[step.kind], step, key)
     else:
         # So that a folder that was begun with something else is known as such, however this process ends.
         write_stamp(plan.out, step, Stamp("begun", key, said="interrupted; the same command continues"))
@@ -155,23 +175,23 @@ def run_step(
     return stamp
 
 
-def _clear_if_changed(plan: Plan, step: Step, key: str) -> None:
+def _clear_if_changed(plan: Steps, step: Step, key: str) -> None:
     """Remove what a step made of something else: its pairs are not the same any more."""
     before = read_stamp(plan.out, step)
     if before is not None and before.key != key and before.state != "left-out" and step.out.exists():
         shutil.rmtree(step.out)
 
 
-def _write_set(step: Step, key: str) -> Stamp:
+def _done_here(work: Here, step: Step, key: str) -> Stamp:
     try:
-        return Stamp("done", key, product=write_set(step.settings, step.out))
+        return Stamp("done", key, product=dict(work(step.settings, step.out)))
     except UserError as error:
         return Stamp("failed", key, said=str(error))
     except Exception as error:
         return Stamp("failed", key, said=describe(error))
 
 
-def write_settings(plan: Plan, step: Step) -> Path:
+def write_settings(plan: Steps, step: Step) -> Path:
     """Write the settings files of a step's command; returns the main one."""
     folder = plan.out / "settings"
     for name, content in step.more.items():
@@ -181,12 +201,13 @@ def write_settings(plan: Plan, step: Step) -> Path:
     return path
 
 
-def _run_command(plan: Plan, step: Step, children: _Children, lock: int | None, processes: int) -> int:
+def _run_command(plan: Steps, step: Step, children: _Children, lock: int | None, processes: int) -> int:
     settings, logs = write_settings(plan, step), plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     progress = logs / f"{step.file}.progress"
     progress.unlink(missing_ok=True)
-    own = {"PYTHONUNBUFFERED": "1", VARIABLE: str(progress.resolve()), **_threads(processes)}
+    threads = {"OMP_NUM_THREADS": str(step.threads)} if step.threads else _threads(processes)
+    own = {"PYTHONUNBUFFERED": "1", VARIABLE: str(progress.resolve()), **threads}
     arguments, log = [*step.kind.split(), str(settings)], logs / f"{step.file}.log"
     child = (children.warm and children.warm.start(arguments, log, own)) or _spawned(arguments, log, own, lock)
     with children.lock:
@@ -211,7 +232,7 @@ def _threads(processes: int) -> dict[str, str]:
 def _spawned(arguments: Sequence[str], log: Path, own: Mapping[str, str], lock: int | None) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "veridical.run.child", *arguments],
+            [sys.executable, "-m", "veridical.steps.child", *arguments],
             # Held open and never written to: it tells the step that this process lives.
             stdin=subprocess.PIPE,
             stdout=output,
@@ -222,7 +243,7 @@ def _spawned(arguments: Sequence[str], log: Path, own: Mapping[str, str], lock: 
         )
 
 
-def _ended(plan: Plan, step: Step, key: str, status: int, seconds: float) -> Stamp:
+def _ended(plan: Steps, step: Step, key: str, status: int, seconds: float) -> Stamp:
     log = plan.out / "logs" / f"{step.file}.log"
     if status == 0:
         before = read_stamp(plan.out, step)
@@ -233,13 +254,18 @@ def _ended(plan: Plan, step: Step, key: str, status: int, seconds: float) -> Sta
     return Stamp("failed", key, round(seconds, 1), said=ended + "\n".join(said), log=str(log))
 
 
-def _stop(children: _Children) -> None:
-    """Ask every step to keep what it has and end, and wait for that; an impatient second Ctrl-C kills them."""
+def _stop(children: _Children, ending: bool = False) -> None:
+    """Ask every step to keep what it has and end, and wait for that; an impatient second Ctrl-C kills them.
+
+    With `ending`, from one of the threads that run them: no further one begins, and nobody is waited for.
+    """
     with children.lock:
         running = list(children.running.values())
-        children.stopping = bool(running)
+        children.stopping = children.stopping or ending or bool(running)
     for child in running:
         child.send_signal(signal.SIGINT)
+    if ending:
+        return
     try:
         for child in running:
             child.wait()
@@ -250,13 +276,16 @@ def _stop(children: _Children) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, where signals can be caught."""
+    """Let SIGTERM end this process as Ctrl-C does, where signals can be caught.
+
+    Started in the background of a script, a process is deaf to Ctrl-C; it stays so, and its steps don't inherit it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-    for one in before:
-        signal.signal(one, signal.default_int_handler)
+    for one, handler in before.items():
+        signal.signal(one, _deaf if handler == signal.SIG_IGN else signal.default_int_handler)
     try:
         yield
     finally:
@@ -264,8 +293,12 @@ def _interruptible() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+def _deaf(*_: Any) -> None:
+    """Do nothing about a signal."""
+
+
 @contextlib.contextmanager
-def _watching(plan: Plan, board: StudyBoard) -> Iterator[None]:
+def _watching(plan: Steps, board: Board) -> Iterator[None]:
     """Show how far the running steps are, as long as the block lasts."""
     over = threading.Event()
 
@@ -285,6 +318,6 @@ def _watching(plan: Plan, board: StudyBoard) -> Iterator[None]:
         thread.join()
 
 
-def states(plan: Plan) -> Mapping[str, Stamp | None]:
+def states(plan: Steps) -> Mapping[str, Stamp | None]:
     """How each step ended, by name."""
     return {step.name: read_stamp(plan.out, step) for step in plan.steps}

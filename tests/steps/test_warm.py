@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from veridical.run.warm import Warm
+from veridical.steps.warm import Warm
 
 PATIENCE = 60
 PROGRAM = """
 import sys
 from pathlib import Path
-from veridical.run.warm import Warm
+from veridical.steps.warm import Warm
 out = Path(sys.argv[1])
 order = ["world", "--split", "dev", "--out", str(out / "drawn"), "--count", "5000"]
 Warm(out / "warm.log", None, {}, ["numpy"]).start(order, out / "log", {}).wait()

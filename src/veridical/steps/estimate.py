@@ -86,11 +86,12 @@ def step_work(command: str, config: Any, pairs: int) -> Work:
 
 
 def paces(steps: Sequence[Part], took: Mapping[str, float]) -> dict[str, float]:
-    """By kind of step, how many times the estimate those took that have run."""
+    """By kind of step, how many times the estimate those took that have run; "" for all of them."""
     measured: dict[str, list[tuple[float, float]]] = {}
     for step in steps:
         if step.name in took:
-            measured.setdefault(step.work.kind, []).append((took[step.name], step.work.seconds))
+            for kind in (step.work.kind, ""):
+                measured.setdefault(kind, []).append((took[step.name], step.work.seconds))
     return {
         kind: sum(real for real, _ in both) / sum(guess for _, guess in both)
         for kind, both in measured.items()
@@ -122,11 +123,12 @@ def seconds_left(
         if step.name in ended:
             continue
         begins = max([heapq.heappop(free), *(ends.get(name, 0.0) for name in (*step.after, *step.also))])
-        lasts = running.get(step.name, step.work.seconds * pace.get(step.work.kind, _mean(pace)))
+        lasts = running.get(step.name, step.work.seconds * pace_of(pace, step))
         ends[step.name] = begins + lasts
         heapq.heappush(free, ends[step.name])
     return max(ends.values(), default=0.0)
 
 
-def _mean(pace: Mapping[str, float]) -> float:
-    return sum(pace.values()) / len(pace) if pace else 1.0
+def pace_of(pace: Mapping[str, float], step: Part) -> float:
+    """How many times its estimate a step takes, by those of its kind, or by all where none of them has run."""
+    return pace.get(step.work.kind, pace.get("", 1.0))

@@ -115,7 +115,7 @@ class Warm:
     def _started(self) -> subprocess.Popen[bytes]:
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "veridical.run.warm", *self._imports],
+                [sys.executable, "-u", "-m", "veridical.steps.warm", *self._imports],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -153,7 +153,7 @@ def main() -> None:
     gc.freeze()
     order = _serve()
     if order is not None:
-        from veridical.run import child
+        from veridical.steps import child
 
         sys.argv = ["veridical", *order["arguments"]]
         child.main()
@@ -216,6 +216,9 @@ def _become(order: Mapping[str, Any], alive: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(order["environment"])
+    # Read when torch was imported, which is done already.
+    if "OMP_NUM_THREADS" in order["environment"] and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(order["environment"]["OMP_NUM_THREADS"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shows how far a grid of steps is, and how long the whole of it still takes."""
+"""Shows how far steps are, and about how long the whole of them still takes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from veridical.progress import clock
-from veridical.study.estimate import paces, seconds_left
-from veridical.study.stamps import Stamp, is_done, read_stamp
+from veridical.steps.estimate import pace_of, paces, seconds_left
+from veridical.steps.stamps import Stamp, is_done, read_stamp
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from veridical.study.plan import Plan, Step
+    from veridical.steps.step import Step, Steps
     from veridical.watched import Status
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -29,10 +29,11 @@ class _Track:
     def __init__(self, step: Step) -> None:
         self.step, self.started, self.share, self.said = step, time.monotonic(), 0.0, "starting"
         self._first: tuple[float, float] | None = None
+        self._since = self.started
 
     def update(self, status: Status) -> None:
         part = status.done / status.total if status.total else 0.0
-        phases = dict(self.step.phases or {})
+        phases = dict(self.step.phases or {status.label: 1.0})
         before = 0.0
         for name, weight in phases.items():
             if name == status.label:
@@ -43,18 +44,23 @@ class _Track:
         if self._first is None:
             # What an earlier run did says nothing about the speed.
             self._first = (self.share, time.monotonic())
+            self._since = time.monotonic()
 
-    def left(self, guess: float) -> float:
-        """Seconds left, by the speed so far, or by the guess of the whole while that can't be told."""
+    def left(self) -> float | None:
+        """Seconds left, by the speed so far; None while too little is done to tell."""
         if self._first is None or self.share - self._first[0] < LEAST:
-            return max(guess - (time.monotonic() - self.started), guess * 0.1)
+            return None
         return (1 - min(self.share, 1.0)) * (time.monotonic() - self._first[1]) / (self.share - self._first[0])
 
+    def guessed(self, whole: float) -> float:
+        """Seconds left, by a guess of the whole."""
+        return max((1 - min(self.share, 1.0)) * whole - (time.monotonic() - self._since), whole * 0.1)
 
-class StudyBoard:
+
+class Board:
     """Progress of a plan: bars in a terminal, a line now and then elsewhere."""
 
-    def __init__(self, plan: Plan, processes: int) -> None:
+    def __init__(self, plan: Steps, processes: int) -> None:
         self._plan, self._processes = plan, processes
         self._lock = threading.RLock()
         self._tracks: dict[str, _Track] = {}
@@ -67,12 +73,12 @@ class StudyBoard:
         self._bar: Progress | None = _bar() if sys.stderr.isatty() else None
         self._row: TaskID | None = None
 
-    def __enter__(self) -> StudyBoard:
+    def __enter__(self) -> Board:
         if self._ended:
             self._print(f"{len(self._ended)} of {len(self._plan.steps)} steps are done already")
         if self._bar:
             self._bar.start()
-            self._row = self._bar.add_task("study", total=len(self._plan.steps), completed=len(self._ended), detail="")
+            self._row = self._bar.add_task("steps", total=len(self._plan.steps), completed=len(self._ended), detail="")
         return self
 
     def __exit__(
@@ -123,20 +129,30 @@ class StudyBoard:
             elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
                 self._print(f"[{len(self._ended)}/{len(self._plan.steps)}] {detail}   {self._about()}")
 
-    def left(self) -> float:
-        """Seconds until all is done, estimated."""
-        pace = paces(self._plan.steps, self._took)
-        mean = sum(pace.values()) / len(pace) if pace else 1.0
+    def left(self) -> float | None:
+        """Seconds until all is done, estimated; None while nothing is known yet.
+
+        A step that hasn't begun is taken to last as its guess says, against those of its kind that have, or all.
+        """
+        lefts = {name: track.left() for name, track in self._tracks.items()}
+        measured = {
+            name: left / (1 - self._tracks[name].share)
+            for name, left in lefts.items()
+            if left is not None and self._tracks[name].share < 1
+        }
+        measured |= self._took
+        if not measured and not all(step.work.known for step in self._plan.steps):
+            return None
+        pace = paces(self._plan.steps, measured)
         running = {
-            name: track.left(track.step.work.seconds * pace.get(track.step.work.kind, mean))
-            for name, track in self._tracks.items()
+            name: track.guessed(track.step.work.seconds * pace_of(pace, track.step)) if left is None else left
+            for (name, left), track in zip(lefts.items(), self._tracks.values(), strict=True)
         }
         return seconds_left(self._plan.steps, frozenset(self._ended), pace, self._processes, running)
 
     def _about(self) -> str:
-        if not self._took and not all(step.work.known for step in self._plan.steps):
-            return "time left for the grid not known yet"
-        return f"about {clock(self.left())} left for the grid"
+        left = self.left()
+        return "time left not known yet" if left is None else f"about {clock(left)} left"
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()
