@@ -4,7 +4,8 @@
 forks: {"id": 1, "arguments": [...], "log": PATH, "environment": {...}}. It answers "began ID PID", "ended ID STATUS".
 When its input ends it kills what still runs; when it ends, however that is, its forks end too (see `child`).
 
-Only where forks are cheap and safe, which is Linux; elsewhere, or when this process dies, steps are started one by one.
+Only where forks are cheap and safe: on Linux, and without a GPU, whose driver doesn't outlive a fork. Elsewhere, or when
+this process dies, steps are started one by one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ HEAVY = (
     "veridical.protocols.command",
 )
 """What most commands import; one that is not installed is left out."""
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel")
+"""Devices of drivers that don't outlive a fork."""
 LEAST_STEPS = 3
 """Fewer than that are not worth it."""
 
@@ -80,7 +83,7 @@ class Warm:
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._forks: dict[int, Forked] = {}
-        self._dead = not sys.platform.startswith("linux")
+        self._dead = not sys.platform.startswith("linux") or any(map(os.path.exists, GPUS))
 
     def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Forked | None:
         """Run `veridical ARGUMENTS` as a fork; None where that can't be, so that the caller starts it otherwise."""
