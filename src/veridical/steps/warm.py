@@ -4,8 +4,8 @@
 forks: {"id": 1, "arguments": [...], "log": PATH, "environment": {...}}. It answers "began ID PID", "ended ID STATUS".
 When its input ends it kills what still runs; when it ends, however that is, its forks end too (see `child`).
 
-Only where forks are cheap and safe: on Linux, and without a GPU, whose driver doesn't outlive a fork. Elsewhere, or when
-this process dies, steps are started one by one.
+Only where forks are cheap and safe: on Linux, and without a GPU, whose driver doesn't outlive a fork. Elsewhere, or
+when this process dies, steps are started one by one.
 """
 
 from __future__ import annotations

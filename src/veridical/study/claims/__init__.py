@@ -92,31 +92,9 @@ def study_of(claim: Claim, limit: int | None = None) -> definition.Study:
 
 def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, limit: int | None = None) -> Path:
     """Put claims to the test, those that can be, and write the ledger; returns its path."""
-    from veridical.steps.stamps import is_done
-    from veridical.study.checks import check, estimate
-    from veridical.study.plan import plan
-
     wanted = chosen(names)
-    whole = 0.0
-    # What an earlier claim makes is there for a later one.
-    done: set[str] = set()
-    for claim in wanted:
-        if claim.needs:
-            continue
-        study = study_of(claim, limit)
-        made = plan(study, out / "work")
-        check(study, made, processes)
-        if dry_run:
-            done |= {step.name for step in made.steps if is_done(made, step)}
-            left = [step for step in made.steps if step.name not in done]
-            seconds = estimate(made, processes, frozenset(done)) or 0.0
-            print(f"{claim.number:2} {claim.name}: {len(left)} of {len(made.steps)} steps, about {clock(seconds)}")
-            whole += seconds
-            done |= {step.name for step in left}
     if dry_run:
-        tested = sum(not one.needs for one in wanted)
-        print(f"{tested} of {len(wanted)} claims can be put to the test: about {clock(whole)}")
-        return out
+        return _shown(wanted, out, processes, limit)
     for claim in wanted:
         row = _needs(claim) if claim.needs else _tested(claim, out, processes, limit)
         rows = ledger({**known(out), claim.name: row})
@@ -125,6 +103,31 @@ def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, l
     print(table(known(out)))
     print(f"ledger: {out / TABLE}")
     return out / TABLE
+
+
+def _shown(wanted: Sequence[Claim], out: Path, processes: int, limit: int | None) -> Path:
+    """Print what each claim takes once those before it are done."""
+    from veridical.steps.stamps import is_done
+    from veridical.study.checks import check, estimate
+    from veridical.study.plan import plan
+
+    whole = 0.0
+    done: set[str] = set()
+    for claim in wanted:
+        if claim.needs:
+            continue
+        study = study_of(claim, limit)
+        made = plan(study, out / "work")
+        check(study, made, processes)
+        done |= {step.name for step in made.steps if is_done(made, step)}
+        left = [step for step in made.steps if step.name not in done]
+        seconds = estimate(made, processes, frozenset(done)) or 0.0
+        print(f"{claim.number:2} {claim.name}: {len(left)} of {len(made.steps)} steps, about {clock(seconds)}")
+        whole += seconds
+        done |= {step.name for step in left}
+    tested = sum(not one.needs for one in wanted)
+    print(f"{tested} of {len(wanted)} claims can be put to the test: about {clock(whole)}")
+    return out
 
 
 def _tested(claim: Claim, out: Path, processes: int, limit: int | None) -> dict[str, Any]:
