@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,23 @@ ALIGN_PHASES: Mapping[str, float] = {"images": 0.05, "reference": 0.2, "training
 BASE = "base"
 Here = Callable[[Any, Path], Mapping[str, Any]]
 """A step that is done in this process: from settings and folder to what came out. A UserError says why it failed."""
+
+
+def digest_of(content: Any, out: Path | None = None) -> str:
+    """A hash of settings; where the folder `out`, which paths in them may begin with, lies makes no difference."""
+    plain = json.loads(json.dumps(to_plain(content), default=str))
+    return hashlib.sha256(json.dumps(_within(plain, out), sort_keys=True).encode()).hexdigest()
+
+
+def _within(value: Any, out: Path | None) -> Any:
+    """The same values with paths in `out` as they are seen from there, also behind a name, as in NAME=PATH."""
+    if isinstance(value, dict):
+        return {key: _within(item, out) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_within(item, out) for item in value]
+    if isinstance(value, str) and out is not None:
+        return re.sub(rf"(^|=){re.escape(str(out))}(?=/|$)", r"\1", value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -66,9 +84,7 @@ class Step:
 
     def digest(self, out: Path) -> str:
         """A hash of what it does; where the folder `out` of all steps lies makes no difference."""
-        content = to_plain({"kind": self.kind, "settings": self.settings, "more": self.more})
-        text = json.dumps(content, sort_keys=True, default=str).replace(str(out), "")
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of({"kind": self.kind, "settings": self.settings, "more": self.more}, out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ and studies in one folder share every run that is the same in both, whatever the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from veridical.errors import UserError
 from veridical.recipes.steps import INLINE, named, resolved, settings_type, with_common
 from veridical.registry import label as label_of
 from veridical.steps.estimate import Work, align_work, build_work, eval_work, step_work
-from veridical.steps.step import BASE, Step, Steps
+from veridical.steps.step import BASE, Step, Steps, digest_of
 from veridical.study.definition import Arm, Study
 from veridical.study.pair_sets import DrawnSet, write_set
 from veridical.study.settings import PAIRS, ArmRecipe, parsed, recipe
@@ -333,5 +331,4 @@ def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
 
 def _short(content: Any, out: Path | None = None) -> str:
     """A short hash of settings; where the study's folder `out` lies makes no difference."""
-    text = json.dumps(to_plain(content), sort_keys=True, default=str)
-    return hashlib.sha256(text.replace(str(out), "").encode()).hexdigest()[:8]
+    return digest_of(content, out)[:8]
