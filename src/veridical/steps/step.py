@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from veridical import runs
 from veridical.config import to_plain
 from veridical.steps.estimate import Work
 
@@ -83,8 +85,13 @@ class Step:
         return {self.settings.construction: 1.0} if hasattr(self.settings, "construction") else None
 
     def digest(self, out: Path) -> str:
-        """A hash of what it does; where the folder `out` of all steps lies makes no difference."""
-        return digest_of({"kind": self.kind, "settings": self.settings, "more": self.more}, out)
+        """A hash of what it does; where the folder `out` of all steps lies makes no difference.
+
+        Settings that change no result don't count, but for `eval`, to which any protocol may be added.
+        """
+        counts = dataclasses.is_dataclass(self.settings) and self.kind != "eval"
+        settings = runs.identity_of(self.settings, by_content=False) if counts else self.settings
+        return digest_of({"kind": self.kind, "settings": settings, "more": self.more}, out)
 
 
 @dataclass(frozen=True, kw_only=True)
