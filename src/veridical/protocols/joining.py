@@ -110,7 +110,10 @@ def join_images(
         elif name is None or not any(field in row for field in fields.text):
             joining.faults["unreadable"].append(f"{place}: lacks {fields.id[0]} or {fields.text[0]}")
         else:
-            joining.add(key_of(name, known or ()), first_field(row, fields.text), place, known)
+            key = key_of(name, known or ())
+            # The question's own id, so that there is one text of it in memory.
+            key = known[key].id if known is not None and key in known else key
+            joining.add(key, first_field(row, fields.text), place, known)
     # Only now: rows that are read as they are gone through name the lines between them as they come.
     joining.faults["unreadable"].extend(found.unreadable)
     if questions is not None:

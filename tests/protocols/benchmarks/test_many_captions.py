@@ -10,7 +10,8 @@ import pytest
 from protocols.benchmarks.conftest import column
 from veridical.errors import UserError
 from veridical.protocols.answer_files import JsonLines, read_answers, stream_answers
-from veridical.protocols.benchmarks import chair
+from veridical.protocols.benchmarks import chair, chair_truth
+from veridical.protocols.benchmarks.chair_truth import coco80_reader
 from veridical.protocols.spooled import SpooledTexts
 
 
@@ -64,3 +65,30 @@ def test_texts_in_a_file_come_back_as_they_were():
     assert dict(texts) == {**given, "a": "new"}
     del texts["c"]
     assert (len(texts), "c" in texts, texts["b"]) == (2, False, given["b"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a/1.jpg": ["cup"], "b/1.jpg": ["dog", "zzz"], "2": [], "2": ["cat"]}',
+        '{"1": ["cup"], "2": "dog"}',
+        '{"1": [NaN]}',
+        '{"1": ["cup"]',
+        "[]",
+        "{}",
+        "",
+    ],
+)
+def test_a_large_file_of_objects_is_read_as_a_small_one(tmp_path, monkeypatch, text):
+    path = tmp_path / "o.json"
+    path.write_text(text)
+
+    def read():
+        try:
+            return chair_truth.read_objects(path, {"cup": "cup", "dog": "dog", "cat": "cat"}, coco80_reader())
+        except UserError as error:
+            return str(error)
+
+    small = read()
+    monkeypatch.setattr(chair_truth, "LARGE", -1)
+    assert read() == small

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -126,15 +126,12 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
     Raises:
         UserError: the file is something else.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
-        raise UserError(f'{path}: objects are {{"image id": ["name", ...]}}.')
+    keys, entries = _entries(path)
     objects, files, unknown = {}, {}, []
     shared: dict[frozenset[str], frozenset[str]] = {}
-    keys = image_keys(content)
-    for image in list(content):
+    for image, names in entries:
         found: set[str] = set()
-        for name in map(str, content.pop(image)):  # what was read goes, so that memory holds one form of it
+        for name in map(str, names):
             node = classes.get(name.strip().lower()) or next((m.name for m in reader.mentions(name)), None)
             if node is None:
                 unknown.append(f"{path}: image {image}: {name!r} is none of the list's objects")
@@ -145,6 +142,31 @@ def read_objects(path: Path, classes: Mapping[str, str], reader: ObjectReader) -
         if image != key:
             files[key] = image
     return Truth(objects, files, unknown)
+
+
+LARGE = 2**20
+"""Bytes from which on a file of objects is gone through twice rather than kept in memory."""
+
+
+def _entries(path: Path) -> tuple[dict[str, str], Iterable[tuple[str, Sequence[Any]]]]:
+    """The key of each image in a file of objects, and the names by image. Raises UserError for anything else."""
+    if path.is_file() and path.stat().st_size > LARGE:
+        import ijson
+
+        def entries() -> Iterator[tuple[str, Sequence[Any]]]:
+            with path.open("rb") as file:
+                yield from ijson.kvitems(file, "", use_float=True)
+
+        try:
+            images = [image if isinstance(names, list) else None for image, names in entries()]
+        except (ijson.JSONError, ValueError):
+            images = []  # damaged, zipped, or JSON as only Python writes it
+        if images and None not in images:
+            return image_keys(images), entries()
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise UserError(f'{path}: objects are {{"image id": ["name", ...]}}.')
+    return image_keys(content), content.items()
 
 
 def read_coco(
