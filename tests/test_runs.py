@@ -236,3 +236,9 @@ def test_run_json_is_readable(config):
     about = json.loads((config.out / "run.json").read_text())
     assert about["command"] == "align"
     assert about["identity"] == {"rate": 0.1, "name": "one", "words": {"lexicon": "auto"}}
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: is not a folder"):
+        files.write_text(tmp_path / "file" / "x.json", "x")

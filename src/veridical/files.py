@@ -33,7 +33,7 @@ def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     Gives that other name; when the block ends without an error, the file takes its place. Processes may write the same
     file at the same time. `lasting` waits until it is safe from a power failure.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     partial = partial_name(path)
     try:
         yield partial
@@ -41,15 +41,24 @@ def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and error.filename == str(partial) and path.parent.is_dir():
+            raise UserError(f"{path}: no file can be made there; give another place.") from None
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: is not a folder; give another place.") from None
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Write a folder under a temporary name next to it, and replace an existing one at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     partial = partial_name(path)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -84,14 +93,25 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file that we wrote."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+AGAIN = "run the command of this folder again"
+"""What to do about a damaged file, where nothing else is known."""
+
+
+class DamagedError(UserError, ValueError):
+    """A file that we wrote holds something else now."""
+
+
+def read_json(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
+    """The mapping in a JSON file that we wrote. Raises DamagedError, with the remedy, where it holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged ({error}); {remedy}.") from None
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path}: damaged (no JSON object); {remedy}.")
     return content
 
 
-AGAIN = "run the command of this folder again"
-"""What to do about a damaged file, where nothing else is known."""
 _ANYTHING: Mapping[str, type] = MappingProxyType({})
 
 
@@ -101,13 +121,11 @@ def read_state(path: Path, kinds: Mapping[str, type] = _ANYTHING, remedy: str = 
     `kinds` are what it must hold, by name. Raises UserError, with the remedy, where it is missing or something else.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, remedy)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; {remedy}.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: damaged (no JSON object); {remedy}.")
     if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
         raise UserError(f"{path}: damaged ({', '.join(wrong)} missing or no {kinds[wrong[0]].__name__}); {remedy}.")
     return content
@@ -118,6 +136,8 @@ def naming(path: Path, remedy: str = AGAIN) -> Iterator[None]:
     """Turn what comes of using a damaged file's content into a UserError that names the file and the remedy."""
     try:
         yield
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({describe(error)}); {remedy}.") from error
 

@@ -1,6 +1,7 @@
 """Whole builds on a tiny model that speaks the picture world's grammar: same bytes however they come about."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,9 +128,17 @@ def test_what_was_damaged_of_an_unfinished_build_is_made_again(config, finished,
     assert "journal" in name or damage is Path.unlink or "shard 00001" in capsys.readouterr().err
 
 
-def test_a_changed_model_is_noticed_in_the_middle(config, finished, llava_folder, tmp_path):
-    import shutil
+@pytest.mark.parametrize("content", ['{"shards": [', '{"shards": []}'])
+def test_a_finished_build_whose_manifest_is_damaged_is_made_again(config, finished, tmp_path, capsys, content):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "manifest.json").write_text(content)
+    run(replace(config, out=out))
+    assert "manifest.json is damaged; all of it is made again" in capsys.readouterr().out
+    assert bytes_of(out) == bytes_of(finished)
 
+
+def test_a_changed_model_is_noticed_in_the_middle(config, finished, llava_folder, tmp_path):
     out, model = tmp_path / "run", tmp_path / "model"
     shutil.copytree(config.model, model)
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), str(model)], stderr=subprocess.DEVNULL)

@@ -14,6 +14,7 @@ from veridical import PairSet
 from veridical.errors import DataWarning, UserError
 from veridical.pairs.dataset import read_pairs, to_trl, write_shard
 from veridical.pairs.export import ExportConfig, run
+from veridical.pairs.joined import joined_manifest
 from veridical.pairs.opening import check_source, pairs_folder
 from veridical.records import ImageFile, Message, Pair, Provenance
 
@@ -92,6 +93,14 @@ def test_a_shard_that_was_altered_is_not_used(folder):
     shard.write_bytes(shard.read_bytes().replace(b"A cup.", b"A cat."))
     with pytest.raises(UserError, match=r"00001\.parquet is damaged or was altered"):
         read_pairs(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 5000, "\0"])
+def test_a_manifest_that_is_damaged_is_named_by_all_that_read_it(folder, content):
+    (folder / "manifest.json").write_text(content)
+    for use in (read_pairs, joined_manifest, lambda path: run(ExportConfig(path, path.parent / "x.jsonl"))):
+        with pytest.raises(UserError, match=r"manifest\.json: damaged"):
+            use(folder)
 
 
 def test_a_shard_that_is_gone_or_came_along_is_noticed(folder):

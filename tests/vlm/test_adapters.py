@@ -241,6 +241,14 @@ def test_an_adapter_with_names_from_before_a_renaming_loads(llava_folder, tmp_pa
     assert plain.largest_difference(scores(load(llava_folder, adapter=path.parent)), scores(trained)) == 0
 
 
+def test_an_adapter_that_diverged_is_refused(llava_folder, tmp_path):
+    save_trained(attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0), tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: weight * float("nan") for name, weight in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="hold NaN or infinity"):
+        load(llava_folder, adapter=tmp_path / "adapter")
+
+
 def test_pickled_adapters_are_refused(llava_folder, tmp_path):
     save_trained(attach_lora(load(llava_folder), LoraSettings(rank=2), seed=0), tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()

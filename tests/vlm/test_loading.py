@@ -150,3 +150,16 @@ def test_damaged_files_of_a_model_give_a_sentence(llava_folder, tmp_path, name, 
     (copy / name).write_text(content)
     with contextlib.suppress(UserError):  # a sentence, or nothing where the file isn't needed; never another error
         load(copy)
+
+
+def test_code_of_a_model_is_neither_run_nor_asked_about(llava_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(llava_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "foreign.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    with pytest.raises(UserError, match="custom code"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()

@@ -115,10 +115,15 @@ def _read(source: str | Path, device: str) -> tuple[Any, Any, bool]:
     from veridical.vlm.model.loading import without_bars
 
     place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    sees = AutoConfig.from_pretrained(source).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    reader = (AutoProcessor if sees else AutoTokenizer).from_pretrained(source)
+    sees = (
+        AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+        in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    )
+    reader = (AutoProcessor if sees else AutoTokenizer).from_pretrained(source, trust_remote_code=False)
     with without_bars(str(source)):
-        loaded = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
+        loaded = AutoModelForSequenceClassification.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True
+        )
     tokenizer = reader.tokenizer if sees else reader
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -175,11 +175,18 @@ def load_detection_model(model: str, device: str = "auto") -> ClosedModel | Zero
 
     source = str(source_of(model))
     try:
-        zero_shot = type(AutoConfig.from_pretrained(source)) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
+        zero_shot = (
+            type(AutoConfig.from_pretrained(source, trust_remote_code=False))
+            in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
+        )
         auto = AutoModelForZeroShotObjectDetection if zero_shot else AutoModelForObjectDetection
-        processor = (AutoProcessor if zero_shot else AutoImageProcessor).from_pretrained(source)
+        processor = (AutoProcessor if zero_shot else AutoImageProcessor).from_pretrained(
+            source, trust_remote_code=False
+        )
         with without_bars(source):
-            loaded, info = auto.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+            loaded, info = auto.from_pretrained(
+                source, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(
             f"The detector {model!r} can't be loaded: {error}. Give an object detection model of transformers, by "

@@ -89,9 +89,9 @@ def load_embedding(model: str) -> EmbeddingSimilarity:
 
     source = str(source_of(model))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         with without_bars(source):
-            loaded = AutoModel.from_pretrained(source, use_safetensors=True)
+            loaded = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"similarity {model!r}: can't be loaded ({error}); it is `auto`, `facts`, `tokens` or a sentence encoder, "

@@ -91,9 +91,9 @@ class ImageTextSettings:
             raise UserError("judge.name image-text: give --judge.model, such as openai/clip-vit-large-patch14-336.")
         source = str(source_of(self.model))
         try:
-            processor = AutoProcessor.from_pretrained(source)
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
             with without_bars(source):
-                loaded = AutoModel.from_pretrained(source, use_safetensors=True)
+                loaded = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise UserError(f"judge.model {self.model!r}: can't be loaded ({error}).") from error
         if not hasattr(loaded, "logit_scale"):

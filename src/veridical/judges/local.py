@@ -126,9 +126,11 @@ def load_language_model(model: str, device: str = "auto", dtype: str = "auto") -
     number = dtype if dtype != "auto" else "bfloat16" if place.startswith("cuda") else "float32"
     source = str(source_of(model))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         with without_bars(source):
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, number), use_safetensors=True)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=False, dtype=getattr(torch, number), use_safetensors=True
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"The language model {model!r} can't be loaded: {error}. Give a folder or a hub name."

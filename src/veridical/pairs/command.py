@@ -65,10 +65,19 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
 
 
 def _reopen_damaged(config: BuildConfig) -> None:
-    """Make this finished build an unfinished one where its shards are not what it was finished with."""
+    """Make this finished build an unfinished one where its shards are not what it was finished with, or its manifest
+    can't be read.
+    """
     from veridical.pairs.rows import damage
 
-    if run_folder.is_finished(config.out) and (wrong := damage(config.out)):
+    if not run_folder.is_finished(config.out):
+        return
+    try:
+        files.read_state(config.out / run_folder.MANIFEST, run_folder.COUNTED)
+        wrong = damage(config.out)
+    except UserError:
+        wrong = f"{run_folder.MANIFEST} is damaged"
+    if wrong:
         runs.check(config.out, run_folder.COMMAND, config, more=run_folder.MORE)
         print(f"{config.out}: {wrong}; all of it is made again.")
         (config.out / run_folder.MANIFEST).unlink()

@@ -156,6 +156,12 @@ def load_adapter(model: Any, adapter: Path) -> tuple[Any, tuple[int, ...]]:
             f"The adapter in {adapter} doesn't fit the model: {len(different)} weights have no counterpart, "
             f"{different[0]} for one. Load the base model that it was trained on."
         )
+    broken = [name for name, weight in adapted.named_parameters() if added.search(name) and not weight.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"The adapter in {adapter} is broken: {len(broken)} of its weights hold NaN or infinity ({broken[0]} for "
+            "one), as after a training that diverged. Train it again with a lower learning rate, or fetch it again."
+        )
     return adapted.eval(), invocation_tokens
 
 

@@ -212,7 +212,7 @@ def _refuse_larger(model: str | Path, folder: Path, files: Sequence[Path]) -> No
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         return  # several weights in one number
     held = 0
