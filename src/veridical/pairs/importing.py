@@ -226,12 +226,19 @@ def outcome(item: Comparison | Example | Rejection, find: Find, form: Format, na
         check_fields(pair)
         check_image_headers(pair)
     except UnusableError as error:
-        return Rejection(name, error.reason, error.remedy, error.detail)
+        return Rejection(name, error.reason, error.remedy, _placed(error.detail, item, name))
     except UnicodeEncodeError:
-        return Rejection(name, "not-unicode", "write the whole character", "a text holds half of a character")
+        return Rejection(
+            name, "not-unicode", "write the whole character", _placed("a text holds half of a character", item, name)
+        )
     except Exception as error:
-        return Rejection(name, "unusable-row", "repair or delete the row", describe(error))
+        return Rejection(name, "unusable-row", "repair or delete the row", _placed(describe(error), item, name))
     return [pair]
+
+
+def _placed(detail: str, item: Comparison | Example, name: str) -> str:
+    """What is wrong with a row, and where it stands, unless its name says that."""
+    return detail if item.place in name else f"{detail} ({item.place})"
 
 
 def _stored(outcome: list[Pair] | Rejection, out: Path) -> list[Pair] | Rejection:
@@ -288,11 +295,12 @@ def _import_records(
                 row = _record_row(record, stored, config.out)
                 json.dumps(row, ensure_ascii=False).encode()  # half of a character can't be written
             except UnusableError as error:
-                rejects.append(Rejection(item.id, error.reason, error.remedy, error.detail))
+                rejects.append(Rejection(item.id, error.reason, error.remedy, _placed(error.detail, item, item.id)))
             except OSError:
                 raise  # the disk
             except Exception as error:
-                rejects.append(Rejection(item.id, "unusable-row", "repair or delete the row", describe(error)))
+                detail = _placed(describe(error), item, item.id)
+                rejects.append(Rejection(item.id, "unusable-row", "repair or delete the row", detail))
             else:
                 yield row
 

@@ -104,6 +104,19 @@ def test_a_file_that_cannot_be_read_says_why(imported, name, content, says):
         imported({name: content}, name)
 
 
+def test_a_row_that_is_left_out_is_named_with_its_file(imported):
+    rows = [FLAT | {"id": 5}, FLAT | {"id": 6, "image": "gone.jpg"}]
+    _, rejects, _ = imported({"train/rows.jsonl": lines(*rows), "test/rows.jsonl": lines(rows[0])})
+    assert rejects["6"]["detail"].endswith("(train/rows.jsonl:2)")
+
+
+def test_one_row_of_lists_alone_in_a_json_file(imported):
+    said = {name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "A."), ("rejected", "B."))}
+    row = {"prompt": [{"role": "user", "content": "What?"}], "images": ["a.jpg"], **said}
+    [pair], _, read = imported({"r.json": json.dumps(row).encode()}, "r.json")
+    assert (read["format"], pair.chosen) == ("trl", "A.")
+
+
 def test_the_first_row_decides_nothing_where_it_is_damaged(imported):
     pairs, rejects, _ = imported({"rows.jsonl": lines(FLAT | {"chosen": None}, FLAT)}, "rows.jsonl")
     assert len(pairs) == 1

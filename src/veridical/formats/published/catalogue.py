@@ -208,7 +208,7 @@ def _one(
     else:
         reading.no_comparison += not examples
         reading.no_image += sum(isinstance(example, Comparison) and not example.images for example in examples)
-        yield from (_located(example, reading) for example in examples)
+        yield from (replace(_located(example, reading), place=origin) for example in examples)
 
 
 def _located(item: Comparison | Example, reading: Reading) -> Comparison | Example:

@@ -25,6 +25,8 @@ MAX_LINE = 64 * 2**20
 """Bytes of one JSON line, above which a row is refused: an embedded image is smaller, and memory stays bounded."""
 _FIRST_LINE = 2**23
 _BOM = b"\xef\xbb\xbf"
+_IN_ROWS = frozenset({"chosen", "rejected", "messages", "conversations", "completions"})
+"""Fields that hold lists or objects in a row; in an object of rows they would be names of rows."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -143,7 +145,10 @@ def _is_row(line: bytes, more: bool) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, Mapping) and (more or not all(isinstance(value, Mapping | list) for value in row.values()))
+    if not isinstance(row, Mapping):
+        return False
+    of_rows = all(isinstance(value, Mapping | list) for value in row.values()) and _IN_ROWS.isdisjoint(row)
+    return more or not of_rows
 
 
 def _array(path: Path) -> Iterator[Found]:

@@ -48,6 +48,8 @@ class Comparison:
     spans: Spans | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     record: str = ""
+    place: str = field(default="", compare=False)
+    """Where the row stands, for messages ("file.jsonl:12")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Example:
     prompt: tuple[Message, ...] = ()
     reference: str | None = None
     annotations: Annotations | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
