@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train_step import llava_shaped, make_pairs
+from stand_ins import llava_shaped
+from train_step import make_pairs
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import BatchEncoder

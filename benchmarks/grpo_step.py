@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import numpy
 import torch
 from PIL import Image
 
+from stand_ins import qwen_shaped
 from veridical.judges.panel import Panel
 from veridical.records import ImageFile, Message, Record
 from veridical.rl.grpo import Grpo
@@ -37,53 +37,9 @@ from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.shrinking import BatchLimit
 
-SIDE = 24 * 28
-"""Pixels of an image's side: 24 x 24 tokens after merging."""
+SIDE = 24
+"""Image tokens a side."""
 PROMPT = "Describe this image."
-
-
-def qwen_shaped(folder: Path) -> Path:
-    """A random Qwen2.5-VL of some 30 M parameters, whose tower costs about as much of a prompt as the 7B model's."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from models import CHATML_TEMPLATE, save, tokenizer
-
-    specials = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-    text = tokenizer((*specials, "<|image_pad|>", "<|video_pad|>"), "<|im_end|>", "<|endoftext|>")
-    ids = {name: text.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(text),
-            "hidden_size": 512,
-            "intermediate_size": 1376,
-            "num_hidden_layers": 8,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
-            "bos_token_id": None,
-            "eos_token_id": text.eos_token_id,
-            "pad_token_id": text.pad_token_id,
-        },
-        vision_config={
-            "depth": 5,
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_heads": 6,
-            "out_hidden_size": 512,
-            "fullatt_block_indexes": [1, 4],
-        },
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        tie_word_embeddings=False,
-    )
-    pixels = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
-    processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(size=pixels), text, Qwen2VLVideoProcessor(size=pixels), chat_template=CHATML_TEMPLATE
-    )
-    return save(folder, config, processor, 0, text.eos_token_id, text.pad_token_id)
 
 
 def make_records(folder: Path, count: int) -> list[Record]:
@@ -92,7 +48,7 @@ def make_records(folder: Path, count: int) -> list[Record]:
     records = []
     for index in range(count):
         path = folder / f"{index}.png"
-        patches = random.integers(0, 256, (24, 24, 3), dtype=numpy.uint8)
+        patches = random.integers(0, 256, (SIDE, SIDE, 3), dtype=numpy.uint8)
         Image.fromarray(patches.repeat(28, 0).repeat(28, 1)).save(path)
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
         records.append(Record(str(index), (image,), (Message("user", PROMPT),)))
@@ -206,7 +162,7 @@ def main() -> None:
     given = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = qwen_shaped(folder / "model")
+        model = qwen_shaped(folder / "model", SIDE)
         records = make_records(folder, given.groups * (given.steps + 2))
         ours, trls = Ours(model, records, given), Trls(model, records, given, folder)
         size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6

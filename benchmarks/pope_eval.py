@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from train_step import llava_shaped
+from stand_ins import llava_shaped
 from veridical.judges.claims import exists
 from veridical.protocols.annotated.pope import SETTINGS
 from veridical.protocols.answering import answer

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from train_step import llava_shaped
+from stand_ins import llava_shaped
 from veridical.records import Record
 from veridical.vlm.generation.generate import generate
 from veridical.vlm.generation.params import Branch, SamplingParams

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py bundled          the bundled model, 16 pairs a step
     python benchmarks/train_step.py llava-shaped     576 image tokens, 90-token answers, 27 M parameters, 2 pairs a step
+    python benchmarks/train_step.py qwen-shaped      1,024 image tokens, the same answers, 24 M parameters
     python benchmarks/train_step.py FOLDER           any model
 
     --train lora|full|answers   LoRA, the whole language model, or an adapter that acts on answers only, whose prefixes
@@ -33,6 +34,7 @@ import numpy
 import torch
 from PIL import Image
 
+from stand_ins import llava_shaped, qwen_shaped
 from veridical.align.checks import prepare
 from veridical.align.config import AlignConfig
 from veridical.align.inputs import BatchEncoder
@@ -42,72 +44,24 @@ from veridical.objectives.dpo import Dpo
 from veridical.records import ImageFile, Message, Pair, Provenance
 from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model.adapters import LoraSettings, unfreeze
+from veridical.vlm.model.loading import source_of
 from veridical.vlm.prefix.prefix_store import PrefixStore
 
+QWEN_SIDE = 32
+"""Image tokens a side of the stand-in for Qwen2.5-VL."""
 RATES = {"lora": 1e-3, "full": 1e-5, "answers": 1e-3, "answers-anew": 1e-3}
 """Learning rates. With AdamW, rounding grows by the rate: at 1e-3 two copies of a whole model part within steps."""
 
 
-def llava_shaped(folder: Path) -> Path:
-    """A random model with LLaVA-1.5's proportions of tokens, and of operations between tower and language model."""
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaProcessor,
-    )
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from models import LLAVA_TEMPLATE, save, tokenizer
-
-    text = tokenizer(("<pad>", "<image>", "<|user|>", "<|assistant|>", "<|end|>"), "<|end|>", "<pad>")
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=160,
-            intermediate_size=640,
-            num_hidden_layers=4,
-            num_attention_heads=5,
-            image_size=336,
-            patch_size=14,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(text),
-            hidden_size=512,
-            intermediate_size=1376,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            max_position_embeddings=2048,
-            pad_token_id=text.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=text.eos_token_id,
-        ),
-        image_token_id=text.convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="default",
-        vision_feature_layer=-2,
-        image_seq_length=576,
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"height": 336, "width": 336}, crop_size={"height": 336, "width": 336}),
-        tokenizer=text,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=LLAVA_TEMPLATE,
-    )
-    return save(folder, config, processor, 0, text.eos_token_id, text.pad_token_id)
-
-
-def make_pairs(folder: Path, count: int, words: int, rejected: int) -> list[Pair]:
-    """Pairs of `count` images, each with one chosen answer and several rejected ones."""
+def make_pairs(folder: Path, count: int, words: int, rejected: int, pixels: int = 196) -> list[Pair]:
+    """Pairs of `count` images of that many pixels a side, each with one chosen answer and several rejected ones."""
     random = numpy.random.default_rng(0)
     vocabulary = ("a", "the", "fork", "knife", "cup", "dog", "cat", "car", "table", "is", "on", "and", "in", "two")
     pairs = []
     for index in range(count):
         path = folder / f"{index}.png"
-        patches = random.integers(0, 256, (12, 12, 3), dtype=numpy.uint8)
-        Image.fromarray(patches.repeat(16, 0).repeat(16, 1)).save(path)
+        patches = random.integers(0, 256, (14, 14, 3), dtype=numpy.uint8)
+        Image.fromarray(patches.repeat(pixels // 14, 0).repeat(pixels // 14, 1)).save(path)
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
         lengths = random.integers(words * 2 // 3, words * 4 // 3, 1 + rejected)
         texts = [" ".join(random.choice(vocabulary, length)).capitalize() + "." for length in lengths]
@@ -260,21 +214,28 @@ def main() -> None:
     if given.memory:
         compare_memory()
         return
-    big = given.model == "llava-shaped"
+    big = given.model.endswith("-shaped")
     images, words = given.batch or (2 if big else 16), given.words or (75 if big else 14)
+    pixels = 28 * QWEN_SIDE if given.model == "qwen-shaped" else 196
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = str(llava_shaped(folder / "model") if big else given.model)
-        if model == "bundled":
-            from veridical.world.bundled import bundled_model_path
-
-            model = str(bundled_model_path())
-        pairs = make_pairs(folder, images * (given.steps + 1), words, given.rejected)  # the last step counts operations
+        model = model_of(given.model, folder / "model")
+        # The last step counts operations.
+        pairs = make_pairs(folder, images * (given.steps + 1), words, given.rejected, pixels)
         batch = images * given.rejected
         if given.side:
             print(peak_memory(given.side, model, pairs, batch, given, folder))
         else:
             compare(model, pairs, batch, given, folder)
+
+
+def model_of(name: str, folder: Path) -> str:
+    """Where the model of that name is; a stand-in is made in `folder`."""
+    if name == "llava-shaped":
+        return str(llava_shaped(folder))
+    if name == "qwen-shaped":
+        return str(qwen_shaped(folder, QWEN_SIDE))
+    return str(source_of(name))
 
 
 def compare_memory() -> None:
