@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from veridical.errors import UserError
-from veridical.vlm.scores.scoring import IN_FLOAT
+from veridical.vlm.scores.output_layer import IN_FLOAT
 
 if TYPE_CHECKING:
     from veridical.vlm.inputs.context import Context

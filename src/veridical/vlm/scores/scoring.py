@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from veridical.errors import UserError
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from veridical.vlm.model.loading import Vlm
-
-
-IN_FLOAT = 2**25
-"""Logits that are cast to fp32 at a time: 128 MiB of them."""
+    from veridical.vlm.scores.output_layer import Take
 
 
 def score(
@@ -47,17 +45,14 @@ def likeliest(vlm: Vlm, prefix: Prefix, answers: Sequence[Sequence[str]]) -> lis
 
     Each place follows the answer's own tokens before it (teacher forcing); the last is the end of the turn.
     """
-    import torch
-
     from veridical.vlm.scores import full_forward
 
     rows = answer_rows(vlm, prefix, answers)
     if not rows or not prefix.shared:
         flat = iter([logits.argmax(-1) for logits in full_forward.answer_logits(vlm, prefix, rows)])
     else:
-        first, later = shared_logits(vlm, prefix, rows)
-        rest = torch.split(later.argmax(-1), [len(ids) - 1 for _, ids in rows])
-        flat = iter([torch.cat(one) for one in zip(first.argmax(-1)[:, None], rest, strict=True)])
+        own = [ids for _, ids in rows]
+        flat = iter(shared_scores(vlm, prefix, rows, own, lambda logits, _: (logits.argmax(-1),))[0])
     return [[next(flat) for _ in texts] for texts in answers]
 
 
@@ -132,14 +127,55 @@ def _check_lengths(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]
 def _shared(
     vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]], targets: Sequence[Sequence[int]]
 ) -> list[Tensor]:
+    return shared_scores(vlm, prefix, rows, targets, lambda logits, ids: (_logprobs(logits, ids),))[0]
+
+
+def shared_scores(
+    vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]], targets: Sequence[Sequence[int]], take: Take
+) -> tuple[list[Tensor], ...]:
+    """What `take` makes of the logits that predict `targets`, as many token ids as each answer has, from one pass over
+    the branches: for each thing that it takes, a tensor [tokens] an answer.
+
+    Over a large vocabulary there are only some tokens' logits at a time, in the backward pass too.
+    """
     import torch
 
-    first_logits, later_logits = shared_logits(vlm, prefix, rows)
-    device = first_logits.device
-    first = token_logprobs(first_logits, torch.tensor([ids[0] for ids in targets], device=device))
-    wanted = torch.tensor([token for ids in targets for token in ids[1:]], dtype=torch.long, device=device)
-    later = torch.split(token_logprobs(later_logits, wanted), [len(ids) - 1 for ids in targets])
-    return [torch.cat([first[row : row + 1], rest]) for row, rest in enumerate(later)]
+    from veridical.vlm.scores.output_layer import in_parts, taken_of_pass
+
+    device = prefix.mask.device
+    owners, inputs, shown, wanted = _branches(prefix, rows)
+    skipped = 0 if prefix.logits is None else 1
+    ids = torch.tensor([token for row in targets for token in row[skipped:]], dtype=torch.long, device=device)
+    read: tuple[Tensor, ...] | None = None
+    if len(ids):
+        run = partial(read_branches, vlm, prefix, owners, inputs, shown, wanted)
+        read = taken_of_pass(vlm, run, ids, take)
+    if prefix.logits is None:
+        assert read is not None
+        return tuple(list(torch.split(one, [len(row) for row in targets])) for one in read)
+    firsts = torch.tensor([row[0] for row in targets], dtype=torch.long, device=device)
+    logits = prefix.logits.index_select(0, owners)
+    first = in_parts(take, logits, firsts, logits.shape[-1])
+    later = read or tuple(one[:0] for one in first)
+    counts = [len(row) - 1 for row in targets]
+    return tuple(
+        [torch.cat([one[row : row + 1], rest]) for row, rest in enumerate(torch.split(others, counts))]
+        for one, others in zip(first, later, strict=True)
+    )
+
+
+def _branches(prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The context of each answer; token ids to read, which of them are no padding, and after which to predict."""
+    import torch
+
+    from veridical.vlm.prefix import forward
+
+    device = prefix.mask.device
+    owners = torch.tensor([context for context, _ in rows], device=device)
+    inputs, shown = forward.right_padded([[*prefix.invocation_tokens, *ids[:-1]] for _, ids in rows], device)
+    wanted = shown.bool()
+    wanted[:, : max(len(prefix.invocation_tokens) - 1, 0)] = False
+    return owners, inputs, shown, wanted
 
 
 def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Tensor]:
@@ -147,16 +183,11 @@ def shared_logits(vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]
     all later tokens [tokens, vocabulary], row after row, from one pass over the branches."""
     import torch
 
-    from veridical.vlm.prefix import forward
-
-    device = prefix.mask.device
-    owners = torch.tensor([context for context, _ in rows], device=device)
+    owners, inputs, shown, wanted = _branches(prefix, rows)
+    device = inputs.device
     first = None if prefix.logits is None else prefix.logits.index_select(0, owners)
-    inputs, shown = forward.right_padded([[*prefix.invocation_tokens, *ids[:-1]] for _, ids in rows], device)
     if first is not None and not inputs.shape[1]:
         return first, first[:0]
-    wanted = shown.bool()
-    wanted[:, : max(len(prefix.invocation_tokens) - 1, 0)] = False
     logits = read_branches(vlm, prefix, owners, inputs, shown, wanted)
     if first is not None:
         return first, logits
@@ -201,16 +232,9 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     Over a large vocabulary only some tokens are in fp32 at a time: with gradients, they are so again in the backward
     pass, which would otherwise keep twice as much as the logits themselves.
     """
-    import torch
-    from torch.utils.checkpoint import checkpoint
+    from veridical.vlm.scores.output_layer import in_parts
 
-    at_a_time = max(1, IN_FLOAT // logits.shape[-1])
-    if len(targets) <= at_a_time:
-        return _logprobs(logits, targets)
-    parts = zip(torch.split(logits, at_a_time), torch.split(targets, at_a_time), strict=True)
-    if not (logits.requires_grad and torch.is_grad_enabled()):
-        return torch.cat([_logprobs(some, wanted) for some, wanted in parts])
-    return torch.cat([checkpoint(_logprobs, some, wanted, use_reentrant=False) for some, wanted in parts])
+    return in_parts(lambda some, wanted: (_logprobs(some, wanted),), logits, targets, logits.shape[-1])[0]
 
 
 def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:

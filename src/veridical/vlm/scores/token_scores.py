@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from veridical.vlm.model import families
 from veridical.vlm.prefix.encode import Prefix
 from veridical.vlm.scores import full_forward, scoring
+from veridical.vlm.scores.output_layer import in_parts
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -43,28 +45,24 @@ def score_tokens(
     are scored inside `value_head`, and each token has the value of the state that it was drawn in.
     """
     given = [(context, list(ids)) for context, ids in rows]
+    take = partial(_of_logits, temperature=temperature, valued=valued)
     if not prefix.shared:
         scored = [
-            _of_logits(logits, ids, temperature, valued)
+            in_parts(take, logits, logits.new_tensor(ids).long(), logits.shape[-1])
             for logits, (_, ids) in zip(full_forward.answer_logits(vlm, prefix, given), given, strict=True)
         ]
         return TokenScores(*(list(column) for column in zip(*scored, strict=True)))
-    first_logits, later_logits = scoring.shared_logits(vlm, prefix, given)
-    first = _of_logits(first_logits, [ids[0] for _, ids in given], temperature, valued)
-    later = _of_logits(later_logits, [token for _, ids in given for token in ids[1:]], temperature, valued)
-    counts = [len(ids) - 1 for _, ids in given]
-    return TokenScores(*(_joined(one, rest, counts) for one, rest in zip(first, later, strict=True)))
+    return TokenScores(*scoring.shared_scores(vlm, prefix, given, [ids for _, ids in given], take))
 
 
-def _of_logits(logits: Tensor, ids: Sequence[int], temperature: float, valued: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _of_logits(logits: Tensor, ids: Tensor, temperature: float, valued: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, entropies and values [tokens] out of logits [tokens, vocabulary, and the value]."""
     values = logits[:, -1].float() if valued else logits.new_zeros(len(logits), dtype=torch.float32)
     own = logits[:, :-1] if valued else logits
-    wanted = torch.tensor(ids, dtype=torch.long, device=logits.device)
     everything = torch.log_softmax(own.float() / temperature, -1)
     seen = everything.detach()
     entropies = -(seen.exp() * seen).sum(-1)
-    return everything.gather(-1, wanted[:, None])[:, 0], entropies, values
+    return everything.gather(-1, ids[:, None])[:, 0], entropies, values
 
 
 def _joined(first: Tensor, later: Tensor, counts: Sequence[int]) -> list[Tensor]:
