@@ -2,8 +2,8 @@
 
 A ratio of times means something for a real model only where what isn't shared costs what it costs there. `limits.py`
 counts both, the stand-ins and the models that they stand for. Weights have the spread that transformers starts them
-with: much wider ones (those of the tests' models) saturate attention, whose weights then fall among the denormal numbers,
-and a backward pass of attention takes up to thirty times as long on processors that are slow with these.
+with: much wider ones (those of the tests' models) saturate attention, whose weights then fall among the denormal
+numbers, and a backward pass of attention takes up to thirty times as long on processors that are slow with these.
 """
 
 from __future__ import annotations

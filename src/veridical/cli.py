@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from veridical import __version__
 from veridical.errors import Notice, UserError, printable
+from veridical.vlm.model.load_options import silence_kernel_advice
 
 _DISK = frozenset(
     getattr(errno, name, -1)
@@ -137,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no Unicode, a terminal no UTF-8
+    silence_kernel_advice()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)

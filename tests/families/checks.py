@@ -30,6 +30,8 @@ from veridical.vlm.model import families
 from veridical.vlm.model.adapters import LoraSettings, adapters_off, save_trained
 from veridical.vlm.model.loading import Sharing, Vlm
 from veridical.vlm.prefix.encode import encode
+from veridical.vlm.prefix.packed_rows import PackedRows, can_pack
+from veridical.vlm.prefix.rows import SharedRows
 from veridical.vlm.scores.scoring import score
 
 Scores = list[list[torch.Tensor]]
@@ -141,6 +143,27 @@ def samples(family: Family) -> None:
     found = [one.text for one in generate(vlm, encode(vlm, family.contexts), branches, GREEDY)]
     assert found == [_generated(vlm, family.contexts[branch.context], branch.after) for branch in branches]
     assert len(set(found)) == len(branches)
+    # Several of each: branches of one context may share a row.
+    twice = [branch for branch in (Branch(0), Branch(1), Branch(2)) for _ in range(2)]
+    again = [one.text for one in generate(vlm, encode(vlm, family.contexts), twice, GREEDY)]
+    assert again == [_generated(vlm, family.contexts[branch.context], "") for branch in twice]
+    _packed_as_apart(family)
+
+
+def _packed_as_apart(family: Family) -> None:
+    """Where branches of one context share a row, every step predicts what rows of their own predict."""
+    vlm, owners = family.vlm, [0, 0, 1, 1]
+    with torch.no_grad():
+        prefix = encode(vlm, family.contexts[:2])
+        if not prefix.shared or not can_pack(vlm, prefix, owners, 3):
+            return
+        packed, apart = PackedRows(vlm, prefix, owners, 3), SharedRows(vlm, prefix, owners, 3)
+        for step in range(3):
+            texts = (plain.ANSWERS[0][1], plain.ANSWERS[1][0], plain.ANSWERS[2][0], plain.ANSWERS[2][1])
+            tokens = torch.tensor([plain.answer_ids(vlm, text)[step] for text in texts])
+            packed.advance(tokens)
+            apart.advance(tokens)
+            assert torch.allclose(packed.logits.softmax(-1), apart.logits.softmax(-1), atol=1e-4)
 
 
 def _generated(vlm: Vlm, context: Context, after: str) -> str:

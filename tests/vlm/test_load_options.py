@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from tests.vlm import plain
 
 from veridical.errors import UserError
 from veridical.vlm import memory
+from veridical.vlm.generation.generate import generate
+from veridical.vlm.generation.params import Branch, SamplingParams
 from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model import families
 from veridical.vlm.model.adapters import LoraSettings, merged, unfreeze
-from veridical.vlm.model.load_options import LoadOptions, compile_language_model, is_compiled, is_quantised
+from veridical.vlm.model.load_options import (
+    LoadOptions,
+    compile_language_model,
+    is_compiled,
+    is_quantised,
+    silence_kernel_advice,
+)
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
@@ -86,6 +96,23 @@ def test_an_adapter_trains_on_quantised_weights_and_whole_models_dont():
     assert merged(adapted) is adapted
 
 
+def test_advice_on_kernels_reaches_those_who_quantise_alone():
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    before = list(logger.filters)
+    advice, other = (
+        logging.LogRecord(logger.name, logging.WARNING, "", 1, text, (), None)
+        for text in ("Failed to load CPU gemm_4bit_forward from kernels-community: ...", "Something else.")
+    )
+    try:
+        silence_kernel_advice()
+        assert not logger.filter(advice)
+        assert logger.filter(other)
+        load("bundled", device="cpu", options=LoadOptions(quantise="int8"))
+        assert logger.filter(advice)
+    finally:
+        logger.filters[:] = before
+
+
 def test_a_compiled_model_has_no_graph_break_and_scores_the_same(llava_folder, expected):
     import torch._dynamo
 
@@ -96,6 +123,34 @@ def test_a_compiled_model_has_no_graph_break_and_scores_the_same(llava_folder, e
     compile_language_model(vlm.model, backend="eager")
     assert is_compiled(vlm.model)
     assert torch.allclose(scored(vlm), expected, atol=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_a_compiled_model_is_not_compiled_again_for_other_shapes(llava_folder):
+    """Prefix, branches and decoding are three graphs; other numbers of contexts and lengths, padded or not, add none."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    vlm = load(llava_folder, device="cpu")
+    compile_language_model(vlm.model, backend="eager")
+
+    def work(contexts, answers, tokens):
+        with torch.no_grad():
+            prefix = encode(vlm, contexts)
+            score(vlm, prefix, answers)
+            branches = [Branch(place, (place, draw)) for place in range(len(contexts)) for draw in range(2)]
+            generate(vlm, prefix, branches, SamplingParams(max_new_tokens=tokens, temperature=1.0))
+
+    def graphs():
+        return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    work(plain.contexts(), plain.ANSWERS, 4)
+    first = graphs()
+    assert 0 < first <= 4
+    work(plain.contexts()[1:], plain.ANSWERS[1:], 7)
+    work([plain.contexts()[0]] * 2, [plain.ANSWERS[0]] * 2, 3)  # nothing is padded
+    assert graphs() == first
     assert not torch._dynamo.utils.counters["graph_break"]
 
 

@@ -84,18 +84,21 @@ def test_sampling_holds_the_prefixes_twice(deep):
     assert held.most < 2.25 * keys_and_values(prefix)
 
 
-@pytest.mark.parametrize("work", ["lora", "answers", "full"])
+@pytest.mark.parametrize(
+    ("work", "attention"),
+    [("lora", "sdpa"), ("answers", "sdpa"), ("full", "sdpa"), ("lora", "eager"), ("answers", "eager")],
+)
 @pytest.mark.parametrize(
     ("layers", "hidden", "intermediate", "heads", "key_value"), [(6, 128, 344, 4, 4), (4, 192, 768, 4, 1)]
 )
 def test_the_plan_is_near_what_a_training_step_holds(
-    llava_folder, work, layers, hidden, intermediate, heads, key_value
+    llava_folder, work, attention, layers, hidden, intermediate, heads, key_value
 ):
     config = AutoConfig.from_pretrained(llava_folder)
     text = config.text_config
     text.num_hidden_layers, text.hidden_size, text.intermediate_size = layers, hidden, intermediate
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = heads, key_value, hidden // heads
-    model = AutoModelForImageTextToText.from_config(config).requires_grad_(False)
+    model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention).requires_grad_(False)
     vlm = assemble("shape", model, AutoProcessor.from_pretrained(llava_folder))
     acts_on = "answers" if work == "answers" else "everything"
     vlm = unfreeze(vlm, False) if work == "full" else attach_lora(vlm, LoraSettings(acts_on=acts_on), 0)
@@ -140,3 +143,26 @@ def test_the_shape_of_a_loaded_model_is_counted(llava, capsys):
         plan(shape, "lora", Load(4, 8, 100, 20), checkpointing=True).total
         < plan(shape, "lora", Load(4, 8, 100, 20)).total
     )
+
+
+def test_the_plan_knows_what_else_trains_and_who_shares(llava_folder):
+    shape, tokens = published()["LLaVA-1.5-7B"]
+    load = Load(1, 2, tokens, 128)
+    alone, shared = (plan(shape, "full", load, shards=processes) for processes in (1, 8))
+    ends = 2 * shape.vocabulary * shape.hidden
+    assert shared.optimizer == (shape.language - ends) // 8 * 12 + ends * 12
+    assert shared.weights < alone.weights / 5
+    assert shared.activations == alone.activations
+    model = AutoModelForImageTextToText.from_pretrained(llava_folder).requires_grad_(False)
+    vlm = assemble("projector", model, AutoProcessor.from_pretrained(llava_folder))
+    assert shape_of(vlm).projector == 0
+    unfrozen = shape_of(unfreeze(vlm, projector=True))
+    assert unfrozen.projector == sum(p.numel() for p in model.model.multi_modal_projector.parameters()) > 0
+
+
+def test_many_answers_over_a_large_vocabulary_take_no_more_for_logits():
+    shape, tokens = published()["Qwen2.5-VL-7B"]
+    few, many = (plan(shape, "lora", Load(1, rows, tokens, 256)).logits for rows in (2, 64))
+    # What grows are the first tokens' logits, one an answer.
+    assert many - few == 62 * shape.vocabulary * 12
+    assert many < 1.1 * 2**30 / 2

@@ -446,6 +446,7 @@ def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> 
             rank=config.lora.rank,
             checkpointing=config.gradient_checkpointing,
             optimiser=config.optimiser,
+            shards=distributed.count() if config.shard else 1,
         )
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from veridical.judges.panel import Panel
     from veridical.rl.base import Algorithm
     from veridical.rl.work import PolicyGradient, Task
+    from veridical.vlm.model.loading import Vlm
     from veridical.vlm.shrinking import BatchLimit
 
 __all__ = ["RlConfig", "config_type", "run"]
@@ -201,6 +202,7 @@ def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -
         f"{config.kind} at a learning rate of {config.learning_rate:g}: {config.groups} prompts a step, "
         f"{algorithm.num_generations} answers each, rewards {' '.join(config.rewards)}"
     )
+    _tell_memory(config, vlm, prompts)
     _calibrate(config, work)
     steps = _take_steps(config, policy, work, limit, head, watching)
     found = watching.restore() if watching is not None else None
@@ -224,6 +226,24 @@ def _token_model(config: RlConfig, model: Any) -> Mapping[str, Tensor] | None:
     theirs = snapshot(model)
     put_weights(model, own)
     return theirs
+
+
+def _tell_memory(config: RlConfig, vlm: Vlm, prompts: Prompts) -> None:
+    """Print what a pass over some groups will take, worked out from the model's shape."""
+    from veridical.vlm.inputs.context import Context
+    from veridical.vlm.memory import announce
+
+    first = prompts.records[0]
+    announce(
+        vlm,
+        "lora" if config.train == "adapter" else "full",
+        min(config.micro_groups, config.groups),
+        Context(first.images, first.prompt),
+        rows=config.settings.num_generations,
+        answer=config.max_new_tokens,
+        rank=config.lora.rank,
+        checkpointing=config.gradient_checkpointing,
+    )
 
 
 def _task(config: RlConfig, prompts: Prompts, panel: Panel, token_model: Mapping[str, Tensor] | None) -> Task:

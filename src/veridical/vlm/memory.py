@@ -1,6 +1,7 @@
 """How much memory a piece of work takes, worked out from the model's shape before it starts.
 
-An estimate: attention kernels that keep no matrix of weights are assumed, and temporary buffers of one layer at a time.
+An estimate: temporary buffers of one layer at a time are assumed, and attention kernels that keep no matrix of weights,
+unless attention is eager.
 How much a layer keeps for its backward pass was measured on the CPU in float32, on three shapes of LLaVA: the plan is
 up to 8 % above what a training step holds beyond weights and gradients, with LoRA, on answers only and in full; up to
 40 % above where many heads share one head of keys.
@@ -49,6 +50,10 @@ class Shape:
     """Of a number of the weights as loaded."""
     loaded: int = 0
     """Bytes of all weights as loaded, where these are quantised; 0 means `bytes` for each."""
+    heads: int = 0
+    """Of attention, where it is eager and keeps a matrix of weights for each; else 0."""
+    projector: int = 0
+    """Parameters of the projector, of `rest`, where it trains."""
 
 
 @dataclass(frozen=True)
@@ -83,28 +88,41 @@ class Plan:
 
 
 def plan(
-    shape: Shape, work: Work, load: Load, rank: int = 16, checkpointing: bool = False, optimiser: str = "adamw"
+    shape: Shape,
+    work: Work,
+    load: Load,
+    rank: int = 16,
+    checkpointing: bool = False,
+    optimiser: str = "adamw",
+    shards: int = 1,
 ) -> Plan:
-    """What a piece of work takes; `rank` is that of LoRA."""
+    """What a piece of work takes of each process; `rank` is that of LoRA, `shards` how many processes share layers."""
     tokens, answers = load.contexts * load.prefix, load.rows * load.answer
     per_token = 2 * shape.key_value * shape.bytes
     one_layer = (6 * shape.hidden + 2 * shape.key_value + 3 * shape.intermediate) * shape.bytes
-    weights = shape.loaded or (shape.language + shape.rest) * shape.bytes
+    layers = _layers(shape)
+    ends = shape.language - layers
+    weights = shape.loaded or (layers // shards + ends + shape.rest) * shape.bytes
     if work in ("build", "eval"):
         # The prefixes, and their rows with room for what is decoded.
         kept = shape.layers * per_token * (tokens + load.rows * (load.prefix + load.answer))
-        return Plan(weights, kept, tokens * one_layer, load.rows * shape.vocabulary * (shape.bytes + 2 * _FLOAT))
-    # The logits and their gradient; of their copies in fp32 only some are there at a time.
-    cast = min(answers * shape.vocabulary, IN_FLOAT)
-    logits = answers * shape.vocabulary * 2 * shape.bytes + cast * 2 * _FLOAT
+        passing = tokens * one_layer + _matrices(shape, load, "prefix") * (2 * shape.bytes + _FLOAT)
+        return Plan(weights, kept, passing, load.rows * shape.vocabulary * (shape.bytes + 2 * _FLOAT))
+    # Logits and their gradient, with their copies in fp32, of some tokens at a time; of first tokens and the hidden
+    # states of the others, of all.
+    at_a_time = min(answers * shape.vocabulary, IN_FLOAT)
+    firsts = load.rows * shape.vocabulary if answers * shape.vocabulary > IN_FLOAT else 0
+    logits = (at_a_time + firsts) * (2 * shape.bytes + 2 * _FLOAT)
+    matrices = _matrices(shape, load, "answers" if work == "answers" else "all")
     rows = per_token * load.rows * (load.prefix + load.answer)
     if work == "reference":
-        return Plan(weights, shape.layers * per_token * tokens + rows, max(tokens, answers) * one_layer, logits)
+        passing = max(tokens, answers) * one_layer + matrices * (2 * shape.bytes + _FLOAT)
+        return Plan(weights, shape.layers * per_token * tokens + rows, passing, logits)
     if work == "full":
-        trained, weights = shape.language, shape.language * _FLOAT + shape.rest * shape.bytes
-        optimizer = trained * (_FLOAT + MOMENTS[optimiser])
+        trained, weights = layers // shards + ends, (layers // shards + ends) * _FLOAT + shape.rest * shape.bytes
+        optimizer = (trained + shape.projector) * (_FLOAT + MOMENTS[optimiser])
     else:
-        trained = adapter_parameters(shape, rank)
+        trained = adapter_parameters(shape, rank) // shards + shape.projector
         optimizer = trained * (2 * _FLOAT + MOMENTS[optimiser])
     # Every layer keeps what its backward pass reads, the keys and values that rows attend to among it, repeated for
     # every head; unless that is computed again.
@@ -113,7 +131,24 @@ def plan(
     passed = answers if work == "answers" else tokens + answers
     saved = int((3 * shape.hidden + 2 * shape.key_value + 4.9 * shape.intermediate) * shape.bytes)
     held = shape.layers * shape.hidden * shape.bytes + saved if checkpointing else shape.layers * saved
-    return Plan(weights, kept, passed * held, logits, optimizer)
+    # The weights of attention in fp32, and once more as they are multiplied.
+    attention = (
+        matrices * (_FLOAT + (shape.bytes if shape.bytes < _FLOAT else 0)) * (1 if checkpointing else shape.layers)
+    )
+    return Plan(weights, kept, passed * held + attention + matrices * 2 * shape.bytes, logits, optimizer)
+
+
+def _matrices(shape: Shape, load: Load, of: Literal["prefix", "answers", "all"]) -> int:
+    """Weights of eager attention in one layer: each token's to all before it, head by head."""
+    prefixes = load.contexts * load.prefix**2 if of != "answers" else 0
+    branches = load.rows * load.answer * (load.prefix + load.answer) if of != "prefix" else 0
+    return shape.heads * (prefixes + branches)
+
+
+def _layers(shape: Shape) -> int:
+    """Parameters of the language model's layers, without embeddings and output layer."""
+    attention = 2 * shape.hidden * shape.query + 2 * shape.hidden * shape.key_value
+    return min(shape.language, shape.layers * (attention + 3 * shape.hidden * shape.intermediate))
 
 
 def adapter_parameters(shape: Shape, rank: int) -> int:
@@ -124,8 +159,9 @@ def adapter_parameters(shape: Shape, rank: int) -> int:
 
 
 def shape_of(vlm: Vlm) -> Shape:
-    """The shape of a loaded model."""
+    """The shape of a loaded model, and of what trains in it besides the language model."""
     from veridical.vlm.model import families
+    from veridical.vlm.model.adapters import projector_parameters
     from veridical.vlm.model.load_options import is_quantised
 
     base, text = families.base_model(vlm.model), families.text_config(vlm.model)
@@ -145,18 +181,21 @@ def shape_of(vlm: Vlm) -> Shape:
         rest=sum(every.values()) - sum(inside.values()),
         bytes=int(vlm.model.dtype.itemsize),
         loaded=sum(int(p.nbytes) for p in base.parameters()) if is_quantised(vlm.model) else 0,
+        heads=heads if getattr(text, "_attn_implementation", None) == "eager" else 0,
+        projector=sum(p.numel() for p in projector_parameters(vlm.model) if p.requires_grad),
     )
 
 
 def available(vlm: Vlm) -> int:
-    """Bytes that the model's device has for all of this work, the loaded weights included; 0 where nobody knows."""
+    """Bytes that the model's device, or all that it is spread over, has for all of this work, the loaded weights
+    included; 0 where nobody knows."""
     import torch
 
     device = vlm.model.device
     loaded = sum(int(p.nbytes) for p in vlm.model.parameters())
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + loaded
+        devices = {p.device for p in vlm.model.parameters() if p.device.type == "cuda"}
+        return sum(int(torch.cuda.mem_get_info(one)[0]) for one in devices) + loaded
     if device.type == "cpu":
         import psutil
 
@@ -176,6 +215,7 @@ def announce(
     rank: int = 16,
     checkpointing: bool = False,
     optimiser: str = "adamw",
+    shards: int = 1,
 ) -> int:
     """Print what `size` contexts like this one take at a time, each with `rows` answers, and return how many fit.
 
@@ -191,7 +231,7 @@ def announce(
 
     def of(contexts: int) -> Plan:
         load = Load(contexts, contexts * rows, length, answer)
-        return plan(shape, work, load, rank, checkpointing, optimiser)
+        return plan(shape, work, load, rank, checkpointing, optimiser, shards)
 
     room, fitting = available(vlm), size
     while room and fitting > 1 and of(fitting).total > _SHARE * room:

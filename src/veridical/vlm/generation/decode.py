@@ -16,6 +16,7 @@ from veridical.vlm.generation.rules import Rules, rules_of
 from veridical.vlm.generation.stepping import Row, Stepper
 from veridical.vlm.inputs.context import name
 from veridical.vlm.prefix.encode import Prefix
+from veridical.vlm.prefix.packed_rows import PackedRows, can_pack
 from veridical.vlm.prefix.rows import SharedRows
 from veridical.vlm.scores import full_forward, scoring
 
@@ -30,7 +31,13 @@ def decode(vlm: Vlm, prefix: Prefix, branches: Sequence[Branch], sampling: Sampl
     """See `sampling.sample`; runs without gradients, in evaluation mode."""
     if sampling.decoding is None:
         rows = [begin(vlm, [prefix], branch, sampling) for branch in branches]
-        return _decode(vlm, rows, _stepper(vlm, prefix, rows, sampling), sampling, rules_of(vlm, prefix))
+        contexts = [row.branch.context for row in rows]
+        longest = max(row.limit for row in rows)
+        if prefix.shared and not any(row.after_ids for row in rows) and can_pack(vlm, prefix, contexts, longest):
+            stepper: Stepper = PackedRows(vlm, prefix, contexts, longest)
+        else:
+            stepper = _stepper(vlm, prefix, rows, sampling)
+        return _decode(vlm, rows, stepper, sampling, rules_of(vlm, prefix))
     with contrast.streams(vlm, prefix, sampling.decoding) as (prefixes, early_layers):
         rows = [begin(vlm, prefixes, branch, sampling) for branch in branches]
         written = torch.tensor([len(row.after_ids) for row in rows], device=prefix.mask.device)

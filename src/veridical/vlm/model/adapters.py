@@ -214,6 +214,17 @@ def projector_name(model: Any) -> str:
     raise UserError("The model's projector wasn't found, so it can't be trained; set train_projector to false.")
 
 
+def projector_parameters(model: Any) -> list[Any]:
+    """The weights of that module, the copy that an adapter trains among them; none where there is no such module."""
+    from veridical.vlm.model.families import base_model
+
+    try:
+        module = base_model(model).get_submodule(projector_name(model))
+    except UserError:
+        return []
+    return list(module.parameters())
+
+
 def has_adapter(vlm: Vlm) -> bool:
     """Whether the model carries an adapter that can be switched off."""
     return hasattr(vlm.model, "disable_adapter")

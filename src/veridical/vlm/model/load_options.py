@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib import util
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -89,6 +90,19 @@ def arguments(options: LoadOptions, device: str, place: torch.device, dtype: tor
             llm_int8_skip_modules=list(_UNTOUCHED),
         )
     return found
+
+
+def silence_kernel_advice(silent: bool = True) -> None:
+    """Keep bitsandbytes' advice to install a kernel for 4-bit weights from users who have none of these.
+
+    It comes with the package's import, which PEFT's import brings, on some processors.
+    """
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    (logger.addFilter if silent else logger.removeFilter)(_is_no_advice)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()
 
 
 def is_quantised(model: Any) -> bool:

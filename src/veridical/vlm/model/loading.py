@@ -110,6 +110,7 @@ def read_model(
         raise UserError(f"dtype {dtype!r} is unknown. Choose one of {', '.join(_DTYPES)}.")
     options = options or LoadOptions()
     load_options.check(options, device)
+    load_options.silence_kernel_advice(options.quantise == "none")
     place = devices.choose("auto" if device == load_options.SPREAD else device)
     source = str(source_of(model))
     files = files_of(Path(source)) if Path(source).is_dir() else []

@@ -145,6 +145,16 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
         """Drop every row but `rows` (int64 indices)."""
         self.store = [store.index_select(0, rows) for store in self.store]
 
+    def keep_columns(self, rows: Tensor, columns: Tensor, room: int) -> None:
+        """Keep `rows` (int64 indices), and of each the places `columns` [rows, length] of its past, in that order, with
+        room for `room` further tokens."""
+        self.length = columns.shape[1]
+        for index, store in enumerate(self.store):
+            kept = store.new_zeros((len(rows), store.shape[1], self.length + room, store.shape[-1]))
+            # Advanced indices apart from each other put their dimensions first: [rows, length, heads, width].
+            kept[..., : self.length, :] = store[rows[:, None], :, columns].transpose(1, 2)
+            self.store[index] = kept
+
     def roll_rows(self, shifts: Tensor) -> None:
         """Shift each row's past right by `shifts` [rows]; what falls off the end comes in at the start."""
         rolled = (torch.arange(self.length, device=self.device) - shifts[:, None]) % self.length

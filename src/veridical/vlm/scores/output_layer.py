@@ -112,7 +112,7 @@ def _stopping_before(head: Any) -> Iterator[_Stopped]:
 
 
 def _what_follows(vlm: Vlm, made: Tensor, end: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """What the model does to the output layer's logits, found on one token: nothing, a cap, or None for another thing."""
+    """What the model does to its output layer's logits, found on one token: nothing, a cap, or None for what else."""
     import torch
 
     from veridical.vlm.model import families
