@@ -6,7 +6,8 @@
 What is checked: shared scores against separate forwards; sdpa against FlashAttention 2, where that is installed; and
 that training in bfloat16 reaches the margin of float32 (a small model, 5 %). What is timed: a DPO step with LoRA, its
 reference, and generation, with peak memory; TRL's DPOTrainer on the same pairs, where it is installed; and the step
-compiled. A part that fails is in the file with its error, and the others go on.
+compiled. A part that fails is in the file with its error, and the others go on; one that would begin after `--minutes`
+is left out, and the file says so.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ SEVEN_B = {
     },
     "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
-PAIRS, STEPS = 2, 4
-"""Pairs a step, and steps that are timed after one that warms up."""
+PAIRS = 2
+"""Pairs a step."""
 
 
 def model_of(given: argparse.Namespace, folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Vlm:
@@ -78,7 +79,7 @@ def model_of(given: argparse.Namespace, folder: Path, dtype: torch.dtype, attent
 
 def training(given: argparse.Namespace, folder: Path, vlm: Vlm, work: Path) -> dict[str, Any]:
     """Seconds and peak memory of DPO steps with LoRA by the engine, and of their reference."""
-    examples = prepare(make_pairs(work, PAIRS * (STEPS + 1), given.words, 1), vlm, 512, "shorten").examples
+    examples = prepare(make_pairs(work, PAIRS * (given.steps + 1), given.words, 1), vlm, 512, "shorten").examples
     config = AlignConfig(
         pairs=work,
         out=work / "ours",
@@ -128,7 +129,7 @@ def theirs(given: argparse.Namespace, vlm: Vlm, work: Path) -> dict[str, Any]:
                 "chosen": [{"role": "assistant", "content": pair.chosen}],
                 "rejected": [{"role": "assistant", "content": pair.rejected}],
             }
-            for pair in make_pairs(work, PAIRS * (STEPS + 1), given.words, 1)
+            for pair in make_pairs(work, PAIRS * (given.steps + 1), given.words, 1)
         ]
     )
     on_cpu = given.device == "cpu"
@@ -273,6 +274,8 @@ def main() -> None:
     parser.add_argument("--size", choices=("7b", "small"), default="7b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--words", type=int, default=75, help="words an answer, about")
+    parser.add_argument("--steps", type=int, default=4, help="steps that are timed, after one that warms up")
+    parser.add_argument("--minutes", type=float, default=8, help="no part is begun after so many")
     parser.add_argument("--epochs", type=int, default=8, help="of the two trainings whose margins are compared")
     parser.add_argument(
         "--parts", nargs="*", default=("sharing", "kernels", "margins", "step", "generation", "compiled", "trl")
@@ -284,6 +287,7 @@ def main() -> None:
         "torch": torch.__version__,
         "size": given.size,
     }
+    begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         folder = llava_shaped(work / "model")
@@ -307,7 +311,10 @@ def main() -> None:
         }
         for part in given.parts:
             start = time.perf_counter()
-            found[part] = {**tried(parts[part]), "took": round(time.perf_counter() - start, 1)}
+            if start - begun > 60 * given.minutes:
+                found[part] = {"left out": f"{given.minutes:g} minutes had passed"}
+            else:
+                found[part] = {**tried(parts[part]), "took": round(time.perf_counter() - start, 1)}
             print(part, found[part], flush=True)
             if given.device != "cpu":
                 torch.cuda.empty_cache()

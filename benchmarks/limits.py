@@ -1,11 +1,13 @@
-"""What operations allow: how many times as fast as TRL a DPO step could be, for the shapes of real models.
+"""What operations allow: how many times as fast as TRL a DPO or GRPO step could be, for the shapes of real models.
 
-    python benchmarks/limits.py [--answer 90] [--prompt 24] [--rejected 1]
+    python benchmarks/limits.py [--answer 90] [--prompt 24] [--rejected 1] [--generations 8]
 
 The language models are built from their published configurations on torch's meta device, where nothing is computed, and
 their matrix products are counted; towers are counted by their parameters and the length of their attention. TRL reads
 image and prompt for every answer, in the policy and in the reference, in every epoch. Sharing reads them once for all
-answers; the reference is computed once, and a frozen tower looks at an image once.
+answers; the reference is computed once, and a frozen tower looks at an image once. A GRPO step samples a group of
+answers to an image, scores them with gradients and goes back; TRL reads and looks at the image for each answer, twice.
+Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -51,11 +53,14 @@ def clip(patches: int, hidden: int, layers: int) -> int:
     return 2 * patches * layers * 12 * hidden**2 + 4 * patches**2 * hidden * layers
 
 
-def qwen_tower(patches: int) -> int:
-    """Operations of Qwen2.5-VL's: 28 of 32 layers attend within windows of 64 patches, 4 everywhere."""
-    hidden, inner, layers = 1280, 3420, 32
-    products = 2 * patches * layers * (4 * hidden**2 + 3 * hidden * inner)
-    return products + 4 * hidden * patches * (28 * 64 + 4 * patches)
+def qwen_tower(
+    patches: int, hidden: int = 1280, inner: int = 3420, windows: int = 28, everywhere: int = 4, out: int = 3584
+) -> int:
+    """Operations of Qwen2.5-VL's: layers that attend within windows of 64 patches, and layers that attend everywhere;
+    the convolution before them, and the merger of four patches to a token after them."""
+    products = 2 * patches * (windows + everywhere) * (4 * hidden**2 + 3 * hidden * inner)
+    ends = 2 * patches * 1176 * hidden + 2 * (patches // 4) * (16 * hidden**2 + 4 * hidden * out)
+    return products + 4 * hidden * patches * (windows * 64 + everywhere * patches) + ends
 
 
 VICUNA = {
@@ -80,11 +85,15 @@ STAND_IN = {
     "num_hidden_layers": 8,
     "num_attention_heads": 8,
 }
+SMALL_QWEN = {**STAND_IN, "num_key_value_heads": 2}
 MODELS = (
     Model("LLaVA-1.5-7B", llama(**VICUNA), 576, clip(577, 1024, 24)),
+    Model("Qwen2.5-VL-7B, 576 image tokens", qwen2(**QWEN), 576, qwen_tower(2304)),
     Model("Qwen2.5-VL-7B, 1,024 image tokens", qwen2(**QWEN), 1024, qwen_tower(4096)),
     Model("Qwen2.5-VL-7B, 2,600 image tokens", qwen2(**QWEN), 2600, qwen_tower(10400)),
-    Model("train_step.py llava-shaped", llama(**STAND_IN), 576, clip(577, 160, 4)),
+    Model("stand-in llava-shaped", llama(**STAND_IN), 576, clip(577, 160, 4)),
+    Model("stand-in qwen-shaped, 576 tokens", qwen2(**SMALL_QWEN), 576, qwen_tower(2304, 160, 432, 3, 1, 512)),
+    Model("stand-in qwen-shaped, 1,024 tokens", qwen2(**SMALL_QWEN), 1024, qwen_tower(4096, 160, 432, 3, 1, 512)),
 )
 
 
@@ -104,8 +113,8 @@ def counted(model: Any, tokens: int, after: int, predicted: int) -> int:
     return int(counter.get_total_flops())
 
 
-def limits(model: Model, prompt: int, answer: int, rejected: int) -> dict[str, float]:
-    """By how much TRL's operations exceed those of sharing: in the first epoch and in later ones.
+def limits(model: Model, prompt: int, answer: int, rejected: int, generations: int = 8) -> dict[str, float]:
+    """By how much TRL's operations exceed those of sharing: in the first epoch of DPO, in later ones, and in GRPO.
 
     A backward pass of LoRA takes about as much as the forward pass, whose inputs' gradients it computes; one of an
     adapter that acts on answers only stops at the prefix.
@@ -120,11 +129,15 @@ def limits(model: Model, prompt: int, answer: int, rejected: int) -> dict[str, f
     later = 2 * (prefix + answers * branch)
     first = 3 * (prefix + answers * branch) + model.tower
     kept = 2 * answers * branch
+    # Sampling token by token takes the products of one pass over the answer, one token at a time.
+    grpo = generations * (2 * model.tower + prefix + branch + 2 * row)
+    shared = model.tower + 2 * prefix + generations * 3 * branch
     return {
         "tower / language model": model.tower / row,
         "first epoch": theirs / first,
         "later": theirs / later,
         "answers only, prefixes kept": theirs / kept,
+        f"GRPO, groups of {generations}": grpo / shared,
     }
 
 
@@ -133,11 +146,14 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=24, help="tokens of the prompt")
     parser.add_argument("--answer", type=int, default=90, help="tokens of an answer")
     parser.add_argument("--rejected", type=int, default=1)
+    parser.add_argument("--generations", type=int, default=8, help="answers of a group")
     given = parser.parse_args()
-    print(f"prompt {given.prompt} tokens, answers {given.answer}, {given.rejected} rejected")
-    for model in MODELS:
-        found = limits(model, given.prompt, given.answer, given.rejected)
-        print(f"{model.name:<36}" + "  ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    print(f"prompt {given.prompt} tokens, answers {given.answer}, {given.rejected} rejected\n")
+    for place, model in enumerate(MODELS):
+        found = limits(model, given.prompt, given.answer, given.rejected, given.generations)
+        if not place:
+            print(f"| | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
+        print(f"| {model.name} | {' | '.join(f'{value:.3g}' for value in found.values())} |", flush=True)
 
 
 if __name__ == "__main__":

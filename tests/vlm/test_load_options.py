@@ -127,7 +127,7 @@ def test_a_compiled_model_has_no_graph_break_and_scores_the_same(llava_folder, e
 
 
 def test_a_compiled_model_is_not_compiled_again_for_other_shapes(llava_folder):
-    """Prefix, branches and decoding are three graphs; other numbers of contexts and lengths, padded or not, add none."""
+    """Prefix, branches and decoding are graphs of their own; other numbers and lengths, padded or not, add none."""
     import torch._dynamo
 
     torch._dynamo.reset()
