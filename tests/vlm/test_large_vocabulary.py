@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import pytest
 import torch
 from tests.vlm import plain
@@ -9,6 +12,7 @@ from tests.vlm import plain
 from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model import families
 from veridical.vlm.model.adapters import LoraSettings
+from veridical.vlm.model.loading import Sharing
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores import output_layer, scoring
 from veridical.vlm.scores.token_scores import score_tokens
@@ -151,3 +155,20 @@ def test_with_hooks_of_others_on_the_output_layer_logits_are_whole(monkeypatch, 
         handle.remove()
     assert max(seen) > 3
     assert torch.allclose(scored, whole, atol=1e-5)
+
+
+def test_token_ids_beyond_256_are_what_they_are_in_bfloat16(llava_folder):
+    shared = load(llava_folder, device="cpu", dtype="bfloat16")
+    alone = dataclasses.replace(shared, sharing=Sharing(tested=False, reason="it is compared"))
+    texts = [[some[0]] for some in plain.ANSWERS]
+    rows = [(place, scoring.answer_ids(shared, text)) for place, (text,) in enumerate(texts)]
+    assert max(max(ids) for _, ids in rows) > 256
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prefixes = [encode(vlm, plain.contexts()) for vlm in (shared, alone)]
+        for found in (
+            [torch.cat([one for some in scoring.score(shared, prefix, texts) for one in some]) for prefix in prefixes],
+            [torch.cat(score_tokens(shared, prefix, rows).logps) for prefix in prefixes],
+        ):
+            # Another token's log-probability is several away; rounding is a fraction of one.
+            assert float((found[0] - found[1]).abs().mean()) < 0.25

@@ -202,7 +202,8 @@ def _train(config: RlConfig, folder: runs.Run, prompts: Prompts, panel: Panel) -
         f"{config.kind} at a learning rate of {config.learning_rate:g}: {config.groups} prompts a step, "
         f"{algorithm.num_generations} answers each, rewards {' '.join(config.rewards)}"
     )
-    _tell_memory(config, vlm, prompts)
+    if distributed.is_main():
+        _tell_memory(config, vlm, prompts)
     _calibrate(config, work)
     steps = _take_steps(config, policy, work, limit, head, watching)
     found = watching.restore() if watching is not None else None

@@ -220,10 +220,15 @@ def read_branches(vlm: Vlm, prefix: Prefix, owners: Tensor, inputs: Tensor, show
 def _separate(
     vlm: Vlm, prefix: Prefix, rows: Sequence[tuple[int, list[int]]], targets: Sequence[Sequence[int]]
 ) -> list[Tensor]:
+    import torch
+
     from veridical.vlm.scores import full_forward
 
     logits = full_forward.answer_logits(vlm, prefix, rows)
-    return [token_logprobs(one, one.new_tensor(ids).long()) for one, ids in zip(logits, targets, strict=True)]
+    # Never by way of the logits' own type: bfloat16 has no 257.
+    return [
+        token_logprobs(one, torch.tensor(ids, device=one.device)) for one, ids in zip(logits, targets, strict=True)
+    ]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:

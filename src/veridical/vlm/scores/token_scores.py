@@ -48,7 +48,7 @@ def score_tokens(
     take = partial(_of_logits, temperature=temperature, valued=valued)
     if not prefix.shared:
         scored = [
-            in_parts(take, logits, logits.new_tensor(ids).long(), logits.shape[-1])
+            in_parts(take, logits, torch.tensor(ids, device=logits.device), logits.shape[-1])
             for logits, (_, ids) in zip(full_forward.answer_logits(vlm, prefix, given), given, strict=True)
         ]
         return TokenScores(*(list(column) for column in zip(*scored, strict=True)))
