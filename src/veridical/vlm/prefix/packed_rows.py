@@ -7,8 +7,10 @@ mask keeps from seeing each other's: the model's own attention does the rest.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,7 +74,8 @@ class PackedRows:
         places = families.later_positions(self._next, 1, self._like)
         shape = (*places.shape[:-1], self._slots)
         inputs = {"input_ids": ids, "attention_mask": self._mask()}
-        read = forward.run(self.vlm, inputs, places.expand(shape), self._cache, logits_to_keep=self._slots)
+        with _grouped_heads(ids.device):
+            read = forward.run(self.vlm, inputs, places.expand(shape), self._cache, logits_to_keep=self._slots)
         self._next = self._next + 1
         self.logits = read[self._row, self._slot]
 
@@ -100,6 +103,21 @@ class PackedRows:
         self._prefix, self._next = self._prefix[kept], self._next[kept]
         self._row, self._slot, self._slots = row, slot, slots
         self.logits = self.logits[rows]
+
+
+@contextmanager
+def _grouped_heads(device: torch.device) -> Iterator[None]:
+    """On a CPU, have transformers leave it to the kernel that heads share keys; else it copies these for every head
+    where there is a mask, which takes longer than attention itself."""
+    name = "TRANSFORMERS_SDPA_FORCE_GQA"
+    if device.type != "cpu" or name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _places(rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
