@@ -1,6 +1,7 @@
 """GRPO steps of veridical against TRL's GRPOTrainer: groups of 8 answers to an image, sampling included, interleaved.
 
     python benchmarks/grpo_step.py                    in Qwen2.5-VL's shape: 576 image tokens, 90-token answers
+    python benchmarks/grpo_step.py --side 32          1,024 image tokens
     python benchmarks/grpo_step.py --beta 0.04        with a KL to the reference
     python benchmarks/grpo_step.py --generations 16 --tokens 200
 
@@ -37,18 +38,16 @@ from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.shrinking import BatchLimit
 
-SIDE = 24
-"""Image tokens a side."""
 PROMPT = "Describe this image."
 
 
-def make_records(folder: Path, count: int) -> list[Record]:
+def make_records(folder: Path, count: int, side: int = 24) -> list[Record]:
     """Images of coloured patches, all asked the same."""
     random = numpy.random.default_rng(0)
     records = []
     for index in range(count):
         path = folder / f"{index}.png"
-        patches = random.integers(0, 256, (SIDE, SIDE, 3), dtype=numpy.uint8)
+        patches = random.integers(0, 256, (side, side, 3), dtype=numpy.uint8)
         Image.fromarray(patches.repeat(28, 0).repeat(28, 1)).save(path)
         image = ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
         records.append(Record(str(index), (image,), (Message("user", PROMPT),)))
@@ -162,12 +161,12 @@ def main() -> None:
     given = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = qwen_shaped(folder / "model", SIDE)
-        records = make_records(folder, given.groups * (given.steps + 2))
+        model = qwen_shaped(folder / "model", given.side)
+        records = make_records(folder, given.groups * (given.steps + 2), given.side)
         ours, trls = Ours(model, records, given), Trls(model, records, given, folder)
         size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6
         print(
-            f"{size:.0f} M parameters, {given.groups} prompt(s) a step, {given.generations} answers of {given.tokens} "
+            f"{size:.0f} M parameters, {given.side**2} image tokens, {given.groups} prompt(s) a step, {given.generations} answers of {given.tokens} "
             f"tokens each, beta {given.beta:g}, {torch.get_num_threads()} thread(s)",
             flush=True,
         )
@@ -189,6 +188,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=1, help="prompts a step")
+    parser.add_argument("--side", type=int, default=24, help="an image has as many tokens as this squared")
     parser.add_argument("--generations", type=int, default=8, help="answers to each")
     parser.add_argument("--tokens", type=int, default=90, help="tokens of an answer")
     parser.add_argument("--beta", type=float, default=0.0, help="weight of the KL to the reference")

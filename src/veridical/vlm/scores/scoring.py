@@ -226,9 +226,7 @@ def _separate(
 
     logits = full_forward.answer_logits(vlm, prefix, rows)
     # Never by way of the logits' own type: bfloat16 has no 257.
-    return [
-        token_logprobs(one, torch.tensor(ids, device=one.device)) for one, ids in zip(logits, targets, strict=True)
-    ]
+    return [token_logprobs(one, torch.tensor(ids, device=one.device)) for one, ids in zip(logits, targets, strict=True)]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
