@@ -166,8 +166,9 @@ def main() -> None:
         ours, trls = Ours(model, records, given), Trls(model, records, given, folder)
         size = sum(p.numel() for p in ours.vlm.model.parameters()) / 1e6
         print(
-            f"{size:.0f} M parameters, {given.side**2} image tokens, {given.groups} prompt(s) a step, {given.generations} answers of {given.tokens} "
-            f"tokens each, beta {given.beta:g}, {torch.get_num_threads()} thread(s)",
+            f"{size:.0f} M parameters, {given.side**2} image tokens, {given.groups} prompt(s) a step, "
+            f"{given.generations} answers of {given.tokens} tokens each, beta {given.beta:g}, "
+            f"{torch.get_num_threads()} thread(s)",
             flush=True,
         )
         counted = flops(trls.step, 0) / flops(ours.step, 0)
