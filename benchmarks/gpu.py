@@ -68,6 +68,8 @@ def model_of(given: argparse.Namespace, folder: Path, dtype: torch.dtype, attent
         for part, widths in (("text_config", SEVEN_B["text"]), ("vision_config", SEVEN_B["vision"])):
             for name, value in widths.items():
                 setattr(getattr(config, part), name, value)
+    if given.size == "tiny":
+        config.text_config.num_hidden_layers = config.vision_config.num_hidden_layers = 2
     torch.manual_seed(0)
     with torch.device(given.device):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
@@ -222,7 +224,7 @@ def margins(given: argparse.Namespace, work: Path) -> dict[str, Any]:
     folder = llava_shaped(work / "margins-model")
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        small = argparse.Namespace(**{**vars(given), "size": "small"})
+        small = argparse.Namespace(**{**vars(given), "size": "small" if given.size == "7b" else given.size})
         vlm = attach_lora(model_of(small, folder, dtype), LoraSettings(), 0)
         examples = prepare(make_pairs(work, 4, 12, 1), vlm, 512, "shorten").examples
         config = AlignConfig(
@@ -271,7 +273,7 @@ def tried(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", choices=("7b", "small"), default="7b")
+    parser.add_argument("--size", choices=("7b", "small", "tiny"), default="7b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--words", type=int, default=75, help="words an answer, about")
     parser.add_argument("--steps", type=int, default=4, help="steps that are timed, after one that warms up")

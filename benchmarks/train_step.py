@@ -84,7 +84,13 @@ class Ours:
         self.vlm = unfreeze(base, projector=False) if train == "full" else attach_lora(base, lora, 0)
         self.first_weights = {n: p.detach().clone() for n, p in self.vlm.model.named_parameters() if p.requires_grad}
         config = AlignConfig(
-            pairs=folder, out=folder / "ours", model=model, batch_size=batch, micro_batch=batch, workers=0
+            pairs=folder,
+            out=folder / "ours",
+            model=model,
+            batch_size=batch,
+            micro_batch=batch,
+            workers=0,
+            objective=Dpo(),
         )
         self.config, self.batch = config, batch
         self.examples = prepare(pairs, self.vlm, 512, "shorten").examples

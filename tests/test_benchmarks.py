@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def test_the_benchmark_for_a_gpu_runs_in_a_small_form(tmp_path):
     out = tmp_path / "gpu.json"
     parts = ("sharing", "kernels", "step", "trl", "generation", "margins")
-    flags = ["--size", "small", "--device", "cpu", "--words", "8", "--steps", "1", "--epochs", "2", "--parts", *parts]
+    flags = ["--size", "tiny", "--device", "cpu", "--words", "8", "--steps", "1", "--epochs", "2", "--parts", *parts]
     subprocess.run([sys.executable, BENCHMARKS / "gpu.py", "--out", out, *flags], check=True, cwd=tmp_path)
     found = json.loads(out.read_text())
     assert found["device"] == "cpu"
@@ -56,7 +56,7 @@ def test_stand_ins_allow_about_what_the_real_models_do(stand_in, real):
 
     by_name = {model.name: model for model in MODELS}
     small, large = (limits(by_name[name], 24, 90, 1) for name in (stand_in, real))
-    assert small["tower / language model"] == pytest.approx(large["tower / language model"], rel=0.25)
+    assert small["tower / language model"] == pytest.approx(large["tower / language model"], rel=0.3)
     for measured in ("first epoch", "later"):
         assert small[measured] == pytest.approx(large[measured], rel=0.1)
     # What a stand-in shows of GRPO is no promise beyond what the real model allows.
