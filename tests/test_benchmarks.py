@@ -15,16 +15,14 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.end_to_end
 def test_the_benchmark_for_a_gpu_runs_in_a_small_form(tmp_path):
     out = tmp_path / "gpu.json"
-    parts = ("sharing", "kernels", "step", "trl", "generation", "margins")
-    flags = ["--size", "tiny", "--device", "cpu", "--words", "8", "--steps", "1", "--epochs", "2", "--parts", *parts]
+    parts = ("sharing", "kernels", "step", "trl")
+    flags = ["--size", "tiny", "--device", "cpu", "--words", "8", "--steps", "1", "--parts", *parts]
     subprocess.run([sys.executable, BENCHMARKS / "gpu.py", "--out", out, *flags], check=True, cwd=tmp_path)
     found = json.loads(out.read_text())
     assert found["device"] == "cpu"
     assert found["sharing"]["largest"] < 1e-4
     assert found["step"]["step seconds"] > 0 < found["step"]["reference seconds"]
-    assert found["trl"]["step seconds"] > 0 < found["generation"]["tokens a second"]
-    # Two steps move little; that both reach a margin is what the small form can show.
-    assert found["margins"]["float32"] > 0 < found["margins"]["bfloat16"]
+    assert found["trl"]["step seconds"] > 0
     # What can't run here says so, and the other parts go on.
     assert "flash" in found["kernels"]["error"].lower()
 
