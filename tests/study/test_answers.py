@@ -129,6 +129,13 @@ def test_a_number_is_held_against_a_stated_one():
     assert below.sentence.startswith("dpo is below 60: metric 4")
 
 
+def test_a_metric_that_the_pictures_do_not_give_is_said_with_those_that_there_are():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"compare": {"objective": ["dpo", "sft"]}, "metric": "other"}])
+    [answer] = answers(study, measured(study, {"dpo": 20, "sft": 60}))
+    assert answer.verdict == "not measured"
+    assert answer.sentence == "Not measured: these pictures give no 'other'; there are m."
+
+
 def test_many_questions_are_corrected_for_their_number():
     levels = [f"a{number}" for number in range(7)]
     axes = {"way": [{"label": level, "set": {"epochs": number + 1}} for number, level in enumerate(levels)]}

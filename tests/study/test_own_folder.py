@@ -23,7 +23,8 @@ axes:
   objective: [dpo, sft]
 seeds: [3]
 questions:
-  - {{compare: {{objective: [dpo, sft]}}, metric: words, better: lower}}
+  - {{compare: {{objective: [dpo, sft]}}, expect: better}}
+  - {{compare: {{objective: [dpo, sft]}}, metric: official_pope_f1}}
 """
 
 
@@ -36,10 +37,12 @@ def test_the_same_study_runs_on_images_of_ones_own(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["failed"] == []
     assert {name: arm["seeds"] for name, arm in results["arms"].items()} == {"bpo-image.dpo": [3], "bpo-image.sft": [3]}
-    [answer] = results["answers"]
+    answer, unknown = results["answers"]
     assert answer["verdict"] in ("better", "worse", "undecided")
+    assert unknown["verdict"] == "not measured"
+    assert "these pictures give no 'official_pope_f1'; there are " in unknown["sentence"]
     # All were measured on the images that every build kept back, which no run was trained on.
     kept = json.loads(next((tmp_path / "out" / "builds").glob("*/held_out.json")).read_text())
-    assert results["metrics"]["words"]["pictures"] == len(kept["images"]) > 0
+    assert results["metrics"]["at equal recall"]["pictures"] == len(kept["images"]) > 0
     assert "One training seed" in answer["sentence"]
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000

@@ -15,7 +15,7 @@ import numpy as np
 from veridical.protocols.inference import Effect, Needed, adjusted, confidence_set, needed
 from veridical.protocols.statistics import LEVEL
 from veridical.study.definition import GAP, Arm, Study, StudyQuestion
-from veridical.study.measure import Drawn, MeasuredStudy, difference, number, over_seeds, seed_pool
+from veridical.study.measure import Drawn, MeasuredStudy, difference, is_measured, number, over_seeds, seed_pool
 
 Verdict = Literal["better", "worse", "different", "undecided", "not measured"]
 BASE = "base"
@@ -80,6 +80,8 @@ def verdict_of(effect: Effect, p: float, better: str) -> Verdict:
 
 def _comparisons(study: Study, question: StudyQuestion, found: MeasuredStudy) -> list[ArmComparison]:
     levels = question.levels
+    if not is_measured(found, question.metric):
+        return [ArmComparison(levels[0] if levels else question.axis, levels[-1] if levels else "", None)]
     if question.kind == "trend":
         return [_trend(study, question, found)]
     if question.kind == "interaction":
@@ -237,6 +239,10 @@ def _answer(
     told = {"factor": _factor, "between": _between}.get(question.kind)
     if all(one.effect is None for one in compared):
         sentence, verdict, best = NOTHING
+        if not is_measured(found, question.metric) and found.pictures:
+            sentence = (
+                f"Not measured: these pictures give no {question.metric!r}; there are {', '.join(found.pictures)}."
+            )
     elif told is not None:
         sentence, verdict, best = told(study, question, compared, found)
     else:

@@ -239,6 +239,11 @@ def _joined(parts: Sequence[MeasuredStudy], base_of: Mapping[str, str], missing:
     return merged
 
 
+def is_measured(found: MeasuredStudy, metric: str) -> bool:
+    """Whether there are numbers of a metric."""
+    return bool(found.curves) if metric == GAP else metric in found.numbers
+
+
 Drawn = Callable[[bool], FloatArray]
 """A number in each resample; with True, without each picture in turn."""
 
