@@ -138,6 +138,10 @@ def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(tmp_path):
             "out/a.json: can't be read or",
         ),
         (OSError(errno.EROFS, "Read-only file system", b"out/b"), r"out/b: .*Read-only file system"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/proc/.a.json.1-2.partial"),
+            r"/proc/a\.json: .*No such file",
+        ),
         (RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)"), "No space left on device"),
     ],
 )

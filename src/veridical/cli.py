@@ -166,9 +166,13 @@ def _about_disk(error: Exception) -> str | None:
     """What a full, read-only or forbidding disk said, whichever library met it; None for any other error."""
     from veridical.files import final_name
 
-    if isinstance(error, OSError) and error.errno in _DISK:
-        named = error.filename2 or error.filename
-        where = final_name(Path(os.fsdecode(named))) if isinstance(named, str | bytes | os.PathLike) else "a file"
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    path = Path(os.fsdecode(named)) if isinstance(named, str | bytes | os.PathLike) else None
+    # A file that is being written and can't be made, as in /proc.
+    unwritable = isinstance(error, FileNotFoundError) and path is not None and final_name(path) != path
+    where: Path | str
+    if isinstance(error, OSError) and (error.errno in _DISK or unwritable):
+        where = "a file" if path is None else final_name(path)
         said = error.strerror
     elif found := _DISK_SAYS.search(str(error)):
         where, said = "a file", found.group()

@@ -41,10 +41,8 @@ def whole(path: Path, *, lasting: bool = True) -> Iterator[Path]:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, FileNotFoundError) and error.filename == str(partial) and path.parent.is_dir():
-            raise UserError(f"{path}: no file can be made there; give another place.") from None
         raise
 
 
