@@ -33,8 +33,8 @@ from typing import Any
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _TIMES = re.compile(r"seconds|_time$|^time|memory|runtime|date|samples_per|steps_per|reference_computed")
-_LEFT_OUT = ("config.yaml", "training_args.bin", "report.html")
-"""Files that name the folder or the time."""
+_LEFT_OUT = ("config.yaml", "training_args.bin", "report.html", ".lock", ".doit.json")
+"""Files that name the folder, the process or the time."""
 SECONDS_OF_A_RUN = 600
 
 

@@ -109,14 +109,15 @@ def check(out: Path, command: str, config: Any, *, more: Mapping[str, Any] | Non
 def read(out: Path) -> dict[str, Any] | None:
     """What run.json says: command, identity, inputs. None where there is no run. Raises UserError if it is damaged."""
     path = out / ABOUT
+    remedy = f"delete {out} to start it again, or give another folder"
     try:
-        about = files.read_json(path)
+        about = files.read_json(path, remedy)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete {out} to start it again, or give another folder.") from None
-    if not isinstance(about, dict) or not isinstance(about.get("identity"), dict) or "command" not in about:
-        raise UserError(f"{path}: damaged (no identity); delete {out} to start it again, or give another folder.")
+    except OSError as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}.") from None
+    if not isinstance(about.get("identity"), dict) or "command" not in about:
+        raise UserError(f"{path}: damaged (no identity); {remedy}.")
     if about.get("format") != FORMAT:
         raise UserError(
             f"{out}: is a run of veridical {about.get('veridical')}, which this version can't continue. Give --out a "

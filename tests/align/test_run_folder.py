@@ -74,6 +74,13 @@ def test_finished_with_the_same_pairs(config):
         run_folder.is_finished(config)
 
 
+def test_a_finished_run_whose_summary_is_damaged_is_ended_again(config, capsys):
+    start(config, {"pairs": run_folder.pairs_digest(config.pairs)})
+    (config.out / "summary.json").write_text('{"final": ')
+    assert not run_folder.is_finished(config)
+    assert "made again from the last checkpoint" in capsys.readouterr().err
+
+
 def test_another_model_under_the_same_name_is_refused(config):
     start(config)
     start(config, {"pairs": "p", "model": "m"})

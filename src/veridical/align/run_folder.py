@@ -33,7 +33,13 @@ COMPLETE = "complete"
 
 def is_finished(config: AlignConfig) -> bool:
     """Whether this run was done before. Raises UserError if with other settings or pairs."""
-    if not (config.out / "summary.json").exists():
+    summary = config.out / "summary.json"
+    if not summary.exists():
+        return False
+    try:
+        read_state(summary)
+    except UserError:
+        print(f"{summary}: damaged; it is made again from the last checkpoint.", file=sys.stderr)
         return False
     inputs = runs.check(config.out, COMMAND, config).get("inputs", {})
     runs.refuse_changes(config.out, inputs, {"pairs": pairs_digest(pairs_of(config))}, "inputs")
