@@ -3,8 +3,8 @@
     python benchmarks/lanes.py [--records 96] [--seconds 0.5] [--concurrency 4]
 
 The judge is a server that answers every call after SECONDS, now and then after ten times as long, and takes CONCURRENCY
-calls at a time. Printed: how long the slower resource must take for its work alone, how long the build took, and the
-ratio of the two, beside that of taking turns.
+calls at a time. Printed: how long its places were taken by calls, divided by their number, how long the build took, and
+the ratio of the two, beside that of taking turns.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ class Judge:
         with self.lock:
             self.calls += 1
             seconds = self.seconds * (10 if self.calls % self.straggles_every == 0 else 1)
-            self.worked += seconds
         time.sleep(seconds)
+
+    def add(self, seconds: float) -> None:
+        """Count how long a call had one of the judge's places, from its arrival to its reply."""
+        with self.lock:
+            self.worked += seconds
 
 
 def served(judge: Judge) -> ThreadingHTTPServer:
@@ -56,6 +60,7 @@ def served(judge: Judge) -> ThreadingHTTPServer:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            arrived = time.monotonic()
             self.rfile.read(int(self.headers["Content-Length"]))
             judge.think()
             body = json.dumps({"choices": [{"message": {"content": REPLY}, "finish_reason": "stop"}]}).encode()
@@ -63,6 +68,7 @@ def served(judge: Judge) -> ThreadingHTTPServer:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            judge.add(time.monotonic() - arrived)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
@@ -114,7 +120,7 @@ def main() -> None:
             alone = judge.worked / given.concurrency
             rows[name] = {
                 "seconds": round(took, 2),
-                "judge's work alone": round(alone, 2),
+                "judge's places taken": round(alone, 2),
                 "judge busy %": round(100 * alone / took, 1),
                 "model's batches": None if not together else round(at_model[0], 2),
                 "calls": judge.calls,

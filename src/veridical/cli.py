@@ -221,6 +221,7 @@ def _pick(arguments: list[str]) -> tuple[str, list[str]]:
 
 def _run(name: str, command: Command, arguments: list[str]) -> None:
     from veridical.config import dotted, flags, parse, read_yaml
+    from veridical.object_storage import working
 
     module = importlib.import_module(command.module)
     arguments = _with_subject(command, arguments)
@@ -230,7 +231,8 @@ def _run(name: str, command: Command, arguments: list[str]) -> None:
     config_type = _config_type(module, command, {**dotted(settings), **_choices(given)})
     if source:
         given = [*flags(settings, config_type, source), *given]
-    module.run(parse(config_type, given, f"veridical {name}", command.summary))
+    with working(parse(config_type, given, f"veridical {name}", command.summary), name) as config:
+        module.run(config)
 
 
 def _with_subject(command: Command, arguments: list[str]) -> list[str]:

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 SCRIPT = """
 import sys
 from pathlib import Path
-from veridical.align import distributed
 from veridical.loops.command import LoopConfig
 from veridical.loops.command import run as loop
 from veridical.rl.command import run
@@ -24,7 +23,6 @@ from veridical.rl.config import RlConfig
 from veridical.rl.grpo import Grpo
 from veridical.vlm.model.adapters import LoraSettings
 
-distributed.destroy = lambda: None  # one group serves both runs
 out = Path(sys.argv[1])
 run(RlConfig(
     out=out / "rl", settings=Grpo(num_generations=3, num_iterations=2, beta=0.1, scale_rewards="batch"), limit=3,

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veridical import ranks
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
 from veridical.errors import UserError
@@ -46,6 +47,7 @@ def run(config: AlignConfig) -> Path:
     Continues a run that was interrupted, to the same weights; returns at once if it is done. Raises
     UserError for what the user can mend, KeyboardInterrupt (with a checkpoint saved) after Ctrl-C.
     """
+    ranks.adopt()
     if run_folder.is_finished(config):
         _say(f"{config.out} is already complete; its result is {config.result}")
         _publish(config)
@@ -54,17 +56,16 @@ def run(config: AlignConfig) -> Path:
     from veridical.pairs.opening import check_sources
 
     sharding.check(config)
-    distributed.init(config.device)
-    try:
+    with distributed.joined(config.device):
         distributed.require_same("settings", identity_of(config))
+        distributed.require_same("pairs", [str(source) for source in config.sources])
         distributed.on_main(lambda: check_sources(config.sources))
         with run_folder.opened(config) as folder, _told_when_memory_runs_out():
             pairs = distributed.on_main(lambda: run_folder.pairs_of(config))
-            _align(replace(config, pairs=pairs), folder, distributed.on_main(lambda: run_folder.pairs_digest(pairs)))
-        if distributed.is_main():
-            _publish(config)
-    finally:
-        distributed.destroy()
+            digest = distributed.on_main(lambda: run_folder.pairs_digest(pairs))
+            distributed.require_same("pairs", run_folder.seen_digest(pairs))
+            _align(replace(config, pairs=pairs), folder, digest)
+        _publish(config)
     return config.out
 
 
@@ -72,6 +73,8 @@ def _publish(config: AlignConfig) -> None:
     """Merge and push the result of a finished training, where that is asked for."""
     from veridical.align import publishing
 
+    if not ranks.adopt().is_first:
+        return
     result = config.result
     if config.merge:
         out = config.out / publishing.MERGED
@@ -186,6 +189,7 @@ def load_for_training(config: AlignConfig, folder: Run, pairs_digest: str) -> tu
     base = load_base(config)
     dtype = compute_dtype(base.model)
     refuse_float16(dtype)
+    distributed.require_same("weights of the model", base.fingerprint)
     inputs = {"pairs": pairs_digest, "model": base.fingerprint}
     distributed.on_main(lambda: folder.settle(inputs))
     # Before the long work, so that an adapter that doesn't fit the model is refused at once.
@@ -374,7 +378,6 @@ def run_steps(
             stop,
         )
         trainer = make(watchers, not done)
-        distributed.be_impatient()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,36 +21,57 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from veridical import ranks
 from veridical.errors import UserError
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(minutes=2)
+"""For what processes do together. Before it they meet, for which they have all the time that they need."""
+_GONE = re.compile(r"[Cc]onnection (?:closed|reset|refused)|[Tt]imed out|[Tt]imeout|Broken pipe|gloo|NCCL")
+"""What torch says of another process that has ended or hangs."""
 BUCKET = 2**25
 """Numbers that are summed at a time."""
 
 
-def init(device: str) -> None:
-    """Initialise torch.distributed if launched with several processes, one GPU each. Raises UserError for sharded
-    training.
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """The process group of a training while the block lasts, where a launcher started several processes.
+
+    Raises UserError for sharded training by a launcher, and where a process is gone while others wait for it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        return
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+    with ranks.joined() as company:
+        if company.place.count == 1 or dist.is_initialized():
+            yield
+            return
+        for name in ("FSDP", "DEEPSPEED"):
+            if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+                raise UserError(
+                    f"Training with accelerate's {name} is not supported; launch plain processes (its MULTI_GPU), and "
+                    "give --shard for FSDP2."
+                )
+        use_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        if use_gpu:
+            torch.cuda.set_device(company.place.local)
+        dist.init_process_group(
+            "nccl" if use_gpu else "gloo",
+            store=dist.distributed_c10d.PrefixStore("group", company.store),
+            rank=company.place.index,
+            world_size=company.place.count,
+            timeout=PATIENCE,
+        )
+        try:
+            yield
+        except RuntimeError as error:
+            if not _GONE.search(str(error)):
+                raise
+            if company.lost:
+                raise UserError(company.lost[0]) from error
             raise UserError(
-                f"Training with accelerate's {name} is not supported; launch plain processes (its MULTI_GPU), and give "
-                "--shard for FSDP2."
-            )
-    use_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if use_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # One checks all images while the others wait.
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timedelta(hours=12))
-
-
-def destroy() -> None:
-    """Destroy the process group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+                f"another process is gone or hangs ({str(error)[:120]}...). The last checkpoint is kept: run the same "
+                "command again, in as many processes, to continue."
+            ) from error
+        finally:
+            dist.destroy_process_group()
 
 
 def count() -> int:
@@ -67,9 +90,9 @@ def is_main() -> bool:
 
 
 def wait_for_all() -> None:
-    """Barrier over all processes."""
+    """Wait until all processes are here, however long that takes."""
     if count() > 1:
-        dist.barrier()
+        ranks.meet(dist.distributed_c10d._get_default_store(), count())
 
 
 def on_main(action: Callable[[], Result]) -> Result:
@@ -85,6 +108,7 @@ def on_main(action: Callable[[], Result]) -> Result:
             outcome = [(action(), None)]
         except UserError as error:
             outcome = [(None, error)]
+    wait_for_all()  # one checks all images while the others wait
     dist.broadcast_object_list(outcome)
     result, problem = outcome[0]
     if problem is not None:
@@ -99,15 +123,9 @@ def require_same(what: str, value: object) -> None:
     digests = gathered(hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest())
     if others := [place for place, digest in enumerate(digests) if digest != digests[0]]:
         raise UserError(
-            f"Process {others[0]} has other {what} than process 0; start all with the same command and files."
+            f"Process {others[0]} has other {what} than process 0; start all with the same command and files, on a "
+            "disk that all machines share."
         )
-
-
-def be_impatient() -> None:
-    """From now on, notice within two minutes that another process has died or hangs; before, one checks all images
-    while the others wait."""
-    if count() > 1:
-        dist.distributed_c10d._set_pg_timeout(timedelta(minutes=2))
 
 
 def gathered(value: Result) -> list[Result]:
@@ -115,6 +133,7 @@ def gathered(value: Result) -> list[Result]:
     if count() == 1:
         return [value]
     values: list[Result | None] = [None] * count()
+    wait_for_all()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 

@@ -86,6 +86,14 @@ def pairs_digest(run: Path) -> str:
     return digest.hexdigest()
 
 
+def seen_digest(run: Path) -> str:
+    """What this process sees of the pairs that the main one reads: the same hash, or that it sees none."""
+    try:
+        return pairs_digest(run)
+    except (UserError, OSError) as error:
+        return f"none ({error})"
+
+
 def mark_complete(checkpoint: Path) -> None:
     """Say that a checkpoint is whole: the SHA-256 of each of its files."""
     hashes = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in _files_in(checkpoint)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
+from veridical.object_storage import is_url, local
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
@@ -21,6 +22,10 @@ WRAPPED = "in-memory"
 @contextmanager
 def run_folder(out: str | Path | None, name: str) -> Iterator[tuple[Path, Any]]:
     """The run folder, and what keeps a temporary one alive."""
+    if out is not None and is_url(out):
+        with local(out) as folder:
+            yield folder, None
+        return
     if out is not None:
         yield Path(out).expanduser(), None
         return

@@ -30,6 +30,7 @@ from veridical.formats.rows import (
     record_of,
     rejection,
 )
+from veridical.formats.seen import Occurrences
 from veridical.records import Record, Rejection
 
 _PHOTOS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".avif", ".jp2")
@@ -62,7 +63,7 @@ def read_folder(root: Path, prompt: str, unpack: Path, unread: Counter[str]) -> 
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{root}: no images here; known are {known}, and tables ({', '.join(tables.SUFFIXES)}).")
     unread.update(_unread(files, metadata, root))
-    named, seen = set[str](), Counter[str]()
+    named, seen = set[str](), Occurrences()
     captions = {path for path in files if path.suffix.lower() in SIDECARS}
     for table in metadata:
         place = Place(table.parent, root, unpack, recognise_row)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from veridical.errors import describe, printable
 from veridical.files import write_whole
 from veridical.formats.annotations import FIELDS, HOW, BadFieldError, read_annotations
+from veridical.formats.seen import Occurrences
 from veridical.records import Annotations, Counterfactual, ImageFile, Message, Record, Rejection
 
 Row = Mapping[str, Any]
@@ -94,11 +94,11 @@ def image_names(row: Row) -> list[Any]:
     return []
 
 
-def own_id(image: str, seen: Counter[str]) -> str:
+def own_id(image: str, seen: Occurrences) -> str:
     """The id of a row that brings none: its image's path, with "#2", "#3", ... for more rows about the
     same."""
-    seen[image] += 1
-    return image if seen[image] == 1 else f"{image}#{seen[image]}"
+    number = seen.count(image)
+    return image if number == 1 else f"{image}#{number}"
 
 
 def to_record(row: Row, default_id: str, default_prompt: str, place: Place, source: str) -> Record:

@@ -27,7 +27,9 @@ from veridical.formats.rows import (
     record_of,
     rejection,
 )
+from veridical.formats.seen import Occurrences, Seen
 from veridical.hub import is_hub_name
+from veridical.object_storage import is_url
 from veridical.records import Record, Rejection
 
 DESCRIBE = "Describe this image."
@@ -74,6 +76,8 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
         return iter(world_records(split, limit or (None if split == SFT else WORLD_COUNT), seed, work / "drawn"))
     if is_hub_name(source):
         return _read_hub(source, prompt, work / "unpacked")
+    if is_url(source):
+        raise UserError(f"{source}: records are read from a disk; copy them to one, or mount that storage there.")
     path = Path(source).expanduser()
     if path.is_dir():
         return _read_tasks(lambda unread: read_folder(path.resolve(), prompt, work / "unpacked", unread), source)
@@ -103,7 +107,7 @@ def _read_hub(source: str, prompt: str, unpack: Path) -> Iterator[Record | Rejec
 def _read_file(
     path: Path, prompt: str, unpack: Path, unread: Counter[str], *, root: Path | None = None
 ) -> Iterator[Task]:
-    place, seen = Place(path.parent, root or path.parent, unpack, recognise_row), Counter[str]()
+    place, seen = Place(path.parent, root or path.parent, unpack, recognise_row), Occurrences()
     for number, row in tables.rows(path):
         origin = f"{path.name}:{number}"
         if isinstance(row, UnusableError):
@@ -116,13 +120,11 @@ def _read_file(
 
 
 def _unique(found: Iterator[Record | Rejection]) -> Iterator[Record | Rejection]:
-    seen: set[str] = set()
+    seen = Seen()
     for item in found:
-        if isinstance(item, Record) and item.id in seen:
+        if isinstance(item, Record) and not seen.add(item.id):
             yield Rejection(item.id, "duplicate-id", "give every record an id of its own", "this id was there before")
             continue
-        if isinstance(item, Record):
-            seen.add(item.id)
         yield item
 
 

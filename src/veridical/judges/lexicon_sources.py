@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ class Words:
     scenes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def find_words(name: str, world: bool, records: Sequence[Record]) -> Words | None:
+def find_words(name: str, world: bool, records: Iterable[Record]) -> Words | None:
     """The words that `name` stands for: `world`, `coco80`, a JSON file, or `auto`.
 
     `auto` is the world's for records of the world; else every annotated class is named by its name; None where nothing

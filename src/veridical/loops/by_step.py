@@ -41,10 +41,11 @@ def run(config: LoopConfig) -> Path:
     """Train by steps and return the run folder; `adapter/` in it is the result."""
     started = [] if config.adapter is None else [f"--adapter={config.adapter}"]
     continued = [] if config.adapter is None else [f"--start={config.adapter}"]
+    trackers = ["--report-to", *config.report_to] if config.report_to else []
     built, aligned = settings_of(
         config,
         [f"--out={config.out / 'build'}", *started],
-        [f"--out={config.out}", f"--pairs={config.out}", *continued],
+        [f"--out={config.out}", f"--pairs={config.out}", *continued, *trackers],
     )
     built = checked(built)
     if config.kind == "sapo" and built.construction != "sapo":
@@ -56,13 +57,10 @@ def run(config: LoopConfig) -> Path:
     from veridical.align import distributed
     from veridical.align.run_folder import opened_by_main
 
-    distributed.init(aligned.device)
-    try:
+    with distributed.joined(aligned.device):
         distributed.require_same("settings", runs.identity_of(config))
         with opened_by_main(config.out, COMMAND, config) as folder:
             _train(config, built, aligned, folder)
-    finally:
-        distributed.destroy()
     return config.out
 
 
@@ -74,13 +72,14 @@ def _train(config: LoopConfig, built: BuildConfig, aligned: AlignConfig, folder:
     from veridical.vlm.model.adapters import save_trained
 
     found = distributed.on_main(lambda: shards.read(built, config.out / "records"))
+    items = list(found.items)  # drawn from at every step
     policy = load_policy(aligned)
     if aligned.gradient_checkpointing:
         policy.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-    source = shards.open_source(built, found.items, found.held_out, policy.vlm)
+    source = shards.open_source(built, items, found.held_out, policy.vlm)
     if found.held_out and distributed.is_main():
         _write_held_out(built, config.out, found.held_out)
-    inputs = {"model": policy.base, "records": digest_of(list(found.items))}
+    inputs = {"model": policy.base, "records": digest_of(items)}
     distributed.on_main(lambda: folder.settle(inputs))
     aligned = defaults.resolved(aligned, policy.vlm.model)
     encoder = BatchEncoder(policy.vlm, aligned.feature_memory_mb * 2**20, dtype=policy.dtype)

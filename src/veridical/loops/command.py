@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from veridical import ranks, tracking
 from veridical.loops.config import LoopConfig
 
 __all__ = ["LoopConfig", "run"]
@@ -27,10 +28,12 @@ def run(config: LoopConfig) -> Path:
 
     The same call continues after an interruption, to the same result. Raises UserError for settings that can't be.
     """
+    tracking.require(config.report_to)
     if config.by == "step":
         from veridical.loops import by_step
 
         return by_step.run(config)
+    ranks.require_alone("loop by rounds", "; --by step runs in several processes")
     from veridical.loops import rounds
 
     return rounds.run(config)

@@ -53,7 +53,8 @@ class LoopConfig:
     """An adapter to begin with, of the same lora settings, such as spa's first alignment; none by default."""
 
     report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
-    """By rounds: experiment trackers that get the numbers of every round's build and training."""
+    """Experiment trackers, such as `wandb`, `tensorboard` or `mlflow`: they get every step, and by rounds the numbers
+    of every round's build too."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical import files, runs, tracking
+from veridical import files, ranks
 from veridical.errors import UserError
-from veridical.formats.sources import is_world
-from veridical.pairs import held_out, journal, run_folder, shards
-from veridical.pairs.config import BuildConfig, checked, config_type, identity_of
+from veridical.pairs import by_rank, held_out, journal, run_folder, shards, stages
+from veridical.pairs.config import BuildConfig, checked, config_type
 from veridical.pairs.shards import Source
 from veridical.progress import Line
-from veridical.records import Pair, Record, Rejection
+from veridical.records import Pair, Record
 from veridical.runs import Run
 
 if TYPE_CHECKING:
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["BuildConfig", "config_type", "make", "run"]
 
 LENGTH_MATCHED = "length-matched"
-_PACKAGES = ("torch", "transformers", "pillow", "pyarrow", "numpy")
 
 
 def run(config: BuildConfig) -> Path:
@@ -35,7 +30,9 @@ def run(config: BuildConfig) -> Path:
     Raises UserError for settings that can't be, for a folder that holds another build, and where no pair came out.
     """
     config = checked(config)
-    _reopen_damaged(config)
+    if not ranks.adopt().is_first:
+        return make(config)
+    stages.reopen_damaged(config)
     if run_folder.is_finished(config.out):
         print(f"{config.out} is already complete; nothing to do.")
     make(config)
@@ -51,9 +48,12 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
     `model` and `records` are used where they are given, in the place of those that the settings name. Raises UserError
     as `run` does.
     """
-    _reopen_damaged(config)
+    with ranks.joined() as company:
+        if company.place.count > 1:
+            return by_rank.make(config, company, model, records)
+    stages.reopen_damaged(config)
     if run_folder.is_finished(config.out):
-        refuse_other_build(config, None if records is None else shards.read(config, config.out, records).items)
+        stages.refuse_other_build(config, None if records is None else shards.read(config, config.out, records).items)
         run_folder.clear_work(config.out)
         return config.out
     with run_folder.opened(config) as folder:
@@ -64,25 +64,6 @@ def make(config: BuildConfig, model: Vlm | None = None, records: Sequence[Record
     return config.out
 
 
-def _reopen_damaged(config: BuildConfig) -> None:
-    """Make this finished build an unfinished one where its shards are not what it was finished with, or its manifest
-    can't be read.
-    """
-    from veridical.pairs.rows import damage
-
-    if not run_folder.is_finished(config.out):
-        return
-    try:
-        files.read_state(config.out / run_folder.MANIFEST, run_folder.COUNTED)
-        wrong = damage(config.out)
-    except UserError:
-        wrong = f"{run_folder.MANIFEST} is damaged"
-    if wrong:
-        runs.check(config.out, run_folder.COMMAND, config, more=run_folder.MORE)
-        print(f"{config.out}: {wrong}; all of it is made again.")
-        (config.out / run_folder.MANIFEST).unlink()
-
-
 def build(config: BuildConfig, source: Source, folder: Run) -> None:
     """Make all the shards that are missing, and the files about the whole.
 
@@ -90,35 +71,14 @@ def build(config: BuildConfig, source: Source, folder: Run) -> None:
     can't do what it needs; and at the end
     where a judge could not be reached about some records, which stay open.
     """
-    shards.require_judges(source.panel, config)
-    tracking.require(config.report_to)
-    generator = source.generator()
-    inputs = {"records_sha256": run_folder.digest_of(source.items), "model_fingerprint": generator.fingerprint}
-    folder.settle(inputs)
-    identity = identity_of(config) | inputs | {"generated_by": generator.about}
-    if source.held_out:
-        kept_seed = held_out.seed_for(config.seed, config.held_out_seed)
-        held_out.write(config.out, config.records, identity["held_out"], kept_seed, source.held_out)
+    identity = stages.begin(config, source, folder)
     numbers = shards.lacking(config, source.items)
     done = len(source.items) - sum(len(shards.members(config, source.items, number)) for number in numbers)
     done += len(journal.read_outcomes(config.out, run_folder.journals(config.out)))
-    run_folder.forget_postponed(config.out)
     with Line(config.construction, len(source.items), done) as line:
         for _ in _made(config, source, numbers):
             line.advance()
-    run_folder.refuse_postponed(config.out, len(source.items))
-    _finish(config, identity, source)
-
-
-def refuse_other_build(config: BuildConfig, items: Sequence[Record | Rejection] | None = None) -> None:
-    """Raise UserError if a finished build has other settings or records; the model is not loaded for that."""
-    import tempfile
-
-    about = runs.check(config.out, run_folder.COMMAND, config, more=run_folder.MORE)
-    if not is_world(config.records):
-        with tempfile.TemporaryDirectory() as work:
-            digest = run_folder.digest_of(items or shards.read(config, Path(work)).items)
-        runs.refuse_changes(config.out, about.get("inputs", {}), {"records_sha256": digest}, "inputs")
+    stages.end(config, identity, source)
 
 
 def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterator[None]:
@@ -131,26 +91,6 @@ def _made(config: BuildConfig, source: Source, numbers: Sequence[int]) -> Iterat
     from veridical.pairs import processes
 
     return processes.make(config, source.items, numbers)
-
-
-def _finish(config: BuildConfig, identity: Mapping[str, Any], source: Source) -> None:
-    from veridical.pairs.card import card
-    from veridical.pairs.checks import check_pairs
-    from veridical.pairs.dataset import read_pairs
-    from veridical.pairs.summary import summarise
-
-    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    manifest = run_folder.manifest_of(config.out, identity, versions, source.held_out)
-    if manifest["pairs_out"]:
-        pairs = read_pairs(config.out)
-        summary = summarise(pairs, source.records, source.words)
-        summary["warnings"] = [asdict(warning) for warning in check_pairs(pairs)]
-        files.write_json(config.out / "summary.json", _counts(manifest) | summary)
-        files.write_whole(config.out / "README.md", card(manifest, summary).encode())
-    numbers = {key: manifest[key] for key in ("records_in", "records_used", "rejected", "pairs_out")}
-    numbers |= {"captions": files.read_json(config.out / "summary.json")["captions"]} if manifest["pairs_out"] else {}
-    tracking.report(config.report_to, config.out, "build", identity, numbers)
-    run_folder.close_folder(config.out, manifest)
 
 
 def match_lengths(out: Path) -> None:
@@ -185,10 +125,6 @@ def _holds(folder: Path, pairs: Sequence[Pair]) -> bool:
         return run_folder.is_finished(folder) and [one.id for one in read_pairs(folder)] == [one.id for one in pairs]
     except UserError:
         return False
-
-
-def _counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: manifest[key] for key in ("records_in", "records_used", "held_out", "rejected", "pairs_out")}
 
 
 def show(out: Path) -> None:

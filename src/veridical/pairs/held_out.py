@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,34 @@ def seed_for(seed: int, asked: int | None) -> int:
 
 
 def held_out(records: Sequence[Record], share: float, seed: int) -> frozenset[str]:
-    """The ids of the records to keep back.
+    """The ids of the records to keep back, as `chooser` says."""
+    kept = chooser(lambda: records, share, seed)
+    return frozenset(record.id for record in records if kept(record))
+
+
+def chooser(records: Callable[[], Iterable[Record]], share: float, seed: int) -> Callable[[Record], bool]:
+    """What says of each of the records whether to keep it back; they are gone through twice and not held.
 
     An image is drawn by the hash of its content and the seed alone, so whichever records it comes with, and under
     whichever name, it is kept back or not. Records that share an image, directly or by way of others, stay together.
     Of two groups or more at least one is kept back and at least one is left.
     """
     if share == 0:
-        return frozenset()
-    groups: dict[float, list[Record]] = {}
-    for record, group in zip(records, _groups(records), strict=True):
-        groups.setdefault(_draw(group, seed), []).append(record)
-    ranked = sorted(groups)
-    count = sum(place < share for place in ranked)
-    count = min(max(count, 1), len(ranked) - 1)
-    return frozenset(record.id for place in ranked[: max(count, 0)] for record in groups[place])
+        return lambda _: False
+    groups = _Groups(records())
+
+    def place(record: Record) -> float:
+        return _draw(groups.of(record), seed)
+
+    lowest, highest = 2.0, -1.0
+    for record in records():
+        drawn = place(record)
+        lowest, highest = min(lowest, drawn), max(highest, drawn)
+    if lowest == highest:
+        return lambda _: False
+    if lowest >= share:
+        return lambda record: place(record) == lowest
+    return lambda record: place(record) < min(share, highest)
 
 
 def write(folder: Path, source: str, share: float, seed: int, records: Sequence[Record]) -> None:
@@ -64,22 +77,30 @@ def read(folder: Path) -> Mapping[str, Any] | None:
     return files.read_state(path, {"records": str, "images": list}) if path.exists() else None
 
 
-def _groups(records: Sequence[Record]) -> list[str]:
-    """For each record the smallest image hash among all records that its images connect it with."""
-    parent: dict[str, str] = {}
+class _Groups:
+    """Records by the smallest image hash among all records that their images connect them with.
 
-    def root(image: str) -> str:
-        while parent.setdefault(image, image) != image:
-            parent[image] = parent[parent[image]]
-            image = parent[image]
-        return image
+    Only images that some record shows together with others are held.
+    """
 
-    for record in records:
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._parent: dict[str, str] = {}
+        for record in records:
+            images = _images(record)
+            for image in images[1:]:
+                low, high = sorted((self._root(images[0]), self._root(image)))
+                self._parent[high] = low
+
+    def of(self, record: Record) -> str:
+        """A record's group."""
         images = _images(record)
-        for image in images[1:]:
-            low, high = sorted((root(images[0]), root(image)))
-            parent[high] = low
-    return [root(images[0]) if (images := _images(record)) else record.id for record in records]
+        return self._root(images[0]) if images else record.id
+
+    def _root(self, image: str) -> str:
+        parent = self._parent
+        while (above := parent.get(image, image)) != image:
+            parent[image] = image = parent.get(above, above)
+        return image
 
 
 def _images(record: Record) -> list[str]:

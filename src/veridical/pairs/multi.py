@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical import files, runs
+from veridical import files, ranks, runs
 from veridical.errors import UserError
-from veridical.pairs import command, run_folder, shards
+from veridical.pairs import command, run_folder, shards, stages
 from veridical.pairs.config import BuildConfig, parts
 from veridical.records import Pair, Record
 
@@ -38,6 +38,7 @@ def make(config: BuildConfig, model: Vlm | None = None, given: Sequence[Record] 
     What is finished is kept, and the same command continues. `model` and `given` records are used where they are given.
     Raises UserError for settings that can't be, before any model time is spent.
     """
+    ranks.require_alone("build --constructions", ", or build each construction by itself")
     builds = parts(config)
     out = config.out
     # Each construction's own folder says by which settings it was made: one may be added, or its settings changed.
@@ -47,7 +48,7 @@ def make(config: BuildConfig, model: Vlm | None = None, given: Sequence[Record] 
         for build in builds:
             shards.require_judges(source.panel, build)
             if run_folder.is_finished(build.out):
-                command.refuse_other_build(build, records.items)
+                stages.refuse_other_build(build, records.items)
         for build in builds:
             if not run_folder.is_finished(build.out):
                 with run_folder.opened(build) as folder:

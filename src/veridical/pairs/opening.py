@@ -10,6 +10,7 @@ from pathlib import Path
 
 from veridical.errors import UserError
 from veridical.hub import is_hub_name
+from veridical.object_storage import fetched
 from veridical.pairs.rows import warn_unverified
 
 _OWN = frozenset(("image_sha256", "record_id", "parameters"))
@@ -79,7 +80,7 @@ def check_source(source: Path) -> None:
     """Raise UserError where no pairs can be: nothing is there, a folder without any, or an unfinished build."""
     if is_hub_name(source):
         return
-    source = source.expanduser()
+    source = fetched(source).expanduser()
     if not source.exists():
         hub = f" A data set on the Hub is named hf://{source}." if len(source.parts) == 2 else ""
         raise UserError(f"{source}: no such file or folder; give a build's run folder, or a file with pairs.{hub}")
@@ -114,6 +115,7 @@ def pairs_folder(source: Path, work: Path, image_root: Sequence[Path] = (), form
     """
     from veridical.pairs.importing import ImportConfig, import_published
 
+    source = fetched(source)
     check_source(source)
     given = source if is_hub_name(source) else source.expanduser()
     if is_run_folder(given):

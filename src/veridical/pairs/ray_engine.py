@@ -1,8 +1,8 @@
 """The shards of a build made by Ray Data, on one machine or many: the same files as without it.
 
-A row is a shard with its records; a worker holds the generator and the judges, and writes the shard, its mark and its
-journal into the run folder, which all machines must see at the same path. A build that is stopped is continued by the
-same command, with Ray or without.
+A row is the number of a shard; a worker reads the records of that shard from the run folder, holds the generator and
+the judges, and writes the shard, its mark and its journal there. All machines must see that folder at the same path. A
+build that is stopped is continued by the same command, with Ray or without.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import util
-from typing import Any, overload
+from typing import Any
 
 from veridical.constructions.registry import retrieves
 from veridical.errors import UserError
@@ -20,29 +20,6 @@ from veridical.pairs import shards
 from veridical.pairs.config import BuildConfig
 from veridical.records import Record, Rejection
 from veridical.registry import load_files, loaded_files
-
-
-@dataclass(frozen=True)
-class SomeItems(Sequence[Record | Rejection]):
-    """The items of a shard at the places that they have among all."""
-
-    there: Mapping[int, Record | Rejection]
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, place: int) -> Record | Rejection: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Record | Rejection]: ...
-    def __getitem__(self, place: int | slice) -> Record | Rejection | Sequence[Record | Rejection]:
-        if isinstance(place, slice):
-            return [self.there[one] for one in range(*place.indices(self.length)) if one in self.there]
-        return self.there[place]
-
-    def __iter__(self) -> Iterator[Record | Rejection]:
-        return iter(self.there.values())
 
 
 def check(construction: str) -> None:
@@ -75,10 +52,14 @@ def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequ
         ray.init(log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     gpus = ray.cluster_resources().get("GPU", 0)
-    rows = ray.data.from_items([_row(config, items, number) for number in numbers])
+    rows = ray.data.from_items([{"number": number} for number in numbers])
     made = rows.map_batches(
         Worker,
-        fn_constructor_args=(pickle.dumps(replace(config, out=config.out.resolve())), loaded_files()),
+        fn_constructor_args=(
+            pickle.dumps(replace(config, out=config.out.resolve())),
+            pickle.dumps(items),
+            loaded_files(),
+        ),
         batch_size=1,
         concurrency=config.processes,
         num_gpus=1 if gpus and not config.generator.is_served else 0,
@@ -90,43 +71,39 @@ def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequ
             yield
 
 
-def _row(config: BuildConfig, items: Sequence[Record | Rejection], number: int) -> dict[str, Any]:
-    places = shards.members(config, items, number)
-    own = SomeItems({place: _absolute(items[place]) for place in places}, len(items))
-    return {"number": number, "items": pickle.dumps(own)}
-
-
-def _absolute(item: Record | Rejection) -> Record | Rejection:
-    """A record whose images are found from any working folder."""
-    if isinstance(item, Rejection):
-        return item
-    return replace(item, images=tuple(replace(image, path=image.path.resolve()) for image in item.images))
-
-
 class Worker:
     """One of Ray's: the model and the judges stay from shard to shard."""
 
-    def __init__(self, config: bytes, plugins: tuple[str, ...]) -> None:
+    def __init__(self, config: bytes, items: bytes, plugins: tuple[str, ...]) -> None:
         load_files(plugins)  # the settings may be of a user's own class
         self.config: BuildConfig = pickle.loads(config)
+        self._items = items
         self.source: shards.Source | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Make the shard of a row."""
         number = int(batch["number"][0])
-        items: SomeItems = pickle.loads(batch["items"][0])
         try:
-            return {"error": [""], "records": [self._make(number, items)]}
+            return {"error": [""], "records": [self._make(number)]}
         except UserError as error:
             return {"error": [str(error)], "records": [0]}
 
-    def _make(self, number: int, items: SomeItems) -> int:
+    def _make(self, number: int) -> int:
         import torch
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.config.processes))
         if self.source is None:
-            self.source = shards.open_source(self.config, items)
-        source = replace(self.source, items=items)
-        shards.Asked(source.panel, source.generator()).clear_usage()
+            self.source = shards.open_source(self.config, self._opened())
+        shards.Asked(self.source.panel, self.source.generator()).clear_usage()
         # What services are asked is counted in the shard's own journal, and added up in the manifest.
-        return sum(1 for _ in shards.make(self.config, source, [number], f"ray-{number}"))
+        return sum(1 for _ in shards.make(self.config, self.source, [number], f"ray-{number}"))
+
+    def _opened(self) -> Sequence[Record | Rejection]:
+        try:
+            items: Sequence[Record | Rejection] = pickle.loads(self._items)
+        except OSError as error:
+            raise UserError(
+                f"{self.config.out}: a machine of the cluster doesn't see this folder ({error}); give --out a folder "
+                "on a disk that all of them share."
+            ) from error
+        return items

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -191,7 +191,7 @@ def clear_work(out: Path) -> None:
     shutil.rmtree(out / WORK, ignore_errors=True)
 
 
-def digest_of(items: Sequence[Record | Rejection]) -> str:
+def digest_of(items: Iterable[Record | Rejection]) -> str:
     """A hash of everything in records that decides what is made of them; where their files lie is not part of it."""
     digest = hashlib.sha256()
     for item in items:

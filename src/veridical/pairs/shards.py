@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.constructions.protocol import Rejected, signed
-from veridical.constructions.registry import construction, judge_needs, model_needs, without
+from veridical.constructions.registry import construction, judge_needs, model_needs, retrieves, without
 from veridical.errors import UserError
 from veridical.formats.sources import is_world, read_records
 from veridical.generators.nobody import NOBODY
@@ -19,6 +20,7 @@ from veridical.judges.lexicon_sources import Words, find_words
 from veridical.judges.panel import Panel
 from veridical.pairs import held_out, run_folder
 from veridical.pairs.config import BuildConfig
+from veridical.pairs.spool import SpooledItems, spooled
 from veridical.progress import Line
 from veridical.records import Record, Rejection
 from veridical.registry import label
@@ -46,8 +48,8 @@ class Source:
 
     @property
     def records(self) -> list[Record]:
-        """The items that can be used."""
-        return [item for item in self.items if isinstance(item, Record)]
+        """The items that can be used, all of them in memory."""
+        return list(records_in(self.items))
 
 
 @dataclass(frozen=True)
@@ -84,27 +86,43 @@ def read(config: BuildConfig, work: Path, given: Sequence[Record] | None = None)
     """The records of a build, those `given` or those that the settings name; pictures that are drawn or unpacked go to
     `work`. Raises UserError if there are none."""
     limit = None if config.limit is None else config.skip + config.limit
-    items: list[Record | Rejection] = []
+    items: Sequence[Record | Rejection]
     if given is None:
-        # Every image is opened once: of large photos, that takes a while.
-        with Line(f"reading {config.records}", 0 if limit is None else limit) as line:
-            for item in read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt):
-                items.append(item)
-                line.advance(isinstance(item, Record))
+        items = spooled(islice(_read(config, work, limit), config.skip, None), work)
     else:
-        items += given[:limit]
-    items = items[config.skip :]
-    if config.ignore_references:
-        items = [replace(item, reference=None) if isinstance(item, Record) else item for item in items]
+        items = given[config.skip : limit]
+        items = [_without_reference(item) for item in items] if config.ignore_references else items
     if not items:
         raise UserError(f"{config.records}: holds no records{f' beyond the first {config.skip}' * (config.skip > 0)}.")
     share = held_out.share_for(config.records, config.held_out)
-    records = [item for item in items if isinstance(item, Record)]
-    kept_back = held_out.held_out(records, share, held_out.seed_for(config.seed, config.held_out_seed))
-    return Records(
-        [item for item in items if not (isinstance(item, Record) and item.id in kept_back)],
-        [record for record in records if record.id in kept_back],
-    )
+    seed = held_out.seed_for(config.seed, config.held_out_seed)
+    chosen = held_out.chooser(lambda: records_in(items), share, seed)
+
+    def kept(item: Record | Rejection) -> bool:
+        return isinstance(item, Record) and chosen(item)
+
+    if not share:
+        return Records(items, ())
+    if isinstance(items, SpooledItems):
+        return Records(items.part("used", lambda item: not kept(item)), items.part("kept-back", kept))  # type: ignore[arg-type]
+    return Records([item for item in items if not kept(item)], [one for one in records_in(items) if kept(one)])
+
+
+def records_in(items: Iterable[Record | Rejection]) -> Iterator[Record]:
+    """Those that can be used, one after another."""
+    return (item for item in items if isinstance(item, Record))
+
+
+def _read(config: BuildConfig, work: Path, limit: int | None) -> Iterator[Record | Rejection]:
+    # Every image is opened once: of large photos, that takes a while.
+    with Line(f"reading {config.records}", 0 if limit is None else limit) as line:
+        for item in read_records(config.records, work, limit=limit, seed=config.seed, prompt=config.prompt):
+            yield _without_reference(item) if config.ignore_references else item
+            line.advance(isinstance(item, Record))
+
+
+def _without_reference(item: Record | Rejection) -> Record | Rejection:
+    return replace(item, reference=None) if isinstance(item, Record) else item
 
 
 def open_source(
@@ -116,8 +134,7 @@ def open_source(
 ) -> Source:
     """The words, the judges and the generator; the model is `loaded`, or is loaded when it is asked for. Raises
     UserError for judges that can't be. `builds` are several with the same generator, if there are."""
-    records = [item for item in items if isinstance(item, Record)]
-    words = find_words(config.lexicon, is_world(config.records), records)
+    words = find_words(config.lexicon, is_world(config.records), records_in(items))
     model = functools.cache(lambda: loaded or load_model(config))
     context = judges.JudgeContext(words, model)
     panel = judges.open_panel(config.judge, config.writer, context, config.similarity)
@@ -180,25 +197,30 @@ def make(config: BuildConfig, source: Source, numbers: Sequence[int], part: str 
     wanted = {number: members(config, source.items, number) for number in numbers}
     usage = Asked(source.panel, source.generator())
     kept = Unfinished(config.out, wanted, part, usage, config.accept_failures)
-    todo = [index for places in wanted.values() for index in places if index not in kept]
-    for index, outcome in _outcomes(config, source, todo):
+
+    def left() -> Iterator[int]:
+        return (index for places in wanted.values() for index in places if index not in kept)
+
+    for index, outcome in _outcomes(config, source, left):
         kept.add(index, source.items[index].id, outcome)
         yield
     kept.close()
 
 
-def _outcomes(config: BuildConfig, source: Source, todo: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+def _outcomes(config: BuildConfig, source: Source, left: Callable[[], Iterator[int]]) -> Iterator[tuple[int, Outcome]]:
     from veridical.pairs.engine import Engine
     from veridical.pairs.retrieval import Gallery
     from veridical.pairs.runner import run_concurrently
 
     panel = source.panel
     judge = panel.names(judge_needs(config.construction, config.settings))
-    first = next((item for index in todo if isinstance(item := source.items[index], Record)), None)
+    first = next((item for index in left() if isinstance(item := source.items[index], Record)), None)
     with _at_work(source.generator(), config.batch_size, first) as generator:
-        gallery = Gallery(source.records, functools.partial(_embedded, generator))
+        # Only a construction that looks at all records holds them.
+        among = source.records if retrieves(config.construction) else []
+        gallery = Gallery(among, functools.partial(_embedded, generator))
         engine = Engine(generator, panel, gallery)
-        starts = _starts(config, source.items, todo, panel)
+        starts = _starts(config, source.items, left(), panel)
         for index, outcome in run_concurrently(starts, engine, config.batch_size, engine.expect, engine.lane):
             yield index, _signed(outcome, config, generator.name, judge)
 
@@ -247,7 +269,7 @@ def members(config: BuildConfig, items: Sequence[Record | Rejection], number: in
 
 
 def _starts(
-    config: BuildConfig, items: Sequence[Record | Rejection], todo: Sequence[int], panel: Panel
+    config: BuildConfig, items: Sequence[Record | Rejection], todo: Iterable[int], panel: Panel
 ) -> Iterator[tuple[int, str, Steps]]:
     construct = construction(config.construction)
     needs = judge_needs(config.construction, config.settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from veridical.judges.lexicon import Lexicon
@@ -27,7 +27,7 @@ _ROWS = (
 BINS = 10
 
 
-def summarise(pairs: Sequence[Pair], records: Sequence[Record], words: Words | None) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair], records: Iterable[Record], words: Words | None) -> dict[str, Any]:
     """Numbers about pairs: of all captions together, then of each variant.
 
     Means over the texts of a side: `words`; `objects`, the kinds of objects named; `partners`, the percentage of texts

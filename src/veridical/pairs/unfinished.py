@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ class Unfinished:
         self._out, self._wanted, self._asked = out, wanted, asked
         self._part, self._accept_failures = part, accept_failures
         self._postponed: list[Rejection] = []
-        self._shard_of = {index: number for number, places in wanted.items() for index in places}
+        self._shards = sorted((places[0], number) for number, places in wanted.items() if places)
         self._open: dict[int, dict[int, Outcome]] = {}
         self._finished: set[int] = set()
         self._held: list[tuple[int, Outcome]] = []
@@ -51,15 +52,21 @@ class Unfinished:
         with writing(out):
             self._journal = journal.open_journal(out, folder, part)
             # What this process kept for shards that are now another's; that one may not have read it yet.
-            self._of_others = self._journal.outcomes(lambda index: index not in self._shard_of)
-            for index, outcome in journal.read_outcomes(out, folder, self._shard_of.__contains__).items():
+            self._of_others = self._journal.outcomes(lambda index: self._shard_of(index) is None)
+            for index, outcome in journal.read_outcomes(out, folder, lambda i: self._shard_of(i) is not None).items():
                 self._keep(index, outcome)
             self._rewrite()
 
     def __contains__(self, index: int) -> bool:
         """Whether the record at this place is finished."""
-        number = self._shard_of[index]
-        return index in self._open.get(number, {}) or number in self._finished
+        number = self._shard_of(index)
+        return number in self._finished or (number is not None and index in self._open.get(number, {}))
+
+    def _shard_of(self, index: int) -> int | None:
+        """The number of the shard that a record belongs to; None where that is another process's."""
+        place = bisect_right(self._shards, index, key=lambda shard: shard[0])
+        number = self._shards[place - 1][1] if place else None
+        return number if number is not None and index in self._wanted[number] else None
 
     def add(self, index: int, record_id: str, outcome: Outcome) -> None:
         """Store the images of a new outcome and keep it.
@@ -89,7 +96,8 @@ class Unfinished:
 
     def _keep(self, index: int, outcome: Outcome) -> bool:
         """Put an outcome with the others of its shard; whether that made the shard complete, and it was written."""
-        number = self._shard_of[index]
+        number = self._shard_of(index)
+        assert number is not None
         shard = self._open.setdefault(number, {})
         shard[index] = outcome
         if len(shard) < len(self._wanted[number]):

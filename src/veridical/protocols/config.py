@@ -122,10 +122,11 @@ class EvalConfig(TableSettings):
     device: str = field(default="auto", metadata=INCIDENTAL)
     """A torch device, or auto: a GPU if there is one; spread puts a model's layers on all visible GPUs."""
     engine: Literal["here", "ray"] = field(default="here", metadata=INCIDENTAL)
-    """here asks local models in this process; ray has Ray Data ask them, `processes` workers at a time, each with the
+    """here asks local models on this machine; ray has Ray Data ask them, `processes` workers at a time, each with the
     model and some of the images, on one machine or a cluster that sees the images at the same paths."""
     processes: Positive = field(default=1, metadata=INCIDENTAL)
-    """Workers of Ray; on GPUs, each with its own."""
+    """Processes that answer side by side, each with the model and some of the images; on several GPUs, each on its
+    own. With engine ray, its workers. Changes the speed and nothing else."""
     report_to: tuple[str, ...] = field(default=(), metadata=INCIDENTAL)
     """Experiment trackers that get the numbers at the end: `wandb`, `tensorboard`, `mlflow`, `trackio`…"""
     attention: Attention = field(default="auto", metadata=INCIDENTAL)

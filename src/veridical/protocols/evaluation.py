@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from veridical import files, runs, tracking
+from veridical import files, ranks, runs, tracking
 from veridical.config import to_plain
 from veridical.decoding.best_of_n import BestOfN
 from veridical.decoding.registry import Method, answers_choices, answers_texts
@@ -81,6 +81,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     Raises:
         UserError: a model, adapter, file, image or setting that doesn't exist, or an `out` of other settings.
     """
+    ranks.require_alone("eval", "; --processes shares the images among several, on GPUs each on its own")
     models, methods = measured_models(config.models), methods_of(config)
     config = with_trained_limits(config, models)
     lmms_eval.check(config)
@@ -371,10 +372,11 @@ def _ask(config: EvalConfig, vlm: Vlm | RemoteGenerator, way: Way, tasks: Iterab
     """Ask one model what has no reply yet."""
     missing = way.outstanding(tasks)
     with Line(f"{way.name}: answers", len(missing)) as line:
-        if config.engine == "ray" and not isinstance(vlm, RemoteGenerator) and missing:
-            from veridical.protocols import ray_answering
+        if not isinstance(vlm, RemoteGenerator) and missing and (config.engine == "ray" or config.processes > 1):
+            from veridical.protocols import process_answering, ray_answering
 
-            ray_answering.answer(config, way.model, missing, way.replies, line.advance)
+            elsewhere = ray_answering if config.engine == "ray" else process_answering
+            elsewhere.answer(config, way.model, missing, way.replies, line.advance)
             return
         answer(vlm, missing.values(), way.replies, config.batch, line.advance)
 

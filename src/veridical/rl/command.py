@@ -82,8 +82,7 @@ def run(config: RlConfig, records: Sequence[Record] | None = None) -> Path:
     from veridical.align import distributed
     from veridical.align.run_folder import opened_by_main
 
-    distributed.init(config.device)
-    try:
+    with distributed.joined(config.device):
         distributed.require_same("settings", runs.identity_of(config))
         with opened_by_main(config.out, COMMAND, config) as folder:
             prompts = _prompts(config, distributed.on_main(lambda: _read(config, records)))
@@ -93,8 +92,6 @@ def run(config: RlConfig, records: Sequence[Record] | None = None) -> Path:
             digest = digest_of([*prompts.records, *prompts.kept_back])
             distributed.on_main(lambda: folder.settle({"records": digest}))
             _train(config, folder, prompts, panel)
-    finally:
-        distributed.destroy()
     return config.out
 
 
