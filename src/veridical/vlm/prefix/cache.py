@@ -37,10 +37,10 @@ class LayerPast:
     def rows(self, index: Tensor) -> LayerPast:
         """The same for `index` (int64) of its contexts, any of them any number of times."""
         return LayerPast(
-            None if self.keys is None else self.keys.index_select(0, index),
-            None if self.values is None else self.values.index_select(0, index),
-            tuple(state.index_select(0, index) for state in self.conv),
-            tuple(state.index_select(0, index) for state in self.recurrent),
+            None if self.keys is None else _rows(self.keys, index),
+            None if self.values is None else _rows(self.values, index),
+            tuple(_rows(state, index) for state in self.conv),
+            tuple(_rows(state, index) for state in self.recurrent),
             self.across,
         )
 
@@ -48,6 +48,11 @@ class LayerPast:
     def has_state(self) -> bool:
         """Whether padding after a row would change what the layer keeps."""
         return bool(self.conv or self.recurrent)
+
+
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+    """The rows `index`, wherever it is: a model's layers may lie on several devices."""
+    return tensor.index_select(0, index.to(tensor.device))
 
 
 class PrefixLayer(DynamicLayer):  # type: ignore[misc]
@@ -78,7 +83,7 @@ class AcrossLayer(PrefixLayer):
     def keep_rows(self, rows: Tensor) -> None:
         """Drop every row but `rows` (int64 indices)."""
         if self.is_initialized:
-            self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+            self.keys, self.values = _rows(self.keys, rows), _rows(self.values, rows)
 
     def roll_rows(self, shifts: Tensor) -> None:
         """Images stay where they are."""
@@ -109,7 +114,7 @@ class BranchLayer(DynamicLayer):  # type: ignore[misc]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The past followed by these states."""
-        keys, values = (past.index_select(0, self.owners) for past in (self.keys, self.values))
+        keys, values = (_rows(past, self.owners) for past in (self.keys, self.values))
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
 
 
@@ -143,12 +148,13 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop every row but `rows` (int64 indices)."""
-        self.store = [store.index_select(0, rows) for store in self.store]
+        self.store = [_rows(store, rows) for store in self.store]
 
     def keep_columns(self, rows: Tensor, columns: Tensor, room: int) -> None:
         """Keep `rows` (int64 indices), and of each the places `columns` [rows, length] of its past, in that order, with
         room for `room` further tokens."""
         self.length = columns.shape[1]
+        rows, columns = rows.to(self.device), columns.to(self.device)
         for index, store in enumerate(self.store):
             kept = store.new_zeros((len(rows), store.shape[1], self.length + room, store.shape[-1]))
             # Advanced indices apart from each other put their dimensions first: [rows, length, heads, width].
@@ -157,7 +163,7 @@ class DecodingLayer(DynamicLayer):  # type: ignore[misc]
 
     def roll_rows(self, shifts: Tensor) -> None:
         """Shift each row's past right by `shifts` [rows]; what falls off the end comes in at the start."""
-        rolled = (torch.arange(self.length, device=self.device) - shifts[:, None]) % self.length
+        rolled = (torch.arange(self.length, device=self.device) - shifts.to(self.device)[:, None]) % self.length
         rows = torch.arange(len(rolled), device=self.device)[:, None]
         for store in self.store:
             past = store[..., : self.length, :]
@@ -168,7 +174,7 @@ def _with_room(past: Tensor, owners: Tensor, room: int) -> Tensor:
     """Rows of a past, with `room` further places."""
     length = past.shape[-2]
     store = past.new_zeros((len(owners), *past.shape[1:-2], length + room, past.shape[-1]))
-    store[..., :length, :] = past.index_select(0, owners)
+    store[..., :length, :] = _rows(past, owners)
     return store
 
 
