@@ -19,6 +19,7 @@ from veridical.errors import UserError
 from veridical.judge_training.build_records import build_records
 from veridical.judges.lexicon_sources import world_lexicon
 from veridical.pairs.dataset import read_pairs
+from veridical.protocols.evaluation import recount
 from veridical.steps.stamps import is_done
 from veridical.study import definition
 from veridical.study.command import StudyConfig, run
@@ -63,6 +64,9 @@ def test_its_numbers_are_those_of_eval(study_folder, results):
     [row] = [row for row in results["pairs"] if row["second"] == "8.bpo-image"]
     difference = own["comparisons"][0]["differences"]["chair_s"]["difference"]
     assert row["differences"]["chair_s"]["value"] == pytest.approx(difference)
+    [config] = made_plan.evals.values()
+    with pytest.raises(UserError, match=r"gone: none of its answers to world-chair/\d+ is kept"):
+        recount(config, {"gone": "a model that was never asked"})
     assert measure(made_plan).base_of == {"8.bpo-image.s0": "base"}
 
 

@@ -307,12 +307,23 @@ def recount(config: EvalConfig, answers: Mapping[str, str], methods: Mapping[str
     return Recounted(
         asked.tasks,
         {
-            name: {key: task.count(way.replies_to(task)) for key, task in asked.tasks.items()}
+            name: {key: task.count(_kept(way, task)) for key, task in asked.tasks.items()}
             for name, kept in answers.items()
             for way in [Way(name, Measured(name, name), methods.get(name), Replies(store, kept))]
         },
         asked.pictures.vocabulary.classes if asked.pictures else (),
     )
+
+
+def _kept(way: Way, task: Task) -> dict[str, Reply]:
+    """The kept replies to a task. Raises UserError where there is none at all, which would be counted as silence."""
+    replies = way.replies_to(task)
+    if task.requests and not replies:
+        raise UserError(
+            f"{way.name}: none of its answers to {task.name} is kept; they were deleted, or a version asked that asks "
+            "otherwise. Measure it again (a study: delete the files of `eval` in its folder `steps`, and run it)."
+        )
+    return replies
 
 
 def noise_curve(config: EvalConfig, vlm: Vlm | RemoteGenerator, pictures: Pictures, replies: Replies) -> dict[str, Any]:
