@@ -158,7 +158,9 @@ arms:
   - {label: pairs, measured: pairs}
   - label: judge
     measured: judge
-    steps: {tested: {judge eval: {pairs: $pairs, judge: {name: mistaken, errors: 0.3}}}}
+    steps:
+      made: {build: {construction: povid}}
+      tested: {judge eval: {pairs: $made, judge: {name: mistaken, errors: 0.3}}}
 questions:
   - {level: {arm: pairs}, than: 1, metric: rejected_inventing, better: higher, expect: better}
   - {level: {arm: pairs}, than: 99, metric: within_1_try, better: higher}
@@ -175,7 +177,7 @@ def test_pairs_judges_and_decoding_are_measured_too(study_folder, results):
     found = json.loads((study_folder / "out" / "results.json").read_text())
     inventing, tries, judged, calibrated = (one["comparisons"][0]["effect"] for one in found["answers"])
 
-    [build] = [step.out for step in made_plan.steps if step.kind == "build"]
+    [build] = [step.out for step in made_plan.steps if step.out.parent.name == "builds"]
     records, _, _ = build_records(build, study_folder / "again")
     lexicon = world_lexicon()
     pairs = read_pairs(build)

@@ -284,7 +284,11 @@ def over_seeds(
     `pooled` is the spread of trainings over all arms, of which this effect has a `share`.
     """
     samples = [_summed(terms, without=False) for terms in by_seed]
-    single = len(by_seed) == 1 and bool(found.without) and found.pictures.get(metric, 0) <= LARGEST_JACKKNIFE
+    single = (
+        len(by_seed) == 1
+        and (metric == GAP or metric in found.without)
+        and found.pictures.get(metric, 0) <= LARGEST_JACKKNIFE
+    )
     apart = _summed(by_seed[0], without=True) if single else None
     values, drawn = [float(one[0]) for one in samples], [one[1:] for one in samples]
     return effect(values, drawn, found.pictures.get(metric, 0), apart, pooled, share)
