@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from veridical.study.plan import Plan
 
 RESAMPLES = 2000
+UNDEFINED: FloatArray = np.full(1, np.nan)
 NO_BASE = "no model"
 """The base of what is no model: pairs, and judges."""
 MOST_PAIRS = 200
@@ -250,6 +251,8 @@ Drawn = Callable[[bool], FloatArray]
 
 def difference(found: MeasuredStudy, model: str, rival: str, metric: str) -> Drawn:
     """Model minus rival: of `GAP`, captions that invent where both recall as much, the longer captions cut short."""
+    if not (_has(found, model, metric) and _has(found, rival, metric)):
+        return lambda _: UNDEFINED
     if metric == GAP:
         return lambda without: _gap(found.curves[model], found.curves[rival], without)["chair_s"]
     return lambda without: (
@@ -258,10 +261,17 @@ def difference(found: MeasuredStudy, model: str, rival: str, metric: str) -> Dra
     )
 
 
+def _has(found: MeasuredStudy, model: str, metric: str) -> bool:
+    """Whether a model, or what is none, was measured by a metric."""
+    return model in (found.curves if metric == GAP else found.numbers.get(metric, {}))
+
+
 def number(found: MeasuredStudy, model: str, metric: str) -> Drawn:
     """A model's number; of `GAP`, its difference from the base at equal recall."""
     if metric == GAP:
         return difference(found, model, found.base_of.get(model, "base"), GAP)
+    if not _has(found, model, metric):
+        return lambda _: UNDEFINED
     return lambda without: (found.without if without else found.numbers)[metric][model]
 
 
@@ -291,6 +301,8 @@ def over_seeds(
     )
     apart = _summed(by_seed[0], without=True) if single else None
     values, drawn = [float(one[0]) for one in samples], [one[1:] for one in samples]
+    if np.isnan(values).any():
+        return None
     return effect(values, drawn, found.pictures.get(metric, 0), apart, pooled, share)
 
 
@@ -304,7 +316,7 @@ def seed_pool(
 ) -> Pool | None:
     """How much a difference of two arms varies from training to training, over all arms; with `base`, an arm's own
     number. Only arms that all seeds have count."""
-    whole = [arm for arm in arms if all(f"{arm}.s{seed}" in found.base_of for seed in seeds)]
+    whole = [arm for arm in arms if all(_has(found, f"{arm}.s{seed}", metric) for seed in seeds)]
     if len(seeds) < 2 or len(whole) < (1 if base else 2):
         return None
     if base:
