@@ -27,7 +27,7 @@ veridical study --claims --out runs/claims            # all that isn't done yet
 python docs/ledger.py runs/claims                     # writes this page
 ```
 
-Of {all} claims {counts}.
+Of {all} claims: {counts}.
 
 """
 SUPPORT = (
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     """Write the page."""
     rows = ledger(known(folder))
     counts = Counter(str(row["verdict"]) for row in rows.values())
-    told = ", ".join(f"{count} {'are' if count > 1 else 'is'} {verdict}" for verdict, count in counts.most_common())
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     PAGE.write_text(
         HEAD.format(support=SUPPORT.replace("\\n", "\n"), all=len(rows), counts=told) + table(rows), encoding="utf-8"
     )
