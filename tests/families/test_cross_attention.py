@@ -42,8 +42,13 @@ def test_two_images_in_each_prompt(vlm):
 
 
 def test_different_numbers_of_images_fall_back_loudly(vlm):
+    # The released template takes no system turn beside images.
+    contexts = [
+        dataclasses.replace(c, prompt=tuple(turn for turn in c.prompt if turn.role != "system"))
+        for c in plain.contexts()
+    ]
     with torch.no_grad():
         with pytest.warns(UserWarning, match="different numbers"):
-            shared, found = scores(vlm, plain.contexts(), plain.ANSWERS)
+            shared, found = scores(vlm, contexts, plain.ANSWERS)
         assert not shared
-        assert plain.largest_difference(found, separate(vlm, plain.contexts(), plain.ANSWERS)) < 1e-5
+        assert plain.largest_difference(found, separate(vlm, contexts, plain.ANSWERS)) < 1e-5

@@ -69,7 +69,8 @@ def test_a_language_model_is_asked_for_each_name(tmp_path):
 
 
 def test_who_can_tell():
-    assert who_offers("presence") == ["oracle", "rules", "language-model", "vision-language-model", "detector"]
+    offering = ["oracle", "mistaken", "rules", "language-model", "vision-language-model", "detector"]
+    assert who_offers("presence") == offering
 
 
 def test_the_truth_of_a_claim():
