@@ -48,12 +48,12 @@ def test_a_short_text_names_a_view(text, view):
     [
         ("nose:500", "did you mean 'noise'"),
         ("noise", "write noise:NUMBER"),
-        ("noise:1000", "between 0 and 999"),
+        ("noise:1000", "at least 0 and at most 999"),
         ("noise:500:linear", "'pixels' or 'normalised'"),
         ("blank:3", "at most 0"),
         ("token-mask:half", "half"),
-        ("token-mask:1.5", "between 0 and 1"),
-        ("crop:0.5:0.1", "least <= most"),
+        ("token-mask:1.5", "at least 0 and at most 1"),
+        ("crop:0.5:0.1", "must not be above most"),
     ],
 )
 def test_a_text_that_names_no_view_is_refused(text, said):
