@@ -13,7 +13,7 @@ if [ ! -x "$folder/bin/vllm" ]; then
   # written in Python is needed; its kernels' shapes can't be registered without the kernels.
   "$folder/bin/pip" uninstall -q -y torchaudio torchcodec
   site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  sed -i 's/^@torch.library.register_fake("torchvision::.*$//' "$site/torchvision/_meta_registrations.py"
+  sed -i '/^@.*register_fake("torchvision::/d' "$site/torchvision/_meta_registrations.py"
   # The program asks for the version of a package called vllm.
   mkdir -p "$site/vllm-0.32.0+cpu.dist-info"
   printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$site/vllm-0.32.0+cpu.dist-info/METADATA"
