@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
-from queue import Empty
 from typing import Any
 
+from veridical import spawned
 from veridical.errors import UserError
 from veridical.pairs import shards
 from veridical.pairs.config import BuildConfig
@@ -19,8 +17,6 @@ from veridical.records import Record, Rejection
 from veridical.registry import load_files, loaded_files
 
 _DONE = "done"
-_PATIENCE = 1.0
-"""Seconds between looks at whether a silent process still lives."""
 
 
 def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequence[int]) -> Iterator[None]:
@@ -32,10 +28,11 @@ def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequ
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     hands = [hand for place in range(config.processes) if (hand := list(numbers[place :: config.processes]))]
+    own = [replace(config, device=spawned.own_device(config.device, place)) for place in range(len(hands))]
     workers = [
         context.Process(
             target=_work,
-            args=(loaded_files(), pickle.dumps(_own(config, place)), items, hand, str(place), len(hands), messages),
+            args=(loaded_files(), pickle.dumps(own[place]), items, hand, str(place), len(hands), messages),
         )
         for place, hand in enumerate(hands)
     ]
@@ -57,16 +54,7 @@ def make(config: BuildConfig, items: Sequence[Record | Rejection], numbers: Sequ
 def _listen(workers: Sequence[BaseProcess], messages: Any) -> Iterator[None]:
     working = len(workers)
     while working:
-        try:
-            message = messages.get(timeout=_PATIENCE)
-        except Empty:
-            dead = [worker for worker in workers if worker.exitcode]
-            if dead and messages.empty():
-                raise UserError(
-                    f"A process of the build died with exit code {dead[0].exitcode}; finished shards are kept. "
-                    "Run the same command again, with fewer --processes if memory ran out."
-                ) from None
-            continue
+        message = spawned.receive(messages, workers, "build", "finished shards", may_end=True)
         if message is None:
             yield
         elif message == _DONE:
@@ -87,7 +75,7 @@ def _work(
     """Runs in a process of its own."""
     import torch
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    spawned.end_with_parent()
     load_files(plugins)  # the settings may be of a user's own class
     config: BuildConfig = pickle.loads(packed)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
@@ -99,21 +87,3 @@ def _work(
         messages.put(str(error))
     except KeyboardInterrupt:
         pass  # the parent hears of it itself
-
-
-def _end_with_parent() -> None:
-    """A killed parent can't end its processes; they notice."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _own(config: BuildConfig, place: int) -> BuildConfig:
-    """The settings of one process: on a machine of several GPUs, with one of them."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if config.device in ("auto", "cuda") and count > 1:
-        return replace(config, device=f"cuda:{place % count}")
-    return config
