@@ -43,7 +43,7 @@ NO_PHOTOS = (
     "page",
 )
 """Beginnings of names of images that are drawings, diagrams or print."""
-STEPS = ("build-pairs", "align-aligned", "eval")
+STEPS = ("build", "align", "eval")
 SHORT = (
     # Random weights seldom end an answer.
     "--build.settings.max-new-tokens", "16", "--build.settings.keep-unfinished", "--eval.max-new-tokens", "16",
@@ -126,8 +126,8 @@ def stop_in(command: Sequence[str], out: Path, step: str, how: signal.Signals) -
     # A script in the background is deaf to Ctrl-C, and its children would be too.
     hearing = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hearing)
-    progress = out / "logs" / f"{step}.progress"
-    while run.poll() is None and not progress.exists():
+    logs = out / "logs"
+    while run.poll() is None and not list(logs.glob(f"{step}*.progress")):
         time.sleep(0.02)
     if run.poll() is not None:
         return f"{step}: finished before it could be stopped"

@@ -12,8 +12,12 @@ import yaml
 
 from veridical.config import dotted, flags, read_yaml, to_plain
 from veridical.errors import UserError
-from veridical.run.command import run, steps
+from veridical.run.command import run
 from veridical.run.config import GIVEN, RunConfig, config_type
+from veridical.run.plan import run_plan
+from veridical.steps.step import Step
+from veridical.study import definition
+from veridical.study.plan import plan
 
 
 def read(path: Path) -> RunConfig:
@@ -21,6 +25,10 @@ def read(path: Path) -> RunConfig:
     settings = read_yaml(path)
     kind = config_type(dotted(settings))
     return tyro.cli(kind, args=flags(settings, kind, path))
+
+
+def steps(config: RunConfig) -> tuple[Step, ...]:
+    return run_plan(config).steps
 
 
 def parsed(*arguments: str, **choices: str) -> RunConfig:
@@ -35,7 +43,8 @@ def test_a_recipe_gives_defaults_and_flags_win(tmp_path):
     assert made["records"] == "world"
     trained = to_plain(align.settings)
     assert (trained["objective"]["beta"], trained["objective"]["nll_weight"]) == (0.2, 3.0)
-    assert trained["pairs"] == made["out"] == str(tmp_path / "pairs")
+    assert trained["pairs"] == made["out"]
+    assert Path(made["out"]).parent == tmp_path / "builds"
 
 
 def test_what_is_written_out_is_read_again_after_an_edit(tmp_path):
@@ -66,13 +75,30 @@ def test_the_control_trains_on_the_same_pairs_and_is_measured_too(tmp_path):
     with_control = RunConfig(records="world", out=tmp_path, control=True)
     groups = vars(parsed("--records", "world"))
     first, second = (steps(RunConfig(**{**groups, **_given(one)})) for one in (plain, with_control))
-    assert [step.name for step in first] == ["build pairs", "align aligned", "eval"]
-    assert [step.name for step in second] == ["build pairs", "align aligned", "align sft", "eval"]
+    assert [step.kind for step in first] == ["build", "align", "eval"]
+    assert [step.kind for step in second] == ["build", "align", "align", "eval"]
+    assert first[:2] == second[:2]
     control = to_plain(second[2].settings)
     assert control["objective"]["name"] == "sft"
-    assert control["pairs"] == str(tmp_path / "pairs")
+    assert control["pairs"] == str(second[0].out)
     models = to_plain(second[3].settings)["models"]
-    assert list(models) == ["bundled", f"aligned={tmp_path / 'aligned'}", f"sft={tmp_path / 'sft'}"]
+    assert list(models) == ["bundled", f"aligned={second[1].out}", f"sft={second[2].out}"]
+
+
+def test_a_study_in_the_same_folder_uses_what_a_run_has_done(tmp_path):
+    """Pairs and trainings lie under the same names, so a study takes them for its own, and a run a study's."""
+    config = parsed("--records", str(tmp_path), "--limit", "20", "--align.objective.beta", "0.2", "--seed", "1",
+                    "--out", str(tmp_path / "out"))  # fmt: skip
+    base = {"model": "bundled", "records": str(tmp_path), "limit": 20, "construction": "bdhs", "size": "all"}
+    given = {"base": base | {"eval": {"protocols": ["chair-captions"]}}, "axes": {"beta": [0.2, 0.3]}, "seeds": [1]}
+    study = plan(definition.parse(given), tmp_path / "out")
+    ran = run_plan(config)
+    assert {step.name: step.digest(tmp_path) for step in ran.steps if step.kind != "eval"}.items() <= {
+        step.name: step.digest(tmp_path) for step in study.steps
+    }.items()
+    assert {step.settings.cache for step in (*ran.steps, *study.steps) if step.kind == "eval"} == {
+        tmp_path / "out" / "requests"
+    }
 
 
 def _given(config: RunConfig) -> dict[str, object]:

@@ -18,11 +18,12 @@ PROGRAM = """
 import sys
 from veridical.config import parse
 from veridical.run.checks import check
-from veridical.run.command import config_type, filled, steps
+from veridical.run.command import config_type, filled
+from veridical.run.plan import run_plan
 given = ["--model", "bundled", "--records", "world", "--limit", "4", "--out", sys.argv[1]]
 config = filled(parse(config_type({}), given, "veridical run", ""))
 check(config)
-assert len(steps(config)) == 3
+assert len(run_plan(config).steps) == 3
 assert not {"torch", "transformers", "datasets", "peft", "scipy", "accelerate"} & set(sys.modules), sys.modules.keys()
 """
 

@@ -25,7 +25,7 @@ def test_killed_it_ends_as_if_undisturbed(tmp_path):
     photos = walk.write_photos(tmp_path / "photos", 8)
     assert len(list(photos.glob("*.png"))) == 8 or not list(walk._packaged())
     model = tiny_qwen2_vl(tmp_path / "model")
-    found = walk.walk(tmp_path, "small", model, photos, [signal.SIGKILL], ["align-aligned", "eval"])
+    found = walk.walk(tmp_path, "small", model, photos, [signal.SIGKILL], ["align", "eval"])
     assert found["different"] == []
     assert found["pairs"] >= 4
     assert found["held_out"] >= 1

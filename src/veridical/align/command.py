@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical import ranks
 from veridical.align import run_folder
 from veridical.align.config import AlignConfig, config_type
-from veridical.errors import UserError
-from veridical.files import read_state, write_json, write_json_lines, write_whole
+from veridical.align.preparing import (
+    EXAMPLES,
+    checked_examples,
+    load_for_training,
+    open_encoder,
+    refuse_absent_optimiser,
+    refuse_unknown_trackers,
+)
+from veridical.align.telling import say, say_held_out, say_memory, say_what_runs
+from veridical.files import read_state, write_json, write_whole
 from veridical.runs import Run, identity_of
 
 if TYPE_CHECKING:
-    import torch
     from transformers import TrainerCallback
 
-    from veridical.align.checks import Prepared
     from veridical.align.inputs import BatchEncoder
     from veridical.align.reference import ReferenceCache
     from veridical.align.start_check import StartCheck
@@ -37,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["AlignConfig", "config_type", "run"]
 
 START = "start_check.json"
-EXAMPLES = "examples.arrow"
-"""The checked pairs, in the run folder while it lasts."""
 
 
 def run(config: AlignConfig) -> Path:
@@ -49,7 +50,7 @@ def run(config: AlignConfig) -> Path:
     """
     ranks.adopt()
     if run_folder.is_finished(config):
-        _say(f"{config.out} is already complete; its result is {config.result}")
+        say(f"{config.out} is already complete; its result is {config.result}")
         _publish(config)
         return config.out
     from veridical.align import distributed, sharding
@@ -107,20 +108,20 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     from veridical.vlm.model.adapters import save_trained
 
     laps = _Laps()
-    _refuse_unknown_trackers(config)
-    _refuse_absent_optimiser(config)
+    refuse_unknown_trackers(config)
+    refuse_absent_optimiser(config)
     base, vlm, dtype = load_for_training(config, folder, pairs_digest)
     config = _without_image(defaults.resolved(config, vlm.model))
-    _say_what_runs(config)
+    say_what_runs(config)
     laps.end("load")
     with open_encoder(config, base, vlm, dtype) as encoder:
         mix = distributed.on_main(lambda: joined_manifest(config.sources[0]))
         for line in lines(mix) if mix else ():
-            _say(line)
+            say(line)
         prepared = checked_examples(config, encoder)
         examples, kept_aside = held_out.split(prepared.examples, config.held_out)
-        _say_held_out(config, len(examples), len(kept_aside))
-        _tell_memory(config, vlm, examples)
+        say_held_out(config, len(examples), len(kept_aside))
+        say_memory(config, vlm, examples)
         laps.end("check")
         key = model_key(_reference_of(config, base, vlm), encoder.dtype, _trained_weights(config))
         cache = ReferenceCache(config.reference_folder / key)
@@ -165,8 +166,8 @@ def _align(config: AlignConfig, folder: Run, pairs_digest: str) -> None:
     }
     _write(config, summary)
     for line in result.lines():
-        _say(line)
-    _say(f"{config.result.name}: {config.result}")
+        say(line)
+    say(f"{config.result.name}: {config.result}")
 
 
 def _write(config: AlignConfig, summary: Mapping[str, Any]) -> None:
@@ -174,86 +175,8 @@ def _write(config: AlignConfig, summary: Mapping[str, Any]) -> None:
     from veridical.align import card
 
     write_whole(config.result / card.NAME, card.card(config, summary).encode())
-    write_json(config.out / "summary.json", summary)
     (config.out / EXAMPLES).unlink()
-
-
-def load_for_training(config: AlignConfig, folder: Run, pairs_digest: str) -> tuple[Vlm, Vlm, torch.dtype]:
-    """The base model, the same made ready for training, and the number type that it computes in; checks that these are
-    the run's.
-    """
-    from veridical.align import distributed
-    from veridical.align.policy import load_base, make_trainable
-    from veridical.vlm.model.precision import compute_dtype, refuse_float16
-
-    base = load_base(config)
-    dtype = compute_dtype(base.model)
-    refuse_float16(dtype)
-    distributed.require_same("weights of the model", base.fingerprint)
-    inputs = {"pairs": pairs_digest, "model": base.fingerprint}
-    distributed.on_main(lambda: folder.settle(inputs))
-    # Before the long work, so that an adapter that doesn't fit the model is refused at once.
-    vlm = make_trainable(config, base)
-    if config.start is not None:
-        distributed.on_main(lambda: folder.settle({"start": vlm.fingerprint}))
-    return base, vlm, dtype
-
-
-@contextmanager
-def open_encoder(config: AlignConfig, base: Vlm, vlm: Vlm, dtype: torch.dtype) -> Iterator[BatchEncoder]:
-    """What the model is shown; what serves this start of the run only is removed afterwards."""
-    from veridical.align import distributed
-    from veridical.align.inputs import BatchEncoder, worker_settings
-    from veridical.vlm.inputs.preprocessed_cache import Scratch
-    from veridical.vlm.prefix.prefix_store import PrefixStore
-    from veridical.vlm.prefix.vision_feature_cache import TowerCache
-
-    folder = config.out / f"prefixes-{distributed.index()}"
-    prefixes = PrefixStore(config.prefix_memory_mb * 2**20, config.prefix_disk_mb * 2**20, folder)
-    on_disk = None
-    if config.feature_disk_mb:
-        limit = config.feature_disk_mb * 2**20
-        on_disk = TowerCache(config.feature_folder, limit, vlm, base.fingerprint, distributed.count())
-    scratch = Scratch(
-        config.out / "images",
-        config.image_disk_mb * 2**20,
-        dtype,
-        worker_settings(config.workers)["num_workers"],
-        distributed.index(),
-        distributed.count(),
-    )
-    distributed.on_main(scratch.clear)
-    try:
-        yield BatchEncoder(vlm, config.feature_memory_mb * 2**20, prefixes, on_disk, scratch, dtype)
-    finally:
-        prefixes.close()
-        if distributed.is_main():
-            scratch.clear()
-
-
-def checked_examples(config: AlignConfig, encoder: BatchEncoder) -> Prepared:
-    """The pairs that can be trained on, with their images looked at; tells the user about the others."""
-    from veridical.align import checks, distributed, final_metrics
-    from veridical.align.dataset import store
-    from veridical.align.logps import views_of
-    from veridical.align.preprocess import first_look
-    from veridical.pairs.dataset import stream_pairs
-    from veridical.progress import Line
-
-    keep, objective = partial(store, path=config.out / EXAMPLES), config.objective
-    pairs, limit = stream_pairs(config.sources[0]), config.max_answer_tokens
-    answers = distributed.on_main(
-        lambda: checks.prepare(pairs, encoder.vlm, limit, config.too_long, keep=keep, objective=objective)
-    )
-    views = views_of((*config.objective.needs(), *final_metrics.BOTH))
-    with Line("images", len(distributed.share(len(answers.examples))), shown=distributed.is_main()) as line:
-        seen = first_look(encoder, answers.examples, views, config.workers, line.advance)
-    encoder.all_kept = not seen.unkept
-    prepared = replace(answers, examples=seen.examples, skipped=(*answers.skipped, *seen.skipped))
-    _tell(prepared, config.out)
-    if seen.unkept:
-        _say(f"{seen.unkept} images have no room on disk and are decoded in every pass; see --image-disk-mb")
-    return prepared
+    write_json(config.out / "summary.json", summary)
 
 
 def _fill_reference(
@@ -367,7 +290,7 @@ def run_steps(
     done = run_folder.step_of(checkpoint)
     distributed.on_main(lambda: run_folder.cut_log(config.out, done))
     if done:
-        _say(f"continuing after step {done} of {steps}")
+        say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
     with stop, Line("training", steps, done, shown=distributed.is_main()) as line:
         watchers = (
@@ -381,7 +304,7 @@ def run_steps(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < steps:
         step = trainer.state.global_step
-        _say(f"stopped after step {step} of {steps}; the same command continues from there")
+        say(f"stopped after step {step} of {steps}; the same command continues from there")
         raise KeyboardInterrupt
     return steps
 
@@ -396,79 +319,6 @@ def _terms(config: AlignConfig, encoder: BatchEncoder) -> Terms:
     return Terms(config.auxiliary, config.kl, second, config.seed, start)
 
 
-def _say_what_runs(config: AlignConfig) -> None:
-    from veridical.align import distributed, machine
-
-    if notice := machine.notice(distributed.count(), os.environ):
-        _say(notice)
-    _say(f"{config.objective.name} at a learning rate of {config.learning_rate:g}, {config.epochs} epochs")
-
-
-def _say_held_out(config: AlignConfig, trained: int, kept_aside: int) -> None:
-    from veridical.align.held_out import FEWEST
-
-    if kept_aside:
-        _say(f"{kept_aside} pairs are held out, and measured at the end; {trained} are trained on")
-    elif config.held_out and trained < FEWEST:
-        _say(f"no pairs are held out, since {trained} are fewer than {FEWEST}: results are on the training pairs alone")
-    elif config.held_out:
-        _say("no pairs are held out: a single record has too many of them; results are on the training pairs alone")
-
-
-def _refuse_unknown_trackers(config: AlignConfig) -> None:
-    from transformers.integrations import get_available_reporting_integrations
-
-    known = get_available_reporting_integrations()
-    if absent := [name for name in config.report_to if name not in known]:
-        raise UserError(f"report_to: {', '.join(absent)} is not installed; there is: {', '.join(known) or 'none'}.")
-
-
-def _refuse_absent_optimiser(config: AlignConfig) -> None:
-    from importlib import util
-
-    if config.optimiser == "adamw-8bit" and util.find_spec("bitsandbytes") is None:
-        raise UserError("optimiser adamw-8bit needs bitsandbytes: `pip install 'veridical[quantise]'`, or take adamw.")
-
-
-def _tell_memory(config: AlignConfig, vlm: Vlm, examples: Sequence[Example]) -> None:
-    """Print what a micro-batch of training will take, worked out from the model's shape."""
-    from veridical.align import distributed
-    from veridical.vlm.inputs.context import Context
-    from veridical.vlm.memory import Work, announce
-
-    if distributed.is_main():
-        kind: Work = "full" if config.train != "adapter" else "answers" if vlm.invocation_tokens else "lora"
-        like = Context(examples[0].images, examples[0].prompt)
-        announce(
-            vlm,
-            kind,
-            min(config.micro_batch, config.batch_size),
-            like,
-            rows=len(examples[0].answers()),
-            answer=min(128, config.max_answer_tokens),
-            rank=config.lora.rank,
-            checkpointing=config.gradient_checkpointing,
-            optimiser=config.optimiser,
-            shards=distributed.count() if config.shard else 1,
-        )
-
-
-def _tell(prepared: Prepared, out: Path) -> None:
-    from veridical.align import distributed
-
-    distributed.on_main(lambda: write_json_lines(out / "skipped.jsonl", map(asdict, prepared.skipped)))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.reasons().items())
-    if not prepared.examples:
-        example = "".join(f" For one, {one.id}: {one.detail}. {one.remedy}." for one in prepared.skipped[:1])
-        where = out / "skipped.jsonl"
-        raise UserError(f"None of the {prepared.read} pairs can be used ({reasons}); see {where}.{example}")
-    left_out = f"; left out: {reasons} (see {out / 'skipped.jsonl'})" if reasons else ""
-    shortened = f"; {prepared.shortened} answers shortened" if prepared.shortened else ""
-    _say(f"{len(prepared.examples)} of {prepared.read} pairs{left_out}{shortened}")
-    for warning in prepared.warnings:
-        _say(f"warning: {warning}")
-
-
 class _Laps:
     """Wall seconds of each stage of this start of the run."""
 
@@ -480,9 +330,3 @@ class _Laps:
         now = time.monotonic()
         self.seconds[stage] = round(now - self._last, 3)
         self._last = now
-
-
-def _say(text: str) -> None:
-    """Print on the main process only."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(text, file=sys.stderr, flush=True)

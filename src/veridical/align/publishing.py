@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from veridical import __version__
 from veridical.align.card import NAME
+from veridical.align.telling import say
 from veridical.config import read_yaml
 from veridical.errors import UserError
 from veridical.files import read_json, write_text
@@ -126,7 +126,7 @@ def merge(base: str, adapter: Path, out: Path, dtype: MergedType, *, allow_remot
     vlm = load(base, adapter=adapter, dtype="float32", device="cpu", allow_remote_code=allow_remote_code)
     done = write_merged(vlm, out, dtype)
     write_text(out / NAME, _card(base, adapter, dtype, done.kept))
-    _say(f"{out}: {base} with the adapter merged in, in {dtype}{_kept(dtype, done.kept)}")
+    say(f"{out}: {base} with the adapter merged in, in {dtype}{_kept(dtype, done.kept)}")
     return out
 
 
@@ -151,7 +151,7 @@ def push(folder: Path, repo: str, *, private: bool = False, licence: str = "") -
         _without_local_base(copy / "adapter_config.json")
         address = push_model(copy, repo, f"{what}, written by veridical {__version__}", private=private)
     use = f"use it as hf://{repo}" if what == "adapter" else f"use it as {repo}"
-    _say(f"{what} pushed to {address}; {use}")
+    say(f"{what} pushed to {address}; {use}")
     return address
 
 
@@ -231,7 +231,3 @@ def _card(base: str, adapter: Path, dtype: MergedType, kept: float) -> str:
 
 def _kept(dtype: MergedType, kept: float) -> str:
     return "" if dtype == "float32" else f", whose rounding keeps {100 * kept:.0f} % of the adapter's update"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Lt
 
 from veridical import runs
 from veridical.align import command as align
-from veridical.align import run_folder
+from veridical.align import preparing, run_folder
 from veridical.align.config import AlignConfig
 from veridical.bounds import AboveZero, Natural, NotNegative, Positive, Seed
 from veridical.errors import UserError
@@ -131,15 +131,15 @@ def _train(config: RewardConfig, pairs: Path, folder: runs.Run) -> None:
     from veridical.vlm.model.adapters import save_trained
 
     settings = _alignment(config, pairs)
-    base, vlm, dtype = align.load_for_training(settings, folder, run_folder.pairs_digest(pairs))
+    base, vlm, dtype = preparing.load_for_training(settings, folder, run_folder.pairs_digest(pairs))
     size = sum(weight.numel() for weight in vlm.model.parameters())
     rate = config.learning_rate or (
         LARGE_RATE if size >= defaults.LARGE else defaults.learning_rate(vlm.model, config.train)
     )
     settings = dataclasses.replace(settings, learning_rate=rate)
     attach_head(vlm, config.seed)
-    with align.open_encoder(settings, base, vlm, dtype) as encoder:
-        prepared = align.checked_examples(settings, encoder)
+    with preparing.open_encoder(settings, base, vlm, dtype) as encoder:
+        prepared = preparing.checked_examples(settings, encoder)
         learnt, measured = _split(config, prepared.examples)
         steps = _steps(config, settings, encoder, learnt)
         accuracies = {"train": _accuracy(config, encoder, learnt), "held_out": _accuracy(config, encoder, measured)}
@@ -220,4 +220,4 @@ def _write(config: RewardConfig, base: Vlm, head: torch.Tensor, results: dict[st
         "max_image_tokens": config.max_image_tokens,
     }
     write_json(config.out / REWARD, about | results)
-    (config.out / align.EXAMPLES).unlink(missing_ok=True)
+    (config.out / preparing.EXAMPLES).unlink(missing_ok=True)

@@ -11,8 +11,6 @@ OUT/checkpoints/  to continue from, buffer, moving average and reference include
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from veridical import runs
 from veridical.align.config import AlignConfig
+from veridical.align.telling import say
 from veridical.errors import UserError
 from veridical.files import write_json
 from veridical.loops.config import LoopConfig, settings_of
@@ -52,7 +51,7 @@ def run(config: LoopConfig) -> Path:
         raise UserError(f"{config.build}: kind sapo goes with construction sapo, not {built.construction}.")
     if (config.out / "summary.json").exists():
         runs.check(config.out, COMMAND, config)
-        _say(f"{config.out} is already complete; its result is {config.out / 'adapter'}")
+        say(f"{config.out} is already complete; its result is {config.out / 'adapter'}")
         return config.out
     from veridical.align import distributed
     from veridical.align.run_folder import opened_by_main
@@ -85,7 +84,7 @@ def _train(config: LoopConfig, built: BuildConfig, aligned: AlignConfig, folder:
     encoder = BatchEncoder(policy.vlm, aligned.feature_memory_mb * 2**20, dtype=policy.dtype)
     work = _work(config, built, aligned, policy, source, encoder)
     watching = watch.opened(aligned.watch, config.out, policy.vlm, policy.dtype, aligned.seed)
-    _say(
+    say(
         f"{config.kind} by steps: {built.construction}, {aligned.objective.name} at a learning rate of "
         f"{aligned.learning_rate:g}, {len(source.records)} records"
     )
@@ -109,7 +108,7 @@ def _train(config: LoopConfig, built: BuildConfig, aligned: AlignConfig, folder:
             "watch": watched,
         },
     )
-    _say(f"adapter: {config.out / 'adapter'}")
+    say(f"adapter: {config.out / 'adapter'}")
 
 
 def _work(
@@ -166,7 +165,7 @@ def _take_steps(aligned: AlignConfig, work: PairsByStep, watching: Any, steps: i
     checkpoint = distributed.on_main(lambda: run_folder.continued(aligned.out, ("log.jsonl", "pairs.jsonl")))
     done = run_folder.step_of(checkpoint)
     if done:
-        _say(f"continuing after step {done} of {steps}")
+        say(f"continuing after step {done} of {steps}")
     stop = callbacks.StopOnSignal()
     with stop, Line("training", steps, done, shown=distributed.is_main()) as line:
         watchers = [
@@ -180,7 +179,7 @@ def _take_steps(aligned: AlignConfig, work: PairsByStep, watching: Any, steps: i
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     taken = int(trainer.state.global_step)
     if stop.stopped and taken < steps:
-        _say(f"stopped after step {taken} of {steps}; the same command continues from there")
+        say(f"stopped after step {taken} of {steps}; the same command continues from there")
         raise KeyboardInterrupt
     return taken
 
@@ -195,9 +194,3 @@ def _write_held_out(built: BuildConfig, out: Path, records: Sequence[Record]) ->
 def _count(path: Path, steps: int) -> dict[str, float]:
     rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {"all": float(len(rows)), "a_step": len(rows) / max(steps, 1)}
-
-
-def _say(text: str) -> None:
-    """Print on the main process only."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(text, file=sys.stderr, flush=True)

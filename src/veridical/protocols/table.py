@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Any]
 
+LOG_WIDTH = 160
+"""Columns of what is printed to a file or a pipe."""
 NOTHING: Mapping[str, None] = {"value": None, "difference": None, "low": None, "high": None}
 """Stands where a model was not measured by a protocol."""
 
@@ -23,7 +26,8 @@ def show(results: Results, console: Console | None = None) -> None:
     """Print the results: all models at a glance where there are several, then each beside the base, then notes."""
     from rich.console import Console
 
-    console = console or Console()
+    # In a log nothing is cut off for want of room.
+    console = console or (Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH))
     for table in tables(results):
         console.print(table)
     for note in results["notes"]:
@@ -220,7 +224,8 @@ def _start(results: Results, title: str) -> Table:
     # Tight, so that three numbers with their intervals fit into 80 columns.
     table = Table(title=title, caption=caption, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.caption_justify = "left"
-    table.add_column("", no_wrap=True)
+    # Numbers keep their room; where it is narrow, labels wrap.
+    table.add_column("")
     return table
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from veridical import files
 from veridical.run.config import RunConfig, config_type, filled, to_write
-from veridical.steps.step import Step, Steps
+from veridical.run.plan import ALIGNED, CONTROL, EVAL, PAIRS, run_plan
+
+if TYPE_CHECKING:
+    from veridical.study.plan import Plan
 
 __all__ = ["RunConfig", "config_type", "run"]
 
-PAIRS, ALIGNED, CONTROL, EVAL, REPORT = "pairs", "aligned", "sft", "eval", "report.html"
+REPORT = "report.html"
 
 
 def run(config: RunConfig) -> Path:
@@ -45,67 +48,55 @@ def _run(config: RunConfig) -> Path:
             f"have a caption, {looked.annotated} annotated objects.",
             flush=True,
         )
+    made = run_plan(config)
     with locked(config.out) as lock:
-        seconds = execute(Steps(out=config.out, steps=tuple(steps(config))), 1, lock, keep_going=False)
-        page = write_report(config, seconds)
-    _show(config, page)
+        seconds = execute(made, 1, lock, keep_going=False)
+        folders = folders_of(made)
+        for name in (PAIRS, ALIGNED, CONTROL, EVAL):
+            _link(config.out / name, folders.get(name))
+        page = write_report(config.out, folders, seconds)
+    _show(folders, page)
     return page
 
 
-def steps(config: RunConfig) -> list[Step]:
-    """The commands that are run, in their order."""
-    from veridical.run.plan import align_step, build_step, eval_step
-    from veridical.steps.estimate import UNKNOWN
-
-    out, pairs = config.out, config.limit or UNKNOWN
-    images = {"max_pixels": config.max_pixels, "max_image_tokens": config.max_image_tokens}
-    common = {"model": config.model, "device": config.device, **images}
-    trained = {**common, "seed": config.seed, "allow_remote_code": config.allow_remote_code}
-    build = dataclasses.replace(config.build, out=out / PAIRS, records=config.records, limit=config.limit, **trained)
-    align = dataclasses.replace(config.align, pairs=out / PAIRS, out=out / ALIGNED, **trained)
-    names = [ALIGNED, *([CONTROL] if config.control else [])]
-    models = (config.model, *(f"{name}={out / name}" for name in names))
-    measured = dataclasses.replace(config.eval, out=out / EVAL, models=models, device=config.device, **images)
-    made = [build_step(PAIRS, build), align_step(ALIGNED, align, pairs=pairs, after=[f"build {PAIRS}"])]
-    if config.control:
-        control = _control(align, out / CONTROL)
-        made.append(align_step(CONTROL, control, pairs=pairs, after=[made[-1].name]))
-    return [*made, eval_step(EVAL, measured, after=[made[-1].name])]
+def folders_of(made: Plan) -> dict[str, Path]:
+    """The folders of a run by what they hold: its pairs, its trainings by name, its evaluation."""
+    trained = {cell.arm.name: made.step(made.trained[cell.name]).out for cell in made.cells}
+    return {PAIRS: made.step(made.sets[made.cells[0].name]).out, **trained, EVAL: made.step(EVAL).out}
 
 
-def _control(align: Any, out: Path) -> Any:
-    """The same training on the chosen answers alone."""
-    from veridical.align.config import config_type as align_type
-    from veridical.objectives.sft import Sft
+def _link(link: Path, folder: Path | None) -> None:
+    """Give a folder of the latest run a name that can be remembered; where links can't be made, it goes without."""
+    if link.is_symlink() or not link.exists():
+        with contextlib.suppress(OSError, NotImplementedError):
+            link.unlink(missing_ok=True)
+            if folder is not None:
+                link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
 
-    given = {field.name: getattr(align, field.name) for field in dataclasses.fields(align)}
-    return align_type({"objective.name": "sft"})(**given | {"objective": Sft(), "out": out})
 
-
-def write_report(config: RunConfig, seconds: Mapping[str, float]) -> Path:
+def write_report(out: Path, folders: Mapping[str, Path], seconds: Mapping[str, float]) -> Path:
     """Write the report about the run and return its path."""
     from veridical.report.command import ReportConfig
     from veridical.report.page import render
     from veridical.report.runs import read_runs
 
-    names = [PAIRS, ALIGNED, *([CONTROL] if config.control else []), EVAL]
-    settings = ReportConfig(runs=tuple(config.out / name for name in names), out=config.out / REPORT)
+    settings = ReportConfig(runs=tuple(folders.values()), out=out / REPORT)
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
     files.write_whole(settings.out, page.encode())
     return settings.out
 
 
-def _show(config: RunConfig, page: Path) -> None:
+def _show(folders: Mapping[str, Path], page: Path) -> None:
     """Print the results, what build and align warned of, and where everything is."""
     from veridical.protocols.table import show
     from veridical.report.runs import warnings_of
 
-    results = files.read_state(config.out / EVAL / "results.json")
-    with files.naming(config.out / EVAL / "results.json"):
+    results = files.read_state(folders[EVAL] / "results.json")
+    with files.naming(folders[EVAL] / "results.json"):
         show(results)
     for name in (PAIRS, ALIGNED):
-        summary = config.out / name / "summary.json"
+        summary = folders[name] / "summary.json"
         with files.naming(summary):
             for warning in warnings_of(files.read_state(summary)):
                 print(f"warning ({name}): {warning}")
-    print(f"adapter: {config.out / ALIGNED}\nresults: {config.out / EVAL / 'results.json'}\nreport: {page}")
+    print(f"adapter: {folders[ALIGNED]}\nresults: {folders[EVAL] / 'results.json'}\nreport: {page}")

@@ -125,8 +125,13 @@ def _without_given(step: str, settings: Any) -> Any:
     """The same settings, of a class in which those that `run` gives are no options."""
     kind = type(settings)
     hints = typing.get_type_hints(kind)
+    known = {setting.name: setting for setting in dataclasses.fields(kind)}
     given: list[Any] = [
-        (name, Annotated[hints[name], tyro.conf.Fixed, tyro.conf.Suppress], field(default=getattr(settings, name)))
+        (
+            name,
+            Annotated[hints[name], tyro.conf.Fixed, tyro.conf.Suppress],
+            field(default=getattr(settings, name), metadata=known[name].metadata),
+        )
         for name in GIVEN[step]
     ]
     made = dataclasses.make_dataclass(

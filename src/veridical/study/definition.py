@@ -117,6 +117,26 @@ class Study:
     """What the file says, to be kept beside the results."""
 
 
+def study_of(arms: Sequence[Arm], seed: int) -> Study:
+    """A study of these arms with one seed, which asks nothing."""
+    return Study(
+        title="A run",
+        arms=tuple(arms),
+        axes={"arm": tuple(arm.name for arm in arms)},
+        values={},
+        seeds=(seed,),
+        seeds_of="pairs-and-training",
+        size=None,
+        size_matched=False,
+        questions=(),
+        metric=GAP,
+        better="lower",
+        correction="holm",
+        budget_hours=None,
+        source={},
+    )
+
+
 def read(path: Path) -> Study:
     """The study in a YAML file. Raises UserError for what can't be."""
     return parse(read_yaml(path), str(path))

@@ -70,10 +70,13 @@ class Plan(Steps):
 
 def plan(study: Study, out: Path) -> Plan:
     """The steps of a study whose folder is `out`. Raises UserError for settings that can't be."""
-    found = [(arm, recipe(arm, study.size)) for arm in study.arms]
+    return planned(study, {arm.name: recipe(arm, study.size) for arm in study.arms}, out)
+
+
+def planned(study: Study, recipes: Mapping[str, ArmRecipe], out: Path) -> Plan:
+    """The steps of a study whose arms are run by these recipes, by the arm's name."""
     steps: dict[str, Step] = {}
-    cells = tuple(Cell(arm, seed) for seed in study.seeds for arm, _ in found)
-    recipes = {arm.name: made for arm, made in found}
+    cells = tuple(Cell(arm, seed) for seed in study.seeds for arm in study.arms)
     builds: dict[str, tuple[str, ...]] = {}
     sets: dict[str, str] = {}
     trained: dict[str, str] = {}
@@ -202,6 +205,8 @@ def _set(
     steps: dict[str, Step],
 ) -> str:
     """The set of pairs that a cell is trained on; those of a seed are matched in size unless one is asked for."""
+    if made.whole and made.measured == "model" and len(builds[cell.name]) == 1 and not made.label_noise:
+        return builds[cell.name][0]
     rivals = dict.fromkeys(
         builds[other.name]
         for other in cells
@@ -231,7 +236,8 @@ def _set(
 
 
 def _align(cell: Cell, made: ArmRecipe, pairs: str, out: Path, steps: dict[str, Step]) -> str:
-    config = dataclasses.replace(made.align, seed=cell.seed, pairs=steps[pairs].out, reference_cache=out / "reference")
+    cache = made.align.reference_cache or out / "reference"
+    config = dataclasses.replace(made.align, seed=cell.seed, pairs=steps[pairs].out, reference_cache=cache)
     label = f"{label_of(config.objective.name)}-{_short(runs.identity_of(config) | {'pairs': pairs})}"
     name, folder = f"align {label}", out / "runs" / label
     work = align_work(config, _expected_pairs(made))
@@ -275,7 +281,7 @@ def _a_round(limit: int | None, made: ArmRecipe) -> int | None:
 
 def _eval(cell: Cell, made: ArmRecipe, trained: str | None, out: Path, steps: dict[str, Step]) -> str:
     """Measure a cell's model against its base, whose answers are asked for once and shared."""
-    config = dataclasses.replace(made.eval, cache=out / "requests")
+    config = _asking(made, out)
     if trained is None:
         return _base_eval(config, out, steps)
     held_out = () if config.records or config.held_out else (trained,)
@@ -289,6 +295,11 @@ def _eval(cell: Cell, made: ArmRecipe, trained: str | None, out: Path, steps: di
     work = eval_work(config)
     steps.setdefault(name, Step(name, "eval", folder, measured, (trained,), first, work=work, shown=cell.name))
     return name
+
+
+def _asking(made: ArmRecipe, out: Path) -> EvalConfig:
+    """How a cell's model is measured, with the answers kept that other cells can use."""
+    return dataclasses.replace(made.eval, cache=made.eval.cache or out / "requests")
 
 
 def _base_eval(config: EvalConfig, out: Path, steps: dict[str, Step]) -> str:
@@ -311,7 +322,7 @@ def _way(
     from veridical.protocols.config import PlainDecoding
 
     decoding = made.eval.decoding
-    config = dataclasses.replace(made.eval, cache=out / "requests", decoding=PlainDecoding())
+    config = dataclasses.replace(_asking(made, out), decoding=PlainDecoding())
     key = f"all-{_short(config, out)}"
     so_far = evals.get(key, dataclasses.replace(config, out=out / "evals" / key))
     own = (f"{cell.name}={steps[trained].out}",) if trained else ()

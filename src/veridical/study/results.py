@@ -12,6 +12,7 @@ from veridical.steps.stamps import read_stamp
 from veridical.study.answers import StudyAnswer, answers, pseudo_values
 from veridical.study.definition import GAP, Study
 from veridical.study.measure import Drawn, MeasuredStudy, difference, number, over_seeds, seed_pool
+from veridical.study.pair_sets import available
 from veridical.study.plan import Plan
 
 BASE = "base"
@@ -124,8 +125,8 @@ def _pairs(plan: Plan, arm: str, seeds: Sequence[int]) -> list[int]:
     for seed in seeds:
         step = plan.sets.get(f"{arm}.s{seed}")
         stamp = read_stamp(plan.out, plan.step(step)) if step else None
-        if stamp is not None and "pairs" in stamp.product:
-            found.append(int(stamp.product["pairs"]))
+        if step and stamp is not None and stamp.state == "done":
+            found.append(int(stamp.product["pairs"]) if stamp.product else available([plan.step(step).out]))
     return found
 
 
