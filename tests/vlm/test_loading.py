@@ -119,6 +119,17 @@ def test_missing_weights_are_not_made_up(llava_folder, tmp_path):
         load(copy)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(llava_folder, tmp_path, number):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if "q_proj" in name)
+    weights[name][0, 0] = number
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 of its weights hold NaN or infinity.*q_proj"):
+        load(copy)
+
+
 def test_a_configuration_of_a_far_larger_model_is_refused_before_weights_are_made_up(llava_folder, tmp_path):
     """Without its `text_config` a LLaVA is one of 7B, by transformers' defaults."""
     folder = Path(shutil.copytree(llava_folder, tmp_path / "model"))

@@ -141,6 +141,7 @@ def read_model(
     if getattr(loaded, "hf_device_map", None) is None:
         loaded.to(place)
     loaded.requires_grad_(False).eval()
+    _refuse_not_finite(model, loaded)
     if options.compile:
         load_options.compile_language_model(loaded)
     return Loaded(loaded, processor, hash_of_files(folder, f"{number}{options.changes_numbers}"))
@@ -236,6 +237,21 @@ def _refuse_made_up(model: str | Path, outcome: Mapping[str, Any]) -> None:
         raise UserError(
             f"The model {str(model)!r} can't be loaded: {len(lacking)} of its weights are missing from its files or "
             f"have another shape there ({lacking[0]} for one). Fetch it again, or give one whose configuration fits."
+        )
+
+
+def _refuse_not_finite(model: str | Path, loaded: Any) -> None:
+    """Refuse weights that are no numbers: every answer would be made up of one token, and every score be NaN."""
+    broken = [
+        name
+        for name, weight in loaded.named_parameters()
+        if weight.is_floating_point() and not weight.is_meta and not weight.isfinite().all()
+    ]
+    if broken:
+        raise UserError(
+            f"The model {str(model)!r} can't be used: {len(broken)} of its weights hold NaN or infinity ({broken[0]} "
+            "for one), as after a training that diverged, or in float16 where they are too large for it. Fetch it "
+            "again, or give another dtype."
         )
 
 
