@@ -57,13 +57,14 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
 
     Detect-and-correct pairs (HA-DPO) with invented objects replaced by true ones that the caption missed, omission
     pairs against shortening, repetition pairs against saying things twice, and questions; trained by DPO with a
-    likelihood term. BPO beside it; SFT on the same chosen captions as the control. Chosen on the split `dev`.
+    likelihood term; SFT on the same chosen captions as the control. Chosen on the split `dev`. BPO beside it, against
+    captions that the base was itself trained on, as its paper has it.
     """
     folder = config.out / f"seed-{seed}"
 
-    def build(name: str, recipe: str) -> Step:
+    def build(name: str, recipe: str, records: str) -> Step:
         made = build_config(
-            recipe_of(recipe), records="world:pairs", limit=config.pictures, seed=seed, out=folder / f"pairs-{name}"
+            recipe_of(recipe), records=records, limit=config.pictures, seed=seed, out=folder / f"pairs-{name}"
         )
         return build_step(name, made, threads=1)
 
@@ -74,8 +75,8 @@ def steps(config: DemoConfig, seed: int) -> list[Step]:
     sft = dataclasses.replace(recipe_of("demo"), objective={"name": "sft"})
     names = (MAIN, CONTROL, BESIDE)
     found = [
-        build("balanced-correction", "demo"),
-        build("bpo-image", "demo-bpo"),
+        build("balanced-correction", "demo", "world:pairs"),
+        build("bpo-image", "demo-bpo", "world:sft"),
         align(MAIN, "balanced-correction", recipe_of("demo"), PAIRS_A_PICTURE * config.pictures),
         align(BESIDE, "bpo-image", recipe_of("demo-bpo"), config.pictures),
         align(CONTROL, "balanced-correction", sft, PAIRS_A_PICTURE * config.pictures),

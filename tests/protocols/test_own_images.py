@@ -17,6 +17,7 @@ from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.judged_sentences import JudgedCaptions
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.reference_captions import captions_task
+from veridical.protocols.registry import AFTER_ALL
 from veridical.protocols.results import summarise
 from veridical.protocols.sources import read_pictures
 from veridical.records import ImageFile, Message, Pair, Provenance
@@ -59,6 +60,8 @@ def test_what_there_is_decides_what_is_measured(tmp_path):
     (folder / "metadata.jsonl").unlink()
     bare = read_tasks(config_for(folder, tmp_path / "out"))
     assert list(bare.tasks) == ["side-by-side"]
+    late = {key for key, task in (asked.tasks | bare.tasks).items() if task.then}
+    assert late == set(asked.tasks) & set(AFTER_ALL)
     annotated = [{"file_name": name, "objects": ["dog"]} for name in CAPTIONS]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in annotated))
     assert list(read_tasks(config_for(folder, tmp_path / "out")).tasks) == ["chair", "pope"]

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from veridical.errors import UserError
 from veridical.steps.estimate import Work, paces, seconds_left
@@ -187,6 +188,16 @@ def test_cells_that_cannot_be_are_named(tmp_path, axes, message):
 def checked(out: Path, **changed):
     study = parse({**GRID, "seeds": [0], **changed})
     return check(study, plan(study, out), 1)
+
+
+def test_protocols_that_ask_about_what_all_models_say_are_refused_before_the_first_run(tmp_path):
+    """Also on pictures that a build will keep back, of which nothing is known yet."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (32, 32)).save(photos / "a.png")
+    base = {"records": str(photos), "construction": "bdhs", "limit": 4, "eval": {"protocols": ["side-by-side"]}}
+    with pytest.raises(UserError, match="side-by-side asks about what all models say"):
+        checked(tmp_path, base=base, axes={"beta": [0.1, 0.2]}, metric="words")
 
 
 def test_what_would_fail_late_is_refused_before_the_first_run(tmp_path):

@@ -31,6 +31,8 @@ PICTURES: Mapping[str, str] = {
 }
 """Protocols on pictures (`--records`): a function from pictures and settings to a task. Those called world-... need
 annotated ones."""
+AFTER_ALL = ("chair-detector", "judged-sentences", "side-by-side")
+"""Those whose questions depend on what all models of an evaluation say."""
 _PICTURES = {
     "world-chair": "CHAIR, with recall, on annotated pictures",
     "world-pope": "POPE on annotated pictures: is an object there, yes or no",

@@ -45,8 +45,8 @@ RECIPES: Mapping[str, RunRecipe] = MappingProxyType(
         ),
         "demo-bpo": RunRecipe(
             "bpo-image",
-            {"only_invented": True, "match_objects": True, "candidates": 3, "temperature": 0.7},
-            {"name": "dpo"},
+            {"view": "noise:450", "temperature": 0.7},
+            {"name": "dpo", "beta": 0.3, "nll_weight": 3.0},
             {"learning_rate": 1e-3, "micro_batch": 16, "held_out": 0.0},
         ),
     }

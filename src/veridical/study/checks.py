@@ -112,19 +112,20 @@ def _check_model(model: str, allow_remote_code: bool) -> None:
 def _check_metrics(study: Study, plan: Plan) -> None:
     """That questions ask for numbers that are measured; where pictures are known only later, that is left to then."""
     from veridical.protocols.evaluation import read_tasks
+    from veridical.protocols.registry import AFTER_ALL
 
     models = any(cell.name in plan.ways for cell in plan.cells)
     wanted = {question.metric for question in study.questions} | ({study.metric} if models else set())
     shown = set() if all(cell.name in plan.ways for cell in plan.cells) else set(SHOWN)
     for config in plan.evals.values():
-        if config.records is None and config.held_out is None:
-            return
-        tasks = read_tasks(config).tasks
-        if late := [task.name for task in tasks.values() if task.then]:
+        if late := [name for name in config.protocols if name in AFTER_ALL]:
             raise UserError(
                 f"eval.protocols: {', '.join(late)} asks about what all models say, so it can't compare runs that are "
                 "measured one by one; leave it out, and use `veridical eval` for it."
             )
+        if config.records is None and config.held_out is None:
+            return
+        tasks = read_tasks(config).tasks
         shown |= {task.prefix + one.metric for task in tasks.values() for one in task.shown}
         if any(task.key.startswith("chair") for task in tasks.values()):
             shown.add(GAP)
