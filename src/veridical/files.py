@@ -83,12 +83,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any], *, allow_nan: bool = True) -> None:
     """Write a mapping as readable JSON, whole; without `allow_nan`, ValueError for what other programs can't read."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
+    write_whole(path, _json(content, indent=2, allow_nan=allow_nan) + b"\n")
+
+
+def _json(content: Any, **how: Any) -> bytes:
+    """JSON in UTF-8, as readable as can be: half of a character, which UTF-8 can't hold, is written as its escape."""
+    try:
+        return json.dumps(content, ensure_ascii=False, **how).encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, **how).encode()
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write mappings as JSON lines, whole."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    write_whole(path, b"".join(_json(row) + b"\n" for row in rows))
 
 
 AGAIN = "run the command of this folder again"

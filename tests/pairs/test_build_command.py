@@ -124,6 +124,24 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def edit(path: Path) -> None:
+    """A field goes that is read at the very end."""
+    mark = json.loads(path.read_text())
+    path.write_text(json.dumps(mark | {"rejects": [{"id": "half a character: \ud800"}]}))
+
+
+def test_a_mark_that_was_edited_is_damaged_and_its_shard_made_again(config, finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run_until(CHILD, r"open .*/journal/0\.jsonl$", 14, signal.SIGKILL, out, config.model) != 0
+    edit(out / ".work" / "marks" / "00001.json")
+    about = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(about | {"note": "half a character: \ud800"}))
+    run(replace(config, out=out))
+    assert "shard 00001 has a damaged mark" in capsys.readouterr().err
+    made, whole = bytes_of(out), bytes_of(finished)
+    assert {name for name in whole if made[name] != whole[name]} == {"run.json"}
+
+
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 @pytest.mark.parametrize("name", ["marks/00001.json", "../pairs/00001.parquet", "journal/0.jsonl"])
 def test_what_was_damaged_of_an_unfinished_build_is_made_again(config, finished, tmp_path, capsys, damage, name):

@@ -187,7 +187,8 @@ def check_fields(pair: Pair) -> None:
         raise ValueError("its id, a turn, an answer or another text is no text")
     if not isinstance(pair.open_ended, bool):
         raise ValueError("its open_ended is neither true nor false")
-    "".join(texts).encode()  # half of a character is no Unicode, which is a ValueError too
+    stated = json.dumps([made.parameters, made.scores], ensure_ascii=False, default=str)
+    "".join((*texts, stated)).encode()  # half of a character is no Unicode, which is a ValueError too
     spans = () if pair.spans is None else (*pair.spans.chosen, *pair.spans.rejected)
     whole = [made.seed, made.attempts, *(end for span in spans for end in span)]
     if not all(isinstance(number, int) and abs(number) < 2**63 for number in whole):

@@ -35,7 +35,7 @@ WORK = ".work"
 MANIFEST = "manifest.json"
 COUNTED: Mapping[str, type] = {"pairs_out": int, "records_in": int, "records_used": int, "rejected": dict}
 """What every manifest counts."""
-_MARK: Mapping[str, type] = {"pairs": int, "attempts": dict, "records_in": int, "rejects": list}
+_MARK: Mapping[str, type] = {"pairs": int, "attempts": dict, "records_in": int, "rejects": list, "checksum": str}
 MORE = {"veridical": __version__}
 """Another version may make other pairs."""
 
@@ -79,6 +79,8 @@ def forget_damaged(out: Path) -> None:
 def _wrong_with(out: Path, mark: Path) -> str | None:
     try:
         said = files.read_state(mark, _MARK)
+        if said["checksum"] != _checksum(said):
+            return "has a damaged mark"
         if said["file"] is None:
             return None
         shard = out / "pairs" / f"{mark.stem}.parquet"
@@ -112,7 +114,13 @@ def finish_shard(out: Path, number: int, outcomes: Sequence[Outcome]) -> None:
         "records_in": len(outcomes),
         "rejects": [asdict(reject) for reject in rejects],
     }
-    files.write_json(out / WORK / "marks" / f"{name}.json", mark)
+    files.write_json(out / WORK / "marks" / f"{name}.json", {**mark, "checksum": _checksum(mark)})
+
+
+def _checksum(mark: Mapping[str, Any]) -> str:
+    """A hash of what a mark says, by which it is known when it was altered."""
+    said = {name: value for name, value in mark.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _usage_of_all(out: Path) -> dict[str, Any]:

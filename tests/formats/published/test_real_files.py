@@ -80,6 +80,17 @@ def test_one_bad_row_in_a_json_array_is_one_row(imported):
     assert read["rows"] == 4
 
 
+def test_half_a_character_in_what_a_set_says_of_a_row_rejects_that_row(imported):
+    """RLAIF-V says of each row where it comes from, and that is kept with the pair."""
+    text = json.dumps({"question": "What?", "chosen": "A cup.", "rejected": "A fork."})
+    rows = [
+        {"idx": n, "image": "a.jpg", "origin_dataset": origin, "text": text} for n, origin in enumerate(["x", "\ud800"])
+    ]
+    pairs, rejects, _ = imported({"rows.json": json.dumps(rows).encode()}, "rows.json")
+    assert [pair.provenance.parameters["origin_dataset"] for pair in pairs] == ["x"]
+    assert [one["detail"].partition(" (")[0] for one in rejects.values()] == ["a text holds half of a character"]
+
+
 def test_half_a_character_and_a_number_that_is_none(imported):
     row = FLAT | {"chosen_score": 1.0, "rejected_score": float("nan")}
     pairs, rejects, _ = imported({"rows.json": json.dumps([row, FLAT | {"chosen": "A \ud800."}]).encode()}, "rows.json")
