@@ -104,6 +104,11 @@ def test_a_damaged_run_file_is_named(config, text):
     (config.out / "run.json").write_text(text)
     with pytest.raises(UserError, match=r"run\.json: damaged"):
         start(config)
+    start(replace(config, out=config.out.with_name("other")))
+    about = json.loads((config.out.with_name("other") / "run.json").read_text())
+    (config.out / "run.json").write_text(json.dumps(about | {"inputs": "edited"}))
+    with pytest.raises(UserError, match=r"run\.json: damaged"):
+        start(config)
 
 
 def test_a_run_of_another_format_is_refused(config):

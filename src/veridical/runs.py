@@ -116,7 +116,8 @@ def read(out: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}.") from None
-    if not isinstance(about.get("identity"), dict) or "command" not in about:
+    sound = isinstance(about.get("identity"), dict) and isinstance(about.get("inputs", {}), dict)
+    if not sound or "command" not in about:
         raise UserError(f"{path}: damaged (no identity); {remedy}.")
     if about.get("format") != FORMAT:
         raise UserError(

@@ -163,6 +163,15 @@ def test_damaged_files_of_a_model_give_a_sentence(llava_folder, tmp_path, name, 
         load(copy)
 
 
+@pytest.mark.parametrize("ends", [" ", [[3]], {"a": 1}, [None, "</s>"]])
+def test_what_ends_an_answer_has_to_be_tokens(llava_folder, tmp_path, ends):
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": ends}))
+    with pytest.raises(UserError, match=r"ends an answer; it takes numbers of tokens|can't be loaded"):
+        load(copy)
+
+
 def test_code_of_a_model_is_neither_run_nor_asked_about(llava_folder, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     shutil.copytree(llava_folder, folder)

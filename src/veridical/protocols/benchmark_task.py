@@ -18,7 +18,7 @@ from veridical.bounds import Positive
 from veridical.errors import UserError
 from veridical.formats.rows import UnusableError, checked_image
 from veridical.protocols.answer_writers import write_answers
-from veridical.protocols.benchmarks.registry import benchmark
+from veridical.protocols.benchmarks.registry import benchmark, files_of_others
 from veridical.protocols.eval_task import Counted, Reply, Request, Shown, Task
 from veridical.protocols.image_folder import ImageFolder
 from veridical.protocols.judging import JudgementSettings
@@ -85,7 +85,8 @@ def official_task(name: str, block: Any, most: int | None = None) -> Task:
     own = {f.name: getattr(block, f.name) for f in dataclasses.fields(module.Settings) if f.name not in ANSWER_FILES}
     settings = module.Settings(**own)
     try:
-        every = module.ask(settings)
+        with files_of_others(name):
+            every = module.ask(settings)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     questions = every if most is None else smaller(every, most)

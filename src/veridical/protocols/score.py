@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from veridical.bounds import Seed
 from veridical.config import one_of
 from veridical.errors import UserError
-from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark
+from veridical.protocols.benchmarks.registry import BENCHMARKS, benchmark, files_of_others
 from veridical.protocols.check import print_check
 from veridical.protocols.judge_service import ask_judge, write_prompts
 from veridical.protocols.judging import read_judgements
@@ -132,7 +132,8 @@ def result_of(config: ScoreConfig) -> dict[str, Any]:
 
 def _questions(config: ScoreConfig, protocol: Any) -> list[Question]:
     """What is asked. Raises UserError for files in which a question is twice."""
-    questions: list[Question] = protocol.ask(config)
+    with files_of_others(config.protocol):
+        questions: list[Question] = protocol.ask(config)
     if len({question.id for question in questions}) < len(questions):
         twice = [key for key, number in Counter(question.id for question in questions).items() if number > 1]
         raise UserError(
@@ -190,7 +191,8 @@ def _score(config: Any, protocol: Any, questions: Sequence[Question], judged: bo
 
 def _answers(config: Any, protocol: Any, questions: Sequence[Question]) -> Answers:
     """The answers. Raises UserError where not one belongs to a question: then the files don't belong together."""
-    found: Answers = protocol.answers(config, questions)
+    with files_of_others(config.protocol):
+        found: Answers = protocol.answers(config, questions)
     if not found.texts:
         raise UserError(
             f"{config.protocol}: no answer belongs to any of {len(questions)} questions: {_named(found.faults)}. "

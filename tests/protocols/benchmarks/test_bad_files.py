@@ -12,7 +12,8 @@ import pytest
 from protocols.test_official_answers import FILES as FILES_OF_SOME
 from protocols.test_official_answers import JUDGED, objects, picture
 from veridical.cli import main
-from veridical.protocols.benchmarks.registry import BENCHMARKS
+from veridical.errors import UserError
+from veridical.protocols.benchmarks.registry import BENCHMARKS, files_of_others
 
 ALL_JUDGED = {*JUDGED, "mm-vet"}
 
@@ -148,3 +149,9 @@ def test_bad_questions_and_truth_are_refused_or_counted(name, tmp_path, write, c
         for _, bad in bad_questions(content):
             changed = [*flags[:place], save(tmp_path / f"bad{path.suffix}", bad), *flags[place + 1 :]]
             ends_well(capsys, name, changed, answers, tmp_path / "prompts.jsonl")
+
+
+def test_rows_of_a_shape_that_no_scorer_foresaw_are_refused_by_the_benchmark_s_name():
+    said = r"textvqa: its files hold something of another shape \(KeyError"
+    with pytest.raises(UserError, match=said), files_of_others("textvqa"):
+        {}["answer"]

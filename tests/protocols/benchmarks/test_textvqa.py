@@ -92,3 +92,5 @@ def test_wrong_files_are_refused(write, refused):
     assert "TextVQA's file is" in refused("textvqa", "--questions", write("l.json", [1]))
     broken = write("b.json", {"data": [{"image_id": "x"}]})
     assert "entry 1: lacks question_id, question, answers" in refused("textvqa", "--questions", broken)
+    odd = write("o.json", questions([{"answer_id": 1}, {"answer": None}]))
+    assert "entry 1: has no annotated answers" in refused("textvqa", "--questions", odd)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+from veridical.errors import UserError, describe
 from veridical.protocols.judge_service import JudgeParams
 from veridical.protocols.judging import Judgements, JudgePrompt, Template
 from veridical.protocols.types import Answers, Question, Scored
@@ -49,6 +51,18 @@ class JudgedBenchmark(Protocol):
 
 def _own(module: str, summary: str, source: str) -> Own:
     return Own(f"veridical.protocols.benchmarks.{module}", summary, source)
+
+
+@contextmanager
+def files_of_others(name: str) -> Iterator[None]:
+    """Turn what comes of a file of another shape than the benchmark's into a UserError that names the benchmark."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(
+            f"{name}: its files hold something of another shape ({describe(error)}). Compare them with the official "
+            "ones, which docs/protocols.md names."
+        ) from error
 
 
 def wrong_with(made: Any) -> str | None:

@@ -130,7 +130,8 @@ def _metrics(sums: Sums) -> dict[str, FloatArray]:
 
 def _question(row: Any, place: str) -> Question:
     checked(row, place, _FIELDS)
-    truth = [answer["answer"] if isinstance(answer, dict) else str(answer) for answer in row["answers"]]
+    annotated = [answer.get("answer") if isinstance(answer, dict) else answer for answer in row["answers"]]
+    truth = [str(answer) for answer in annotated if answer is not None]
     if not truth:
         raise UserError(f"{place}: has no annotated answers.")
     image = str(row["image_id"])

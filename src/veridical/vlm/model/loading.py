@@ -364,6 +364,10 @@ def source_of(model: str | Path) -> str | Path:
 def _eos_ids(base: Any, tokenizer: Any) -> set[int]:
     configured = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
     found = configured if isinstance(configured, list) else [configured]
+    if strange := [token for token in found if token is not None and not isinstance(token, int)]:
+        raise UserError(
+            f"The model's generation_config.json says that {strange[0]!r} ends an answer; it takes numbers of tokens."
+        )
     return {int(token) for token in (*found, tokenizer.eos_token_id) if token is not None}
 
 
