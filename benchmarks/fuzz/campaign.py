@@ -96,7 +96,9 @@ def run(target: Target, work: Path, seed: int, share: float = 1.0, first: int = 
             outcome.faults.append(f"{target.name} {number}: lost: {error}")
         except TooSlowError:
             outcome.faults.append(f"{target.name} {number}: still running after {SECONDS:.0f} s")
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             outcome.faults.append(f"{target.name} {number}: {_told(error)}")
         finally:
             watch.active = False
@@ -108,7 +110,7 @@ def run(target: Target, work: Path, seed: int, share: float = 1.0, first: int = 
     return outcome
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An unforeseen error by its type, message and the last place in veridical."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "veridical" in frame.filename]
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

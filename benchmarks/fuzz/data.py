@@ -206,6 +206,7 @@ def use_mutated_pairs(good: Path, draw: random.Random, work: Path) -> Mapping[st
         rows = [mutations.row(one, draw, 2) if number in changed else one for number, one in enumerate(rows)]
         schema = pyarrow.parquet.read_schema(shard) if draw.random() < 0.5 else None
         try:
+            json.dumps(rows, default=str)  # Arrow takes gigabytes for what is nested too deep for this
             table = pyarrow.Table.from_pylist(rows, schema=schema)
         except Exception:  # Arrow can't hold what the mutation made: a table of texts then
             table = pyarrow.table({str(name): ["x"] * len(rows) for name in rows[0] if str(name).isidentifier()})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -11,6 +13,17 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Turn the panic of a library in Rust, as over a damaged tokenizer, into a RuntimeError; pyo3's is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"a library in Rust panicked: {error}") from error
 
 
 def describe(error: Exception) -> str:

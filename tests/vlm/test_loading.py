@@ -163,6 +163,16 @@ def test_damaged_files_of_a_model_give_a_sentence(llava_folder, tmp_path, name, 
         load(copy)
 
 
+def test_a_tokenizer_over_which_its_library_panics_gives_a_sentence(llava_folder, tmp_path):
+    """What a library in Rust raises then is no Exception."""
+    copy = shutil.copytree(llava_folder, tmp_path / "copy")
+    content = json.loads((copy / "tokenizer.json").read_text())
+    content["model"]["continuing_subword_prefix"] = "x" * 70_000
+    (copy / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="can't be loaded: a library in Rust panicked"):
+        load(copy)
+
+
 @pytest.mark.parametrize("ends", [" ", [[3]], {"a": 1}, [None, "</s>"]])
 def test_what_ends_an_answer_has_to_be_tokens(llava_folder, tmp_path, ends):
     copy = shutil.copytree(llava_folder, tmp_path / "copy")

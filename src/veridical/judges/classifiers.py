@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from veridical.errors import UserError
+from veridical.errors import UserError, panics_as_errors
 from veridical.judges.interface import Compare, JudgeError, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
 from veridical.records import Message
@@ -97,7 +97,7 @@ def load_classifier(model: str, output: str, device: str, batch_size: int) -> Cl
     source = source_of(model)
     try:
         loaded, reader, sees = _read(source, device)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
         raise UserError(
             f"The reward model {model!r} can't be loaded: {error}. Give a run folder of `veridical judge train "
             "reward` or `reward-probe`, a model with a value head, or a sequence classifier, by folder or hub name."
@@ -119,8 +119,8 @@ def _read(source: str | Path, device: str) -> tuple[Any, Any, bool]:
         AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
         in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     )
-    reader = (AutoProcessor if sees else AutoTokenizer).from_pretrained(source, trust_remote_code=False)
-    with without_bars(str(source)):
+    with panics_as_errors(), without_bars(str(source)):
+        reader = (AutoProcessor if sees else AutoTokenizer).from_pretrained(source, trust_remote_code=False)
         loaded = AutoModelForSequenceClassification.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True
         )

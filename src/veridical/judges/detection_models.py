@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from veridical.errors import UserError
+from veridical.errors import UserError, panics_as_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -180,14 +180,14 @@ def load_detection_model(model: str, device: str = "auto") -> ClosedModel | Zero
             in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
         )
         auto = AutoModelForZeroShotObjectDetection if zero_shot else AutoModelForObjectDetection
-        processor = (AutoProcessor if zero_shot else AutoImageProcessor).from_pretrained(
-            source, trust_remote_code=False
-        )
-        with without_bars(source):
+        with panics_as_errors(), without_bars(source):
+            processor = (AutoProcessor if zero_shot else AutoImageProcessor).from_pretrained(
+                source, trust_remote_code=False
+            )
             loaded, info = auto.from_pretrained(
                 source, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
         raise UserError(
             f"The detector {model!r} can't be loaded: {error}. Give an object detection model of transformers, by "
             "folder or hub name, such as PekingU/rtdetr_r50vd or google/owlv2-base-patch16-ensemble."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from veridical.bounds import Positive
-from veridical.errors import UserError
+from veridical.errors import UserError, panics_as_errors
 from veridical.judges.interface import Compare, JudgeError, Kind, Preference, Rate
 from veridical.judges.rewards import Scorable, each, preference
 from veridical.records import Record
@@ -91,10 +91,10 @@ class ImageTextSettings:
             raise UserError("judge.name image-text: give --judge.model, such as openai/clip-vit-large-patch14-336.")
         source = str(source_of(self.model))
         try:
-            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-            with without_bars(source):
+            with panics_as_errors(), without_bars(source):
+                processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
                 loaded = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # a stranger's files: whatever is wrong with them gets a sentence
             raise UserError(f"judge.model {self.model!r}: can't be loaded ({error}).") from error
         if not hasattr(loaded, "logit_scale"):
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from veridical.errors import UserError
+from veridical.errors import UserError, panics_as_errors
 from veridical.records import ImageFile
 from veridical.vlm import seeds
 from veridical.vlm.images import perturb, views
@@ -46,9 +46,10 @@ def _prepare(vlm: Vlm, context: Context, images: Sequence[Image]) -> Prepared:
     rendered(vlm, context, images)
     conversation = chat.messages(context.prompt, images, vlm.traits.chat.plain)
     try:
-        tensors = (noise.processor if noise else vlm.processor).apply_chat_template(
-            conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
+        with panics_as_errors():
+            tensors = (noise.processor if noise else vlm.processor).apply_chat_template(
+                conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
     except Exception as error:  # processors and templates raise whatever their authors chose
         raise PromptError(
             name(context.key),

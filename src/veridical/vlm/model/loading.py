@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veridical.errors import DataWarning, UserError
+from veridical.errors import DataWarning, UserError, panics_as_errors
 from veridical.vlm.model import load_options
 from veridical.vlm.model.load_options import LoadOptions
 from veridical.vlm.model.weights import KEEP_FLOAT32, files_of, hash_in_memory, hash_of_adapter, hash_of_files
@@ -118,7 +118,8 @@ def read_model(
         if files and not allow_remote_code:
             _refuse_larger(model, Path(source), files)
         number = getattr(torch, dtype) if dtype != "auto" else automatic_dtype(Path(source), place)
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
+        with panics_as_errors():
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=allow_remote_code)
         with without_bars(source):
             loaded, outcome = AutoModelForImageTextToText.from_pretrained(
                 source,
