@@ -14,6 +14,7 @@ from veridical.protocols.results import equal_metrics, summarise
 from veridical.report.command import ReportConfig, run
 from veridical.report.runs import read_runs
 from veridical.report.verdict import overview
+from veridical.study.view import Pages
 
 
 def written(folders, folder, change):
@@ -221,3 +222,18 @@ def test_held_out_pairs_and_warnings_are_shown(folders, tmp_path):
     assert page.count("It was learnt &lt;b&gt;by heart&lt;/b&gt;. Train on more.") == 2
     assert "2 about the pairs or the training" in page
     assert "kind: by-heart, found: It was learnt" in page
+
+
+def test_the_folder_of_a_run_stands_for_what_it_made_last(folders, tmp_path):
+    """By the names that it gives them; what isn't there yet is left out, as while it runs."""
+    out = tmp_path / "run"
+    shutil.copytree(folders.align, out / "runs" / "dpo-1a2b")
+    shutil.copytree(folders.eval, out / "evals" / "run-3c4d")
+    made = {"pairs": "builds/gone", "aligned": "runs/dpo-1a2b", "eval": "evals/run-3c4d"}
+    (out / "latest.json").write_text(json.dumps(made))
+    (out / "aligned").symlink_to("runs/dpo-1a2b")
+    found = read_runs([out])
+    assert [one.name for one in (*found.builds, *found.aligns, *found.evals)] == ["aligned", "run-3c4d"]
+    page = Pages((out,)).answer("/")[2].decode()
+    assert "aligned" in page
+    assert "dpo-1a2b" not in page

@@ -72,7 +72,7 @@ def _opened(source: Path, work: Path) -> Path:
     from veridical.hub import is_hub_name
     from veridical.pairs.opening import pairs_folder
 
-    finished = ("results.json", "manifest.json", "log.jsonl", "constructions.json", "run.json")
+    finished = ("results.json", "manifest.json", "log.jsonl", "constructions.json", "latest.json", "run.json")
     foreign = source.is_dir() and not any((source / name).exists() for name in finished) and any(source.iterdir())
     return pairs_folder(source, work) if is_hub_name(source) or source.is_file() or foreign else source
 

@@ -88,13 +88,17 @@ class Runs:
     evals: tuple[EvalRun, ...] = ()
 
 
+LATEST = "latest.json"
+"""In the folder of a `veridical run`: what it made last, by name, and where that is."""
+
+
 def read_runs(folders: Sequence[Path]) -> Runs:
     """Read run folders of any kind; that of a build of several constructions stands for theirs.
 
     Raises UserError for one that is absent, unfinished or unknown.
     """
     builds, aligns, evals = [], [], []
-    for folder in (found_folder for given in folders for found_folder in _folders(given)):
+    for folder in (found_folder for given in folders for found_folder in run_folders(given)):
         if folder.is_file():
             raise UserError(
                 f"{folder}: is a file, and a report is about run folders. For pairs in a file: `veridical data import "
@@ -132,12 +136,17 @@ def _told_apart(runs: Sequence[Named]) -> list[Named]:
     ]
 
 
-def _folders(folder: Path) -> tuple[Path, ...]:
-    """A run folder itself, or those of the constructions in it; the sets matched in size are not shown again."""
-    several = folder / "constructions.json"
-    if not several.exists():
-        return (folder,)
-    return tuple(folder / name for name in files.read_state(several, {"constructions": dict})["constructions"])
+def run_folders(folder: Path) -> tuple[Path, ...]:
+    """A run folder itself; or those of the constructions in it, without the sets matched in size; or what `veridical
+    run` made last in it."""
+    several, latest = folder / "constructions.json", folder / LATEST
+    if several.exists():
+        return tuple(folder / name for name in files.read_state(several, {"constructions": dict})["constructions"])
+    if latest.exists():
+        made = {name: str(where) for name, where in files.read_state(latest).items()}
+        named = ((folder / name, folder / where) for name, where in made.items())
+        return tuple(link if link.exists() else where for link, where in named if where.exists())
+    return (folder,)
 
 
 def _read_build(folder: Path) -> BuildRun:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from veridical import files
+from veridical.report.runs import LATEST
 from veridical.run.config import RunConfig, config_type, filled, to_write
 from veridical.run.plan import ALIGNED, CONTROL, EVAL, PAIRS, run_plan
 
@@ -49,12 +50,14 @@ def _run(config: RunConfig) -> Path:
             flush=True,
         )
     made = run_plan(config)
+    folders = folders_of(made)
     with locked(config.out) as lock:
-        seconds = execute(made, 1, lock, keep_going=False)
-        folders = folders_of(made)
+        where = {name: folder.relative_to(config.out).as_posix() for name, folder in folders.items()}
+        files.write_json(config.out / LATEST, where)
         for name in (PAIRS, ALIGNED, CONTROL, EVAL):
-            _link(config.out / name, folders.get(name))
-        page = write_report(config.out, folders, seconds)
+            _link(config.out / name, where.get(name))
+        seconds = execute(made, 1, lock, keep_going=False)
+        page = write_report(config.out, seconds)
     _show(folders, page)
     return page
 
@@ -65,22 +68,22 @@ def folders_of(made: Plan) -> dict[str, Path]:
     return {PAIRS: made.step(made.sets[made.cells[0].name]).out, **trained, EVAL: made.step(EVAL).out}
 
 
-def _link(link: Path, folder: Path | None) -> None:
+def _link(link: Path, where: str | None) -> None:
     """Give a folder of the latest run a name that can be remembered; where links can't be made, it goes without."""
     if link.is_symlink() or not link.exists():
         with contextlib.suppress(OSError, NotImplementedError):
             link.unlink(missing_ok=True)
-            if folder is not None:
-                link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+            if where is not None:
+                link.symlink_to(where, target_is_directory=True)
 
 
-def write_report(out: Path, folders: Mapping[str, Path], seconds: Mapping[str, float]) -> Path:
+def write_report(out: Path, seconds: Mapping[str, float]) -> Path:
     """Write the report about the run and return its path."""
     from veridical.report.command import ReportConfig
     from veridical.report.page import render
     from veridical.report.runs import read_runs
 
-    settings = ReportConfig(runs=tuple(folders.values()), out=out / REPORT)
+    settings = ReportConfig(runs=(out,), out=out / REPORT)
     page = render(read_runs(settings.runs), settings.title, settings.pairs, settings.captions, seconds)
     files.write_whole(settings.out, page.encode())
     return settings.out

@@ -44,7 +44,7 @@ class ViewConfig:
     """Which runs to show, and where."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
-    """Folders of studies, or of build, align and eval: studies have a page each, the others one together."""
+    """Folders of studies, or of run, build, align and eval: studies have a page each, the others one together."""
     host: str = "127.0.0.1"
     """The address to listen at; others than this machine's can then read the runs too."""
     port: Annotated[int, Ge(0), Le(65535)] = 8765
@@ -165,11 +165,11 @@ def runs_page(folders: tuple[Path, ...]) -> str:
     """The report about runs, those that are finished."""
     from veridical.report.command import DEFAULT_TITLE
     from veridical.report.page import render
-    from veridical.report.runs import read_runs
+    from veridical.report.runs import read_runs, run_folders
 
     ready = [
         folder
-        for folder in folders
+        for folder in (one for given in folders for one in run_folders(given))
         if any((folder / name).exists() for name in ("results.json", "manifest.json", "log.jsonl"))
     ]
     if not ready:
