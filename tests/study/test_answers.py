@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from veridical.protocols.inference import Needed
 from veridical.protocols.statistics import resample
 from veridical.study.answers import answers, matches, settles
 from veridical.study.definition import parse
@@ -78,6 +81,8 @@ def test_trainings_that_differ_much_leave_it_open():
     [answer] = answers(study, measured(study, {"dpo": 40, "sft": 45}, seeds=8.0))
     assert answer.verdict == "undecided"
     assert "seeds would settle" in settles(answer.comparisons[0])
+    far = replace(answer.comparisons[0], needed=Needed(10**6, None))
+    assert "Not even 100 times as many pictures or seeds" in settles(far)
 
 
 def test_a_trend_and_a_best_in_between():

@@ -25,6 +25,8 @@ NOTHING: tuple[str, Verdict, tuple[str, ...]] = (
     (),
 )
 MINUS = "\N{MINUS SIGN}"
+FAR = 100
+"""Times as many pictures or seeds as there are, beyond which nobody is advised to take so many."""
 
 
 @dataclass(frozen=True)
@@ -442,15 +444,17 @@ def _seeds(study: Study, compared: Sequence[ArmComparison]) -> str:
 
 
 def settles(one: ArmComparison) -> str:
-    """How many pictures or seeds would settle it, as a sentence."""
-    if one.needed is None or one.effect is None or (one.needed.pictures is None and one.needed.seeds is None):
-        return " A difference of this size would not be settled by any number of pictures." if one.effect else ""
-    ways = []
-    if one.needed.pictures is not None and one.needed.pictures > one.effect.pictures:
-        ways.append(f"{one.needed.pictures:,} pictures")
-    if one.needed.seeds is not None and one.needed.seeds > one.effect.count:
-        ways.append(f"{one.needed.seeds:,} seeds")
-    return f" About {' or '.join(ways)} would settle a difference of this size." if ways else ""
+    """How many pictures or seeds would settle it, as a sentence; more than `FAR` times as many is no advice."""
+    if one.effect is None:
+        return ""
+    wanted = one.needed or Needed(None, None)
+    counts = (("pictures", wanted.pictures, one.effect.pictures), ("seeds", wanted.seeds, one.effect.count))
+    ways = [f"{many:,} {what}" for what, many, there in counts if many is not None and there < many <= FAR * there]
+    if ways:
+        return f" About {' or '.join(ways)} would settle a difference of this size."
+    if all(many is None or many > there for _, many, there in counts):
+        return f" Not even {FAR} times as many pictures or seeds would settle a difference of this size."
+    return ""
 
 
 def said(effect: Effect | None, sign: str = "+") -> str:
