@@ -134,7 +134,7 @@ def test_two_processes_that_are_killed_leave_nothing_running_and_what_one_proces
     while any(_alive(child) for child in children):
         assert time.monotonic() < until, "processes outlive their build"
         time.sleep(0.05)
-    # One record at a time: which others a record was in a batch with decides rounding, and the kill comes when it comes.
+    # One record at a time: rounding depends on which others are in its batch, and the kill comes when it may.
     run(replace(parts(config)[0], out=out, batch_size=1))
     assert differing(out, together / "bdhs") == {}
 
