@@ -5,7 +5,8 @@
 Each stage is a small `veridical` command on the bundled model, run once undisturbed. Then it is killed by SIGKILL
 before its first change of a file (opening one for writing, renaming, removing, making a folder), before its second, and
 so on, and `--random` times at random moments; after each kill the same command is run again, and what it leaves must be
-what the undisturbed one left: pairs, weights, answers and results byte for byte, times and paths aside. The kills are
+what the undisturbed one left: pairs, weights, answers and results byte for byte, times and paths aside. `run` works
+through commands of its own: it is killed before its own changes, theirs are those of the other stages. The kills are
 made in an order drawn from the seed until `--seconds` are over; `--state` keeps what was done, so that the same command
 goes on with the rest. Exits 1 where a run ended otherwise. Needs a system that can fork.
 """
@@ -44,8 +45,6 @@ class Stage:
 
     name: str
     words: tuple[str, ...]
-    random_only: bool = False
-    """Whether its work is done in processes of its own, whose changes this one doesn't see."""
 
 
 BUILD = ("build", "--construction", "bpo-image", "--limit", "6", "--shard-size", "2", "--batch-size", "2")
@@ -63,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("loop", ("loop", "--build", "{given}/build.yaml", "--align", "{given}/align.yaml", "--rounds", "2", "--out",
                    "{out}")),
     Stage("run", ("run", "--model", "bundled", "--records", "{given}/photos", "--limit", "20", "--align.epochs", "1",
-                  "--eval.limit", "3", "--out", "{out}"), random_only=True),
+                  "--eval.limit", "3", "--out", "{out}")),
 )  # fmt: skip
 
 
@@ -97,7 +96,7 @@ def campaign(stages: Sequence[Stage], options: argparse.Namespace, work: Path) -
         changes, seconds = undisturbed(stage, given, out)
         whole[stage.name] = contents(out)
         print(f"{stage.name}: {changes} changes of files, {seconds:.1f} s undisturbed", flush=True)
-        moments += [(stage, "change", number) for number in range(1, 0 if stage.random_only else changes + 1)]
+        moments += [(stage, "change", number) for number in range(1, changes + 1)]
         dice = random.Random(f"{options.seed}/{stage.name}")
         moments += [(stage, "after", round(dice.uniform(0, seconds), 3)) for _ in range(options.random)]
     # The same share of every stage, whenever the time is over.
