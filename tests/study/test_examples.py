@@ -13,7 +13,7 @@ from veridical.study.starting import EXAMPLE
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("name", ["study.yaml", "faithful_control.yaml"])
+@pytest.mark.parametrize("name", ["study.yaml", "faithful_control.yaml", "construction_and_objective.yaml"])
 def test_it_can_be_planned(tmp_path, name):
     made = plan(read(EXAMPLES / name), tmp_path)
     assert len(made.cells) == 18
