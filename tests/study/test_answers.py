@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from veridical.protocols.inference import Needed
+from veridical.protocols.inference import Effect, Needed
 from veridical.protocols.statistics import resample
-from veridical.study.answers import answers, matches, settles
+from veridical.study.answers import answers, matches, said, settles
 from veridical.study.definition import parse
 from veridical.study.measure import MeasuredStudy, number, over_seeds
 from veridical.study.tables import as_latex, escaped
@@ -190,3 +190,8 @@ def test_latex_prints_what_names_hold():
                      "arms": {"a_b": {"levels": {}, "numbers": {"m": number_of}}}})  # fmt: skip
     assert r"a\_b & $-$1.2 {\scriptsize [$-$3.0, 0.5]} \\" in text
     assert "\\toprule" in text
+
+
+def test_small_numbers_have_a_decimal_place_more():
+    assert said(Effect(-0.16, -0.21, -0.12, 0.01, 0.02, None, 3, 100)) == "−0.16 [−0.21, −0.12]"
+    assert said(Effect(0.2, -0.04, 1.4, 0.1, 0.3, None, 3, 100)) == "+0.2 [0.0, +1.4]"

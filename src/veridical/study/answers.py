@@ -458,15 +458,17 @@ def settles(one: ArmComparison) -> str:
 
 
 def said(effect: Effect | None, sign: str = "+") -> str:
-    """An effect in numbers."""
+    """An effect in numbers, with a decimal place more where all of it is below 1."""
     if effect is None:
         return "not measured"
-    return f"{_number(effect.value, sign)} [{_number(effect.low, sign)}, {_number(effect.high, sign)}]"
+    values = (effect.value, effect.low, effect.high)
+    value, low, high = (_number(one, sign, 2 if max(map(abs, values)) < 1 else 1) for one in values)
+    return f"{value} [{low}, {high}]"
 
 
-def _number(value: float, sign: str = "") -> str:
-    text = f"{value:{sign}.1f}"
-    return ("0.0" if float(text) == 0 else text).replace("-", MINUS)
+def _number(value: float, sign: str = "", places: int = 1) -> str:
+    text = f"{value:{sign}.{places}f}"
+    return (f"{0:.{places}f}" if float(text) == 0 else text).replace("-", MINUS)
 
 
 def _listed(names: Sequence[str]) -> str:
