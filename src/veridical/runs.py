@@ -90,7 +90,7 @@ def opened(
         continued = about is not None and (kept is None or kept())
         if about is not None and continued:
             refuse_changes(out, about["identity"], identity)
-        files.remove_partial(out, skip=_is_run)
+        files.remove_partial(out, skip=is_run)
         if not continued:
             started = {"command": command, "format": FORMAT, "veridical": __version__, "identity": _json(identity)}
             files.write_json(out / ABOUT, started)
@@ -292,7 +292,8 @@ def _refuse_foreign(out: Path, command: str) -> None:
         raise UserError(f"{out}: is a run of `veridical {about['command']}`; give --out a new folder.")
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, which removes its own leftovers when it is continued."""
     return (folder / ABOUT).exists()
 
 

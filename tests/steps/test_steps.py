@@ -138,3 +138,17 @@ def test_a_second_process_in_the_folder_is_refused_and_names_the_first(tmp_path)
     assert refused
     with locked(tmp_path):
         pass
+
+
+def test_what_a_killed_process_left_half_written_is_removed_when_the_folder_is_taken_again(tmp_path):
+    """Beside the steps' folders; a run that a step continues removes its own."""
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    name = f".x.json.{dead.stdout.strip()}-1.partial"
+    for place in (".", "steps", "settings", "runs/one"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / name).write_text("{")
+    (tmp_path / "runs" / "one" / "run.json").write_text("{}")
+    with locked(tmp_path):
+        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.partial")] == [f"runs/one/{name}"]

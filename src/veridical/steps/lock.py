@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from veridical.errors import UserError
-from veridical.files import try_lock
+from veridical.files import remove_partial, try_lock
+from veridical.runs import is_run
 
 FILE = ".lock"
 PATIENCE = 10.0
@@ -19,6 +20,8 @@ PATIENCE = 10.0
 @contextmanager
 def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
     """Hold the folder's lock; gives its file descriptor, which steps inherit so that the lock outlives no step.
+
+    What killed processes left half-written beside the steps' own folders is removed.
 
     Raises UserError where another process holds it for longer than `patience` seconds.
     """
@@ -39,6 +42,7 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
+        remove_partial(folder, skip=is_run)
         yield descriptor
     finally:
         os.close(descriptor)
