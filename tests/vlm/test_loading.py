@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText
 from veridical.errors import UserError
 from veridical.vlm.load import assemble, load
 from veridical.vlm.model import loading, support
+from veridical.vlm.model.loading import _refuse_not_finite
 from veridical.vlm.prefix.encode import encode
 from veridical.vlm.scores.scoring import score
 
@@ -161,6 +162,16 @@ def test_damaged_files_of_a_model_give_a_sentence(llava_folder, tmp_path, name, 
     (copy / name).write_text(content)
     with contextlib.suppress(UserError):  # a sentence, or nothing where the file isn't needed; never another error
         load(copy)
+
+
+def test_weights_of_eight_bits_are_not_asked_whether_they_are_finite():
+    """As a model has that was published in FP8; torch can't answer."""
+    layer = torch.nn.Linear(2, 2)
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    _refuse_not_finite("fp8", layer)
+    layer.bias.data[0] = float("nan")
+    with pytest.raises(UserError, match=r"1 of its weights hold NaN or infinity \(bias"):
+        _refuse_not_finite("fp8", layer)
 
 
 def test_a_tokenizer_over_which_its_library_panics_gives_a_sentence(llava_folder, tmp_path):

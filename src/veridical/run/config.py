@@ -52,7 +52,7 @@ class RunConfig:
     limit: Positive | None = None
     """Use that many records; all of them if left out."""
     seed: Seed = 0
-    """Seeds everything that is drawn, but for which images are kept for measuring: those are the same for every seed."""
+    """Seeds everything that is drawn; which images are kept for measuring is the same for every seed."""
     device: str = "auto"
     """Where the model runs: auto, cpu, cuda, ...."""
     allow_remote_code: bool = False
