@@ -69,8 +69,9 @@ def folders_of(made: Plan) -> dict[str, Path]:
 
 
 def _link(link: Path, where: str | None) -> None:
-    """Give a folder of the latest run a name that can be remembered; where links can't be made, it goes without."""
+    """Give a folder of the latest run a name that can be remembered."""
     if link.is_symlink() or not link.exists():
+        # Windows and some network disks make no links; latest.json and what is printed at the end say the same.
         with contextlib.suppress(OSError, NotImplementedError):
             link.unlink(missing_ok=True)
             if where is not None:
