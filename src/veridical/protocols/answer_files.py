@@ -173,7 +173,7 @@ class JsonLines(Sequence[tuple[str, Row]]):
 
 
 def _rows_of_text(path: Path, text: str) -> Rows:
-    """The objects in a JSON array (or its texts), in JSON lines, or the one object that spans several lines."""
+    """The objects in a JSON array (or its texts), in JSON lines, or one after another with several lines each."""
     stripped = text.lstrip()
     if stripped.startswith("["):
         numbered = [(f"{path}, entry {number}", row) for number, row in enumerate(_parse(path, text), start=1)]
@@ -182,9 +182,30 @@ def _rows_of_text(path: Path, text: str) -> Rows:
         good: list[tuple[str, Row]] = [(place, row) for place, row in numbered if isinstance(row, dict)]
         return Rows(path, good, [f"{place}: not an object" for place, row in numbered if not isinstance(row, dict)])
     good, bad = _lines(path, text)
-    if not good and stripped.startswith("{"):
-        return Rows(path, [(str(path), _parse(path, text))])
-    return Rows(path, good, bad)
+    return _objects(path, text) if not good and stripped.startswith("{") else Rows(path, good, bad)
+
+
+def _objects(path: Path, text: str) -> Rows:
+    """The objects that follow each other in a text, each over several lines, as `json.dump(row, file, indent=4)` leaves
+    them."""
+    decoder, good, bad = json.JSONDecoder(), list[tuple[str, Row]](), list[str]()
+    at, line, counted = text.index("{"), 1, 0
+    while at >= 0:
+        line, counted = line + text.count("\n", counted, at), at
+        place = f"{path}, line {line}"
+        try:
+            row, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            if not good:
+                _parse(path, text)
+            bad.append(f"{place}: not JSON ({error})")
+            at = text.find("\n{", at) + 1 or -1
+            continue
+        good.append((place, row))
+        at = text.find("{", end)
+        if text[end : at if at >= 0 else None].strip(" \t\r\n,"):
+            bad.append(f"{place}: followed by what is no JSON object")
+    return Rows(path, good if len(good) > 1 else [(str(path), row) for _, row in good], bad)
 
 
 def _lines(path: Path, text: str) -> tuple[list[tuple[str, Row]], list[str]]:

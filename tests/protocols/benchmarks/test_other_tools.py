@@ -148,6 +148,17 @@ def test_texts_by_id_and_plain_lines(pope, write, score, refused):
     assert "2 answers for 6 questions" in refused(*given, "--answers", few)
 
 
+def test_objects_one_after_another_over_several_lines(pope, write, score, refused, tmp_path):
+    # As POPE's captions of LLaVA are published: `json.dump(row, file, indent=4)` for each row.
+    rows, given = pope
+    said = [json.dumps({"question_id": r["question_id"], "text": s}, indent=4) for r, s in zip(rows, SAID, strict=True)]
+    assert column(score(*given, "--answers", write("a.json", "\n".join(said))), "parsed") == PARSED
+    assert column(score(*given, "--answers", write("b.json", ",\n".join(said))), "parsed") == PARSED
+    damaged = score(*given, "--answers", write("c.json", "\n".join([*said[:2], said[2][:-3], *said[3:]])))
+    assert column(damaged, "parsed") == [*PARSED[:2], None, *PARSED[3:]]
+    assert "ends too early" in refused(*given, "--answers", write("d.json", said[0][:-3]))
+
+
 def test_a_gzipped_file_is_read_and_a_damaged_one_is_named(pope, score, refused, tmp_path):
     rows, given = pope
     lines = "".join(
