@@ -10,10 +10,12 @@ from statsmodels.stats.multitest import multipletests
 
 from veridical.protocols.inference import Effect, Needed
 from veridical.protocols.statistics import resample
-from veridical.study.answers import answers, matches, said, settles
+from veridical.study.answers import answers
+from veridical.study.comparisons import matches
 from veridical.study.definition import parse
 from veridical.study.measure import MeasuredStudy, number, over_seeds
 from veridical.study.tables import as_latex, escaped
+from veridical.study.wording import said, settles
 
 PICTURES = 200
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """Metrics that fit into a terminal."""
-MINUS = "\N{MINUS SIGN}"
 
 
 def table(results: Mapping[str, Any]) -> Table:
