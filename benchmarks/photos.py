@@ -23,6 +23,7 @@ import json
 import math
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -57,7 +58,11 @@ TEMPLATE = (
 RIDGE, GAIN, THRESHOLD, NORM, LEAST = 3000.0, 1.5, 2.2, 3.2, 8
 """Of the closed form: the ridge, a unit's gain and its threshold in standard deviations of its score, the length of an
 image token, and how often a word must be in the captions."""
-CONSTRUCTIONS = ("bpo-image", "bdhs", "bpo-inject", "povid", "caption-edit")
+CONSTRUCTIONS: dict[str, dict[str, Any]] = {
+    "bpo-image": {}, "bdhs": {}, "bpo-inject": {}, "povid": {},
+    "caption-edit": {"direction": "corrupt", "kind": "object"},
+}  # fmt: skip
+"""With their settings; `caption-edit` sets a caption against the same with a noun exchanged."""
 
 
 def main() -> None:
@@ -368,7 +373,7 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     records = given.out / "test"
-    write_folder(rows, given.images, records, first=1)
+    write_folder(rows, given.images, records, slice(1, None))
     run_veridical("eval", "--models", folder, "--out", given.out / "measured", "--records", records, "--protocols",
                   "chair-captions", "--prompt", PROMPT, "--max-new-tokens", 48, "--lexicon", "coco80")  # fmt: skip
     results = json.loads((given.out / "measured" / "results.json").read_text())
@@ -393,6 +398,14 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
     return found
 
 
+def told_objects(row: dict[str, Any]) -> list[str]:
+    """What all captions of a photograph name together, for judges that go by objects."""
+    from veridical.judges.lexicon_sources import coco80
+
+    reader = coco80().lexicon
+    return sorted({mention.name for text in row["captions"] for mention in reader.mentions(text)})
+
+
 def people(human: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """CHAIR of each photograph's first caption against the objects of the others, by the same words."""
     from veridical.judges.lexicon_sources import coco80
@@ -415,32 +428,42 @@ def people(human: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> d
     }
 
 
-def write_folder(rows: Sequence[dict[str, Any]], images: Path, folder: Path, first: int = 0) -> None:
-    """Records as a folder: each photograph with its captions from the `first` on."""
+def write_folder(
+    rows: Sequence[dict[str, Any]], images: Path, folder: Path, captions: slice, objects: bool = False
+) -> None:
+    """Records as a folder: each photograph with some of its captions, and with what they all name where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for row in rows:
         place = folder / row["file_name"]
-        if not place.exists():
-            place.symlink_to((images / row["file_name"]).resolve())
-        lines += [json.dumps({"file_name": row["file_name"], "text": text}) for text in row["captions"][first:]]
+        # A copy: images that lead out of a data set's folder are refused.
+        if not place.is_file():
+            place.unlink(missing_ok=True)
+            shutil.copyfile(images / row["file_name"], place)
+        known = {"objects": told_objects(row)} if objects else {}
+        lines += [
+            json.dumps({"file_name": row["file_name"], "text": text, **known}) for text in row["captions"][captions]
+        ]
     write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
 
 
 def study(model: Path, rows: dict[str, list[dict[str, Any]]], given: argparse.Namespace) -> None:
     """Base, SFT and DPO on several kinds of pairs, three seeds, paired, at equal recall."""
-    one_caption = [{**row, "captions": row["captions"][:1]} for row in rows["train"][: given.records]]
-    write_folder(one_caption, given.images, given.out / "train")
-    write_folder(rows["test"][: given.test], given.images, given.out / "test", first=1)
+    write_folder(rows["train"][: given.records], given.images, given.out / "train", slice(1), objects=True)
+    write_folder(rows["test"][: given.test], given.images, given.out / "test", slice(1, None))
     content = {
         "title": "On photographs, with a model of real parts",
         "base": {
             "model": str(model.resolve()), "records": str((given.out / "train").resolve()), "limit": given.records,
-            "build": {"held_out": 0.0, "prompt": PROMPT}, "align": {"learning_rate": given.rate, "held_out": 0},
+            "build": {"held_out": 0.0, "prompt": PROMPT, "lexicon": "coco80"},
+            "align": {"learning_rate": given.rate, "held_out": 0},
             "eval": {"records": str((given.out / "test").resolve()), "prompt": PROMPT, "max_new_tokens": 48,
                      "lexicon": "coco80"},
         },
-        "axes": {"construction": list(given.constructions), "objective": [{"name": "dpo", "beta": 0.1}, "sft"]},
+        "axes": {
+            "construction": [{"name": name, **CONSTRUCTIONS[name]} for name in given.constructions],
+            "objective": [{"name": "dpo", "beta": 0.1}, "sft"],
+        },
         "seeds": [0, 1, 2],
         "questions": [
             {"ask": "Does DPO beat fine-tuning on the same captions?", "compare": {"objective": ["dpo", "sft"]}},
@@ -470,7 +493,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=120, help="photographs measured on")
     parser.add_argument("--records", type=int, default=160, help="photographs that pairs are made of")
     parser.add_argument("--rate", type=float, default=1e-4)
-    parser.add_argument("--constructions", nargs="+", default=CONSTRUCTIONS)
+    parser.add_argument("--constructions", nargs="+", choices=list(CONSTRUCTIONS), default=list(CONSTRUCTIONS))
     parser.add_argument("--study", action="store_true", help="run the study as well")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

@@ -9,13 +9,17 @@ import pytest
 from PIL import Image
 
 from veridical.errors import UserError
+from veridical.pairs.dataset import write_build
+from veridical.records import Message, Pair, Provenance
 from veridical.steps.estimate import Work, paces, seconds_left
 from veridical.steps.stamps import Stamp, is_done, key_of, lacking, write_stamp
 from veridical.steps.step import Step
 from veridical.study.checks import check, estimate
 from veridical.study.definition import parse
+from veridical.study.pair_sets import DrawnSet, write_set
 from veridical.study.plan import plan
 from veridical.study.settings import recipe
+from veridical.world.annotated import save_picture
 
 GRID = {
     "base": {"limit": 40, "eval": {"limit": 4}},
@@ -49,6 +53,27 @@ def test_seeds_of_the_training_alone_share_the_pairs(tmp_path):
     made = planned(tmp_path, seeds_of="training")
     assert sum(step.kind == "build" for step in made.steps) == 2
     assert made.sets["bdhs.dpo.s0"] != made.sets["bdhs.dpo.s1"]  # whose labels may be noised by seed
+
+
+def test_a_mixed_loop_takes_its_build_and_no_set_of_the_size_of_others(tmp_path):
+    base = {"limit": 40, "rounds": 2, "size": 30, "construction": "bdhs", "eval": {"limit": 4}}
+    made = planned(tmp_path, base=base, axes={"loop": ["mixed", "offline"]}, seeds=[0])
+    offline, mixed = made.step(made.sets["offline.s0"]), made.step(made.sets["mixed.s0"])
+    assert (offline.kind, offline.settings.size) == ("pairs", 30)
+    assert (mixed.kind, mixed.settings.limit) == ("build", 20)
+    assert sum(step.kind == "pairs" for step in made.steps) == 1
+
+
+def test_a_build_without_a_pair_leaves_the_other_sets_alone(tmp_path):
+    empty, good = tmp_path / "empty", tmp_path / "good"
+    picture = save_picture(tmp_path / "one.png", lambda: Image.new("RGB", (8, 8)))
+    made = Provenance("bdhs", "guided", {}, 0, "m")
+    asked = (Message("user", "What?"),)
+    write_build(good, [Pair(f"{n}/bdhs", str(n), (picture,), asked, "A cup.", "A fork.", made) for n in range(3)])
+    empty.mkdir()
+    (empty / "manifest.json").write_text('{"pairs_out": 0}')
+    wanted = DrawnSet((good,), None, True, ((good,), (empty,)), 0.0, 0)
+    assert write_set(wanted, tmp_path / "set")["pairs"] == 3
 
 
 def test_where_the_folder_lies_makes_no_difference(tmp_path):

@@ -1,17 +1,20 @@
 import random
+import re
+from collections import Counter
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from veridical.world.base.architecture import PATCHES, build_model, build_processor
-from veridical.world.base.batches import IGNORED, Continuation, PrefixRow, loss, pack, patch_labels
+from veridical.world.base.batches import IGNORED, Continuation, PrefixRow, loss, pack, patch_labels, patch_numbers
 from veridical.world.base.corpus import ask_exists, branches_of, picture_prefix, words_prefix
+from veridical.world.base.skills import practice, practice_scenes
 from veridical.world.base.stages import optimise
 from veridical.world.base.train import BaseConfig, main
-from veridical.world.captions import DESCRIBE, caption
+from veridical.world.captions import DESCRIBE, NUMBERS, caption
 from veridical.world.drawing import draw
-from veridical.world.scenes import make_scene
-from veridical.world.vocabulary import CLASSES, THEMES, plural
+from veridical.world.scenes import CANVAS, Scene, make_scene
+from veridical.world.vocabulary import CLASSES, COLOURS, THEMES, plural
 
 
 def test_every_word_that_matters_is_one_token():
@@ -105,3 +108,60 @@ def test_a_run_of_a_few_steps_gives_a_model_that_loads_like_any_other(tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").iterdir()}
     main(config)
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").iterdir()}
+
+    taught = BaseConfig(
+        tmp_path / "taught", start=tmp_path, places_pictures=70, places_steps=2, skills_pictures=30, projector_steps=2,
+        bias_pictures=30, skills_steps=3, settle_steps=6,
+    )  # fmt: skip
+    main(taught)
+    more = AutoModelForImageTextToText.from_pretrained(taught.out, dtype=torch.float32)
+    changed = {key for key, one in more.state_dict().items() if not torch.equal(one, model.state_dict()[key])}
+    assert {key.split(".")[1] for key in changed} >= {"vision_tower", "multi_modal_projector", "language_model"}
+    assert sorted(path.stem for path in (taught.out / "stages").iterdir()) == ["places", "settle", "skills"]
+
+
+HOW_MANY, WHERE, PLACE = r"How many (.+) are there\?", r"Where is the (.+)\?", r"What place is this\?"
+ONLY_ONE, NUMBER = r"Is there only one (.+) in the image\?", r"Are there (two|three) (.+) in the image\?"
+SIDE, COLOUR, SCENE = r"Is the (.+) on the (left|right)\?", r"Is the (.+) (\w+)\?", r"Is this (.+)\?"
+RIGHT_ANSWER = {
+    HOW_MANY: lambda scene, name: f"{NUMBERS[scene.counts[SINGULAR[name]]].capitalize()}.",
+    WHERE: lambda scene, name: f"On the {side_of(scene, name)}.",
+    PLACE: lambda scene: f"{scene.theme.place[0].upper()}{scene.theme.place[1:]}.",
+    ONLY_ONE: lambda scene, name: yes_if(scene.counts[name] == 1),
+    NUMBER: lambda scene, number, name: yes_if(scene.counts[SINGULAR[name]] == NUMBERS.index(number)),
+    SIDE: lambda scene, name, side: yes_if(side_of(scene, name) == side),
+    COLOUR: lambda scene, name, colour: yes_if(colour in COLOURS[name]),
+    SCENE: lambda scene, place: yes_if(scene.theme.place == place),
+}
+SINGULAR = {plural(name): name for name in CLASSES}
+
+
+def yes_if(true: bool) -> str:
+    return "Yes." if true else "No."
+
+
+def side_of(scene: Scene, name: str) -> str:
+    [x] = [placed.x for placed in scene.objects if placed.name == name]
+    return "left" if x < CANVAS / 2 else "right"
+
+
+def test_what_is_practised_is_true_and_asked_both_ways():
+    said = Counter()
+    for number, scene in enumerate(practice_scenes(200, 0)):
+        for branch in practice(scene, random.Random(number), 12):
+            wording = next(wording for wording in RIGHT_ANSWER if re.fullmatch(wording, branch.question))
+            asked = re.fullmatch(wording, branch.question).groups()
+            assert branch.answer == RIGHT_ANSWER[wording](scene, *asked), (branch, scene)
+            said[wording, branch.answer] += 1
+    for wording in (ONLY_ONE, NUMBER, SIDE, COLOUR, SCENE):
+        assert 0.35 < said[wording, "Yes."] / (said[wording, "Yes."] + said[wording, "No."]) < 0.65
+    assert said[HOW_MANY, "Two."] + said[HOW_MANY, "Three."] > said[HOW_MANY, "One."] / 4
+
+
+def test_patch_numbers_count_what_patches_show():
+    for number in range(50):
+        scene = make_scene("balanced", f"numbers-{number}")
+        labels, numbers = patch_labels(scene), patch_numbers(scene)
+        assert ((labels == 0) == (numbers == 0)).all()
+        shown = {CLASSES[label - 1]: count for label, count in zip(labels, numbers, strict=True) if label}
+        assert shown == scene.counts

@@ -12,6 +12,7 @@ from veridical.align.config import AlignConfig
 from veridical.config import to_plain
 from veridical.runs import identity_of
 from veridical.vlm.model.image_limits import ImageLimits
+from veridical.world.bundled import is_bundled
 
 NAME = "README.md"
 
@@ -89,7 +90,7 @@ def _limits(config: AlignConfig) -> list[str]:
 
 def _path(model: str) -> str:
     """What transformers loads a model by, as Python writes it."""
-    return "bundled_model_path()  # from veridical.world.bundled" if model == "bundled" else repr(model)
+    return f"bundled_model_path({model!r})  # from veridical.world.bundled" if is_bundled(model) else repr(model)
 
 
 def _constructions(counts: Mapping[str, int]) -> str:

@@ -41,6 +41,7 @@ from veridical.records import Pair, Provenance, Record
 from veridical.runs import INCIDENTAL
 from veridical.vlm.model.adapters import LoraSettings
 from veridical.vlm.seeds import generator
+from veridical.world.bundled import is_bundled
 
 COMMAND = "judge train verifier"
 _ASKED_AT_A_TIME = 64
@@ -225,7 +226,7 @@ def _row(one: CheckedSentence) -> dict[str, Any]:
 
 
 def _alignment(config: VerifierConfig) -> AlignConfig:
-    rate = 4e-3 if config.model == "bundled" else 2e-4
+    rate = 4e-3 if is_bundled(config.model) else 2e-4
     return align.config_type({"objective.name": "sft"})(
         pairs=config.out / "feedback",
         out=config.out / "training",

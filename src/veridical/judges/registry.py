@@ -14,6 +14,7 @@ from veridical.judges.interface import Judge
 from veridical.judges.panel import Panel
 from veridical.judges.similarity import FactSimilarity, TokenSimilarity
 from veridical.registry import Own, Registry, lacks
+from veridical.world.bundled import is_bundled
 
 if TYPE_CHECKING:
     from veridical.judges.lexicon_sources import Words
@@ -80,7 +81,7 @@ class Same:
 def default_writer(construction: str, model: str) -> str:
     """Who writes where nobody says so: for bpo-inject the model's own language part, as in the paper, unless that is
     the bundled model, which can't be told what to write; otherwise the judge."""
-    return "backbone" if construction == "bpo-inject" and model != "bundled" else "same"
+    return "backbone" if construction == "bpo-inject" and not is_bundled(model) else "same"
 
 
 def writer_type(name: str) -> type[AnyJudgeSettings]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from veridical.world.bundled import is_bundled
+
 if TYPE_CHECKING:
     from veridical.align.config import AlignConfig
     from veridical.pairs.config import BuildConfig
@@ -59,23 +61,23 @@ class Part(Protocol):
 def build_work(config: BuildConfig) -> Work:
     """Making pairs."""
     asked = {"ranked": 6, "balanced-correction": 1.5}.get(config.construction, 1.0)
-    return Work("build", START + asked * A_RECORD * (config.limit or UNKNOWN), config.model == "bundled")
+    return Work("build", START + asked * A_RECORD * (config.limit or UNKNOWN), is_bundled(config.model))
 
 
 def align_work(config: AlignConfig, pairs: int) -> Work:
     """Training, with the reference's scores."""
-    return Work("align", START + A_PAIR * pairs * (config.epochs + 0.4), config.model == "bundled")
+    return Work("align", START + A_PAIR * pairs * (config.epochs + 0.4), is_bundled(config.model))
 
 
 def eval_work(config: EvalConfig) -> Work:
     """Measuring one model."""
     splits = (config.records or "").count("+") + 1
-    return Work("eval", START + A_SCENE * (config.limit or 200) * splits, config.models[0] == "bundled")
+    return Work("eval", START + A_SCENE * (config.limit or 200) * splits, is_bundled(config.models[0]))
 
 
 def step_work(command: str, config: Any, pairs: int) -> Work:
     """A step that an arm states itself."""
-    known = getattr(config, "model", "bundled") == "bundled"
+    known = is_bundled(getattr(config, "model", "bundled"))
     records = getattr(config, "limit", None) or pairs
     answers = getattr(getattr(config, "settings", None), "num_generations", 1)
     seconds = {

@@ -42,7 +42,8 @@ def write_set(wanted: DrawnSet, out: Path) -> dict[str, Any]:
     from veridical.pairs.command import write_part
     from veridical.pairs.dataset import read_pairs
 
-    known = [builds for builds in wanted.rivals if all((build / MANIFEST).exists() for build in builds)]
+    # A build that failed, or none of whose records gave a pair, leaves its own cells out and no others.
+    known = [builds for builds in wanted.rivals if all(map(_gave_pairs, builds))]
     count = wanted.size or (min(available(builds) for builds in known) if wanted.matched else available(wanted.builds))
     parts = _split(count, len(wanted.builds))
     shared = _shared(known) if wanted.matched else set()
@@ -62,6 +63,10 @@ def write_set(wanted: DrawnSet, out: Path) -> dict[str, Any]:
     write_part(out, noised, of=wanted.builds[0])
     digest = hashlib.sha256("\n".join(f"{p.id}\t{p.chosen}\t{p.rejected}" for p in noised).encode()).hexdigest()
     return {"pairs": len(noised), "sha256": digest}
+
+
+def _gave_pairs(build: Path) -> bool:
+    return (build / MANIFEST).exists() and available([build]) > 0
 
 
 def available(builds: Sequence[Path]) -> int:

@@ -89,7 +89,10 @@ def planned(study: Study, recipes: Mapping[str, ArmRecipe], out: Path) -> Plan:
         builds |= {cell.name: _builds(cell, recipes[cell.arm.name], study, out, steps) for cell in own}
         for cell in own:
             made = recipes[cell.arm.name]
-            if made.takes_pairs or made.loop == "mixed":
+            if made.loop == "mixed":
+                # Its rounds take the build itself: a share of it each, whatever the size of other arms' sets.
+                sets[cell.name] = builds[cell.name][0]
+            elif made.takes_pairs:
                 sets[cell.name] = _set(cell, made, builds, recipes, own, study, out, steps)
         for cell in own:
             made = recipes[cell.arm.name]

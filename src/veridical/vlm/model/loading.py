@@ -17,6 +17,7 @@ from veridical.errors import DataWarning, UserError, panics_as_errors
 from veridical.vlm.model import load_options
 from veridical.vlm.model.load_options import LoadOptions
 from veridical.vlm.model.weights import KEEP_FLOAT32, files_of, hash_in_memory, hash_of_adapter, hash_of_files
+from veridical.world.bundled import bundled_model_path, is_bundled
 
 if TYPE_CHECKING:
     import torch
@@ -352,10 +353,8 @@ def without_bars(source: str) -> Iterator[None]:
 
 def source_of(model: str | Path) -> str | Path:
     """Where `model` is loaded from: a folder, or a name on the hub. Raises `UserError` for a path without a model."""
-    if str(model) == "bundled":
-        from veridical.world.bundled import bundled_model_path
-
-        return bundled_model_path()
+    if is_bundled(model):
+        return bundled_model_path(str(model))
     looks_like_a_path = isinstance(model, Path) or str(model).startswith((".", "/", "~"))
     path = Path(model).expanduser()
     if looks_like_a_path and not (path / "config.json").is_file():

@@ -66,6 +66,11 @@ def patch_labels(scene: Scene) -> np.ndarray:
     return labels
 
 
+def patch_numbers(scene: Scene) -> np.ndarray:
+    """How many of what each patch shows there are in the picture, [PATCHES], 0 for background."""
+    return np.array([scene.counts[CLASSES[label - 1]] if label else 0 for label in patch_labels(scene)])
+
+
 def pack(rows: Sequence[PrefixRow], tokenizer: PreTrainedTokenizerBase, word_weights: Tensor) -> TrainingBatch:
     """Lay rows out as tensors. `word_weights` is the loss weight of each token id, [vocabulary]."""
     user_end = tokenizer.convert_tokens_to_ids("<|assistant|>")

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
-from veridical.world.base import prior
-from veridical.world.base.architecture import VISION_WIDTH
-from veridical.world.base.batches import PrefixRow, loss, pack, patch_labels, shuffled
-from veridical.world.base.corpus import branches_of, draw_scenes, picture_prefix, text_row, words_prefix
+from veridical.world.base import prior, skills
+from veridical.world.base.architecture import GRID, PATCHES, TEXT_WIDTH, VISION_WIDTH
+from veridical.world.base.batches import PrefixRow, loss, pack, patch_labels, patch_numbers, shuffled
+from veridical.world.base.corpus import branches_of, describe, draw_scenes, picture_prefix, text_row, words_prefix
+from veridical.world.captions import NUMBERS
 from veridical.world.drawing import draw
 from veridical.world.scenes import Scene
 from veridical.world.vocabulary import CLASSES
@@ -93,13 +95,27 @@ def optimise(
 
 
 def train_tower(
-    model: LlavaForConditionalGeneration, pixels: Tensor, labels: Tensor, steps: int, seed: int, report: Report
+    model: LlavaForConditionalGeneration,
+    pixels: Tensor,
+    labels: Tensor,
+    steps: int,
+    rate: float,
+    seed: int,
+    report: Report,
+    numbers: Tensor | None = None,
 ) -> None:
-    """Teach the tower what each patch shows. The classifier on top is thrown away afterwards."""
+    """Teach the tower what each patch shows, [pictures, PATCHES] as class index plus one.
+
+    With `numbers`, how many of what a patch shows there are in the picture, also that, and in which row and column the
+    patch is: what it takes to count and to tell sides. The classifiers on top are thrown away afterwards.
+    """
     head = torch.nn.Linear(VISION_WIDTH, len(CLASSES) + 1)
+    where = torch.nn.Linear(VISION_WIDTH, 2 * GRID + len(NUMBERS))
+    rows, columns = torch.arange(PATCHES).repeat(64) // GRID, torch.arange(PATCHES).repeat(64) % GRID
     tower = model.model.vision_tower
     class_weights = torch.ones(len(CLASSES) + 1)
     class_weights[0] = 0.3
+    number_weights = torch.tensor([0.1, 0.3, 1.0, 1.0])
     generator = torch.Generator().manual_seed(seed)
 
     def losses() -> Iterable[Tensor]:
@@ -109,12 +125,16 @@ def train_tower(
             noisy = torch.rand(64, 1, 1, 1, generator=generator) < 0.3
             strength = torch.rand(64, 1, 1, 1, generator=generator) * 0.25
             picture = picture + noisy * strength * torch.randn(picture.shape, generator=generator)
-            logits = head(tower_states(model, picture))
-            yield torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels[chosen].flatten(), weight=class_weights
-            )
+            states = tower_states(model, picture).flatten(0, 1)
+            what = cross_entropy(head(states), labels[chosen].flatten(), weight=class_weights)
+            if numbers is None:
+                yield what
+                continue
+            row, column, number = where(states).split((GRID, GRID, len(NUMBERS)), dim=-1)
+            counted = cross_entropy(number, numbers[chosen].flatten(), weight=number_weights)
+            yield what + 0.3 * (cross_entropy(row, rows) + cross_entropy(column, columns)) + counted
 
-    optimise([*tower.parameters(), *head.parameters()], losses(), steps, 1e-3, report)
+    optimise([*tower.parameters(), *head.parameters(), *where.parameters()], losses(), steps, rate, report)
 
 
 def read_words(
@@ -148,26 +168,40 @@ def map_patches_to_words(
     steps: int,
     seed: int,
     report: Report,
+    places: bool = False,
 ) -> None:
-    """Start the projector: each patch should come out as the word for what it shows."""
+    """Start the projector: each patch should come out as the word for what it shows.
+
+    With `places` also as the side that it is on and as how many of its kind there are, by what sets "left" and "right"
+    and "two" and "three" apart.
+    """
     ids = processor.tokenizer.get_vocab()
     words = [[ids["\u0120" + (CLASSES[k - 1] if k else s.theme.name)] for k in patch_labels(s)] for s in scenes]
     targets = torch.tensor(np.array(words))
     table = model.get_input_embeddings().weight.detach()
     vocabulary = torch.unique(targets)
     generator = torch.Generator().manual_seed(seed)
+    left = (torch.arange(PATCHES) % GRID < GRID // 2)[:, None]
+    leftward = torch.nn.functional.normalize(table[ids["\u0120left"]] - table[ids["\u0120right"]], dim=0)
+    side = torch.where(left, leftward, -leftward)
+    spoken = table[[ids["\u0120a"], ids["\u0120two"], ids["\u0120three"]]]
+    said = torch.cat([torch.zeros(1, TEXT_WIDTH), torch.nn.functional.normalize(spoken - spoken.mean(0), dim=-1)])
+    numbers = torch.from_numpy(np.stack([patch_numbers(scene) for scene in scenes]))
 
     def losses() -> Iterable[Tensor]:
         while True:
             chosen = torch.randint(len(scenes), (64,), generator=generator)
             out = model.model.multi_modal_projector(states[chosen].float()).flatten(0, 1)
             target = targets[chosen].flatten()
+            wanted = table[target]
+            if places:
+                wanted = wanted + (side + said[numbers[chosen]]).flatten(0, 1)
             similar = (
                 torch.nn.functional.normalize(out, dim=-1) @ torch.nn.functional.normalize(table[vocabulary], dim=-1).T
             )
             right = torch.searchsorted(vocabulary, target)
-            distance = (out - table[target]).pow(2).mean() / table[vocabulary].pow(2).mean()
-            yield torch.nn.functional.cross_entropy(similar / 0.1, right) + distance
+            distance = (out - wanted).pow(2).mean() / table[vocabulary].pow(2).mean()
+            yield cross_entropy(similar / 0.1, right) + distance
 
     optimise(model.model.multi_modal_projector.parameters(), losses(), steps, 3e-3, report)
 
@@ -222,6 +256,57 @@ def bring_the_prior_back(
     training (the authors of RLHF-V leave random crops out for this reason, arXiv 2312.00849); pictures with
     questions have objects out of the frame, and what is asked about and absent is hardly ever a usual partner.
     """
+    losses = _biased(model, processor, pictures, seed)
+    trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimise(trained, map(losses, range(steps)), steps, 5e-4, report)
+
+
+def practise_skills(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    states: Tensor,
+    scenes: Sequence[Scene],
+    biased_pictures: int,
+    steps: int,
+    seed: int,
+    report: Report,
+    rate: float = 1e-3,
+    describing: bool = False,
+) -> None:
+    """Teach counting, sides, colours and places; every third step goes on bringing the prior back.
+
+    Those steps don't ask what practice asks: with the statistics of text there is never more than one of a class. With
+    `describing` what is practised on is described as well, truly, which holds the prior down.
+    """
+    tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
+    prefix = picture_prefix(tokenizer.get_vocab())
+    biased = _biased(model, processor, biased_pictures, seed, others=0)
+
+    def losses() -> Iterable[Tensor]:
+        for step in range(steps):
+            if step % 3 == 2:
+                yield biased(step // 3)
+                continue
+            rng = random.Random(f"{'settle' if describing else 'skills'}-{seed}-{step}")
+            chosen = rng.sample(range(len(scenes)), prior.ROWS)
+            rows = [
+                PrefixRow(prefix, (*([describe(scene, rng)] if describing else []), *skills.practice(scene, rng, 12)))
+                for scene in (scenes[number] for number in chosen)
+            ]
+            features = model.model.multi_modal_projector(states[chosen].float())
+            yield loss(model, pack(rows, tokenizer, weights), features)
+
+    trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimise(trained, losses(), steps, rate, report)
+
+
+def _biased(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, pictures: int, seed: int, others: int = 1
+) -> Callable[[int], Tensor]:
+    """The loss of a step, by its number, on biased captions without pictures or biased pictures that show a part.
+
+    The last branch of a picture is a question of another kind; it is left out where `others` is 0.
+    """
     tokenizer, weights = processor.tokenizer, word_weights(processor, 0.2)
     ids = tokenizer.get_vocab()
     prefix = picture_prefix(ids)
@@ -232,17 +317,14 @@ def bring_the_prior_back(
     told_states = all_tower_states(model, pixels_of_pictures(crops, processor))
     asked_states = all_tower_states(model, pixels_of([frame(scene, rng, prior.LEFT_OUT) for scene in asked], processor))
 
-    def losses() -> Iterable[Tensor]:
-        for step in range(steps):
-            drawn = prior.draws(step, seed, pictures, told.__getitem__, asked.__getitem__)
-            if drawn is None:
-                texts = [text_row(f"prior-{seed}-{step}-{n}", ids) for n in range(32)]
-                yield loss(model, pack(texts, tokenizer, weights))
-                continue
-            rows = [PrefixRow(prefix, one.branches) for one in drawn]
-            states = [(told_states if one.told else asked_states)[one.picture] for one in drawn]
-            features = model.model.multi_modal_projector(torch.stack(states).float())
-            yield loss(model, pack(rows, tokenizer, weights), features)
+    def of_step(step: int) -> Tensor:
+        drawn = prior.draws(step, seed, pictures, told.__getitem__, asked.__getitem__)
+        if drawn is None:
+            texts = [text_row(f"prior-{seed}-{step}-{n}", ids) for n in range(32)]
+            return loss(model, pack(texts, tokenizer, weights))
+        rows = [PrefixRow(prefix, one.branches if others else one.branches[:-1]) for one in drawn]
+        states = [(told_states if one.told else asked_states)[one.picture] for one in drawn]
+        features = model.model.multi_modal_projector(torch.stack(states).float())
+        return loss(model, pack(rows, tokenizer, weights), features)
 
-    trained = [*model.model.language_model.parameters(), *model.model.multi_modal_projector.parameters()]
-    optimise(trained, losses(), steps, 5e-4, report)
+    return of_step
