@@ -7,7 +7,7 @@ import json
 import pytest
 
 from veridical.errors import UserError
-from veridical.study.checks import estimate
+from veridical.study.checks import check_builds, estimate
 from veridical.study.claims import TABLE, chosen, claims, run_claims, study_of, verdict
 from veridical.study.plan import plan
 
@@ -21,6 +21,12 @@ def test_every_claim_has_a_study_or_says_what_it_needs():
         if claim.study:
             assert all(question.expect for question in study_of(claim).questions), claim.name
             assert len(study_of(claim).seeds) >= 3
+
+
+def test_no_claim_asks_for_more_records_than_there_are(tmp_path):
+    for claim in claims():
+        if claim.study:
+            check_builds(plan(study_of(claim), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rl-not-better", "external-and-own", "35", "training-against-decoding"])

@@ -14,7 +14,7 @@ from veridical.records import Message, Pair, Provenance
 from veridical.steps.estimate import Work, paces, seconds_left
 from veridical.steps.stamps import Stamp, is_done, key_of, lacking, write_stamp
 from veridical.steps.step import Step
-from veridical.study.checks import check, estimate
+from veridical.study.checks import check, check_builds, estimate
 from veridical.study.definition import parse
 from veridical.study.pair_sets import DrawnSet, write_set
 from veridical.study.plan import plan
@@ -182,6 +182,14 @@ def test_a_step_is_done_only_on_what_it_was_done_with(tmp_path):
     assert lacking(made, align) == pairs.name
     (tmp_path / "steps" / f"{align.file}.json").write_text("{")
     assert not is_done(made, align)
+
+
+def test_more_records_than_there_are_are_refused_before_the_first_run(tmp_path):
+    made = planned(tmp_path, base={"limit": 600, "eval": {"limit": 4}})
+    check_builds(made)
+    more = planned(tmp_path, base={"limit": 600, "build": {"skip": 60}, "eval": {"limit": 4}})
+    with pytest.raises(UserError, match=r"bpo-image: asks for 660 records of world:sft .* holds 652; lower limit"):
+        check_builds(more)
 
 
 WRONG = [

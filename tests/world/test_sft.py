@@ -14,7 +14,7 @@ from veridical.world.base.train import BaseConfig
 from veridical.world.captions import parse, questions
 from veridical.world.drawing import draw
 from veridical.world.records import world_records
-from veridical.world.sft import PICTURES, SEED, STEPS
+from veridical.world.sft import PICTURES, RECORDS, SEED, STEPS
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_pictures_and_captions_are_those_of_training(records, trained):
     shown, said = trained
     everything = {record.id.removeprefix("world-"): record for record in records}
     assert set(everything) <= set(said)
+    assert len(said) == RECORDS
     both = set(everything) & set(shown)
     for key in both:
         with Image.open(everything[key].images[0].path) as picture:

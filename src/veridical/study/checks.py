@@ -13,6 +13,7 @@ from veridical.steps.estimate import seconds_left
 from veridical.study.definition import GAP, Study
 from veridical.study.looking import seen
 from veridical.study.own_numbers import SHOWN
+from veridical.world.sft import RECORDS
 
 if TYPE_CHECKING:
     from veridical.pairs.config import BuildConfig
@@ -31,10 +32,9 @@ def check(study: Study, plan: Plan, processes: int) -> list[str]:
     Raises UserError for what the user can mend.
     """
     _check_axes(study)
+    check_builds(plan)
     for step in plan.steps:
-        if step.kind == "build":
-            _check_build(step.settings)
-        elif step.kind == "align":
+        if step.kind == "align":
             _check_objective(step.settings.objective, _constructions(plan, step), step.title)
             _check_model(step.settings.model, step.settings.allow_remote_code)
     _check_metrics(study, plan)
@@ -42,6 +42,13 @@ def check(study: Study, plan: Plan, processes: int) -> list[str]:
     if len(study.seeds) == 1:
         notes.append("one seed only: no verdict will say anything about other trainings of the same kind.")
     return notes + _check_budget(study, plan, processes)
+
+
+def check_builds(plan: Plan) -> None:
+    """Look at what the builds of a plan ask of their records. Raises UserError for what they can't give."""
+    for step in plan.steps:
+        if step.kind == "build":
+            _check_build(step.settings)
 
 
 def _check_axes(study: Study) -> None:
@@ -69,6 +76,12 @@ def _check_build(config: BuildConfig) -> None:
     from veridical.judges.interface import Compare, Detect, Presence, Rate, Verify
 
     source = "world:pairs" if config.records == "world" else config.records
+    wanted = config.skip + (config.limit or 0)
+    if source == "world:sft" and wanted > RECORDS:
+        raise UserError(
+            f"{config.construction}: asks for {wanted} records of {source} (limit and skip together), which holds "
+            f"{RECORDS}; lower limit, or take world:pairs, which has any number."
+        )
     known = seen(source) if not is_world(source) else None
     if config.construction == "counterfactual" and (
         source != "world:counterfactual" if known is None else not known.counterfactual

@@ -20,6 +20,8 @@ from veridical.world.scenes import CANVAS, Placed, Scene
 
 PICTURES, STEPS, SEED = 1500, 90, 0
 """With which the bundled model's last stage was run: `world.base.train.BaseConfig`'s defaults."""
+RECORDS = 652
+"""How many pictures that stage drew, some of them several times."""
 THERE = 0.25
 """The share of an object's box that must be inside the frame for it to count as there."""
 
