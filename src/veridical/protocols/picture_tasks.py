@@ -133,6 +133,7 @@ def mme_task(pictures: Pictures, config: EvalConfig) -> Task:
         # That there are fewer subtasks than in the published files needs no note.
         count=lambda answers: replace(benchmark.count(benchmark.Settings(), questions, answers), notes=()),
         shown=(
+            Shown("acc", "all subtasks acc %"),
             *(Shown(f"{name}_{metric}", f"{name} {label}") for name in asked for metric, label in _MME_SHOWN),
             Shown("yes_ratio", "  says yes %"),
             Shown("unparsed", "  unparsed %"),
