@@ -21,8 +21,9 @@ def bundled_model_path(name: str = "bundled") -> Path:
     """The folder of a bundled model, which loads like any other."""
     folder = Path(__file__).parent / FOLDERS[name]
     if not (folder / "model.safetensors").is_file():
+        start = "" if name == "bundled" else f" --start {bundled_model_path()}"
         raise UserError(
             f"The model {name} is missing from {folder}. Reinstall veridical, "
-            f"or train the model again with: python -m veridical.world.base.train --out {folder}"
+            f"or train the model again with: python -m veridical.world.base.train{start} --out {folder}"
         )
     return folder
