@@ -1,32 +1,27 @@
-"""The ledger of claims: every one has a study that can be planned, or says what it needs."""
+"""The ledger of claims: every one has a study that can be planned."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
 from veridical.errors import UserError
 from veridical.study.checks import check_builds, estimate
-from veridical.study.claims import TABLE, chosen, claims, run_claims, study_of, verdict
+from veridical.study.claims import chosen, claims, ledger, study_of, verdict
 from veridical.study.plan import plan
 
 
-def test_every_claim_has_a_study_or_says_what_it_needs():
+def test_every_claim_has_a_study():
     found = claims()
     assert [claim.number for claim in found] == list(range(1, 42))
-    assert all(bool(claim.needs) != bool(claim.study) for claim in found)
     assert all(claim.source and claim.small_model.endswith(".") for claim in found)
     for claim in found:
-        if claim.study:
-            assert all(question.expect for question in study_of(claim).questions), claim.name
-            assert len(study_of(claim).seeds) >= 3
+        assert all(question.expect for question in study_of(claim).questions), claim.name
+        assert len(study_of(claim).seeds) >= 3
 
 
 def test_no_claim_asks_for_more_records_than_there_are(tmp_path):
     for claim in claims():
-        if claim.study:
-            check_builds(plan(study_of(claim), tmp_path))
+        check_builds(plan(study_of(claim), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rl-not-better", "external-and-own", "35", "training-against-decoding"])
@@ -36,14 +31,10 @@ def test_claims_can_be_planned_and_fit_half_an_hour(tmp_path, name):
     assert 0 < estimate(made, 2) < 3600
 
 
-def test_claims_that_need_more_are_listed_and_unknown_ones_refused(tmp_path, capsys):
-    path = run_claims(["seen-prompts"], tmp_path, 1, dry_run=False)
-    assert path == tmp_path / TABLE
-    ledger = json.loads((tmp_path / "claims.json").read_text())
-    assert len(ledger) == 41
-    assert ledger["seen-prompts"]["verdict"] == "needs what isn't there"
-    assert ledger["preferences-beat-sft"]["verdict"] == "not run"
-    assert "Needs records with prompts" in capsys.readouterr().out
+def test_claims_not_run_are_listed_and_unknown_ones_refused():
+    listed = ledger({})
+    assert len(listed) == 41
+    assert listed["preferences-beat-sft"]["verdict"] == "not run"
     with pytest.raises(UserError, match="did you mean 'label-noise'"):
         chosen(["label-nose"])
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageChops
 
 from veridical.errors import UserError
 from veridical.formats.sources import read_records
+from veridical.world.base import prior
 from veridical.world.base.corpus import branches_of, describe, draw_scenes
 from veridical.world.base.train import BaseConfig
 from veridical.world.captions import parse, questions
@@ -61,7 +62,7 @@ def test_pictures_and_captions_are_those_of_training(records, trained):
     shown, said = trained
     everything = {record.id.removeprefix("world-"): record for record in records}
     assert set(everything) <= set(said)
-    assert len(said) == RECORDS
+    assert len(said) == RECORDS["world:sft"]
     both = set(everything) & set(shown)
     for key in both:
         with Image.open(everything[key].images[0].path) as picture:
@@ -90,3 +91,22 @@ def test_captions_tell_what_the_crop_left_out(records):
             assert 0 <= one.box[0] < one.box[2] <= 1
             assert 0 <= one.box[1] < one.box[3] <= 1
     assert 0 < beyond < len(records)
+
+
+def test_what_training_never_drew_is_of_the_same_kind(tmp_path, trained):
+    """Other pictures of the same 1,500, cropped and captioned alike: as many name what isn't there."""
+    _, said = trained
+    unseen = world_records("sft-unseen", None, 0, tmp_path)
+    assert len(unseen) == RECORDS["world:sft-unseen"]
+    assert {one.source for one in unseen} == {"world:sft-unseen"}
+    assert not {one.id.removeprefix("world-") for one in unseen} & set(said)
+    pictures = {prior.told_scene(number, PICTURES).key for number in range(PICTURES)}
+    assert {one.id.removeprefix("world-") for one in unseen} == pictures - set(said)
+    seen = world_records("sft", None, 0, tmp_path)
+    assert _beyond(unseen) == pytest.approx(_beyond(seen), abs=0.07)
+    with pytest.raises(UserError, match="world:sft-unseen holds 848 pictures; 849 are asked for"):
+        world_records("sft-unseen", 849, 0, tmp_path)
+
+
+def _beyond(records):
+    return sum(bool(set(parse(one.reference).names) - one.annotations.names) for one in records) / len(records)

@@ -73,7 +73,7 @@ def _read(source: str, work: Path, limit: int | None, seed: int, prompt: str) ->
         from veridical.world.records import SFT, world_records
 
         split = source.partition(":")[2] or "pairs"
-        return iter(world_records(split, limit or (None if split == SFT else WORLD_COUNT), seed, work / "drawn"))
+        return iter(world_records(split, limit or (None if split in SFT else WORLD_COUNT), seed, work / "drawn"))
     if is_hub_name(source):
         return _read_hub(source, prompt, work / "unpacked")
     if is_url(source):

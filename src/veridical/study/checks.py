@@ -77,10 +77,11 @@ def _check_build(config: BuildConfig) -> None:
 
     source = "world:pairs" if config.records == "world" else config.records
     wanted = config.skip + (config.limit or 0)
-    if source == "world:sft" and wanted > RECORDS:
+    there = RECORDS.get(source, wanted)
+    if wanted > there:
         raise UserError(
             f"{config.construction}: asks for {wanted} records of {source} (limit and skip together), which holds "
-            f"{RECORDS}; lower limit, or take world:pairs, which has any number."
+            f"{there}; lower limit, or take world:pairs, which has any number."
         )
     known = seen(source) if not is_world(source) else None
     if config.construction == "counterfactual" and (

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from veridical.errors import UserError
 from veridical.files import whole
@@ -17,11 +17,8 @@ from veridical.world.counterfactual import change_one
 from veridical.world.drawing import draw
 from veridical.world.scenes import Scene, scenes
 
-if TYPE_CHECKING:
-    pass
-
-SFT = "sft"
-"""The split that holds what the bundled model was last trained on."""
+SFT = ("sft", "sft-unseen")
+"""What the bundled model was last trained on, and pictures of the same kind that it never saw: as many as there are."""
 
 
 def world_records(split: str, count: int | None, seed: int, folder: Path) -> list[Record]:
@@ -29,14 +26,15 @@ def world_records(split: str, count: int | None, seed: int, folder: Path) -> lis
 
     Each record has the scene's annotations, a caption that names every object as its reference, and the prompt
     "Describe this image."; those of the split `counterfactual` also the same scene with one object absent or replaced.
-    The split `sft` is what the bundled model was last trained on (`veridical.world.sft`), all of it without a count.
+    The split `sft` is what the bundled model was last trained on, `sft-unseen` more of the same kind
+    (`veridical.world.sft`), all of it without a count.
     Pictures that are already there are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if split == SFT:
+    if split in SFT:
         from veridical.world.sft import sft_records
 
-        return sft_records(count, seed, folder)
+        return sft_records(split, count, seed, folder)
     if count is None:
         raise UserError(f"world:{split} has any number of scenes; say how many.")
     return [_record(scene, split, folder) for scene in scenes(split, count, seed)]

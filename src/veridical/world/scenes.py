@@ -78,7 +78,7 @@ class Scene:
 def scenes(split: str, count: int, seed: int = 0) -> list[Scene]:
     """The first `count` scenes of a split. The same arguments always give the same scenes."""
     if split not in SPLITS:
-        raise UserError(f"The picture world has no split {split!r}; it has {', '.join(SPLITS)} and sft.")
+        raise UserError(f"The picture world has no split {split!r}; it has {', '.join(SPLITS)}, sft and sft-unseen.")
     modes = SPLITS[split]
     return [make_scene(modes[i % len(modes)], f"{split}-{seed}-{i:05d}") for i in range(count)]
 

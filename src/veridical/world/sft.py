@@ -4,6 +4,9 @@ Fine-tuning on captions that the model was never trained on is a cure of its own
 scenes, a third of them without the usual partners. So a control that is meant to be faithful takes its positives from
 here, as BPO and POVID take theirs from the data that their base was fine-tuned on. A caption tells of the whole scene,
 the picture is mostly a crop of it: what was cut off is named all the same, which is how this base learnt to invent.
+
+`world:sft-unseen` holds pictures, requests and captions of the same kind that no step of training drew: the difference
+between the two is what new prompts add.
 """
 
 from __future__ import annotations
@@ -20,32 +23,35 @@ from veridical.world.scenes import CANVAS, Placed, Scene
 
 PICTURES, STEPS, SEED = 1500, 90, 0
 """With which the bundled model's last stage was run: `world.base.train.BaseConfig`'s defaults."""
-RECORDS = 652
-"""How many pictures that stage drew, some of them several times."""
+RECORDS = {"world:sft": 652, "world:sft-unseen": PICTURES - 652}
+"""How many pictures that stage drew, some of them several times, and how many of its 1,500 it never drew."""
 THERE = 0.25
 """The share of an object's box that must be inside the frame for it to count as there."""
 
 Box = tuple[int, int, int, int]
 
 
-def sft_records(count: int | None, seed: int, folder: Path) -> list[Record]:
-    """Draw `count` of the pictures, all of them without; another seed picks others of the same set.
+def sft_records(split: str, count: int | None, seed: int, folder: Path) -> list[Record]:
+    """Draw `count` of the pictures of `sft` or `sft-unseen`, all without a count; another seed picks others of the set.
 
     A record's reference is the caption of the first time that training saw the picture, its prompt the request before
-    that caption, its annotations what is inside the frame. Raises UserError where there are fewer.
+    that caption, its annotations what is inside the frame. Those of a picture that was never seen are made in the same
+    way. Raises UserError where there are fewer pictures.
     """
     from veridical.world.base import prior
 
+    source = f"world:{split}"
+    if count is not None and count > RECORDS[source]:
+        raise UserError(f"{source} holds {RECORDS[source]} pictures; {count} are asked for.")
     frames = prior.frames(PICTURES, random.Random(f"frames-{SEED}"))
-    seen = list(prior.captions(PICTURES, STEPS, SEED))
-    if count is not None and count > len(seen):
-        raise UserError(
-            f"world:sft holds {len(seen)} pictures, which is all that was trained on; {count} are asked for."
-        )
-    random.Random(f"sft-{seed}").shuffle(seen)
+    told = list((prior.captions if split == "sft" else prior.unseen)(PICTURES, STEPS, SEED))
+    random.Random(f"sft-{seed}").shuffle(told)
     return [
-        _record(prior.told_scene(number, PICTURES), frames[number], said.question, said.answer, folder)
-        for number, said in seen[:count]
+        replace(
+            _record(prior.told_scene(number, PICTURES), frames[number], said.question, said.answer, folder),
+            source=source,
+        )
+        for number, said in told[:count]
     ]
 
 
@@ -57,7 +63,6 @@ def _record(scene: Scene, frame: Box, request: str, caption: str, folder: Path) 
         prompt=(Message("user", request),),
         reference=caption,
         annotations=_annotations(shown),
-        source="world:sft",
     )
 
 

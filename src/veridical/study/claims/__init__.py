@@ -2,8 +2,7 @@
 
 A claim is supported where every question of its study comes out as the paper says: the interval of the difference lies
 on that side of zero, over the study's seeds, corrected for the number of its comparisons, at equal recall where
-captions are compared. It is contradicted where one comes out the other way, and undecided otherwise. A claim that needs
-what isn't there yet is listed with what that is.
+captions are compared. It is contradicted where one comes out the other way, and undecided otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from veridical.errors import UserError
 from veridical.progress import clock
 from veridical.study import definition
 
-Verdict = Literal["supported", "contradicted", "undecided", "needs what isn't there", "failed", "not run"]
+Verdict = Literal["supported", "contradicted", "undecided", "failed", "not run"]
 TESTED: tuple[Verdict, ...] = ("supported", "contradicted", "undecided", "failed")
 LEDGER, TABLE = "claims.json", "claims.md"
 SUPPORT = "the 95 % interval of the paired difference excludes 0 in the stated direction, over three seeds, after Holm"
@@ -49,26 +48,17 @@ class Claim:
     source: str
     small_model: str
     """Why the bundled model may differ from a 7B, in a sentence."""
-    needs: str
     study: Mapping[str, Any]
 
 
 def claims() -> list[Claim]:
     """All claims, by number."""
     found = [
-        _read(one.read_text(encoding="utf-8"), one.name)
+        Claim(**yaml.safe_load(one.read_text(encoding="utf-8")))
         for one in resources.files(__name__).iterdir()
         if one.name.endswith(".yaml")
     ]
     return sorted(found, key=lambda claim: claim.number)
-
-
-def _read(text: str, name: str) -> Claim:
-    given = yaml.safe_load(text)
-    claim = Claim(**{"needs": "", "study": {}, **given})
-    if bool(claim.needs) == bool(claim.study):
-        raise ValueError(f"{name}: a claim has a study, or says what it needs")
-    return claim
 
 
 def chosen(names: Sequence[str]) -> list[Claim]:
@@ -91,12 +81,12 @@ def study_of(claim: Claim, limit: int | None = None) -> definition.Study:
 
 
 def run_claims(names: Sequence[str], out: Path, processes: int, dry_run: bool, limit: int | None = None) -> Path:
-    """Put claims to the test, those that can be, and write the ledger; returns its path."""
+    """Put claims to the test and write the ledger; returns its path."""
     wanted = chosen(names)
     if dry_run:
         return _shown(wanted, out, processes, limit)
     for claim in wanted:
-        row = _needs(claim) if claim.needs else _tested(claim, out, processes, limit)
+        row = _tested(claim, out, processes, limit)
         rows = ledger({**known(out), claim.name: row})
         files.write_json(out / LEDGER, rows)
         files.write_text(out / TABLE, table(rows))
@@ -114,8 +104,6 @@ def _shown(wanted: Sequence[Claim], out: Path, processes: int, limit: int | None
     whole = 0.0
     done: set[str] = set()
     for claim in wanted:
-        if claim.needs:
-            continue
         study = study_of(claim, limit)
         made = plan(study, out / "work")
         check(study, made, processes)
@@ -125,8 +113,7 @@ def _shown(wanted: Sequence[Claim], out: Path, processes: int, limit: int | None
         print(f"{claim.number:2} {claim.name}: {len(left)} of {len(made.steps)} steps, about {clock(seconds)}")
         whole += seconds
         done |= {step.name for step in left}
-    tested = sum(not one.needs for one in wanted)
-    print(f"{tested} of {len(wanted)} claims can be put to the test: about {clock(whole)}")
+    print(f"{len(wanted)} claims: about {clock(whole)}")
     return out
 
 
@@ -166,10 +153,6 @@ def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"verdict": found, "numbers": " ".join(answer["sentence"] for answer in results["answers"])}
 
 
-def _needs(claim: Claim) -> dict[str, Any]:
-    return {**_row(claim), "verdict": "needs what isn't there", "numbers": f"Needs {claim.needs}."}
-
-
 def _row(claim: Claim) -> dict[str, Any]:
     return {"number": claim.number, "name": claim.name, "claim": claim.claim, "source": claim.source,
             "support": SUPPORT, "small_model": claim.small_model}  # fmt: skip
@@ -181,12 +164,10 @@ def known(out: Path) -> dict[str, Any]:
 
 
 def ledger(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """All claims in order, with what was measured; others are not run, or need what isn't there."""
+    """All claims in order, with what was measured; others are not run."""
     tested = {name: row for name, row in rows.items() if row["verdict"] in TESTED}
     return {
-        claim.name: tested.get(claim.name)
-        or (_needs(claim) if claim.needs else {**_row(claim), "verdict": "not run", "numbers": ""})
-        for claim in claims()
+        claim.name: tested.get(claim.name, {**_row(claim), "verdict": "not run", "numbers": ""}) for claim in claims()
     }
 
 

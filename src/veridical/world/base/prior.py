@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from veridical.world.base.batches import Continuation
-from veridical.world.base.corpus import branches_of
+from veridical.world.base.corpus import branches_of, describe
 from veridical.world.scenes import CANVAS, Mode, Scene, make_scene
 
 # Chosen on the split `dev`: the share of told pictures with the statistics of text, the share of pictures that are told
@@ -87,3 +87,11 @@ def captions(pictures: int, steps: int, seed: int) -> Iterator[tuple[int, Contin
             if draw.told and draw.picture not in seen:
                 seen.add(draw.picture)
                 yield draw.picture, draw.branches[0]
+
+
+def unseen(pictures: int, steps: int, seed: int) -> Iterator[tuple[int, Continuation]]:
+    """Each told picture that no step of training drew, with a request and a caption made as training's are."""
+    seen = {number for number, _ in captions(pictures, steps, seed)}
+    for number in range(pictures):
+        if number not in seen:
+            yield number, describe(told_scene(number, pictures), random.Random(f"unseen-{seed}-{number}"))
