@@ -144,6 +144,13 @@ def test_what_would_settle_it():
     assert 21 <= torn.seeds <= 28
 
 
+def test_what_would_settle_that_two_are_alike():
+    """By hand: from 1 to the margin of 5 are 4 points, so (1.5 * 2.80 / 4)^2 times as many pictures."""
+    close = Effect(-1.0, -4.0, 2.0, 0.7, 1.5, None, 1, 100)
+    assert needed(close, 5.0).pictures == pytest.approx(100 * (1.5 * 2.8016 / 4) ** 2, rel=0.03)
+    assert needed(close).pictures > 10 * needed(close, 5.0).pictures
+
+
 def test_p_values_agree_with_intervals():
     samples = np.random.default_rng(1).normal(1.0, 0.6, 4000)
     low, high = np.quantile(samples, [0.025, 0.975])

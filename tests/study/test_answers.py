@@ -87,6 +87,17 @@ def test_trainings_that_differ_much_leave_it_open():
     assert "Not even 100 times as many pictures or seeds" in settles(far)
 
 
+def test_alike_within_a_margin_or_how_many_would_settle_it():
+    asked = [{"compare": {"objective": ["dpo", "sft"]}, "expect": "alike", "margin": margin} for margin in (20, 2)]
+    study = study_of({"objective": ["dpo", "sft"]}, asked)
+    wide, narrow = answers(study, measured(study, {"dpo": 40, "sft": 40}))
+    assert wide.holds is True
+    assert "dpo and sft are alike within 20 points" in wide.sentence
+    assert narrow.holds is None
+    assert "Undecided whether dpo and sft are alike within 2 points" in narrow.sentence
+    assert "would settle this" in narrow.sentence
+
+
 def test_a_trend_and_a_best_in_between():
     axes = {"epochs": [1, 2, 4]}
     asked = [{"trend": "epochs", "expect": "falls"}, {"between": "epochs", "expect": "better"}]

@@ -270,9 +270,9 @@ class Needed:
     seeds: int | None
 
 
-def needed(found: Effect) -> Needed:
-    """What would settle an effect, if its size is the true one."""
-    value = abs(found.value)
+def needed(found: Effect, margin: float = 0.0) -> Needed:
+    """What would settle an effect if its size is the true one: that it isn't zero, or on which side of a margin it is."""
+    value = abs(abs(found.value) - margin)
     if value == 0:
         return Needed(None, None)
     seeds = found.seeds or 0.0

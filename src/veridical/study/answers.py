@@ -52,7 +52,8 @@ def _judged(one: ArmComparison, question: StudyQuestion, corrected: Iterator[flo
     if one.effect is None:
         return one
     p = next(corrected)
-    return replace(one, p=p, verdict=verdict_of(one.effect, p, question.better), needed=needed(one.effect))
+    margin = question.margin if question.expect == "alike" else 0.0
+    return replace(one, p=p, verdict=verdict_of(one.effect, p, question.better), needed=needed(one.effect, margin))
 
 
 def _answer(
@@ -104,6 +105,9 @@ def _told(question: StudyQuestion, one: ArmComparison, found: MeasuredStudy) -> 
     if question.expect == "alike" and (alike := _alike(question, [one])) is not None:
         how = "alike within" if alike else "further apart than"
         return f"{one.first} and {one.second} are {how} {question.margin:g} points: {shown}."
+    if one.verdict == "undecided" and question.expect == "alike":
+        within = f"are alike within {question.margin:g} points"
+        return f"Undecided whether {one.first} and {one.second} {within}: {shown}.{settles(one, 'this')}"
     if one.verdict == "undecided":
         return f"Undecided between {one.first} and {one.second}: {shown}.{settles(one)}"
     return f"{one.first} is {one.verdict} than {one.second}: {shown}."

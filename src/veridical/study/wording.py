@@ -12,17 +12,17 @@ FAR = 100
 """Times as many pictures or seeds as there are, beyond which nobody is advised to take so many."""
 
 
-def settles(one: ArmComparison) -> str:
+def settles(one: ArmComparison, what: str = "a difference of this size") -> str:
     """How many pictures or seeds would settle it, as a sentence; more than `FAR` times as many is no advice."""
     if one.effect is None:
         return ""
     wanted = one.needed or Needed(None, None)
     counts = (("pictures", wanted.pictures, one.effect.pictures), ("seeds", wanted.seeds, one.effect.count))
-    ways = [f"{many:,} {what}" for what, many, there in counts if many is not None and there < many <= FAR * there]
+    ways = [f"{many:,} {kind}" for kind, many, there in counts if many is not None and there < many <= FAR * there]
     if ways:
-        return f" About {' or '.join(ways)} would settle a difference of this size."
+        return f" About {' or '.join(ways)} would settle {what}."
     if all(many is None or many > there for _, many, there in counts):
-        return f" Not even {FAR} times as many pictures or seeds would settle a difference of this size."
+        return f" Not even {FAR} times as many pictures or seeds would settle {what}."
     return ""
 
 
