@@ -271,7 +271,7 @@ class Needed:
 
 
 def needed(found: Effect, margin: float = 0.0) -> Needed:
-    """What would settle an effect if its size is the true one: that it isn't zero, or on which side of a margin it is."""
+    """What would settle that an effect isn't zero, or on which side of a margin it is, if its size is the true one."""
     value = abs(abs(found.value) - margin)
     if value == 0:
         return Needed(None, None)
