@@ -9,9 +9,9 @@ import pytest
 from veridical.cli import main
 from veridical.errors import UserError
 from veridical.formats.rows import UnusableError
+from veridical.protocols.asked import read_tasks
 from veridical.protocols.benchmark_task import block_type, smaller
 from veridical.protocols.config import config_type
-from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.image_folder import ImageFolder
 from veridical.protocols.sources import read_splits
 from veridical.protocols.types import Question

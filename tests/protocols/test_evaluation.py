@@ -23,9 +23,10 @@ from veridical.decoding.vcd import Vcd
 from veridical.decoding.vdd import Vdd
 from veridical.errors import UserError
 from veridical.protocols import answering
+from veridical.protocols.asked import read_tasks
 from veridical.protocols.command import run
 from veridical.protocols.config import EvalConfig, NoiseCurve, config_type
-from veridical.protocols.evaluation import evaluate, read_tasks
+from veridical.protocols.evaluation import evaluate
 from veridical.protocols.replies import FILE, Replies, open_store
 from veridical.protocols.sources import read_splits
 from veridical.protocols.table import show

@@ -14,8 +14,9 @@ from veridical.judges.interface import Presence, Verify, truth_of
 from veridical.judges.lexicon_sources import Words
 from veridical.judges.registry import JudgeContext
 from veridical.judges.verifier import VERIFIER, VerifierSettings
+from veridical.protocols.asked import read_tasks
 from veridical.protocols.config import EvalConfig
-from veridical.protocols.evaluation import evaluate, read_tasks
+from veridical.protocols.evaluation import evaluate
 from veridical.vlm.load import attach_lora, load
 from veridical.vlm.model.adapters import LoraSettings, save_trained
 from veridical.world.vocabulary import CLASSES

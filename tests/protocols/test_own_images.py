@@ -12,8 +12,8 @@ from veridical.errors import UserError
 from veridical.judges.interface import JudgeError
 from veridical.pairs.dataset import write_build
 from veridical.protocols import detected_objects, judged_sentences, side_by_side
+from veridical.protocols.asked import read_tasks
 from veridical.protocols.config import EvalConfig
-from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.judged_sentences import JudgedCaptions
 from veridical.protocols.models import Measured, measured_models
 from veridical.protocols.reference_captions import captions_task

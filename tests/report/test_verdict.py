@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from veridical.judges.oracle import OracleSettings
+from veridical.protocols.asked import read_tasks
 from veridical.protocols.command import EvalConfig
-from veridical.protocols.evaluation import read_tasks
 from veridical.protocols.results import equal_metrics, summarise
 from veridical.report.command import ReportConfig, run
 from veridical.report.runs import read_runs

@@ -20,28 +20,18 @@ from veridical.pairs.ray_engine import require_ray
 from veridical.progress import Line
 from veridical.protocols import lmms_eval
 from veridical.protocols.answering import answer, needs_of_requests, outstanding
+from veridical.protocols.asked import Asked, read_tasks
 from veridical.protocols.config import EvalConfig, methods_of
+from veridical.protocols.described import described
 from veridical.protocols.eval_task import Counted, Reply, Request, Task
-from veridical.protocols.held_out import NOTHING_TRAINED, Apart, apart, describe_apart
 from veridical.protocols.loading import load_measured
 from veridical.protocols.metrics import Tally
 from veridical.protocols.models import Measured, measured_models
-from veridical.protocols.registry import AUTO, PICTURES, block_name, check_names, chosen, picture_task
 from veridical.protocols.replies import Replies, open_store
-from veridical.protocols.results import among, caption_task, equal_metrics, summarise
-from veridical.protocols.sources import WORLD_SPLITS, Pictures, read_pictures
+from veridical.protocols.sources import Pictures
 
 if TYPE_CHECKING:
     from veridical.vlm.model.loading import Vlm
-
-
-@dataclass(frozen=True)
-class Asked:
-    """All that is asked: the tasks by key, in order, the pictures if any are about them, and what is kept apart."""
-
-    tasks: Mapping[str, Task]
-    pictures: Pictures | None
-    apart: Apart = NOTHING_TRAINED
 
 
 NO_METHODS: Mapping[str, Method] = MappingProxyType({})
@@ -148,7 +138,7 @@ def _evaluate(
     vlm = None
     tasks = _after_all(config, asked.tasks, ways, held, served)
     counted = {way.name: _count(config, way, tasks) for way in ways}
-    results = _results(config, replace(asked, tasks=tasks), counted, measured)
+    results = described(config, replace(asked, tasks=tasks), counted, measured)
     results["notes"] += [line for way in ways for line in way.failures(tasks.values())]
     usage = {model.name: one.usage()["generator"] for model, one in served.items() if one.usage()}
     results |= {"served": usage} if usage else {}
@@ -218,66 +208,6 @@ def _digest(pictures: Pictures) -> str:
     """SHA-256 over the images of the annotated pictures."""
     images = (image.sha256 for record in pictures.records for image in record.images)
     return hashlib.sha256("\n".join(images).encode()).hexdigest()
-
-
-def _results(
-    config: EvalConfig, asked: Asked, counted: Mapping[str, Mapping[str, Counted]], measured: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What results.json holds of all that was asked, without the harness's tasks."""
-    return {
-        "protocols": {key: task.name for key, task in asked.tasks.items()},
-        "settings": {key: dict(task.settings) for key, task in asked.tasks.items()},
-        "metrics": _describe_metrics(asked.tasks),
-        "counts": {name: {key: dict(c.counts) for key, c in found.items()} for name, found in counted.items()},
-        "notes": _notes(counted, asked.tasks),
-        "records": _describe_records(config, asked),
-        "measured": measured,
-        "captions": caption_task(counted),
-        "equal": {key: equal_metrics(task) for key, task in asked.tasks.items()},
-        **_summaries(config, counted, asked),
-    }
-
-
-def read_tasks(config: EvalConfig, models: Sequence[Measured] = ()) -> Asked:
-    """The protocols of a run with all that they ask; files and images are checked here, before any model is loaded.
-
-    Raises:
-        UserError: a protocol, file, image or record that cannot be used.
-    """
-    from veridical.protocols.benchmark_task import official_task
-
-    if not config.protocols and config.harness == "none":
-        raise UserError("--protocols: name at least one")
-    check_names(config.protocols)
-    pictures, kept = None, NOTHING_TRAINED
-    if any(name in PICTURES or name == AUTO for name in config.protocols):
-        kept = apart(models) if config.trained == "leave-out" else NOTHING_TRAINED
-        pictures = _pictures(config, kept)
-    tasks = []
-    for name in chosen(config, pictures):
-        if name in PICTURES and pictures is not None:
-            tasks.append(picture_task(name, pictures, config))
-        else:
-            tasks.append(official_task(name, getattr(config, block_name(name)), config.limit))
-    return Asked({task.key: task for task in tasks}, pictures, kept)
-
-
-def _pictures(config: EvalConfig, kept: Apart) -> Pictures:
-    """The records to measure on: those named, else those that a build kept back, else the picture world's."""
-    own = None if config.held_out is None else str(config.held_out)
-    if own is not None and config.records is not None:
-        raise UserError("--held-out and --records: give one; both name what is measured on")
-    source = own or config.records
-    only = kept.images if source is None and kept.records else None
-    return read_pictures(
-        source or kept.records or WORLD_SPLITS,
-        config.lexicon,
-        config.out / "images",
-        config.limit,
-        config.seed,
-        kept.trained_on,
-        only,
-    )
 
 
 @dataclass(frozen=True)
@@ -412,56 +342,6 @@ def _measured_as(vlm: Vlm | RemoteGenerator) -> str:
     if isinstance(vlm, RemoteGenerator):
         return f"served-{vlm.fingerprint}"
     return f"{vlm.fingerprint}-{str(vlm.model.dtype).removeprefix('torch.')}"
-
-
-def _summaries(config: EvalConfig, counted: Mapping[str, Mapping[str, Counted]], asked: Asked) -> dict[str, Any]:
-    pictures = asked.pictures
-    classes = pictures.vocabulary.classes if pictures else ()
-    splits = pictures.splits if pictures else {}
-    by_split = {}
-    for split, records in splits.items():
-        ids = frozenset(record.id for record in records)
-        part = {name: among(summaries, ids) for name, summaries in counted.items()}
-        by_split[split] = summarise(part, asked.tasks, classes, config.seed, pairs=False)
-    return {**summarise(counted, asked.tasks, classes, config.seed), "by_split": by_split}
-
-
-def _describe_metrics(tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """What the table shows, in its order: by metric, its protocol's key, its label and decimal places."""
-    return {
-        task.prefix + shown.metric: {"protocol": key, "label": shown.label, "places": shown.places}
-        for key, task in tasks.items()
-        for shown in task.shown
-    }
-
-
-def _notes(counted: Mapping[str, Mapping[str, Counted]], tasks: Mapping[str, Task]) -> list[str]:
-    """What must be known beside the numbers, by protocol and model."""
-    notes = []
-    for name, one in counted.items():
-        for key, c in one.items():
-            odd = [f"{c.counts[kind]} {kind}" for kind in ("unanswered", "unparsed") if c.counts.get(kind)]
-            of_all = [f"{' and '.join(odd)} of {c.counts['items']}"] if odd else []
-            notes += [f"{tasks[key].name}, {name}: {note}" for note in [*of_all, *c.notes]]
-    return notes
-
-
-def _describe_records(config: EvalConfig, asked: Asked) -> dict[str, Any]:
-    splits = asked.pictures.splits if asked.pictures else {}
-    ids = {record.id for records in splits.values() for record in records}
-    source = str(config.held_out or config.records or asked.apart.records or WORLD_SPLITS)
-    pope = asked.tasks.get("pope")
-    with_questions = {str(request.key[1]) for request in pope.requests.values()} if pope else ids
-    return {
-        "source": source if splits else "",
-        "seed": config.seed,
-        "limit": config.limit,
-        "count": len(ids),
-        "splits": {split: len(records) for split, records in splits.items()},
-        "left_out": dict(asked.pictures.left_out) if asked.pictures else {},
-        "held_out": describe_apart(asked.apart, config, source) if splits else {},
-        "without_questions": len(ids - with_questions),
-    }
 
 
 def _describe_model(model: Measured, fingerprint: str, method: Method | None) -> dict[str, Any]:

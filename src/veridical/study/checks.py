@@ -125,7 +125,7 @@ def _check_model(model: str, allow_remote_code: bool) -> None:
 
 def _check_metrics(study: Study, plan: Plan) -> None:
     """That questions ask for numbers that are measured; where pictures are known only later, that is left to then."""
-    from veridical.protocols.evaluation import read_tasks
+    from veridical.protocols.asked import read_tasks
     from veridical.protocols.registry import AFTER_ALL
 
     models = any(cell.name in plan.ways for cell in plan.cells)
