@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 
 import numpy as np
@@ -142,6 +143,13 @@ def test_what_would_settle_it():
     assert torn.pictures is None
     # By hand: 1.9 is the error with 3 seeds; 2.8 standard errors of sqrt(0.2^2 + 1.9^2 * 3 / n) make 2 at n = 23.
     assert 21 <= torn.seeds <= 28
+
+
+def test_more_of_both_settles_what_neither_does_alone():
+    """By hand: pictures and trainings each leave an error of 1.5, 2.80 standard errors are to be 2."""
+    torn = needed(Effect(2.0, -4.0, 8.0, 0.4, 1.5, 1.5, 3, 100))
+    assert (torn.pictures, torn.seeds) == (None, None)
+    assert torn.times == pytest.approx((math.hypot(1.5, 1.5) * 2.8016 / 2) ** 2, abs=2)
 
 
 def test_what_would_settle_that_two_are_alike():

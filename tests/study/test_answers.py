@@ -83,8 +83,10 @@ def test_trainings_that_differ_much_leave_it_open():
     [answer] = answers(study, measured(study, {"dpo": 40, "sft": 45}, seeds=8.0))
     assert answer.verdict == "undecided"
     assert "seeds would settle" in settles(answer.comparisons[0])
-    far = replace(answer.comparisons[0], needed=Needed(10**6, None))
-    assert "Not even 100 times as many pictures or seeds" in settles(far)
+    far = replace(answer.comparisons[0], needed=Needed(10**6, None, None))
+    assert "Not even 100 times as many pictures and seeds" in settles(far)
+    both = replace(answer.comparisons[0], needed=Needed(10**6, None, 4))
+    assert "About 4 times as many pictures and as many seeds would settle a difference" in settles(both)
 
 
 def test_alike_within_a_margin_or_how_many_would_settle_it():

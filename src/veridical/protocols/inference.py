@@ -263,18 +263,19 @@ def confidence_set(losses: FloatArray, names: Sequence[str], size: float = 1 - L
 
 @dataclass(frozen=True)
 class Needed:
-    """How many pictures with the same trainings, or trainings on the same pictures, would settle a difference of this
-    size with a probability of 0.8; None where no number would, or more than a million."""
+    """How many pictures with the same trainings, or trainings on the same pictures, or how many times as many of both
+    would settle a difference of this size with a probability of 0.8; None where more than a million would be needed."""
 
-    pictures: int | None
-    seeds: int | None
+    pictures: int | None = None
+    seeds: int | None = None
+    times: int | None = None
 
 
 def needed(found: Effect, margin: float = 0.0) -> Needed:
     """What would settle that an effect isn't zero, or on which side of a margin it is, if its size is the true one."""
     value = abs(abs(found.value) - margin)
     if value == 0:
-        return Needed(None, None)
+        return Needed()
     seeds = found.seeds or 0.0
     return Needed(
         _smallest(
@@ -290,6 +291,11 @@ def needed(found: Effect, margin: float = 0.0) -> Needed:
             value,
             max(found.count, 2),
             lambda n: n - 1,
+        ),
+        None
+        if found.seeds is None
+        else _smallest(
+            lambda n: math.hypot(found.images, seeds) / math.sqrt(n), value, 1, lambda n: n * max(found.count, 2) - 1
         ),
     )
 

@@ -13,16 +13,21 @@ FAR = 100
 
 
 def settles(one: ArmComparison, what: str = "a difference of this size") -> str:
-    """How many pictures or seeds would settle it, as a sentence; more than `FAR` times as many is no advice."""
+    """How many pictures or seeds would settle it, or of both together where neither does alone, as a sentence.
+
+    More than `FAR` times as many is no advice.
+    """
     if one.effect is None:
         return ""
-    wanted = one.needed or Needed(None, None)
+    wanted = one.needed or Needed()
     counts = (("pictures", wanted.pictures, one.effect.pictures), ("seeds", wanted.seeds, one.effect.count))
     ways = [f"{many:,} {kind}" for kind, many, there in counts if many is not None and there < many <= FAR * there]
     if ways:
         return f" About {' or '.join(ways)} would settle {what}."
+    if wanted.times is not None and 1 < wanted.times <= FAR:
+        return f" About {wanted.times} times as many pictures and as many seeds would settle {what}."
     if all(many is None or many > there for _, many, there in counts):
-        return f" Not even {FAR} times as many pictures or seeds would settle {what}."
+        return f" Not even {FAR} times as many pictures and seeds would settle {what}."
     return ""
 
 
