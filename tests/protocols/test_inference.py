@@ -10,6 +10,8 @@ import numpy as np
 import pandas
 import pytest
 import statsmodels.formula.api as smf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from veridical.protocols.inference import (
@@ -150,6 +152,16 @@ def test_more_of_both_settles_what_neither_does_alone():
     torn = needed(Effect(2.0, -4.0, 8.0, 0.4, 1.5, 1.5, 3, 100))
     assert (torn.pictures, torn.seeds) == (None, None)
     assert torn.times == pytest.approx((math.hypot(1.5, 1.5) * 2.8016 / 2) ** 2, abs=2)
+
+
+@settings(deadline=None)
+@given(value=st.floats(0.5, 20), images=st.floats(0.1, 5), seeds=st.floats(0.1, 5), count=st.integers(2, 5))
+def test_more_of_both_is_what_normal_errors_take_and_a_little(value, images, seeds, count):
+    """Never less than the normal's sample size, and some more for few degrees of freedom."""
+    normal = (math.hypot(images, seeds) * 2.8016 / value) ** 2
+    found = needed(Effect(value, value - 9, value + 9, 0.2, images, seeds, count, 100)).times
+    assert found is not None
+    assert math.floor(normal) <= found <= math.ceil(normal) + 8
 
 
 def test_what_would_settle_that_two_are_alike():

@@ -325,7 +325,9 @@ def _power(value: float, error: float, freedom: int) -> float:
 
         return float(normal_power(value / error, 1, 1 - LEVEL))
     # A t test of n differences has n - 1 degrees of freedom and a standard error of its spread over the root of n.
-    return float(TTestPower().power(value / error / math.sqrt(freedom + 1), freedom + 1, 1 - LEVEL))
+    power = float(TTestPower().power(value / error / math.sqrt(freedom + 1), freedom + 1, 1 - LEVEL))
+    # Far beyond the critical value the tail that is left is too small for the library, which gives NaN.
+    return 1.0 if math.isnan(power) else power
 
 
 @dataclass(frozen=True)
