@@ -13,7 +13,7 @@ from veridical.protocols.statistics import resample
 from veridical.study.answers import answers
 from veridical.study.comparisons import matches
 from veridical.study.definition import parse
-from veridical.study.measure import MeasuredStudy, number, over_seeds
+from veridical.study.measure import MeasuredStudy, number, over_seeds, seed_pool, squared_weights
 from veridical.study.tables import as_latex, escaped
 from veridical.study.wording import said, settles
 
@@ -98,6 +98,26 @@ def test_alike_within_a_margin_or_how_many_would_settle_it():
     assert narrow.holds is None
     assert "Undecided whether dpo and sft are alike within 2 points" in narrow.sentence
     assert "would settle this" in narrow.sentence
+
+
+def test_fine_tunings_on_the_same_captions_are_one_training():
+    """What is known of trainings does not grow with arms that are the same models: as if the others weren't there."""
+    axes = {"construction": ["povid", "bdhs", "bpo"], "objective": ["dpo", "sft"]}
+    study = study_of(axes, [{"compare": {"objective": ["dpo", "base"]}}])
+    arms = [arm.name for arm in study.arms]
+    found = measured(study, dict.fromkeys(arms, 40), seeds=4.0)
+    for kind in (found.numbers["m"], found.without["m"]):
+        for name in [name for name in kind if ".sft.s" in name]:
+            kind[name] = kind[f"povid.sft.s{name[-1]}"]
+    fewer = [arm for arm in arms if arm not in ("bdhs.sft", "bpo.sft")]
+    for base in (True, False):
+        every, some = (seed_pool(found, several, [0, 1, 2], "m", base) for several in (arms, fewer))
+        assert (every.variance, every.freedom) == (pytest.approx(some.variance), some.freedom)
+    # By hand: three trainings at a third each, and one with all three of its thirds.
+    contrast = [(1 / 3, f"{name}.dpo") for name in axes["construction"]]
+    contrast += [(-1 / 3, f"{name}.sft") for name in axes["construction"]]
+    assert squared_weights(found, contrast, [0, 1, 2]) == pytest.approx(3 / 9 + 1)
+    assert squared_weights(measured(study, dict.fromkeys(arms, 40)), contrast, [0, 1, 2]) == pytest.approx(6 / 9)
 
 
 def test_a_trend_and_a_best_in_between():

@@ -11,7 +11,16 @@ import numpy as np
 from veridical.protocols.inference import Effect, Needed
 from veridical.protocols.statistics import LEVEL
 from veridical.study.definition import Arm, Study, StudyQuestion
-from veridical.study.measure import Drawn, MeasuredStudy, difference, is_measured, number, over_seeds, seed_pool
+from veridical.study.measure import (
+    Drawn,
+    MeasuredStudy,
+    difference,
+    is_measured,
+    number,
+    over_seeds,
+    seed_pool,
+    squared_weights,
+)
 
 Verdict = Literal["better", "worse", "different", "undecided", "not measured"]
 BASE = "base"
@@ -71,8 +80,17 @@ def _compared(study: Study, question: StudyQuestion, first: str, second: str, fo
     if not terms:
         return ArmComparison(first, second, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, BASE in (first, second))
-    effect = over_seeds(found, terms, question.metric, pooled, 1 / len(matched))
+    weights = _weights([(1 / len(matched), one, other) for one, other in matched])
+    # The pool is of a difference of two trainings, against the base of one.
+    share = squared_weights(found, weights, seeds) / (1 if BASE in (first, second) else 2)
+    effect = over_seeds(found, terms, question.metric, pooled, share)
     return ArmComparison(first, second, effect, seeds=seeds)
+
+
+def _weights(differences: Sequence[tuple[float, Arm | None, Arm | None]]) -> list[tuple[float, str]]:
+    """The weights of arms in a sum of weighted differences; the base has no training."""
+    signed = [(sign * weight, arm) for weight, one, other in differences for sign, arm in ((1, one), (-1, other))]
+    return [(weight, arm.name) for weight, arm in signed if arm is not None]
 
 
 def _interaction(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmComparison:
@@ -97,7 +115,7 @@ def _interaction(study: Study, question: StudyQuestion, found: MeasuredStudy) ->
     if not terms:
         return ArmComparison(first, second, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric)
-    share = sum(weight**2 for weight, _, _ in signed)
+    share = squared_weights(found, _weights(signed), seeds) / 2
     return ArmComparison(first, second, over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
 
 
@@ -118,7 +136,8 @@ def _level(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmCo
     if not terms:
         return ArmComparison(level, than, None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, base=True)
-    return ArmComparison(level, than, over_seeds(found, terms, question.metric, pooled, 1 / len(arms)), seeds=seeds)
+    share = squared_weights(found, [(1 / len(arms), arm.name) for arm in arms], seeds)
+    return ArmComparison(level, than, over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)
 
 
 def _above(drawn: Drawn, than: float) -> Drawn:
@@ -190,5 +209,6 @@ def _trend(study: Study, question: StudyQuestion, found: MeasuredStudy) -> ArmCo
     if not terms:
         return ArmComparison(ends[-1], ends[0], None, seeds=seeds)
     pooled = seed_pool(found, [arm.name for arm in study.arms], seeds, question.metric, base=True)
-    share = float((slope**2).sum()) / len(whole)
+    weighted = [(weights[arm.levels[question.axis]] / len(whole), arm.name) for group in whole for arm in group]
+    share = squared_weights(found, weighted, seeds)
     return ArmComparison(ends[-1], ends[0], over_seeds(found, terms, question.metric, pooled, share), seeds=seeds)

@@ -34,6 +34,8 @@ NO_BASE = "no model"
 """The base of what is no model: pairs, and judges."""
 MOST_PAIRS = 200
 """Pairs of arms whose spread over trainings is pooled."""
+SAME = 50
+"""Resamples in which models that are the same have the same numbers."""
 LARGEST_JACKKNIFE = 2000
 """Pictures up to which each is left out in turn."""
 
@@ -315,8 +317,9 @@ def seed_pool(
     found: MeasuredStudy, arms: Sequence[str], seeds: Sequence[int], metric: str, base: bool = False
 ) -> Pool | None:
     """How much a difference of two arms varies from training to training, over all arms; with `base`, an arm's own
-    number. Only arms that all seeds have count."""
-    whole = [arm for arm in arms if all(_has(found, f"{arm}.s{seed}", metric) for seed in seeds)]
+    number. Only arms that all seeds have count, and one of several that are the same models."""
+    having = [arm for arm in arms if all(_has(found, f"{arm}.s{seed}", metric) for seed in seeds)]
+    whole = list({_models(found, arm, seeds): arm for arm in reversed(having)}.values())[::-1]
     if len(seeds) < 2 or len(whole) < (1 if base else 2):
         return None
     if base:
@@ -330,6 +333,32 @@ def seed_pool(
         for one, other in pairs
     ]
     return pool([_parts(one) for one in several], (len(whole) - 1) * (len(seeds) - 1))
+
+
+def squared_weights(found: MeasuredStudy, weights: Sequence[tuple[float, str]], seeds: Sequence[int]) -> float:
+    """The squares of a contrast's weights, (weight, arm), summed over models: how often it has one training's variance.
+
+    Arms that are the same models count as one with their weights together.
+    """
+    by_model: dict[bytes, float] = {}
+    for weight, arm in weights:
+        model = _models(found, arm, seeds)
+        by_model[model] = by_model.get(model, 0.0) + weight
+    return sum(weight**2 for weight in by_model.values())
+
+
+def _models(found: MeasuredStudy, arm: str, seeds: Sequence[int]) -> bytes:
+    """What an arm's models measured in every training and the first resamples, by which the same ones are known.
+
+    So are fine-tunings on the same captions the same models, whatever the captions were paired with.
+    """
+    cells = [f"{arm}.s{seed}" for seed in seeds]
+    return b"".join(
+        metric.encode() + by_model[cell][:SAME].tobytes()
+        for metric, by_model in found.numbers.items()
+        for cell in cells
+        if cell in by_model
+    )
 
 
 def _parts(drawn: Sequence[FloatArray]) -> Parts:
