@@ -64,6 +64,21 @@ def test_intervals_over_seeds_and_pictures_hold_the_truth_19_times_in_20(seeds, 
     assert wrong <= 0.07, wrong
 
 
+@pytest.mark.parametrize("rate", [0.005, 0.01, 0.03])
+def test_intervals_hold_the_truth_where_models_rarely_differ(rate):
+    """Two models that say the same of nearly all pictures, as after a short training; an interval and p agree."""
+    rng = np.random.default_rng(0)
+    pictures = 120
+    share = np.concatenate([np.ones((1, pictures)), resample(pictures, 0, 400)]) / pictures
+    found = []
+    for _ in range(SIMULATIONS):
+        drawn = rng.random((3, pictures))
+        numbers = ((drawn < rate).astype(float) - (drawn > 1 - rate)) @ share.T
+        found.append(effect(numbers[:, 0].tolist(), list(numbers[:, 1:]), pictures))
+    assert sum(one.low <= 0 <= one.high for one in found) / SIMULATIONS >= 0.93
+    assert all((one.p < 0.05) == (one.low > 0 or one.high < 0) for one in found if one.value)
+
+
 @pytest.fixture
 def little_to_collect():
     """statsmodels collects garbage at every correction, which takes most of a second where torch is loaded."""

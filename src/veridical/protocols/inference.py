@@ -96,6 +96,7 @@ def effect(
     jackknife: FloatArray | None = None,
     pooled: Pool | None = None,
     share: float = 1.0,
+    ends: bool = False,
 ) -> Effect | None:
     """The effect over seeds; None where it is not defined for one of them.
 
@@ -107,6 +108,9 @@ def effect(
             percentiles'.
         pooled: the spread of trainings, if it is known from more than these seeds.
         share: the part of it that this effect has: 1 / k for a mean over k differences.
+        ends: whether the number can't go beyond some value, such as a share below 0: its interval over seeds is as
+            lopsided as the resamples are. A difference's is even, since where few pictures differ the lopsided one
+            holds the truth too rarely.
     """
     if not values or any(math.isnan(value) for value in values):
         return None
@@ -122,7 +126,7 @@ def effect(
         seeds, freedom = pooled.variance * share / len(values), pooled.freedom
     value = float(np.mean(values))
     half = _half_width((1 + LEVEL) / 2, split.images, seeds, freedom)
-    low, high = _shaped(value, _with_seeds(drawn), half)
+    low, high = _shaped(value, _with_seeds(drawn), half) if ends else (value - half, value + half)
     p = _p(value, split.images, seeds, freedom)
     return Effect(value, low, high, p, math.sqrt(split.images), math.sqrt(seeds), len(values), pictures, tuple(values))
 

@@ -290,10 +290,11 @@ def over_seeds(
     metric: str,
     pooled: Pool | None = None,
     share: float = 1.0,
+    ends: bool = False,
 ) -> Effect | None:
     """The effect of weighted numbers: for each seed, (weight, number) to be summed. None where one isn't defined.
 
-    `pooled` is the spread of trainings over all arms, of which this effect has a `share`.
+    `pooled` is the spread of trainings over all arms, of which this effect has a `share`; `ends` as for `effect`.
     """
     samples = [_summed(terms, without=False) for terms in by_seed]
     single = (
@@ -305,7 +306,7 @@ def over_seeds(
     values, drawn = [float(one[0]) for one in samples], [one[1:] for one in samples]
     if np.isnan(values).any():
         return None
-    return effect(values, drawn, found.pictures.get(metric, 0), apart, pooled, share)
+    return effect(values, drawn, found.pictures.get(metric, 0), apart, pooled, share, ends)
 
 
 def _summed(terms: Sequence[tuple[float, Drawn]], without: bool) -> FloatArray:

@@ -105,7 +105,8 @@ def _number(found: MeasuredStudy, model: str, metric: str) -> dict[str, Any] | N
 
 def _over(found: MeasuredStudy, arm: str, arms: Mapping[str, Sequence[int]], metric: str) -> dict[str, Any] | None:
     terms = [[(1.0, number(found, f"{arm}.s{seed}", metric))] for seed in arms[arm]]
-    effect = over_seeds(found, terms, metric, seed_pool(found, list(arms), arms[arm], metric, base=True))
+    spread = seed_pool(found, list(arms), arms[arm], metric, base=True)
+    effect = over_seeds(found, terms, metric, spread, ends=metric != GAP)
     return None if effect is None else asdict(effect)
 
 
