@@ -184,7 +184,7 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
     """CHAIR against the captions' objects, people's captions by the same rule, and what the right photograph adds."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    records = given.out / "test"
+    records = given.out / f"test-{len(rows)}"
     write_folder(rows, given.images, records, slice(1, None))
     run_veridical("eval", "--models", folder, "--out", given.out / "measured", "--records", records, "--protocols",
                   "chair-captions", "--prompt", PROMPT, "--max-new-tokens", 48, "--lexicon", "coco80")  # fmt: skip
@@ -261,16 +261,16 @@ def write_folder(
 
 def study(model: Path, rows: dict[str, list[dict[str, Any]]], given: argparse.Namespace) -> None:
     """Base, SFT and DPO on several kinds of pairs, three seeds, paired, at equal recall."""
-    write_folder(rows["train"][: given.records], given.images, given.out / "train", slice(1), objects=True)
-    write_folder(rows["test"][: given.test], given.images, given.out / "test", slice(1, None))
+    taught, asked = given.out / f"train-{given.records}", given.out / f"test-{given.test}"
+    write_folder(rows["train"][: given.records], given.images, taught, slice(1), objects=True)
+    write_folder(rows["test"][: given.test], given.images, asked, slice(1, None))
     content = {
         "title": "On photographs, with a model of real parts",
         "base": {
-            "model": str(model.resolve()), "records": str((given.out / "train").resolve()), "limit": given.records,
+            "model": str(model.resolve()), "records": str(taught.resolve()), "limit": given.records,
             "build": {"held_out": 0.0, "prompt": PROMPT, "lexicon": "coco80"},
             "align": {"learning_rate": given.rate, "held_out": 0},
-            "eval": {"records": str((given.out / "test").resolve()), "prompt": PROMPT, "max_new_tokens": 48,
-                     "lexicon": "coco80"},
+            "eval": {"records": str(asked.resolve()), "prompt": PROMPT, "max_new_tokens": 48, "lexicon": "coco80"},
         },
         "axes": {
             "construction": [{"name": name, **CONSTRUCTIONS[name]} for name in given.constructions],

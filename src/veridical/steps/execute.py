@@ -23,6 +23,7 @@ from typing import Any
 from veridical.config import save_resolved
 from veridical.errors import UserError, describe
 from veridical.steps.board import Board
+from veridical.steps.inputs import settle_inputs
 from veridical.steps.stamps import Stamp, is_done, key_of, lacking, read_stamp, write_stamp
 from veridical.steps.step import Here, Step, Steps
 from veridical.steps.warm import LEAST_STEPS, Forked, Warm
@@ -53,9 +54,12 @@ def execute(plan: Steps, processes: int, lock: int, keep_going: bool = True) -> 
         keep_going: whether steps go on that don't need one that failed.
 
     Raises:
-        UserError: a step failed and nothing was to go on; the others were stopped and can be continued.
+        UserError: what a step reads was changed since the folder was begun; or a step failed and nothing was to go on,
+            the others were stopped and can be continued.
         KeyboardInterrupt: Ctrl-C or SIGTERM; every step kept what it had done and ended.
     """
+    if plan.by_content:
+        settle_inputs(plan)
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     left = sum(step.kind not in plan.here and not is_done(plan, step) for step in plan.steps)

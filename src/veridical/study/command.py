@@ -85,12 +85,14 @@ def write_results(study: definition.Study, made: Plan) -> dict[str, Any]:
 
 def _one_step(made: Plan, name: str) -> Path:
     from veridical.steps.execute import run_step
+    from veridical.steps.inputs import settle_inputs
     from veridical.steps.lock import locked
     from veridical.steps.stamps import is_done
 
     found = next((step for step in made.steps if name in (step.name, step.file)), None)
     if found is None:
         raise UserError(f"--step {name}: no such step; `--dry-run` lists them.")
+    settle_inputs(made)
     if not is_done(made, found):
         with locked(made.out / "locks" / found.file) as lock:
             stamp = run_step(made, found, lock=lock)
