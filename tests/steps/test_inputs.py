@@ -67,6 +67,14 @@ def test_photographs_that_were_added_are_not_taken_for_those_before(photographs,
     assert run(renamed, out, "again") == "4"
 
 
+def test_a_plan_inside_what_it_reads_and_hidden_files_make_no_difference(photographs):
+    out = photographs / "more" / "study"
+    assert run(photographs, out) == "3"
+    (photographs / ".checkpoints").mkdir()
+    (photographs / ".checkpoints" / "a.png").touch()
+    assert run(photographs, out) == "3"
+
+
 def test_captions_that_were_edited_are_seen_and_a_copy_is_the_same(photographs, tmp_path):
     before = contents(photographs)
     shutil.copytree(photographs, tmp_path / "copy")

@@ -32,7 +32,7 @@ def settle_inputs(plan: Steps) -> None:
     """
     kept = plan.out / KEPT
     before: Mapping[str, Any] = files.read_json(kept) if kept.exists() else {}
-    now = {source: contents(Path(source).expanduser()) for source in sorted(_sources(plan))}
+    now = {source: contents(Path(source).expanduser(), plan.out) for source in sorted(_sources(plan))}
     for source, held in now.items():
         if source in before and before[source] != held:
             count, then = held["files"], before[source]["files"]
@@ -45,15 +45,24 @@ def settle_inputs(plan: Steps) -> None:
         files.write_json(kept, {**before, **now})
 
 
-def contents(path: Path) -> dict[str, Any]:
-    """How many files there are, and a hash of their names and contents, of images' sizes instead of contents."""
+def contents(path: Path, made: Path | None = None) -> dict[str, Any]:
+    """How many files there are, and a hash of their names and contents, of images' sizes instead of contents.
+
+    Hidden files don't count, nor what is in the folder `made`, which the plan itself fills.
+    """
     if path.is_file():
         return {"files": 1, "sha256": content_digest(path)}
-    inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+    inside = sorted(file for file in path.rglob("[!.]*") if _counts(file, path, made))
     digest = hashlib.sha256()
     for file in inside:
         digest.update(f"{file.relative_to(path)}\n{_content(file)}\n".encode("utf-8", "surrogateescape"))
     return {"files": len(inside), "sha256": digest.hexdigest()}
+
+
+def _counts(file: Path, path: Path, made: Path | None) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+    own = made is not None and file.resolve().is_relative_to(made.resolve())
+    return not hidden and not own and file.is_file()
 
 
 def _content(file: Path) -> str | int | None:
