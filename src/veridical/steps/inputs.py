@@ -52,17 +52,17 @@ def contents(path: Path, made: Path | None = None) -> dict[str, Any]:
     """
     if path.is_file():
         return {"files": 1, "sha256": content_digest(path)}
-    inside = sorted(file for file in path.rglob("[!.]*") if _counts(file, path, made))
+    root, own = path.resolve(), made and made.resolve()
+    inside = sorted(file for file in root.rglob("[!.]*") if _counts(file, root, own))
     digest = hashlib.sha256()
     for file in inside:
-        digest.update(f"{file.relative_to(path)}\n{_content(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.relative_to(root)}\n{_content(file)}\n".encode("utf-8", "surrogateescape"))
     return {"files": len(inside), "sha256": digest.hexdigest()}
 
 
-def _counts(file: Path, path: Path, made: Path | None) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-    own = made is not None and file.resolve().is_relative_to(made.resolve())
-    return not hidden and not own and file.is_file()
+def _counts(file: Path, root: Path, own: Path | None) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not hidden and not (own is not None and file.is_relative_to(own)) and file.is_file()
 
 
 def _content(file: Path) -> str | int | None:
