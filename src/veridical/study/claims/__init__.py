@@ -113,7 +113,7 @@ def _shown(wanted: Sequence[Claim], out: Path, processes: int, limit: int | None
         print(f"{claim.number:2} {claim.name}: {len(left)} of {len(made.steps)} steps, about {clock(seconds)}")
         whole += seconds
         done |= {step.name for step in left}
-    print(f"{len(wanted)} claims: about {clock(whole)}")
+    print(f"{len(wanted)} claim{'s' * (len(wanted) > 1)}: about {clock(whole)}")
     return out
 
 
