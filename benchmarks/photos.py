@@ -319,6 +319,8 @@ def study(model: Path, rows: dict[str, list[dict[str, Any]]], given: argparse.Na
         "questions": [
             {"ask": "Does DPO beat fine-tuning on the same captions?", "compare": {"objective": ["dpo", "sft"]}},
             {"ask": "Which pairs are best for DPO?", "factor": "construction", "at": {"objective": "dpo"}},
+            {"ask": "Which make it invent least, uncut?", "factor": "construction", "at": {"objective": "dpo"},
+             "metric": "chair_s" if given.objects else "captions_chair_s"},
             {"ask": "Does fine-tuning invent less than the base?", "compare": {"objective": ["sft", "base"]}},
         ],
     }  # fmt: skip
