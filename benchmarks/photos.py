@@ -5,7 +5,7 @@
         [--objects FILE] [--study]
 
 The model is put together by real_parts.py. Then connector and LoRA are trained on the captions for --minutes, from
---start if given (resumable: the same command goes on for as long again), and merged. The model is measured: CHAIR
+--start if given (resumable: with more --minutes it goes on), and merged. The model is measured: CHAIR
 against the objects of the captions with recall, beside other people's captions of the same photographs, and what the
 right photograph adds, in nats a token. At last a study runs base, SFT and DPO on bpo-image, bdhs, bpo-inject, povid and
 caption-edit, three seeds, paired, at equal recall.
@@ -56,7 +56,8 @@ def main() -> None:
     folder = given.out / "assembled"
     if not (folder / "config.json").exists():
         assemble(rows["train"][: given.fit], given.images, folder)
-    model = given.out / "model"
+    # Another model after more training: what a study made of the earlier one is not its own.
+    model = given.out / f"model-{given.minutes:g}"
     train(folder, rows["train"], given, model)
     found = measure(model, rows["test"][: given.test], given)
     print(json.dumps(found, indent=2))

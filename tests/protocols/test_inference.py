@@ -180,10 +180,14 @@ def test_more_of_both_is_what_normal_errors_take_and_a_little(value, images, see
 
 
 def test_what_would_settle_that_two_are_alike():
-    """By hand: from 1 to the margin of 5 are 4 points, so (1.5 * 2.80 / 4)^2 times as many pictures."""
+    """By hand: from 1 to the margin of 5 are 4 points, so (1.5 * 2.80 / 4)^2 times as many pictures and a little more,
+    since the other end is to be excluded too."""
     close = Effect(-1.0, -4.0, 2.0, 0.7, 1.5, None, 1, 100)
-    assert needed(close, 5.0).pictures == pytest.approx(100 * (1.5 * 2.8016 / 4) ** 2, rel=0.03)
+    assert needed(close, 5.0).pictures == pytest.approx(100 * (1.5 * 2.8016 / 4) ** 2, rel=0.06)
     assert needed(close).pictures > 10 * needed(close, 5.0).pictures
+    # At zero both ends are as far: each is to be excluded nine times in ten, which is 1.96 + 1.28 standard errors.
+    level = Effect(0.0, -5.0, 5.0, 1.0, 2.5, None, 1, 500)
+    assert needed(level, 5.0).pictures == pytest.approx(500 * (2.5 * (1.96 + 1.2816) / 5) ** 2, rel=0.02)
 
 
 def test_p_values_agree_with_intervals():

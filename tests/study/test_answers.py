@@ -98,6 +98,20 @@ def test_alike_within_a_margin_or_how_many_would_settle_it():
     assert narrow.holds is None
     assert "Undecided whether dpo and sft are alike within 2 points" in narrow.sentence
     assert "would settle this" in narrow.sentence
+    # Clearly apart, but perhaps by less than the margin.
+    [apart] = answers(study_of({"objective": ["dpo", "sft"]}, asked[:1]), measured(study, {"dpo": 40, "sft": 58}))
+    assert apart.holds is None
+    assert "dpo is better than sft, undecided whether by 20 points" in apart.sentence
+
+
+def test_the_same_models_are_said_to_be_the_same():
+    study = study_of({"objective": ["dpo", "sft"]}, [{"compare": {"objective": ["dpo", "sft"]}}])
+    found = measured(study, {"dpo": 40, "sft": 40})
+    for kind in (found.numbers["m"], found.without["m"]):
+        kind |= {f"sft.s{seed}": kind[f"dpo.s{seed}"] for seed in (0, 1, 2)}
+    [answer] = answers(study, found)
+    assert "They measure the same on every picture." in answer.sentence
+    assert "would settle" not in answer.sentence
 
 
 def test_fine_tunings_on_the_same_captions_are_one_training():

@@ -277,43 +277,50 @@ class Needed:
 
 def needed(found: Effect, margin: float = 0.0) -> Needed:
     """What would settle that an effect isn't zero, or on which side of a margin it is, if its size is the true one."""
-    value = abs(abs(found.value) - margin)
-    if value == 0:
+    value = abs(found.value)
+    # Inside a margin both of its ends are to be excluded.
+    apart = (margin - value, margin + value) if value < margin else (value - margin,)
+    if min(apart) == 0:
         return Needed()
     seeds = found.seeds or 0.0
+    pictures = _smallest(
+        lambda n: math.hypot(found.images * math.sqrt(found.pictures / n), seeds),
+        apart,
+        found.pictures,
+        lambda n: found.count - 1 if seeds else n - 1,
+    )
+    # Where trainings add nothing that is known, more of them settle nothing.
+    if not seeds:
+        return Needed(pictures)
+    count = max(found.count, 2)
     return Needed(
+        pictures,
         _smallest(
-            lambda n: math.hypot(found.images * math.sqrt(found.pictures / n), seeds),
-            value,
-            found.pictures,
-            lambda n: found.count - 1 if seeds else n - 1,
+            lambda n: math.hypot(found.images, seeds * math.sqrt(found.count / n)), apart, count, lambda n: n - 1
         ),
-        None
-        if found.seeds is None
-        else _smallest(
-            lambda n: math.hypot(found.images, seeds * math.sqrt(found.count / n)),
-            value,
-            max(found.count, 2),
-            lambda n: n - 1,
-        ),
-        None
-        if found.seeds is None
-        else _smallest(
-            lambda n: math.hypot(found.images, seeds) / math.sqrt(n), value, 1, lambda n: n * max(found.count, 2) - 1
-        ),
+        _smallest(lambda n: math.hypot(found.images, seeds) / math.sqrt(n), apart, 1, lambda n: n * count - 1),
     )
 
 
-def _smallest(error: Callable[[int], float], value: float, start: int, freedom: Callable[[int], int]) -> int | None:
-    """The smallest number from `start` on at which the power of a t test reaches 0.8, by bisection."""
-    if _power(value, error(start), freedom(start)) >= POWER:
+def _smallest(
+    error: Callable[[int], float], apart: tuple[float, ...], start: int, freedom: Callable[[int], int]
+) -> int | None:
+    """The smallest number from `start` on at which the power of t tests reaches 0.8, by bisection.
+
+    `apart` are distances from what is to be excluded; of several, all are to be.
+    """
+
+    def enough(n: int) -> bool:
+        return sum(_power(distance, error(n), freedom(n)) for distance in apart) - (len(apart) - 1) >= POWER
+
+    if enough(start):
         return start
-    if _power(value, error(MOST), freedom(MOST)) < POWER:
+    if not enough(MOST):
         return None
     low, high = start, MOST
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(value, error(middle), freedom(middle)) >= POWER else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 

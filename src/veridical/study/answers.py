@@ -52,7 +52,7 @@ def _judged(one: ArmComparison, question: StudyQuestion, corrected: Iterator[flo
     if one.effect is None:
         return one
     p = next(corrected)
-    margin = question.margin if question.expect == "alike" else 0.0
+    margin = question.margin if question.kind == "compare" and question.expect == "alike" else 0.0
     return replace(one, p=p, verdict=verdict_of(one.effect, p, question.better), needed=needed(one.effect, margin))
 
 
@@ -105,12 +105,20 @@ def _told(question: StudyQuestion, one: ArmComparison, found: MeasuredStudy) -> 
     if question.expect == "alike" and (alike := _alike(question, [one])) is not None:
         how = "alike within" if alike else "further apart than"
         return f"{one.first} and {one.second} are {how} {question.margin:g} points: {shown}."
-    if one.verdict == "undecided" and question.expect == "alike":
-        within = f"are alike within {question.margin:g} points"
-        return f"Undecided whether {one.first} and {one.second} {within}: {shown}.{settles(one, 'this')}"
+    if question.kind == "compare" and question.expect == "alike":
+        return _open(question, one, shown)
     if one.verdict == "undecided":
         return f"Undecided between {one.first} and {one.second}: {shown}.{settles(one)}"
     return f"{one.first} is {one.verdict} than {one.second}: {shown}."
+
+
+def _open(question: StudyQuestion, one: ArmComparison, shown: str) -> str:
+    """Of two that should be alike and may be: what is known of them, and what would settle it."""
+    if one.verdict == "undecided":
+        said = f"Undecided whether {one.first} and {one.second} are alike within {question.margin:g} points"
+    else:
+        said = f"{one.first} is {one.verdict} than {one.second}, undecided whether by {question.margin:g} points"
+    return f"{said}: {shown}.{settles(one, 'this')}"
 
 
 def _factor(

@@ -19,6 +19,8 @@ def settles(one: ArmComparison, what: str = "a difference of this size") -> str:
     """
     if one.effect is None:
         return ""
+    if one.effect.value == one.effect.low == one.effect.high == 0:
+        return " They measure the same on every picture."
     wanted = one.needed or Needed()
     counts = (("pictures", wanted.pictures, one.effect.pictures), ("seeds", wanted.seeds, one.effect.count))
     ways = [f"{many:,} {kind}" for kind, many, there in counts if many is not None and there < many <= FAR * there]
@@ -27,7 +29,8 @@ def settles(one: ArmComparison, what: str = "a difference of this size") -> str:
     if wanted.times is not None and 1 < wanted.times <= FAR:
         return f" About {wanted.times} times as many pictures and as many seeds would settle {what}."
     if all(many is None or many > there for _, many, there in counts):
-        return f" Not even {FAR} times as many pictures and seeds would settle {what}."
+        both = "pictures and seeds" if one.effect.seeds else "pictures"
+        return f" Not even {FAR} times as many {both} would settle {what}."
     return ""
 
 
