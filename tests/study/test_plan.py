@@ -60,7 +60,9 @@ def test_a_mixed_loop_takes_its_build_and_no_set_of_the_size_of_others(tmp_path)
     made = planned(tmp_path, base=base, axes={"loop": ["mixed", "offline"]}, seeds=[0])
     offline, mixed = made.step(made.sets["offline.s0"]), made.step(made.sets["mixed.s0"])
     assert (offline.kind, offline.settings.size) == ("pairs", 30)
-    assert (mixed.kind, mixed.settings.limit) == ("build", 20)
+    # Pairs of the records of both rounds, as many as the offline arm's: its build.
+    assert (mixed.kind, mixed.settings.limit) == ("build", 40)
+    assert offline.after == (mixed.name,)
     assert sum(step.kind == "pairs" for step in made.steps) == 1
 
 

@@ -108,6 +108,11 @@ def _mix(config: LoopConfig, number: int, online: Path, out: Path) -> None:
     assert config.offline is not None
     fresh, known = _by_record(read_pairs(online)), _by_record(read_pairs(config.offline))
     rejected = [row["id"] for row in read_json_lines(online / "rejects.jsonl")]
+    if known.keys().isdisjoint((*fresh, *rejected)):
+        raise UserError(
+            f"{config.offline}: has pairs of none of the records of round {number + 1}, so nothing could be mixed; "
+            "build it on the records of all rounds."
+        )
     mixed: list[Pair] = []
     for record in [*fresh, *(one for one in rejected if one in known)]:
         heads = float(generator("mixed loop", (config.seed, number, record)).random()) < config.online_share

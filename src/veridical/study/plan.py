@@ -90,7 +90,7 @@ def planned(study: Study, recipes: Mapping[str, ArmRecipe], out: Path) -> Plan:
         for cell in own:
             made = recipes[cell.arm.name]
             if made.loop == "mixed":
-                # Its rounds take the build itself: a share of it each, whatever the size of other arms' sets.
+                # Its rounds take from the build itself the pairs of their own records, whatever the size of other sets.
                 sets[cell.name] = builds[cell.name][0]
             elif made.takes_pairs:
                 sets[cell.name] = _set(cell, made, builds, recipes, own, study, out, steps)
@@ -181,7 +181,6 @@ def _builds(cell: Cell, made: ArmRecipe, study: Study, out: Path, steps: dict[st
             config,
             seed=_pair_seed(cell, study),
             ignore_references=made.chosen == "own-caption" or config.ignore_references,
-            limit=_a_round(config.limit, made) if made.loop == "mixed" else config.limit,
         )
         label = f"{label_of(seeded.construction)}-{_short(runs.identity_of(seeded))}"
         name = f"build {label}"
