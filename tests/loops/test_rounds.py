@@ -136,6 +136,14 @@ def test_mixed_takes_each_record_from_one_side(online, tmp_path):
     assert sources == {"ranked", "povid"}
 
 
+def test_mixed_refuses_an_offline_build_that_has_none_of_a_rounds_records(online, tmp_path):
+    offline = build(
+        BuildConfig(tmp_path / "offline", construction="povid", settings=PovidSettings(), limit=6, device="cpu")
+    )
+    with pytest.raises(UserError, match="has pairs of none of the records of round 2"):
+        run(replace(online, out=tmp_path / "mixed", kind="mixed", offline=offline))
+
+
 def test_mistakes_are_refused_before_any_work(settings, tmp_path):
     built, aligned = settings
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
