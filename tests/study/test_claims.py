@@ -6,7 +6,7 @@ import pytest
 
 from veridical.errors import UserError
 from veridical.study.checks import check_builds, estimate
-from veridical.study.claims import chosen, claims, ledger, study_of, verdict
+from veridical.study.claims import chosen, claims, ledger, run_claims, study_of, verdict
 from veridical.study.plan import plan
 
 
@@ -22,6 +22,12 @@ def test_every_claim_has_a_study():
 def test_no_claim_asks_for_more_records_than_there_are(tmp_path):
     for claim in claims():
         check_builds(plan(study_of(claim), tmp_path))
+
+
+def test_a_dry_run_leaves_nothing_behind(tmp_path, capsys):
+    run_claims(["seen-prompts"], tmp_path / "claims", 2, dry_run=True)
+    assert "1 claim: about" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["rl-not-better", "external-and-own", "35", "training-against-decoding"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veridical.errors import UserError
@@ -139,7 +142,9 @@ def _check_metrics(study: Study, plan: Plan) -> None:
             )
         if config.records is None and config.held_out is None:
             return
-        tasks = read_tasks(config).tasks
+        # Elsewhere, since a dry run leaves nothing behind.
+        with tempfile.TemporaryDirectory() as elsewhere:
+            tasks = read_tasks(dataclasses.replace(config, out=Path(elsewhere))).tasks
         shown |= {task.prefix + one.metric for task in tasks.values() for one in task.shown}
         if any(task.key.startswith("chair") for task in tasks.values()):
             shown.add(GAP)
