@@ -214,11 +214,11 @@ def measure(folder: Path, rows: Sequence[dict[str, Any]], given: argparse.Namesp
     """CHAIR against what photographs show, people's captions by the same rule, and what the right photograph adds."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    records = given.out / f"test-{len(rows)}"
+    records, out = given.out / f"test-{len(rows)}", given.out / f"measured-{folder.name}-{len(rows)}"
     write_folder(rows, given.images, records, slice(1, None), objects=bool(given.objects))
-    run_veridical("eval", "--models", folder, "--out", given.out / "measured", "--records", records, "--protocols",
+    run_veridical("eval", "--models", folder, "--out", out, "--records", records, "--protocols",
                   protocol(given), "--prompt", PROMPT, "--max-new-tokens", 48, "--lexicon", "coco80")  # fmt: skip
-    results = json.loads((given.out / "measured" / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text())
     human = [{"image_id": row["file_name"], "caption": row["captions"][0]} for row in rows]
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder).eval()
     paths = [given.images / row["file_name"] for row in rows]
